@@ -1,0 +1,39 @@
+"""The dead-letter queue: what SQS has given up on becomes FAILURE(worker_lost), unless it is final already."""
+
+import os
+import time
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+from turnqueue.http import error_name
+from turnqueue.queue import Malformed, decode
+from turnqueue.store import Refused, TurnStore
+from turnqueue.telemetry import count, logger, observed
+
+store = TurnStore(os.environ["TURNS_TABLE"], attempts=3)
+
+
+@observed
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """A message whose turn is not closed stays in the queue and comes back; one that is no turn stays for an operator."""
+    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)]}
+
+
+def close(record: dict[str, Any]) -> bool:
+    """Close the turn of a dead letter. Returns whether it is final, or gone."""
+    try:
+        key = decode(record["body"])
+    except Malformed:
+        logger.error("dead letter is malformed", extra={"message_id": record["messageId"]})
+        count("MessageMalformed")
+        return False
+    try:
+        store.fail(key, "worker_lost", time.time())
+    except Refused as refused:
+        # A turn that a worker still holds may yet be answered; when its lease has run out, the letter comes back.
+        return refused.current is None or refused.current.final
+    except (BotoCoreError, ClientError) as error:
+        logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})
+        return False
+    count("TaskDeadLettered")
+    return True

@@ -1,0 +1,118 @@
+"""What has become of a task, its cancellation, the conversation of a session, and the health of the service."""
+
+import os
+import time
+from typing import Any
+
+from turnqueue import __version__
+from turnqueue.http import Event, Problem, Response, dispatch, integer, owner, query, respond
+from turnqueue.store import Refused, TurnStore
+from turnqueue.task import task_status
+from turnqueue.telemetry import observed
+from turnqueue.turn import SESSION_ID, Key, Turn, is_ulid
+from turnqueue.wait import wait_until_final
+
+store = TurnStore(os.environ["TURNS_TABLE"], attempts=3)
+
+MAX_WAIT_SECONDS = 20
+MAX_PAGE = 100
+
+
+@observed
+def handler(event: Event, context: Any) -> Response:
+    return dispatch(
+        event,
+        {
+            "GET /chat/task/{task_id}": task,
+            "POST /chat/task/{task_id}/cancel": cancel,
+            "GET /chat/session/{session_id}": session,
+            "GET /health": health,
+        },
+    )
+
+
+def task(event: Event) -> Response:
+    """200 with the task while it exists, whatever its state; `?wait=N` waits up to N seconds for a final one."""
+    key = _key(event)
+    seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
+    turn = store.read(key, time.time())
+    if turn is None:
+        raise _no_such_task()
+    if seconds:
+        turn = wait_until_final(store, turn, seconds)
+    return _task(200, turn)
+
+
+def cancel(event: Event) -> Response:
+    """200 with the task if it is final now, cancelled or otherwise; 202 if its worker has yet to see the mark."""
+    key, now = _key(event), time.time()
+    if store.read(key, now) is None:  # Makes an overdue task final first, and knows an expired one as gone.
+        raise _no_such_task()
+    try:
+        turn = store.cancel(key, now)
+    except Refused:
+        raise _no_such_task() from None
+    return _task(200 if turn.final else 202, turn)
+
+
+def session(event: Event) -> Response:
+    """The turns of a conversation in order: `?limit=N` a page, `?cursor=` the `next_cursor` of the page before."""
+    session_id = _path(event, "session_id")
+    caller = owner(event)
+    cursor = query(event, "cursor")
+    if cursor is not None and not is_ulid(cursor):
+        raise Problem(422, "invalid_parameter", "cursor must be the next_cursor of an earlier page.", param="cursor")
+    limit = integer(query(event, "limit"), "limit", default=50, low=1, high=MAX_PAGE)
+    if not SESSION_ID.fullmatch(session_id):
+        raise _no_such_session()
+    now = time.time()
+    turns, more = store.page(caller, session_id, now, after=cursor, limit=limit)
+    if not turns and cursor is None:
+        raise _no_such_session()
+    return respond(
+        200,
+        {
+            "session_id": session_id,
+            "turns": [_history_entry(turn, now) for turn in turns],
+            "next_cursor": turns[-1].key.turn if turns and more else None,
+        },
+    )
+
+
+def health(event: Event) -> Response:
+    return respond(200, {"status": "ok", "version": __version__})
+
+
+def _history_entry(turn: Turn, now: float) -> dict[str, Any]:
+    return {
+        "message": turn.request["message"],
+        "role": turn.request["role"],
+        "media": turn.request.get("media", []),
+        "metadata": turn.request.get("metadata", {}),
+        **task_status(turn, now),
+    }
+
+
+def _task(status: int, turn: Turn) -> Response:
+    document = task_status(turn, time.time())
+    wait_ms = document["poll_after_ms"]
+    return respond(status, document, {} if wait_ms is None else {"Retry-After": str(max(1, round(wait_ms / 1000)))})
+
+
+def _key(event: Event) -> Key:
+    key = Key.of_task(owner(event), _path(event, "task_id"))
+    if key is None:
+        raise _no_such_task()
+    return key
+
+
+def _path(event: Event, name: str) -> str:
+    return str((event.get("pathParameters") or {}).get(name, ""))
+
+
+def _no_such_task() -> Problem:
+    return Problem(404, "task_not_found", "There is no such task.", param="task_id")
+
+
+def _no_such_session() -> Problem:
+    return Problem(404, "session_not_found", "There is no such session.", param="session_id")

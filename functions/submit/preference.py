@@ -1,0 +1,49 @@
+"""How the client wants its answer: now, or by polling. RFC 7240 (Prefer), a query parameter and the feature flag."""
+
+import re
+from typing import NamedTuple
+
+from turnqueue.http import Event, Problem, header, integer, query
+
+MAX_WAIT_SECONDS = 25
+"""The longest that a request waits: API Gateway gives up at 30 s."""
+
+# What FastAPI, and so the replaced system, took for a boolean in a query.
+_TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
+_FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
+
+
+class Preference(NamedTuple):
+    """`wait`: the seconds to wait for the result, 0 to answer at once; `applied`: for Preference-Applied, or None."""
+
+    wait: int
+    applied: str | None
+
+
+def preference(event: Event, *, async_by_default: bool) -> Preference:
+    """The query wins over the header, the header over the flag. Raises Problem for a value that means nothing."""
+    respond_async, wait = _prefer(header(event, "prefer") or "")
+    asked = query(event, "async_mode")
+    if asked is not None:
+        if asked.lower() in _TRUE:
+            return Preference(0, "respond-async" if respond_async else None)
+        if asked.lower() not in _FALSE:
+            raise Problem(422, "invalid_parameter", "async_mode must be true or false.", param="async_mode")
+        return Preference(MAX_WAIT_SECONDS if wait is None else wait, None if wait is None else f"wait={wait}")
+    if wait is not None:  # with respond-async, too: "asynchronously only if it takes longer" (RFC 7240, section 4.3)
+        return Preference(wait, f"respond-async, wait={wait}" if respond_async else f"wait={wait}")
+    if respond_async:
+        return Preference(0, "respond-async")
+    return Preference(0 if async_by_default else MAX_WAIT_SECONDS, None)
+
+
+def _prefer(text: str) -> tuple[bool, int | None]:
+    """Whether `respond-async` is in the header, and N of its first `wait=N`. What we do not know is ignored."""
+    respond_async, wait = False, None
+    for item in text.split(","):
+        name, _, value = (part.strip() for part in item.partition(";")[0].partition("="))
+        if name.lower() == "respond-async":
+            respond_async = True
+        elif name.lower() == "wait" and wait is None:
+            wait = integer(re.sub(r'^"(.*)"$', r"\1", value), "Prefer: wait", default=0, low=0, high=MAX_WAIT_SECONDS)
+    return respond_async, wait

@@ -1,0 +1,132 @@
+"""What a client may send to POST /chat, and the clear refusal of everything else."""
+
+import base64
+import binascii
+import hashlib
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+
+from turnqueue.http import Problem
+from turnqueue.personas import DEFAULT_ROLE, ROLES
+from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID
+
+MAX_MESSAGE_CHARACTERS = 32_000
+MAX_MEDIA = 8
+MAX_DATA_URL_CHARACTERS = 200_000  # of all data URLs of a message together: they are kept in the turn's item
+MAX_URL_CHARACTERS = 2048
+MAX_METADATA = 16
+
+_DATA_URL = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,(.+)", re.DOTALL)
+_HTTPS_URL = re.compile(r"https://[^\s/?#]+\S*")
+
+
+def _session_id(value: str) -> str:
+    if not SESSION_ID.fullmatch(value):
+        raise PydanticCustomError("session_id", "must be 1 to 64 characters out of A-Z, a-z, 0-9, _ and -")
+    return value
+
+
+def _role(value: str) -> str:
+    if value not in ROLES:
+        raise PydanticCustomError("role", "must be one of: {roles}", {"roles": ", ".join(sorted(ROLES))})
+    return value
+
+
+def _url(value: str) -> str:
+    if value.startswith("data:"):
+        if len(value) > MAX_DATA_URL_CHARACTERS:
+            raise _media_too_large()
+        match = _DATA_URL.fullmatch(value)
+        if not match:
+            raise PydanticCustomError("media_type", "a data URL must be a base64 image/png, image/jpeg, image/gif or image/webp")
+        try:
+            base64.b64decode(match[1], validate=True)
+        except (binascii.Error, ValueError):
+            raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
+    elif not (_HTTPS_URL.fullmatch(value) and len(value) <= MAX_URL_CHARACTERS):
+        raise PydanticCustomError(
+            "media_url", "must be an https URL of at most {limit} characters or a data URL", {"limit": MAX_URL_CHARACTERS}
+        )
+    return value
+
+
+def _media(value: "list[Media]") -> "list[Media]":
+    if sum(len(item.url) for item in value if item.url.startswith("data:")) > MAX_DATA_URL_CHARACTERS:
+        raise _media_too_large()
+    return value
+
+
+def _media_too_large() -> PydanticCustomError:
+    return PydanticCustomError(
+        "media_too_large",
+        "data URLs may have at most {limit} characters, all of a message together",
+        {"limit": MAX_DATA_URL_CHARACTERS},
+    )
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Media(_Strict):
+    """One attachment. The model's provider fetches an https URL; we never do."""
+
+    type: Literal["image"]
+    url: Annotated[str, AfterValidator(_url)]
+
+
+class ChatRequest(_Strict):
+    """The body of POST /chat."""
+
+    message: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS)
+    session_id: Annotated[str, AfterValidator(_session_id)] | None = None
+    role: Annotated[str, AfterValidator(_role)] = DEFAULT_ROLE
+    media: Annotated[list[Media], Field(max_length=MAX_MEDIA), AfterValidator(_media)] | None = None
+    metadata: (
+        Annotated[
+            dict[
+                Annotated[str, Field(min_length=1, max_length=64)],
+                Annotated[str, Field(max_length=512)],
+            ],
+            Field(max_length=MAX_METADATA),
+        ]
+        | None
+    ) = None
+
+    def stored(self) -> dict[str, Any]:
+        """What is kept of it in the turn; the session is the turn's key."""
+        return self.model_dump(exclude_none=True, exclude={"session_id"})
+
+    def fingerprint(self) -> str:
+        """The same for two requests that say the same, however they are spelled."""
+        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
+
+
+def parse(content: bytes) -> ChatRequest:
+    """The request in a body. Raises Problem: 400 if it is not JSON, 422 that names each field and its limit."""
+    try:
+        request = ChatRequest.model_validate_json(content)
+    except ValidationError as error:
+        raise _problem(error) from None
+    if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
+        raise Problem(422, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all.")
+    return request
+
+
+def _problem(error: ValidationError) -> Problem:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return Problem(400, "invalid_json", "The body is not valid JSON.")
+    errors = [{"field": _field(entry["loc"]), "code": entry["type"], "detail": entry["msg"]} for entry in found[:10]]
+    first = errors[0]
+    detail = f"{first['field']}: {first['detail']}" if first["field"] else first["detail"]
+    return Problem(422, "invalid_request", detail, param=first["field"] or None, errors=errors)
+
+
+def _field(location: tuple[int | str, ...]) -> str:
+    """Where in the body: "media.0.url". A name that we do not know is the client's text, and only shown if it is harmless."""
+    names = [str(part) for part in location if part != "[key]"]
+    return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in names)

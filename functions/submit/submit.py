@@ -1,0 +1,184 @@
+"""POST /chat: record the turn as PENDING, queue it, and answer - at once, or when the turn is final."""
+
+import os
+import re
+import time
+from functools import partial
+from typing import Any
+
+from preference import preference
+from request import ChatRequest, parse
+
+from botocore.exceptions import BotoCoreError, ClientError
+from turnqueue.guards import IdempotencyKeys, Reservation
+from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond, unavailable
+from turnqueue.queue import TurnQueue
+from turnqueue.store import Refused, TurnStore
+from turnqueue.task import accepted, chat_response, poll_after_ms
+from turnqueue.telemetry import count, logger, observed
+from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
+from turnqueue.wait import wait_until_final
+
+# Two tries of each call: the three calls of a submit then fail within the function's 29 s.
+store = TurnStore(os.environ["TURNS_TABLE"], attempts=2)
+keys = IdempotencyKeys(os.environ["GUARDS_TABLE"], attempts=2)
+queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
+async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
+
+_SECONDS_TO_ANSWER = 3
+"""What a waiting request keeps for its last read and its answer."""
+
+
+@observed
+def handler(event: Event, context: Any) -> Response:
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
+    answer = partial(chat, ends_at=ends_at)
+    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer})
+
+
+def chat(event: Event, ends_at: float) -> Response:
+    caller = owner(event)
+    _require_json(event)
+    wanted = preference(event, async_by_default=async_by_default)
+    idempotency_key = _idempotency_key(event)
+    request = parse(body(event))
+
+    turn, replayed = submit(caller, request, idempotency_key)
+    count("TaskReplayed" if replayed else "TaskSubmitted")
+    logger.info("task replayed" if replayed else "task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
+
+    headers = {"Preference-Applied": wanted.applied} if wanted.applied else {}
+    if replayed:
+        headers["Idempotency-Replayed"] = "true"
+    if wanted.wait:
+        turn = _wait(turn, min(wanted.wait, ends_at - _SECONDS_TO_ANSWER - time.time()))
+        if turn.final:
+            return _answer(turn, headers)
+        count("SyncWaitTimedOut")
+    retry_after = max(1, round(poll_after_ms(turn, time.time()) / 1000))
+    headers |= {"Location": f"/chat/task/{turn.key.task_id}", "Retry-After": str(retry_after)}
+    return respond(202, accepted(turn), headers)
+
+
+def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tuple[Turn, bool]:
+    """Record and queue the request's turn. Returns it, and whether an earlier request with the same key had made it.
+
+    Every request with the same key does the whole of it for the one task that the key is bound to, and each step is
+    harmless when repeated. So it does not matter which of them comes first, or after which step one of them dies.
+    """
+    now = time.time()
+    key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
+    if idempotency_key is None:
+        return _record_and_queue(Turn.submitted(key, request.stored(), now)), False
+
+    wanted = Reservation(key.task_id, request.fingerprint())
+    bound = keys.reserve(caller, idempotency_key, wanted, now)
+    if bound != wanted:
+        if bound.fingerprint != wanted.fingerprint:
+            raise Problem(
+                422,
+                "idempotency_key_reused",
+                "This Idempotency-Key came with another request within the last 24 hours.",
+                param="Idempotency-Key",
+            )
+        turn = store.read(_bound_key(caller, bound), now)
+        if turn and turn.error_code == "enqueue_failed":
+            # That task never began, and its client was told to try again: this is the try, with a new task.
+            bound = keys.reserve(caller, idempotency_key, wanted, now, instead_of=bound.task_id)
+        elif turn and turn.status is not Status.PENDING:
+            return turn, True
+    turn = Turn.submitted(_bound_key(caller, bound), request.stored(), now)
+    return _record_and_queue(turn), bound != wanted
+
+
+def _bound_key(caller: str, bound: Reservation) -> Key:
+    key = Key.of_task(caller, bound.task_id)
+    assert key is not None, "a guard holds the id of a task that we made"
+    return key
+
+
+def _record_and_queue(turn: Turn) -> Turn:
+    """Accept the turn: it is recorded, and SQS has acknowledged its message. Raises a 503 Problem if it was not."""
+    recorded = store.create(turn)
+    try:
+        queue.send(turn.key)
+    except (BotoCoreError, ClientError) as error:
+        logger.error("task not queued", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        count("EnqueueFailed")
+        if not recorded:  # Another request made this turn; whether it stands is for that one to say.
+            raise unavailable() from error
+        try:
+            store.fail(turn.key, "enqueue_failed", time.time())
+        except Refused as refused:
+            if refused.current and refused.current.error_code != "enqueue_failed":
+                return refused.current  # The message arrived all the same: a worker has the turn.
+        except (BotoCoreError, ClientError) as second:
+            # It stays PENDING, unaccepted, and reads as FAILURE once its deadline has passed.
+            logger.error("task not closed", extra={"task_id": turn.key.task_id, "error": error_name(second)})
+        raise _not_queued(turn) from error
+    return turn
+
+
+def _wait(turn: Turn, seconds: float) -> Turn:
+    """The turn when it is final or the time is up. It is accepted: that it cannot be read now is no reason to fail."""
+    try:
+        return wait_until_final(store, turn, seconds)
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("wait given up", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        return turn
+
+
+def _answer(turn: Turn, headers: dict[str, str]) -> Response:
+    if turn.status is Status.SUCCESS:
+        return respond(200, chat_response(turn), headers)
+    raise _failed(turn, headers)
+
+
+def _failed(turn: Turn, headers: dict[str, str]) -> Problem:
+    code = turn.error_code or "internal_error"
+    failure = FAILURES.get(code, FAILURES["internal_error"])
+    if failure.http_status == 503:
+        headers = headers | {"Retry-After": "5"}
+    return Problem(
+        failure.http_status,
+        code,
+        turn.error or failure.text,
+        headers=headers,
+        task_id=turn.key.task_id,
+        session_id=turn.key.session_id,
+        retryable=failure.retryable,
+    )
+
+
+def _not_queued(turn: Turn) -> Problem:
+    failure = FAILURES["enqueue_failed"]
+    return Problem(
+        failure.http_status,
+        "enqueue_failed",
+        failure.text,
+        headers={"Retry-After": "2"},
+        task_id=turn.key.task_id,
+        retryable=True,
+    )
+
+
+def _require_json(event: Event) -> None:
+    media_type = (header(event, "content-type") or "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem(415, "unsupported_media_type", "Content-Type must be application/json.", param="Content-Type")
+
+
+def _idempotency_key(event: Event) -> str | None:
+    """The Idempotency-Key, quoted (a structured field, as the IETF draft has it) or bare (as most clients send it)."""
+    value = header(event, "idempotency-key")
+    if value is None:
+        return None
+    bare = re.sub(r'^"(.*)"$', r"\1", value.strip())
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", bare):
+        raise Problem(
+            422,
+            "invalid_idempotency_key",
+            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
+            param="Idempotency-Key",
+        )
+    return bare

@@ -1,0 +1,221 @@
+"""The model, over OpenAI Chat Completions: any server that speaks it will do. The only module that knows openai."""
+
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, NamedTuple
+
+import openai
+from openai.types.chat import ChatCompletionChunk
+from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
+
+from persona import Persona
+from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
+
+# Per read, as httpx counts; the whole call is bounded by whoever awaits it. 60 s, for some models think before they speak.
+_TIMEOUT = openai.Timeout(60, connect=5, pool=5)
+
+MAX_HISTORY_CHARACTERS = 60_000
+"""How much of the conversation the model is given; older turns are left out, whole turns at a time."""
+
+_QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
+_REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
+
+
+class ModelError(Exception):
+    """The model gave no answer. `code` is one of FAILURES; `retry_after`: the seconds that the provider asked for."""
+
+    def __init__(self, code: str, retry_after: float | None = None) -> None:
+        super().__init__(code)
+        self.code = code
+        self.retry_after = retry_after
+
+    @property
+    def retryable(self) -> bool:
+        return FAILURES[self.code].retryable
+
+
+class Answer(NamedTuple):
+    """`result`: {message, data, draft}. `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason,
+    first_token_ms}; the counts are null if the server gave none."""
+
+    result: dict[str, Any]
+    usage: dict[str, Any]
+
+
+class Reply:
+    """An answer while it is being written, for those who watch it."""
+
+    def __init__(self, *, structured: bool) -> None:
+        self._structured = structured
+        self._parts: list[str] = []
+        self._size = 0
+        self._began_at = time.time()
+        self.first_token_ms: int | None = None
+
+    def add(self, text: str) -> None:
+        """Append what the model has said now. Raises ModelError when it is more than can be kept."""
+        if self.first_token_ms is None:
+            self.first_token_ms = round((time.time() - self._began_at) * 1000)
+        self._parts.append(text)
+        self._size += len(text)
+        if self._size > MAX_RESULT_BYTES:
+            raise ModelError("result_too_large")
+
+    @property
+    def text(self) -> str:
+        """All that was said. Half a surrogate pair, which no store takes, becomes a replacement character."""
+        return "".join(self._parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+    def readable(self) -> str:
+        """What a user may read of it already: of a structured answer its `message`, so far as it has come."""
+        if not self._structured:
+            return self.text
+        try:
+            document = from_json(self.text, allow_partial="trailing-strings")
+        except ValueError:
+            return ""
+        message = document.get("message") if isinstance(document, dict) else None
+        return message if isinstance(message, str) else ""
+
+    def progress(self) -> float:
+        """From 0 to 0.95. A guess, for nobody knows how long an answer will be: half of it at 500 characters."""
+        return round(0.95 * self._size / (self._size + 500), 2)
+
+
+class Model:
+    """`key`: an async function that gives the API key; called with True it must not give a cached one."""
+
+    def __init__(self, base_url: str, name: str, key: Any) -> None:
+        self._name = name
+        self._key = key
+        # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
+        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
+
+    async def answer(self, persona: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
+        """Stream the answer to `turn` into `reply` and return it whole. Raises ModelError."""
+        request: dict[str, Any] = {
+            "model": self._name,
+            "messages": messages(persona, history, turn),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if persona.output:
+            request["response_format"] = _response_format(persona.output)
+        try:
+            return await self._stream(request, persona, reply)
+        except openai.AuthenticationError:
+            # The key may have been rotated since it was cached. Once; if it is refused again, it is wrong.
+            await self._key(True)
+        except openai.OpenAIError as error:
+            raise _model_error(error) from error
+        try:
+            return await self._stream(request, persona, reply)
+        except openai.OpenAIError as error:
+            raise _model_error(error) from error
+
+    async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
+        usage: dict[str, Any] = {"model": self._name}
+        finish_reason = None
+        stream: AsyncIterator[ChatCompletionChunk] = await self._client.chat.completions.create(**request)
+        async with stream:  # type: ignore[attr-defined]
+            async for chunk in stream:
+                usage["model"] = chunk.model or self._name
+                if chunk.usage:
+                    details = chunk.usage.prompt_tokens_details
+                    usage |= {
+                        "prompt_tokens": chunk.usage.prompt_tokens,
+                        "completion_tokens": chunk.usage.completion_tokens,
+                        "cached_tokens": details.cached_tokens if details else None,
+                    }
+                for choice in chunk.choices:
+                    if choice.delta.refusal:
+                        raise ModelError("prompt_refused")
+                    if choice.delta.content:
+                        reply.add(choice.delta.content)
+                    finish_reason = choice.finish_reason or finish_reason
+        if finish_reason is None:
+            raise ModelError("model_unavailable")  # The stream was cut.
+        if finish_reason == "content_filter":
+            raise ModelError("prompt_refused")
+        counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
+        timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
+        return Answer(_result(persona, reply.text), counts | usage | timing)
+
+
+def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict[str, Any]]:
+    """The conversation as Chat Completions wants it: the instructions, the turns before, and this message."""
+    earlier: list[dict[str, Any]] = []
+    budget = MAX_HISTORY_CHARACTERS
+    for past in reversed(history):
+        spoken = _spoken(past)
+        budget -= len(past.request["message"]) + len(spoken)
+        if budget < 0:
+            break
+        earlier = [_user(past), {"role": "assistant", "content": spoken}, *earlier]
+    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn)]
+
+
+def _user(turn: Turn) -> dict[str, Any]:
+    media = turn.request.get("media")
+    if not media:
+        return {"role": "user", "content": turn.request["message"]}
+    images = [{"type": "image_url", "image_url": {"url": item["url"]}} for item in media]
+    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *images]}
+
+
+def _spoken(turn: Turn) -> str:
+    """What the model had answered: the text, or for a structured answer the document, so that a draft goes on growing."""
+    result = turn.result or {}
+    members = {name: result[name] for name in ("message", "draft", "data") if result.get(name) is not None}
+    return json.dumps(members, ensure_ascii=False) if len(members) > 1 else str(members.get("message", ""))
+
+
+def _response_format(output: type[BaseModel]) -> dict[str, Any]:
+    schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
+    return {"type": "json_schema", "json_schema": schema}
+
+
+def _result(persona: Persona, text: str) -> dict[str, Any]:
+    """The answer in the form of the persona. Providers differ in how well they hold a schema: it is checked here again."""
+    result: dict[str, Any] = {"message": text, "data": None, "draft": None}
+    if persona.output:
+        try:
+            result |= persona.output.model_validate_json(text).model_dump(mode="json")
+        except ValidationError:
+            raise ModelError("output_invalid") from None
+    if not result["message"]:
+        raise ModelError("output_invalid")
+    if len(json.dumps(result, ensure_ascii=False).encode()) > MAX_RESULT_BYTES:
+        raise ModelError("result_too_large")
+    return result
+
+
+def _model_error(error: openai.OpenAIError) -> ModelError:
+    """Sort an error of the SDK by what must be done about it. Its text may quote the prompt and is not kept."""
+    match error:
+        case openai.RateLimitError(code=code) if code in _QUOTA_CODES:
+            return ModelError("model_quota")
+        case openai.RateLimitError():
+            return ModelError("model_rate_limited", _retry_after(error))
+        case openai.APITimeoutError():
+            return ModelError("model_timeout")
+        case openai.AuthenticationError() | openai.PermissionDeniedError():
+            return ModelError("model_auth")
+        case openai.BadRequestError(code="context_length_exceeded"):
+            return ModelError("context_too_long")
+        case openai.BadRequestError(code=code) if code in _REFUSAL_CODES:
+            return ModelError("prompt_refused")
+        case openai.APIStatusError(status_code=status) if status < 500 and status not in (408, 409):
+            return ModelError("model_rejected")
+        case openai.APIStatusError():
+            return ModelError("model_unavailable", _retry_after(error))
+        case _:  # the connection failed, or an error came in the middle of the stream
+            return ModelError("model_unavailable")
+
+
+def _retry_after(error: openai.APIStatusError) -> float | None:
+    """Retry-After in seconds. The date form, which no model's provider is known to send, is not read."""
+    value = error.response.headers.get("retry-after", "")
+    return float(value) if value.isascii() and value.isdigit() and len(value) <= 6 else None

@@ -1,0 +1,264 @@
+"""The queue's turns, answered by the model.
+
+An invocation takes up to 10 messages. The sessions among them run side by side on one event loop, the turns of a session
+in order. Each message is deleted as soon as its turn is final; what is not finished goes back to the queue.
+"""
+
+import asyncio
+import math
+import os
+import random
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+from aws_lambda_powertools.utilities.parameters import SecretsProvider
+from botocore.exceptions import BotoCoreError, ClientError
+
+from model import Answer, Model, ModelError, Reply
+from persona import persona
+from turnqueue import aws
+from turnqueue.http import error_name, where
+from turnqueue.queue import Malformed, TurnQueue, decode
+from turnqueue.store import Refused, TurnStore
+from turnqueue.telemetry import count, logger, milliseconds, observed
+from turnqueue.turn import MAX_ATTEMPTS, Key, Turn
+
+# Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
+store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
+queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
+secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
+key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
+
+# One loop for the life of the process: connections of a client are bound to the loop that they were made on.
+runner = asyncio.Runner()
+# boto blocks, so it runs in threads: for each of ten turns one call, and one of its watch.
+runner.get_loop().set_default_executor(ThreadPoolExecutor(20))
+
+HISTORY_TURNS = 20
+
+# Before the function's own end: time to record and to hand back, with the retries of those calls.
+_RESERVE_SECONDS = 10.0
+# A turn is not begun with less than this for its model.
+_LEAST_SECONDS = 60.0
+# A lease outlives the function by this much, for clocks differ; a message comes back when the lease is over.
+_LEASE_MARGIN_SECONDS = 3.0
+
+_WATCH_SECONDS = 1.0
+_LONGEST_BACKOFF_SECONDS = 300.0
+_AWS_BACKOFF_SECONDS = 5.0
+
+
+class ComeBack(NamedTuple):
+    """The message must be delivered again, in so many seconds; None: when its visibility runs out, as it is."""
+
+    seconds: float | None
+
+
+async def model_key(fresh: bool = False) -> str:
+    """The key of the model, from the cache or `fresh` from Secrets Manager."""
+    secret = await asyncio.to_thread(secrets.get, key_arn, max_age=300, force_fetch=fresh)
+    return str(secret).strip()
+
+
+async def connect() -> Model:
+    return Model(os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"], model_key)
+
+
+model = runner.run(connect())
+
+
+@observed
+def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
+    unfinished = runner.run(work(event["Records"], ends_at))
+    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in unfinished]}
+
+
+async def work(records: Sequence[dict[str, Any]], ends_at: float) -> list[dict[str, Any]]:
+    """Run the turns of a batch. Returns the records of those that must come back."""
+    sessions: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        sessions.setdefault(record["attributes"]["MessageGroupId"], []).append(record)
+    # At once, and for all: should this process die, the sessions wait for a lease and not for the queue's 18 minutes.
+    await hide(records, ends_at + _LEASE_MARGIN_SECONDS + 1 - time.time())
+    unfinished = await asyncio.gather(*(run_session(records, ends_at) for records in sessions.values()))
+    return [record for session in unfinished for record in session]
+
+
+async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequence[dict[str, Any]]:
+    """Run the turns of one session in order, up to the first that must come back; it and those behind it are returned."""
+    for index, record in enumerate(records):
+        try:
+            verdict = await run_turn(record, ends_at)
+        except (BotoCoreError, ClientError) as error:
+            logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
+            verdict = ComeBack(_AWS_BACKOFF_SECONDS)
+        except Exception as error:
+            logger.error("turn failed", extra={"error": error_name(error), "where": where(error)})
+            verdict = ComeBack(None)
+        if verdict:
+            unfinished = records[index:]
+            if verdict.seconds is not None:
+                await hide(unfinished, verdict.seconds)
+            return unfinished
+        await delete(record)
+    return []
+
+
+async def run_turn(record: dict[str, Any], ends_at: float) -> ComeBack | None:
+    """Bring the turn of a message one attempt further. Returns None when it is final: its message is done with."""
+    try:
+        key = decode(record["body"])
+    except Malformed:
+        logger.error("message is malformed", extra={"message_id": record["messageId"]})
+        count("MessageMalformed")
+        return ComeBack(0)
+    now = time.time()
+    if ends_at - now < _RESERVE_SECONDS + _LEAST_SECONDS:
+        return ComeBack(0)
+    try:
+        turn = await asyncio.to_thread(store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)
+    except Refused as refused:
+        return await _not_claimed(key, refused.current)
+    if turn.attempt == 1:
+        milliseconds("QueueTime", now - turn.created_at)
+    try:
+        return await _attempt(turn, ends_at)
+    except Refused as refused:
+        return _superseded(turn, refused.current)
+
+
+async def _not_claimed(key: Key, current: Turn | None) -> ComeBack | None:
+    """What becomes of a message whose turn could not be claimed."""
+    now = time.time()
+    if current is None or current.final:
+        logger.info("message of a finished task", extra={"task_id": key.task_id})
+        return None
+    if not current.overdue(now) and current.held(now):
+        assert current.lease_until is not None
+        return ComeBack(current.lease_until - now + 1)
+    # Past its deadline, or its attempts are used up and the last of them died without a word.
+    code = "deadline_exceeded" if current.overdue(now) else "worker_lost"
+    try:
+        await asyncio.to_thread(store.fail, key, code, now)
+    except Refused as refused:
+        return ComeBack(1) if refused.current and not refused.current.final else None
+    return None
+
+
+def _superseded(turn: Turn, current: Turn | None) -> ComeBack | None:
+    """Our lease was over and another has the turn, or it was ended without us: what we hold is worth nothing."""
+    logger.warning("attempt superseded", extra={"task_id": turn.key.task_id, "attempt": turn.attempt})
+    return None if current is None or current.final else ComeBack(None)
+
+
+async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
+    """Ask the model and record what comes of it. Raises Refused when the turn is no longer ours."""
+    if turn.cancel_requested:
+        return await _fail(turn, "cancelled")
+    told = persona(turn.request["role"])
+    reply = Reply(structured=told.output is not None)
+    try:
+        history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)
+        budget = min(ends_at - _RESERVE_SECONDS, turn.deadline_at) - time.time()
+        answer = await _watched(turn, reply, model.answer(told, history, turn, reply), budget)
+    except ModelError as error:
+        return await _give_back_or_up(turn, error, reply)
+    except Refused as refused:
+        if refused.current and refused.current.attempt == turn.attempt and refused.current.cancel_requested:
+            return await _fail(turn, "cancelled", reply)
+        raise
+    except Exception as error:
+        logger.error("attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)})
+        return await _give_back_or_up(turn, ModelError("internal_error"), reply)
+    await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
+    return None
+
+
+async def _watched(turn: Turn, reply: Reply, answering: Any, budget: float) -> Answer:
+    """The answer, if it comes within `budget` seconds and nobody cancels it meanwhile.
+
+    Raises ModelError, or Refused when the turn was cancelled or is no longer ours. The model's stream is closed then.
+    """
+    answer, watch = asyncio.ensure_future(answering), asyncio.ensure_future(_watch(turn, reply))
+    try:
+        done, _ = await asyncio.wait((answer, watch), timeout=budget, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        answer.cancel()
+        watch.cancel()
+        await asyncio.gather(answer, watch, return_exceptions=True)
+    if answer in done:
+        result: Answer = answer.result()
+        return result
+    if watch in done:
+        watch.result()
+    raise ModelError("model_timeout")
+
+
+async def _watch(turn: Turn, reply: Reply) -> None:
+    """Show the answer growing, at most once a second, and look for a cancellation: in the answer to that write, or while
+    the model is silent by a read every other second. Ends only by raising Refused."""
+    shown, silent = "", 0
+    while True:
+        await asyncio.sleep(_WATCH_SECONDS)
+        text = reply.readable()
+        try:
+            if text != shown:
+                await asyncio.to_thread(store.report_progress, turn, reply.progress(), text)
+                shown, silent = text, 0
+            elif silent := (silent + 1) % 2:
+                continue
+            else:
+                current = await asyncio.to_thread(store.read, turn.key, time.time())
+                if current is None or current.final or current.attempt != turn.attempt or current.cancel_requested:
+                    raise Refused(current)
+        except (BotoCoreError, ClientError) as error:
+            # Progress is a courtesy. The answer is not given up for it.
+            logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+
+async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeBack | None:
+    """After a failed attempt: back to the queue, if another may help and there is time and budget for it; else FAILURE."""
+    now = time.time()
+    delay = backoff(turn.attempt, error.retry_after)
+    if turn.overdue(now):
+        return await _fail(turn, "deadline_exceeded", reply)
+    if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
+        return await _fail(turn, error.code, reply)
+    await asyncio.to_thread(store.release, turn)
+    count("TaskRetried")
+    logger.warning(
+        "attempt failed, task goes back",
+        extra={"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code, "delay_s": round(delay, 1)},
+    )
+    return ComeBack(delay)
+
+
+async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:
+    partial = reply.readable() if reply else None
+    await asyncio.to_thread(store.fail_attempt, turn, code, partial, time.time())
+
+
+def backoff(attempt: int, retry_after: float | None) -> float:
+    """Seconds before the next attempt: 2 doubling, at least what the provider asked for, and up to half as much again by
+    chance, so that those who failed together do not come back together."""
+    return min(max(2.0**attempt, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
+
+
+async def hide(records: Sequence[dict[str, Any]], seconds: float) -> None:
+    """Make the messages come back in so many seconds. If that fails they come back later: nothing is lost by it."""
+    whole = min(max(math.ceil(seconds), 0), 43_200)
+    try:
+        await asyncio.to_thread(queue.hide, {record["receiptHandle"]: whole for record in records})
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("visibility not changed", extra={"error": error_name(error)})
+
+
+async def delete(record: dict[str, Any]) -> None:
+    """Delete the message now, so that its session moves on. If that fails, Lambda deletes it when the batch is done."""
+    try:
+        await asyncio.to_thread(queue.delete, record["receiptHandle"])
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("message not deleted", extra={"message_id": record["messageId"], "error": error_name(error)})

@@ -1,0 +1,3 @@
+"""What the functions of Turnqueue share: the turn and its rules, its store, its queue, and the shape of our HTTP."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,149 @@
+"""HTTP as API Gateway hands it to a function (payload format 2.0): reading a request, answering, refusing.
+
+Errors are `application/problem+json` (RFC 9457) with an extra member `error`, which the OpenAI SDKs read too.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Callable, Mapping
+from http import HTTPStatus
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue.telemetry import logger
+
+Event = dict[str, Any]
+Response = dict[str, Any]
+
+MAX_BODY_BYTES = 512 * 1024
+"""The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
+
+_ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
+
+
+class Problem(Exception):
+    """Ends the handling of a request with a problem document.
+
+    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. Nothing that the
+    client sent belongs in either.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        param: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        **members: Any,
+    ) -> None:
+        super().__init__(code)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.param = param
+        self.headers = headers or {}
+        self.members = members
+
+    def response(self) -> Response:
+        kind = _ERROR_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        document = {
+            "type": f"urn:turnqueue:problem:{self.code}",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+            "code": self.code,
+            **self.members,
+            "error": {"message": self.detail, "type": kind, "code": self.code, "param": self.param},
+        }
+        return respond(self.status, document, {"Content-Type": "application/problem+json", **self.headers})
+
+
+def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    return {
+        "statusCode": status,
+        "headers": {"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
+        "body": json.dumps(body, ensure_ascii=False),
+    }
+
+
+def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
+    """Answer the request by the route that API Gateway chose. Nothing escapes: what is not a Problem becomes a 503 (AWS)
+    or a 500 (us), which tell the client nothing of the cause; the log names its type, never its text."""
+    try:
+        route = routes.get(event["routeKey"])
+        if route is None:
+            raise Problem(404, "no_such_route", "There is nothing at this path.")
+        return route(event)
+    except Problem as problem:
+        if problem.status >= 500:
+            logger.warning("request refused", extra={"status": problem.status, "code": problem.code})
+        return problem.response()
+    except (BotoCoreError, ClientError) as error:
+        logger.error("AWS call failed", extra={"error": error_name(error)})
+        return unavailable().response()
+    except Exception as error:
+        logger.error("request failed", extra={"error": error_name(error), "where": where(error)})
+        return Problem(500, "internal_error", "The request failed for a reason of ours.").response()
+
+
+def unavailable() -> Problem:
+    return Problem(503, "unavailable", "The service is unavailable for the moment.", headers={"Retry-After": "2"})
+
+
+def error_name(error: BaseException) -> str:
+    """What may be logged of an exception: its type, and of an AWS error the code. Its text may quote the input."""
+    name = type(error).__name__
+    return f"{name}:{error.response['Error']['Code']}" if isinstance(error, ClientError) else name
+
+
+def where(error: BaseException) -> str:
+    """The innermost place of an exception, "file:line"."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def owner(event: Event) -> str:
+    """Who is calling: the `sub` claim of the token that API Gateway has verified."""
+    try:
+        sub = event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]
+    except (KeyError, TypeError):
+        sub = ""
+    if not sub:
+        raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim is needed.")
+    return str(sub)
+
+
+def header(event: Event, name: str) -> str | None:
+    """A request header; API Gateway lower-cases the names and joins repeated ones by commas."""
+    return (event.get("headers") or {}).get(name.lower())
+
+
+def query(event: Event, name: str) -> str | None:
+    return (event.get("queryStringParameters") or {}).get(name)
+
+
+def body(event: Event) -> bytes:
+    """The bytes of the request's body. Raises Problem if they are too many."""
+    text = event.get("body") or ""
+    try:
+        content = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
+    except (binascii.Error, UnicodeEncodeError) as error:
+        raise Problem(400, "invalid_body", "The body cannot be decoded.") from error
+    if len(content) > MAX_BODY_BYTES:
+        raise Problem(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
+    return content
+
+
+def integer(text: str | None, param: str, *, default: int, low: int, high: int) -> int:
+    """A query parameter or preference as an integer from `low` to `high`; a higher one is taken as `high`."""
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) < low:
+        raise Problem(422, "invalid_parameter", f"{param} must be a whole number from {low} to {high}.", param=param)
+    return min(int(text), high)

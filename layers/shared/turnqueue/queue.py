@@ -1,0 +1,60 @@
+"""The FIFO queue of turns. A message is the key of a turn and nothing else: no prompt ever lies in a queue."""
+
+import json
+from collections.abc import Mapping
+
+from turnqueue import aws
+from turnqueue.turn import Key, is_ulid
+
+
+class Malformed(Exception):
+    """The body of a message is not the key of a turn."""
+
+
+def encode(key: Key) -> str:
+    return json.dumps({"session": key.session, "turn": key.turn}, ensure_ascii=False)
+
+
+def decode(body: str) -> Key:
+    """The key in the body of a message. Raises Malformed. Unknown members are ignored: a later version may add some."""
+    try:
+        message = json.loads(body)
+        key = Key(message["session"], message["turn"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise Malformed from error
+    if not (isinstance(key.session, str) and "#" in key.session and isinstance(key.turn, str) and is_ulid(key.turn)):
+        raise Malformed
+    return key
+
+
+class TurnQueue:
+    """The queue at `url`. Raises botocore's ClientError or BotoCoreError when SQS does not answer or refuses."""
+
+    def __init__(self, url: str, *, attempts: int) -> None:
+        self._url = url
+        self._client = aws.client("sqs", attempts=attempts)
+
+    def send(self, key: Key) -> None:
+        """Queue the turn behind the others of its session. A second send within 5 minutes is dropped by SQS; a later one
+        makes a second message, which the claim refuses."""
+        self._client.send_message(
+            QueueUrl=self._url,
+            MessageBody=encode(key),
+            MessageGroupId=key.group,
+            MessageDeduplicationId=key.task_id,
+        )
+
+    def hide(self, seconds_by_handle: Mapping[str, int]) -> None:
+        """Make up to 10 received messages visible again in so many seconds (0 to 43,200) from now, each by its receipt
+        handle. One that SQS refuses (its handle is too old) is left as it is."""
+        self._client.change_message_visibility_batch(
+            QueueUrl=self._url,
+            Entries=[
+                {"Id": str(index), "ReceiptHandle": handle, "VisibilityTimeout": seconds}
+                for index, (handle, seconds) in enumerate(seconds_by_handle.items())
+            ],
+        )
+
+    def delete(self, handle: str) -> None:
+        """Delete a received message. Raises ClientError too if its handle is too old."""
+        self._client.delete_message(QueueUrl=self._url, ReceiptHandle=handle)

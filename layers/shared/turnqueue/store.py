@@ -1,0 +1,324 @@
+"""Turns in DynamoDB. Every change of a turn is one conditional write, so what is final stays final.
+
+A turn that becomes final here is reported here, whoever ended it: so no outcome is missing from the metrics.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from turnqueue import aws
+from turnqueue.telemetry import report_finished
+from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, session_key
+
+_JSON = ("request", "result", "usage")
+_OPTIONAL = (
+    "lease_until",
+    "started_at",
+    "finished_at",
+    "cancel_requested",
+    "progress",
+    "partial",
+    "result",
+    "error",
+    "error_code",
+    "usage",
+)
+
+
+class Refused(Exception):
+    """The condition of a write did not hold, and nothing was written. `current` is the turn as it stands, or None."""
+
+    def __init__(self, current: Turn | None) -> None:
+        super().__init__(current.status if current else "no such turn")
+        self.current = current
+
+
+class TurnStore:
+    """The turns table.
+
+    Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
+    then have taken effect or not, and to repeat it is safe.
+    """
+
+    def __init__(self, table: str, *, attempts: int) -> None:
+        self._table = table
+        self._client = aws.client("dynamodb", attempts=attempts)
+
+    def create(self, turn: Turn) -> bool:
+        """Record a submitted turn unless it is there. Returns whether this call recorded it."""
+        try:
+            self._client.put_item(
+                TableName=self._table,
+                Item=_item(turn),
+                ConditionExpression="attribute_not_exists(#session)",
+                ExpressionAttributeNames={"#session": "session"},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
+        """The turn, or None if there is none or its retention is over.
+
+        An unfinished turn past its deadline is made FAILURE(deadline_exceeded) here: whoever reads, repairs.
+        """
+        answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
+        turn = _turn(answer.get("Item"))
+        if turn is None or turn.expires_at <= now:
+            return None
+        return self.close_overdue(turn, now)
+
+    def close_overdue(self, turn: Turn, now: float) -> Turn:
+        """The turn, made FAILURE(deadline_exceeded) if it is unfinished past its deadline."""
+        if not turn.overdue(now):
+            return turn
+        try:
+            return self.fail(turn.key, "deadline_exceeded", now)
+        except Refused as refused:
+            return refused.current or turn
+
+    def page(self, owner: str, session_id: str, now: float, *, after: str | None, limit: int) -> tuple[list[Turn], bool]:
+        """Up to `limit` turns of a session in order, those after the ULID `after`; and whether there may be more."""
+        answer = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="#session = :session AND #turn > :after",
+            ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
+            ExpressionAttributeValues=_values(session=session_key(owner, session_id), after=after or "0"),
+            ConsistentRead=True,
+            Limit=limit,
+        )
+        turns = [turn for item in answer["Items"] if (turn := _turn(item)) and turn.expires_at > now]
+        return [self.close_overdue(turn, now) for turn in turns], "LastEvaluatedKey" in answer
+
+    def history(self, key: Key, now: float, *, limit: int) -> list[Turn]:
+        """The successful turns among the `limit` before this one in its session, oldest first."""
+        answer = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="#session = :session AND #turn < :turn",
+            ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
+            ExpressionAttributeValues=_values(session=key.session, turn=key.turn),
+            ConsistentRead=True,
+            ScanIndexForward=False,
+            Limit=limit,
+        )
+        turns = [turn for item in reversed(answer["Items"]) if (turn := _turn(item)) and turn.expires_at > now]
+        return [turn for turn in turns if turn.status is Status.SUCCESS]
+
+    def claim(self, key: Key, now: float, lease_until: float) -> Turn:
+        """Take the turn for one attempt: it is ours until `lease_until`. Returns the whole turn.
+
+        Raises Refused if it is not there, final, held by another, past its deadline or out of attempts.
+        """
+        return self._update(
+            key,
+            set_={"status": Status.STARTED, "lease_until": lease_until},
+            add={"attempt": 1},
+            set_if_absent={"started_at": now},
+            remove=("progress", "partial"),
+            condition="(#status = :pending OR (#status = :started AND #lease_until < :now))"
+            " AND #attempt < :max_attempts AND #deadline_at > :now",
+            values={
+                "pending": Status.PENDING,
+                "started": Status.STARTED,
+                "now": now,
+                "max_attempts": MAX_ATTEMPTS,
+            },
+        )
+
+    def report_progress(self, claimed: Turn, progress: float, partial: str) -> None:
+        """Show how far our attempt is. Raises Refused if the turn is no longer ours, or its cancellation was asked."""
+        self._update(
+            claimed.key,
+            set_={"progress": progress, "partial": partial},
+            condition=f"{_OURS} AND attribute_not_exists(#cancel_requested)",
+            values=_ours(claimed),
+            returns="NONE",
+        )
+
+    def succeed(self, claimed: Turn, result: dict[str, Any], usage: dict[str, Any], now: float) -> Turn:
+        """Record the answer of our attempt. Raises Refused if the turn is no longer ours."""
+        return self._finish(
+            claimed,
+            {"status": Status.SUCCESS, "result": result, "usage": usage, "finished_at": now},
+            remove=("lease_until", "progress", "partial", "cancel_requested"),
+        )
+
+    def fail_attempt(self, claimed: Turn, code: str, partial: str | None, now: float) -> Turn:
+        """End the turn of our attempt as FAILURE. Raises Refused if it is no longer ours."""
+        return self._finish(
+            claimed,
+            _failure(code, now) | ({"partial": partial} if partial else {}),
+            remove=("lease_until", "progress", "cancel_requested"),
+        )
+
+    def _finish(self, claimed: Turn, end: dict[str, Any], *, remove: tuple[str, ...]) -> Turn:
+        try:
+            turn: Turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
+        except Refused as refused:
+            current = refused.current
+            # A write that was answered too late, and repeated by botocore, meets itself.
+            if current is None or (current.attempt, current.finished_at) != (claimed.attempt, round(end["finished_at"], 3)):
+                raise
+            turn = current
+        report_finished(turn)
+        return turn
+
+    def release(self, claimed: Turn) -> None:
+        """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours."""
+        self._update(
+            claimed.key,
+            set_={"status": Status.PENDING},
+            remove=("lease_until", "progress"),
+            condition=_OURS,
+            values=_ours(claimed),
+            returns="NONE",
+        )
+
+    def fail(self, key: Key, code: str, now: float) -> Turn:
+        """End a turn as FAILURE, by one who holds no claim on it.
+
+        `deadline_exceeded` ends it once the deadline has passed, whoever holds it; `enqueue_failed` only before its
+        first claim; every other code only while no worker holds it by a valid lease. Raises Refused otherwise.
+        """
+        conditions = {
+            "deadline_exceeded": "(#status = :pending OR #status = :started) AND #deadline_at <= :now",
+            "enqueue_failed": "#status = :pending AND #attempt = :zero",
+        }
+        condition = conditions.get(code, _UNHELD)
+        possible = {"pending": Status.PENDING, "started": Status.STARTED, "now": now, "zero": 0}
+        turn: Turn = self._update(
+            key,
+            set_=_failure(code, now),
+            remove=("lease_until", "progress", "cancel_requested"),
+            condition=condition,
+            values={name: value for name, value in possible.items() if f":{name}" in condition},
+        )
+        report_finished(turn)
+        return turn
+
+    def cancel(self, key: Key, now: float) -> Turn:
+        """Cancel the turn: at once if no worker holds it, else by a mark that its worker sees.
+
+        Returns the turn as it stands then; a final one is unchanged. Raises Refused if there is no such turn.
+        """
+        try:
+            return self.fail(key, "cancelled", now)
+        except Refused as refused:
+            if refused.current is None or refused.current.final:
+                return self._existing(refused)
+        try:
+            return self._update(
+                key,
+                set_={"cancel_requested": True},
+                condition="#status = :pending OR #status = :started",
+                values={"pending": Status.PENDING, "started": Status.STARTED},
+            )
+        except Refused as refused:
+            return self._existing(refused)
+
+    @staticmethod
+    def _existing(refused: Refused) -> Turn:
+        if refused.current is None:
+            raise refused
+        return refused.current
+
+    def _update(
+        self,
+        key: Key,
+        *,
+        set_: Mapping[str, Any],
+        condition: str,
+        values: Mapping[str, Any],
+        add: Mapping[str, int] | None = None,
+        set_if_absent: Mapping[str, Any] | None = None,
+        remove: tuple[str, ...] = (),
+        returns: str = "ALL_NEW",
+    ) -> Any:
+        """One conditional UpdateItem; the turn after it, unless `returns` is NONE."""
+        add, set_if_absent = add or {}, set_if_absent or {}
+        changes = [f"#{name} = :set_{name}" for name in set_]
+        changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
+        changes += [f"#{name} = #{name} + :set_{name}" for name in add]
+        expression = "SET " + ", ".join(changes)
+        if remove:
+            expression += " REMOVE " + ", ".join(f"#{name}" for name in remove)
+        written = {**set_, **set_if_absent, **add}
+        named = {*written, *remove, *re.findall(r"#(\w+)", condition)}
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=_key(key),
+                UpdateExpression=expression,
+                ConditionExpression=condition,
+                ExpressionAttributeNames={f"#{name}": name for name in named},
+                ExpressionAttributeValues=_values(**values, **{f"set_{name}": value for name, value in written.items()}),
+                ReturnValues=returns,
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            raise Refused(_turn(error.response.get("Item"))) from error
+        return _turn(answer.get("Attributes"))
+
+
+_OURS = "#status = :started AND #attempt = :attempt"
+_UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
+
+
+def _ours(claimed: Turn) -> dict[str, Any]:
+    return {"started": Status.STARTED, "attempt": claimed.attempt}
+
+
+def _failure(code: str, now: float) -> dict[str, Any]:
+    return {"status": Status.FAILURE, "error": FAILURES[code].text, "error_code": code, "finished_at": now}
+
+
+def _key(key: Key) -> dict[str, Any]:
+    return {"session": {"S": key.session}, "turn": {"S": key.turn}}
+
+
+def _values(**values: Any) -> dict[str, Any]:
+    return {f":{name}": _value(name, value) for name, value in values.items()}
+
+
+def _value(name: str, value: Any) -> dict[str, Any]:
+    """A DynamoDB value. Nested ones are kept as JSON text: no query looks inside them."""
+    if name.removeprefix("set_") in _JSON:
+        return {"S": json.dumps(value, ensure_ascii=False, separators=(",", ":"))}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int | float):
+        return {"N": repr(round(value, 3))}
+    return {"S": value}
+
+
+def _item(turn: Turn) -> dict[str, Any]:
+    values: dict[str, Any] = {
+        "status": turn.status,
+        "request": turn.request,
+        "created_at": turn.created_at,
+        "deadline_at": turn.deadline_at,
+        "expires_at": turn.expires_at,
+        "attempt": turn.attempt,
+    }
+    return _key(turn.key) | {name: _value(name, value) for name, value in values.items()}
+
+
+def _turn(item: dict[str, Any] | None) -> Turn | None:
+    if not item:
+        return None
+    plain: dict[str, Any] = {}
+    for name, typed in item.items():
+        kind, value = next(iter(typed.items()))
+        plain[name] = float(value) if kind == "N" else json.loads(value) if name in _JSON else value
+    return Turn(
+        key=Key(plain["session"], plain["turn"]),
+        status=Status(plain["status"]),
+        request=plain["request"],
+        created_at=plain["created_at"],
+        deadline_at=plain["deadline_at"],
+        expires_at=int(plain["expires_at"]),
+        attempt=int(plain["attempt"]),
+        **{name: plain[name] for name in _OPTIONAL if name in plain},
+    )

@@ -1,0 +1,173 @@
+"""A turn - one message of a user and its answer - and the rules of its life. Plain data: no AWS, no clock of its own.
+
+All times are seconds since the epoch, with milliseconds.
+"""
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+DEADLINE_SECONDS = 15 * 60
+"""How long after its submission a turn may still be answered."""
+
+RETENTION_SECONDS = 7 * 24 * 3600
+"""How long after its submission a turn can be read."""
+
+MAX_ATTEMPTS = 3
+"""How often a turn may be claimed before it is given up."""
+
+# DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for the rest.
+MAX_REQUEST_BYTES = 256 * 1024
+MAX_RESULT_BYTES = 128 * 1024
+
+SESSION_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_ULID = re.compile(r"[0-7][0-9A-HJKMNP-TV-Z]{25}")
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+
+
+class Status(StrEnum):
+    """The states that the clients of the replaced system know. There is no fifth, so that they always stop polling."""
+
+    PENDING = "PENDING"  # recorded and queued, or handed back for another attempt; no worker holds it
+    STARTED = "STARTED"  # a worker holds it until `lease_until`
+    SUCCESS = "SUCCESS"  # `result` is set; never changes again
+    FAILURE = "FAILURE"  # `error` and `error_code` are set; never changes again
+
+
+FINAL = (Status.SUCCESS, Status.FAILURE)
+
+
+class Failure(NamedTuple):
+    """What a client is told of a failed turn.
+
+    `http_status` answers the sync request whose turn failed so; `retryable`: the same message may succeed later.
+    """
+
+    text: str
+    http_status: int
+    retryable: bool
+
+
+FAILURES = {
+    "enqueue_failed": Failure("The message could not be queued. Please send it again.", 503, True),
+    "cancelled": Failure("The task was cancelled.", 409, False),
+    "deadline_exceeded": Failure("The task was not finished within 15 minutes.", 504, True),
+    "worker_lost": Failure("The task was lost in processing. Please send it again.", 503, True),
+    "internal_error": Failure("The task failed for a reason of ours. Please send it again.", 502, True),
+    "model_unavailable": Failure("The model could not be reached. Please send the message again.", 503, True),
+    "model_rate_limited": Failure("The model is answering too many requests. Please try again later.", 503, True),
+    "model_timeout": Failure("The model did not answer in time. Please send the message again.", 503, True),
+    "model_quota": Failure("The quota with the model's provider is used up.", 502, False),
+    "model_auth": Failure("The model's provider refused our key.", 502, False),
+    "model_rejected": Failure("The model's provider refused the request.", 502, False),
+    "output_invalid": Failure("The model's answer did not have the agreed form.", 502, True),
+    "result_too_large": Failure("The model's answer was too large to keep.", 502, False),
+    "prompt_refused": Failure("The model declined to answer this message.", 422, False),
+    "context_too_long": Failure("The conversation is too long for the model.", 422, False),
+}
+"""Every `error_code` that a task can end with."""
+
+
+class Key(NamedTuple):
+    """The primary key of a turn: computed from the caller and the task id, so that a read needs no index."""
+
+    session: str  # owner + "#" + session_id
+    turn: str  # a ULID
+
+    @classmethod
+    def of_task(cls, owner: str, task_id: str) -> "Key | None":
+        """The key of the task that `owner` calls `task_id`; None if that cannot be an id of ours."""
+        session_id, _, turn = task_id.rpartition(".")
+        if SESSION_ID.fullmatch(session_id) and _ULID.fullmatch(turn):
+            return cls(session_key(owner, session_id), turn)
+        return None
+
+    @property
+    def owner(self) -> str:
+        return self.session.rpartition("#")[0]
+
+    @property
+    def session_id(self) -> str:
+        return self.session.rpartition("#")[2]
+
+    @property
+    def task_id(self) -> str:
+        return f"{self.session_id}.{self.turn}"
+
+    @property
+    def group(self) -> str:
+        """The SQS message group of the session: a hash, for an owner may hold any character and any length."""
+        return hashlib.sha256(self.session.encode()).hexdigest()
+
+
+def session_key(owner: str, session_id: str) -> str:
+    # Unambiguous whatever the owner's name holds: a session id has no "#", and the last one divides.
+    return f"{owner}#{session_id}"
+
+
+def new_session_id() -> str:
+    return secrets.token_urlsafe(16)
+
+
+def new_ulid(now: float) -> str:
+    """26 characters that sort by time to the millisecond, with 80 random bits behind (github.com/ulid/spec)."""
+    value = int(now * 1000) << 80 | secrets.randbits(80)
+    return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
+
+
+def is_ulid(text: str) -> bool:
+    return _ULID.fullmatch(text) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A turn as it stands in the table.
+
+    `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
+    completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
+    attempt n may write only while it is still n.
+    """
+
+    key: Key
+    status: Status
+    request: dict[str, Any]
+    created_at: float
+    deadline_at: float
+    expires_at: int
+    attempt: int = 0
+    lease_until: float | None = None
+    started_at: float | None = None
+    finished_at: float | None = None
+    cancel_requested: bool = False
+    progress: float | None = None
+    partial: str | None = None
+    result: dict[str, Any] | None = None
+    error: str | None = None
+    error_code: str | None = None
+    usage: dict[str, Any] | None = None
+
+    @classmethod
+    def submitted(cls, key: Key, request: dict[str, Any], now: float) -> "Turn":
+        now = round(now, 3)
+        return cls(
+            key=key,
+            status=Status.PENDING,
+            request=request,
+            created_at=now,
+            deadline_at=now + DEADLINE_SECONDS,
+            expires_at=int(now) + RETENTION_SECONDS,
+        )
+
+    @property
+    def final(self) -> bool:
+        return self.status in FINAL
+
+    def held(self, now: float) -> bool:
+        """Whether a worker holds the turn by a lease that has not run out."""
+        return self.status is Status.STARTED and self.lease_until is not None and self.lease_until >= now
+
+    def overdue(self, now: float) -> bool:
+        return not self.final and self.deadline_at <= now
