@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
 from turnqueue.http import error_name
 from turnqueue.queue import Malformed, decode
 from turnqueue.store import Refused, TurnStore
@@ -15,8 +16,12 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=3)
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """A message whose turn is not closed stays in the queue and comes back; one that is no turn stays for an operator."""
-    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)]}
+    """A message whose turn is not closed comes back; one that is no turn stays for an operator."""
+    return {
+        "batchItemFailures": [
+            {"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)
+        ]
+    }
 
 
 def close(record: dict[str, Any]) -> bool:

@@ -41,14 +41,18 @@ def _url(value: str) -> str:
             raise _media_too_large()
         match = _DATA_URL.fullmatch(value)
         if not match:
-            raise PydanticCustomError("media_type", "a data URL must be a base64 image/png, image/jpeg, image/gif or image/webp")
+            raise PydanticCustomError(
+                "media_type", "a data URL must be a base64 image/png, image/jpeg, image/gif or image/webp"
+            )
         try:
             base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
     elif not (_HTTPS_URL.fullmatch(value) and len(value) <= MAX_URL_CHARACTERS):
         raise PydanticCustomError(
-            "media_url", "must be an https URL of at most {limit} characters or a data URL", {"limit": MAX_URL_CHARACTERS}
+            "media_url",
+            "must be an https URL of at most {limit} characters or a data URL",
+            {"limit": MAX_URL_CHARACTERS},
         )
     return value
 
@@ -112,7 +116,9 @@ def parse(content: bytes) -> ChatRequest:
     except ValidationError as error:
         raise _problem(error) from None
     if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
-        raise Problem(422, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all.")
+        raise Problem(
+            422, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."
+        )
     return request
 
 
@@ -127,6 +133,6 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """Where in the body: "media.0.url". A name that we do not know is the client's text, and only shown if it is harmless."""
+    """Where in the body: "media.0.url". A name that is not ours is the client's text: shown only if harmless."""
     names = [str(part) for part in location if part != "[key]"]
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in names)

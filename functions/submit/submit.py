@@ -6,10 +6,10 @@ import time
 from functools import partial
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from preference import preference
 from request import ChatRequest, parse
-
-from botocore.exceptions import BotoCoreError, ClientError
 from turnqueue.guards import IdempotencyKeys, Reservation
 from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond, unavailable
 from turnqueue.queue import TurnQueue
@@ -45,7 +45,9 @@ def chat(event: Event, ends_at: float) -> Response:
 
     turn, replayed = submit(caller, request, idempotency_key)
     count("TaskReplayed" if replayed else "TaskSubmitted")
-    logger.info("task replayed" if replayed else "task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
+    logger.info(
+        "task replayed" if replayed else "task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait}
+    )
 
     headers = {"Preference-Applied": wanted.applied} if wanted.applied else {}
     if replayed:

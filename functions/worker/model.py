@@ -13,7 +13,7 @@ from pydantic_core import from_json
 from persona import Persona
 from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 
-# Per read, as httpx counts; the whole call is bounded by whoever awaits it. 60 s, for some models think before they speak.
+# Per read; whoever awaits the call bounds it as a whole. 60 s, for some models think before they speak.
 _TIMEOUT = openai.Timeout(60, connect=5, pool=5)
 
 MAX_HISTORY_CHARACTERS = 60_000
@@ -37,8 +37,11 @@ class ModelError(Exception):
 
 
 class Answer(NamedTuple):
-    """`result`: {message, data, draft}. `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason,
-    first_token_ms}; the counts are null if the server gave none."""
+    """`result`: {message, data, draft}.
+
+    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms}; the counts are null
+    if the server gave none.
+    """
 
     result: dict[str, Any]
     usage: dict[str, Any]
@@ -166,7 +169,7 @@ def _user(turn: Turn) -> dict[str, Any]:
 
 
 def _spoken(turn: Turn) -> str:
-    """What the model had answered: the text, or for a structured answer the document, so that a draft goes on growing."""
+    """What the model had answered: the text, or the whole document, so that a draft goes on growing."""
     result = turn.result or {}
     members = {name: result[name] for name in ("message", "draft", "data") if result.get(name) is not None}
     return json.dumps(members, ensure_ascii=False) if len(members) > 1 else str(members.get("message", ""))
@@ -178,7 +181,7 @@ def _response_format(output: type[BaseModel]) -> dict[str, Any]:
 
 
 def _result(persona: Persona, text: str) -> dict[str, Any]:
-    """The answer in the form of the persona. Providers differ in how well they hold a schema: it is checked here again."""
+    """The answer in the form of the persona, checked here again: providers differ in how well they hold a schema."""
     result: dict[str, Any] = {"message": text, "data": None, "draft": None}
     if persona.output:
         try:

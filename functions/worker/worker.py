@@ -1,7 +1,7 @@
 """The queue's turns, answered by the model.
 
-An invocation takes up to 10 messages. The sessions among them run side by side on one event loop, the turns of a session
-in order. Each message is deleted as soon as its turn is final; what is not finished goes back to the queue.
+An invocation takes up to 10 messages. The sessions among them run side by side on one event loop, the turns of a
+session in order. Each message is deleted as soon as its turn is final; what is not finished goes back to the queue.
 """
 
 import asyncio
@@ -88,7 +88,7 @@ async def work(records: Sequence[dict[str, Any]], ends_at: float) -> list[dict[s
 
 
 async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequence[dict[str, Any]]:
-    """Run the turns of one session in order, up to the first that must come back; it and those behind it are returned."""
+    """Run the turns of one session in order, up to the first that must come back. Returns it and those behind it."""
     for index, record in enumerate(records):
         try:
             verdict = await run_turn(record, ends_at)
@@ -157,7 +157,8 @@ def _superseded(turn: Turn, current: Turn | None) -> ComeBack | None:
 async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     """Ask the model and record what comes of it. Raises Refused when the turn is no longer ours."""
     if turn.cancel_requested:
-        return await _fail(turn, "cancelled")
+        await _fail(turn, "cancelled")
+        return None
     told = persona(turn.request["role"])
     reply = Reply(structured=told.output is not None)
     try:
@@ -168,10 +169,13 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
         if refused.current and refused.current.attempt == turn.attempt and refused.current.cancel_requested:
-            return await _fail(turn, "cancelled", reply)
+            await _fail(turn, "cancelled", reply)
+            return None
         raise
     except Exception as error:
-        logger.error("attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)})
+        logger.error(
+            "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
+        )
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
     await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
     return None
@@ -198,8 +202,8 @@ async def _watched(turn: Turn, reply: Reply, answering: Any, budget: float) -> A
 
 
 async def _watch(turn: Turn, reply: Reply) -> None:
-    """Show the answer growing, at most once a second, and look for a cancellation: in the answer to that write, or while
-    the model is silent by a read every other second. Ends only by raising Refused."""
+    """Show the answer growing, at most once a second, and look for a cancellation: in the answer to that write, or
+    while the model is silent by a read every other second. Ends only by raising Refused."""
     shown, silent = "", 0
     while True:
         await asyncio.sleep(_WATCH_SECONDS)
@@ -220,13 +224,15 @@ async def _watch(turn: Turn, reply: Reply) -> None:
 
 
 async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeBack | None:
-    """After a failed attempt: back to the queue, if another may help and there is time and budget for it; else FAILURE."""
+    """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
     now = time.time()
     delay = backoff(turn.attempt, error.retry_after)
     if turn.overdue(now):
-        return await _fail(turn, "deadline_exceeded", reply)
+        await _fail(turn, "deadline_exceeded", reply)
+        return None
     if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
-        return await _fail(turn, error.code, reply)
+        await _fail(turn, error.code, reply)
+        return None
     await asyncio.to_thread(store.release, turn)
     count("TaskRetried")
     logger.warning(
@@ -242,8 +248,8 @@ async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:
 
 
 def backoff(attempt: int, retry_after: float | None) -> float:
-    """Seconds before the next attempt: 2 doubling, at least what the provider asked for, and up to half as much again by
-    chance, so that those who failed together do not come back together."""
+    """Seconds before the next attempt: 2 doubling, at least what the provider asked for, and up to half as much again
+    by chance, so that those who failed together do not come back together."""
     return min(max(2.0**attempt, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
 
 

@@ -1,4 +1,4 @@
-"""A fake AWS account in this process (moto), its tables and queues made from template.yaml, and the real handlers in it."""
+"""A fake AWS account in this process (moto): tables and queues from template.yaml, and the real handlers in it."""
 
 import copy
 import importlib
@@ -63,13 +63,17 @@ class Account:
         arns: dict[str, str] = {}
         for name, queue in reversed(cfn.resources("AWS::SQS::Queue").items()):  # the dead-letter queue first
             attributes = {key: value for key, value in queue.items() if key != "RedrivePolicy"}
-            text = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in attributes.items()}
+            text = {
+                key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in attributes.items()
+            }
             if "RedrivePolicy" in queue:
                 target = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"].partition(".")[0]
                 redrive = {**queue["RedrivePolicy"], "deadLetterTargetArn": arns[target]}
                 text["RedrivePolicy"] = json.dumps(redrive)
             url = self.sqs.create_queue(QueueName=f"{name}.fifo", Attributes=text)["QueueUrl"]
-            arns[name] = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+            arns[name] = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"][
+                "QueueArn"
+            ]
         self.secrets.create_secret(Name="model-key", SecretString="sk-test")
 
     def post(

@@ -23,7 +23,9 @@ class IdempotencyKeys:
         self._table = table
         self._client = aws.client("dynamodb", attempts=attempts)
 
-    def reserve(self, owner: str, key: str, wanted: Reservation, now: float, *, instead_of: str | None = None) -> Reservation:
+    def reserve(
+        self, owner: str, key: str, wanted: Reservation, now: float, *, instead_of: str | None = None
+    ) -> Reservation:
         """Bind the key to `wanted`, if it is free, expired, or bound to the task `instead_of`.
 
         Returns what the key is bound to then: `wanted`, or what another request bound it to before.

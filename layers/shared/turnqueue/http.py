@@ -71,8 +71,8 @@ def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 
 
 def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
-    """Answer the request by the route that API Gateway chose. Nothing escapes: what is not a Problem becomes a 503 (AWS)
-    or a 500 (us), which tell the client nothing of the cause; the log names its type, never its text."""
+    """Answer the request by the route that API Gateway chose. Nothing escapes: what is not a Problem becomes a 503
+    (AWS) or a 500 (us), which tell the client nothing of the cause; the log names its type, never its text."""
     try:
         route = routes.get(event["routeKey"])
         if route is None:

@@ -35,8 +35,8 @@ class TurnQueue:
         self._client = aws.client("sqs", attempts=attempts)
 
     def send(self, key: Key) -> None:
-        """Queue the turn behind the others of its session. A second send within 5 minutes is dropped by SQS; a later one
-        makes a second message, which the claim refuses."""
+        """Queue the turn behind the others of its session. A second send within 5 minutes is dropped by SQS; a later
+        one makes a second message, which the claim refuses."""
         self._client.send_message(
             QueueUrl=self._url,
             MessageBody=encode(key),

@@ -79,7 +79,9 @@ class TurnStore:
         except Refused as refused:
             return refused.current or turn
 
-    def page(self, owner: str, session_id: str, now: float, *, after: str | None, limit: int) -> tuple[list[Turn], bool]:
+    def page(
+        self, owner: str, session_id: str, now: float, *, after: str | None, limit: int
+    ) -> tuple[list[Turn], bool]:
         """Up to `limit` turns of a session in order, those after the ULID `after`; and whether there may be more."""
         answer = self._client.query(
             TableName=self._table,
@@ -129,12 +131,11 @@ class TurnStore:
 
     def report_progress(self, claimed: Turn, progress: float, partial: str) -> None:
         """Show how far our attempt is. Raises Refused if the turn is no longer ours, or its cancellation was asked."""
-        self._update(
+        self._write(
             claimed.key,
             set_={"progress": progress, "partial": partial},
             condition=f"{_OURS} AND attribute_not_exists(#cancel_requested)",
             values=_ours(claimed),
-            returns="NONE",
         )
 
     def succeed(self, claimed: Turn, result: dict[str, Any], usage: dict[str, Any], now: float) -> Turn:
@@ -155,11 +156,14 @@ class TurnStore:
 
     def _finish(self, claimed: Turn, end: dict[str, Any], *, remove: tuple[str, ...]) -> Turn:
         try:
-            turn: Turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
+            turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
         except Refused as refused:
             current = refused.current
             # A write that was answered too late, and repeated by botocore, meets itself.
-            if current is None or (current.attempt, current.finished_at) != (claimed.attempt, round(end["finished_at"], 3)):
+            if current is None or (current.attempt, current.finished_at) != (
+                claimed.attempt,
+                round(end["finished_at"], 3),
+            ):
                 raise
             turn = current
         report_finished(turn)
@@ -167,13 +171,12 @@ class TurnStore:
 
     def release(self, claimed: Turn) -> None:
         """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours."""
-        self._update(
+        self._write(
             claimed.key,
             set_={"status": Status.PENDING},
             remove=("lease_until", "progress"),
             condition=_OURS,
             values=_ours(claimed),
-            returns="NONE",
         )
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
@@ -188,7 +191,7 @@ class TurnStore:
         }
         condition = conditions.get(code, _UNHELD)
         possible = {"pending": Status.PENDING, "started": Status.STARTED, "now": now, "zero": 0}
-        turn: Turn = self._update(
+        turn = self._update(
             key,
             set_=_failure(code, now),
             remove=("lease_until", "progress", "cancel_requested"),
@@ -224,7 +227,13 @@ class TurnStore:
             raise refused
         return refused.current
 
-    def _update(
+    def _update(self, key: Key, **write: Any) -> Turn:
+        """As `_write`; returns the turn after it."""
+        turn = _turn(self._write(key, returns="ALL_NEW", **write))
+        assert turn is not None, "an update that is not refused leaves an item"
+        return turn
+
+    def _write(
         self,
         key: Key,
         *,
@@ -234,9 +243,9 @@ class TurnStore:
         add: Mapping[str, int] | None = None,
         set_if_absent: Mapping[str, Any] | None = None,
         remove: tuple[str, ...] = (),
-        returns: str = "ALL_NEW",
-    ) -> Any:
-        """One conditional UpdateItem; the turn after it, unless `returns` is NONE."""
+        returns: str = "NONE",
+    ) -> dict[str, Any] | None:
+        """One conditional UpdateItem, whose condition names attributes as #name and `values` as :name."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
@@ -247,19 +256,21 @@ class TurnStore:
         written = {**set_, **set_if_absent, **add}
         named = {*written, *remove, *re.findall(r"#(\w+)", condition)}
         try:
-            answer = self._client.update_item(
+            answer: dict[str, Any] = self._client.update_item(
                 TableName=self._table,
                 Key=_key(key),
                 UpdateExpression=expression,
                 ConditionExpression=condition,
                 ExpressionAttributeNames={f"#{name}": name for name in named},
-                ExpressionAttributeValues=_values(**values, **{f"set_{name}": value for name, value in written.items()}),
+                ExpressionAttributeValues=_values(
+                    **values, **{f"set_{name}": value for name, value in written.items()}
+                ),
                 ReturnValues=returns,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._client.exceptions.ConditionalCheckFailedException as error:
             raise Refused(_turn(error.response.get("Item"))) from error
-        return _turn(answer.get("Attributes"))
+        return answer.get("Attributes")
 
 
 _OURS = "#status = :started AND #attempt = :attempt"

@@ -50,8 +50,10 @@ def report_finished(turn: Turn) -> None:
     )
 
 
-def observed(handler: Callable[[dict[str, Any], Any], dict[str, Any]]) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Decorates a handler: its log lines carry the request id, its metrics are written when it ends, however it does."""
+def observed(
+    handler: Callable[[dict[str, Any], Any], dict[str, Any]],
+) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
+    """Decorates a handler: its log lines carry the request id, and its metrics are written when it ends."""
 
     @wraps(handler)
     def wrapper(event: dict[str, Any], context: Any) -> dict[str, Any]:

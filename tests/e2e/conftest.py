@@ -1,0 +1,94 @@
+"""The deployed stack that the tests talk to: the emulated account of this machine, or a real one.
+
+For a real one set API_URL, and API_TOKEN_ALICE and API_TOKEN_BOB to tokens of two owners.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import pytest
+from local.stack import LocalStack
+
+FINAL = ("SUCCESS", "FAILURE")
+
+
+class Api:
+    """The API as one owner calls it."""
+
+    def __init__(self, url: str, token: str | None) -> None:
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
+        self.http = httpx.Client(base_url=url, headers=headers, timeout=40, limits=limits, trust_env=False)
+
+    def chat(
+        self, message: str, *, query: str = "", headers: dict[str, str] | None = None, **request: Any
+    ) -> httpx.Response:
+        return self.http.post(f"/chat/{query}", json={"message": message, **request}, headers=headers or {})
+
+    def submit(self, message: str, **request: Any) -> str:
+        """Submit asynchronously. Returns the task id."""
+        response = self.chat(message, query="?async_mode=true", **request)
+        assert response.status_code == 202, response.text
+        task_id: str = response.json()["task_id"]
+        return task_id
+
+    def task(self, task_id: str, wait: int = 0) -> dict[str, Any]:
+        response = self.http.get(f"/chat/task/{task_id}", params={"wait": wait} if wait else {})
+        assert response.status_code == 200, response.text
+        task: dict[str, Any] = response.json()
+        return task
+
+    def until(self, task_id: str, wanted: Callable[[dict[str, Any]], bool], seconds: float = 60) -> dict[str, Any]:
+        """Poll, at a client's pace, until the task is as wanted. Fails the test after `seconds`."""
+        end = time.monotonic() + seconds
+        while not wanted(task := self.task(task_id)):
+            assert time.monotonic() < end, f"the task is still {task}"
+            time.sleep(0.1)
+        return task
+
+    def finished(self, task_id: str, seconds: float = 60) -> dict[str, Any]:
+        return self.until(task_id, lambda task: task["status"] in FINAL, seconds)
+
+
+@dataclass
+class Deployment:
+    """`stack` is None for a real account, where there is no model to ask and no process to kill."""
+
+    url: str
+    tokens: dict[str, str]
+    stack: LocalStack | None
+
+    def api(self, owner: str | None) -> Api:
+        return Api(self.url, self.tokens[owner] if owner else None)
+
+
+@pytest.fixture(scope="session")
+def deployment() -> Iterator[Deployment]:
+    if url := os.environ.get("API_URL"):
+        yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
+        return
+    with LocalStack() as stack:
+        tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
+        yield Deployment(stack.api_url, tokens, stack)
+
+
+@pytest.fixture(scope="session")
+def alice(deployment: Deployment) -> Api:
+    return deployment.api("alice")
+
+
+@pytest.fixture(scope="session")
+def bob(deployment: Deployment) -> Api:
+    return deployment.api("bob")
+
+
+@pytest.fixture
+def stack(deployment: Deployment) -> LocalStack:
+    """The emulated account, for tests that look behind the API."""
+    if deployment.stack is None:
+        pytest.skip("needs the emulated account: API_URL is set")
+    return deployment.stack

@@ -1,0 +1,162 @@
+"""What a client sees of a deployed stack: a chat in each mode, the task, the conversation, cancellation, isolation."""
+
+import time
+import uuid
+
+import pytest
+
+from tests.e2e.conftest import Api, Deployment
+
+
+def new_session() -> str:
+    return f"s-{uuid.uuid4().hex}"
+
+
+@pytest.mark.parametrize("path", ["/chat/", "/chat"])
+def test_a_sync_chat_is_answered_in_one_request(alice: Api, path: str) -> None:
+    response = alice.http.post(path, json={"message": "hello"})
+    assert response.status_code == 200, response.text
+    body = response.json()
+    assert set(body) == {"session_id", "message", "data", "draft", "task_id"}
+    assert body["message"]
+    assert alice.task(body["task_id"])["result"] == body
+
+
+@pytest.mark.parametrize(
+    ("query", "headers"),
+    [("?async_mode=true", {}), ("", {"Prefer": "respond-async"}), ("?async_mode=true", {"Prefer": "wait=20"})],
+    ids=["query", "prefer", "query wins over prefer"],
+)
+def test_an_async_chat_is_answered_202_and_polled_to_the_end(alice: Api, query: str, headers: dict[str, str]) -> None:
+    response = alice.chat("hello", query=query, headers=headers)
+    assert response.status_code == 202, response.text
+    body = response.json()
+    assert body["message"] == "Processing..."
+    assert response.headers["Location"] == f"/chat/task/{body['task_id']}"
+    assert int(response.headers["Retry-After"]) >= 1
+    task = alice.finished(body["task_id"])
+    assert task["status"] == "SUCCESS"
+    assert task["result"]["task_id"] == body["task_id"]
+
+
+def test_a_query_for_sync_wins_over_a_preference_for_async(alice: Api) -> None:
+    response = alice.chat("hello", query="?async_mode=false", headers={"Prefer": "respond-async"})
+    assert response.status_code == 200, response.text
+
+
+def test_what_does_not_finish_in_the_wait_is_answered_202_and_not_lost(alice: Api, stack: object) -> None:
+    response = alice.chat("[[latency=3]] slowly", headers={"Prefer": "wait=1"})
+    assert response.status_code == 202, response.text
+    assert response.headers["Preference-Applied"] == "wait=1"
+    assert alice.finished(response.json()["task_id"])["status"] == "SUCCESS"
+
+
+def test_a_wait_for_the_task_returns_when_it_is_final(alice: Api, stack: object) -> None:
+    task_id = alice.submit("[[latency=2]] slowly")
+    began = time.monotonic()
+    task = alice.task(task_id, wait=20)
+    assert task["status"] == "SUCCESS"
+    assert time.monotonic() - began < 15
+
+
+def test_a_conversation_is_remembered_in_order(alice: Api, stack: object) -> None:
+    session = new_session()
+    first, second = (
+        alice.submit(text, session_id=session) for text in ("my dog is called Rex", "what is my dog called?")
+    )
+    answer = alice.finished(second)["result"]["message"]
+    assert "my dog is called Rex" in answer
+    assert alice.task(first)["finished_at"] <= alice.task(second)["started_at"]
+    conversation = alice.http.get(f"/chat/session/{session}").json()
+    assert [turn["task_id"] for turn in conversation["turns"]] == [first, second]
+    assert [turn["message"] for turn in conversation["turns"]] == ["my dog is called Rex", "what is my dog called?"]
+
+
+def test_a_draft_grows_over_the_turns(alice: Api, stack: object) -> None:
+    session = new_session()
+    first = alice.chat("I need a haircut", session_id=session, role="booking").json()
+    assert first["draft"]["service"] == "haircut"
+    assert first["draft"]["time"] is None
+    second = alice.chat("tomorrow at 3pm, my name is Ada", session_id=session, role="booking").json()
+    assert second["draft"] == {"service": "haircut", "date": "tomorrow", "time": "15:00", "name": "Ada"}
+    assert isinstance(second["data"]["complete"], bool)
+
+
+def test_an_image_reaches_the_model(alice: Api, stack: object) -> None:
+    pixel = "data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7"
+    body = alice.chat("what is this?", media=[{"type": "image", "url": pixel}]).json()
+    assert "1 image" in body["message"]
+
+
+def test_the_same_idempotency_key_makes_one_task(alice: Api, bob: Api) -> None:
+    key = {"Idempotency-Key": str(uuid.uuid4())}
+    first = alice.chat("once", headers=key, query="?async_mode=true")
+    second = alice.chat("once", headers=key, query="?async_mode=true")
+    assert first.json()["task_id"] == second.json()["task_id"]
+    assert second.headers["Idempotency-Replayed"] == "true"
+    assert alice.chat("another", headers=key).status_code == 422
+    assert bob.chat("another", headers=key).status_code == 200
+
+
+def test_a_running_task_is_cancelled_and_keeps_what_was_said(alice: Api, stack: object) -> None:
+    task_id = alice.submit("[[drip=0.3 tokens=100]] tell me a long story")
+    alice.until(task_id, lambda task: bool(task["partial"]))
+    assert alice.http.post(f"/chat/task/{task_id}/cancel").status_code == 202
+    task = alice.finished(task_id, seconds=15)
+    assert (task["status"], task["error_code"]) == ("FAILURE", "cancelled")
+    assert task["partial"]
+    again = alice.http.post(f"/chat/task/{task_id}/cancel")
+    assert again.status_code == 200
+    assert again.json() == task
+
+
+def test_progress_shows_the_answer_growing(alice: Api, stack: object) -> None:
+    task_id = alice.submit("[[drip=0.2 tokens=30]] slowly")
+    early = alice.until(task_id, lambda task: bool(task["partial"]))
+    assert early["status"] == "STARTED"
+    assert 0 < early["progress"] < 1
+    final = alice.finished(task_id)
+    assert final["result"]["message"].startswith(early["partial"])
+    assert final["progress"] == 1
+
+
+def test_a_failure_that_may_pass_is_tried_again(alice: Api, stack: object) -> None:
+    task = alice.finished(alice.submit(f"[[status=500 times=1]] {uuid.uuid4()}"))
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 2)
+
+
+def test_a_refused_prompt_is_a_422_with_the_task(alice: Api, stack: object) -> None:
+    response = alice.chat("[[refuse]] something bad")
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    problem = response.json()
+    assert problem["error"]["code"] == "prompt_refused"
+    assert alice.task(problem["task_id"])["status"] == "FAILURE"
+
+
+def test_bad_input_names_the_field(alice: Api) -> None:
+    response = alice.chat("")
+    assert response.status_code == 422
+    assert response.headers["Content-Type"] == "application/problem+json"
+    assert response.json()["error"]["param"] == "message"
+
+
+def test_another_owner_finds_nothing(alice: Api, bob: Api) -> None:
+    session = new_session()
+    task_id = alice.submit("mine", session_id=session)
+    unknown = bob.http.get(f"/chat/task/{session}.01KANEC0X00000000000000000")
+    for answer in (bob.http.get(f"/chat/task/{task_id}"), bob.http.post(f"/chat/task/{task_id}/cancel")):
+        assert answer.status_code == 404
+        assert answer.json() == unknown.json()
+    assert bob.http.get(f"/chat/session/{session}").status_code == 404
+    assert bob.chat("also mine", session_id=session).status_code == 200
+    assert alice.finished(task_id)["status"] == "SUCCESS"
+    conversation = alice.http.get(f"/chat/session/{session}").json()
+    assert [turn["message"] for turn in conversation["turns"]] == ["mine"]
+
+
+def test_health_needs_no_token_and_all_else_does(deployment: Deployment) -> None:
+    nobody = deployment.api(None)
+    assert nobody.http.get("/health").json()["status"] == "ok"
+    assert nobody.chat("hello").status_code == 401
+    assert nobody.http.get("/chat/task/x.01KANEC0X00000000000000000").status_code == 401
