@@ -39,8 +39,8 @@ class ModelError(Exception):
 class Answer(NamedTuple):
     """`result`: {message, data, draft}.
 
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms}; the counts are null
-    if the server gave none.
+    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms}; the counts are
+    null if the server gave none.
     """
 
     result: dict[str, Any]
@@ -62,7 +62,7 @@ class Reply:
         if self.first_token_ms is None:
             self.first_token_ms = round((time.time() - self._began_at) * 1000)
         self._parts.append(text)
-        self._size += len(text)
+        self._size += len(text.encode("utf-8", "surrogatepass"))
         if self._size > MAX_RESULT_BYTES:
             raise ModelError("result_too_large")
 
@@ -83,7 +83,7 @@ class Reply:
         return message if isinstance(message, str) else ""
 
     def progress(self) -> float:
-        """From 0 to 0.95. A guess, for nobody knows how long an answer will be: half of it at 500 characters."""
+        """From 0 to 0.95. A guess, for nobody knows how long an answer will be: half of it at 500 bytes."""
         return round(0.95 * self._size / (self._size + 500), 2)
 
 

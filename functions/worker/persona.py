@@ -50,5 +50,5 @@ def _object(name: str, fields: dict[str, dict[str, str]], *, nullable: bool) -> 
 
 def _model(name: str, members: dict[str, Any]) -> type[BaseModel]:
     # Providers hold an answer to a schema only if every member is required and no other allowed ("strict").
-    model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid"), **members)
+    model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **members)
     return model
