@@ -6,6 +6,7 @@ For a real one set API_URL, and API_TOKEN_ALICE and API_TOKEN_BOB to tokens of t
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,8 +63,11 @@ class Deployment:
     tokens: dict[str, str]
     stack: LocalStack | None
 
-    def api(self, owner: str | None) -> Api:
-        return Api(self.url, self.tokens[owner] if owner else None)
+    @contextmanager
+    def api(self, owner: str | None) -> Iterator[Api]:
+        api = Api(self.url, self.tokens[owner] if owner else None)
+        with api.http:
+            yield api
 
 
 @pytest.fixture(scope="session")
@@ -77,13 +81,21 @@ def deployment() -> Iterator[Deployment]:
 
 
 @pytest.fixture(scope="session")
-def alice(deployment: Deployment) -> Api:
-    return deployment.api("alice")
+def alice(deployment: Deployment) -> Iterator[Api]:
+    with deployment.api("alice") as api:
+        yield api
 
 
 @pytest.fixture(scope="session")
-def bob(deployment: Deployment) -> Api:
-    return deployment.api("bob")
+def bob(deployment: Deployment) -> Iterator[Api]:
+    with deployment.api("bob") as api:
+        yield api
+
+
+@pytest.fixture(scope="session")
+def nobody(deployment: Deployment) -> Iterator[Api]:
+    with deployment.api(None) as api:
+        yield api
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import uuid
 
 import pytest
 
-from tests.e2e.conftest import Api, Deployment
+from tests.e2e.conftest import Api
 
 
 def new_session() -> str:
@@ -155,8 +155,7 @@ def test_another_owner_finds_nothing(alice: Api, bob: Api) -> None:
     assert [turn["message"] for turn in conversation["turns"]] == ["mine"]
 
 
-def test_health_needs_no_token_and_all_else_does(deployment: Deployment) -> None:
-    nobody = deployment.api(None)
+def test_health_needs_no_token_and_all_else_does(nobody: Api) -> None:
     assert nobody.http.get("/health").json()["status"] == "ok"
     assert nobody.chat("hello").status_code == 401
     assert nobody.http.get("/chat/task/x.01KANEC0X00000000000000000").status_code == 401

@@ -1,23 +1,37 @@
-"""A fake AWS account in this process (moto): tables and queues from template.yaml, and the real handlers in it."""
+"""A fake AWS account in this process (moto), its tables and queues made from template.yaml, and the real handlers in it."""
 
+import contextlib
 import copy
+import functools
+import http.server
 import importlib
 import json
+import logging
 import os
+import socket
+import sys
+import threading
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
+import moto.sqs.models
 import pytest
+from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
+from moto.core import DEFAULT_ACCOUNT_ID
+from moto.core.botocore_stubber import BotocoreStubber
 
 from local import model_server
 from tests import cfn
 
 REGION = "us-east-1"
+QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{DEFAULT_ACCOUNT_ID}/"
+MODEL_KEY = "sk-test"
 ENVIRONMENT = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -28,7 +42,7 @@ ENVIRONMENT = {
     "POWERTOOLS_LOG_LEVEL": "INFO",
     "TURNS_TABLE": "TurnsTable",
     "GUARDS_TABLE": "GuardsTable",
-    "QUEUE_URL": f"https://sqs.{REGION}.amazonaws.com/123456789012/TurnQueue.fifo",
+    "QUEUE_URL": f"{QUEUE_URL}TurnQueue.fifo",
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
@@ -36,6 +50,24 @@ ENVIRONMENT = {
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)
 os.environ.update(ENVIRONMENT)
+
+type Event = dict[str, Any]
+type Record = dict[str, Any]
+type Response = dict[str, Any]
+type Action = Callable[[dict[str, Any]], object]
+
+
+# moto loses acknowledged writes when threads meet in it (shared/notes/local-aws.md, section 5). One at a time it is right.
+_moto_lock = threading.RLock()
+_moto_call = BotocoreStubber.__call__
+
+
+def _locked_moto_call(self: BotocoreStubber, event_name: str, request: Any, **kwargs: Any) -> Any:
+    with _moto_lock:
+        return _moto_call(self, event_name, request, **kwargs)
+
+
+BotocoreStubber.__call__ = _locked_moto_call  # type: ignore[method-assign]
 
 
 @dataclass
@@ -49,32 +81,101 @@ class Context:
         return int(self.seconds * 1000)
 
 
+# ---- What the product says to AWS
+
+
+class Call(NamedTuple):
+    operation: str
+    params: dict[str, Any]
+
+
+class Wire:
+    """Every call that the product makes to AWS, in order, and trouble with them on order.
+
+    An action is given the call's parameters and may raise, or do what somebody else does at just that moment.
+    """
+
+    def __init__(self) -> None:
+        self.clear()
+
+    def clear(self) -> None:
+        self.calls: list[Call] = []
+        self._before: list[tuple[str, Action]] = []
+        self._after: list[tuple[str, Action]] = []
+        self._lost: list[str] = []
+
+    def before(self, operation: str, action: Action, *, times: int = 1) -> None:
+        """Do `action` before the next such call takes effect; if it raises, the call never does."""
+        self._before += [(operation, action)] * times
+
+    def after(self, operation: str, action: Action, *, times: int = 1) -> None:
+        """Do `action` after the next such call took effect; if it raises, the caller never learns that it did."""
+        self._after += [(operation, action)] * times
+
+    def lose_answer(self, operation: str) -> None:
+        """Lose the answer to the next such call on its way back, so that botocore repeats the call."""
+        self._lost.append(operation)
+
+    def made(self, *operations: str) -> list[dict[str, Any]]:
+        """The parameters of the calls of these operations so far."""
+        return [call.params for call in self.calls if call.operation in operations]
+
+    def on_call(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
+        self.calls.append(Call(model.name, params))
+        context["params"] = params
+        self._act(self._before, model.name, params)
+
+    def on_send(self, request: Any, event_name: str, **_: Any) -> None:
+        operation = event_name.rpartition(".")[2]
+        if operation in self._lost:
+            self._lost.remove(operation)
+            raise ReadTimeoutError(endpoint_url=request.url)
+
+    def on_answer(self, model: Any, context: dict[str, Any], **_: Any) -> None:
+        self._act(self._after, model.name, context["params"])
+
+    @staticmethod
+    def _act(ordered: list[tuple[str, Action]], operation: str, params: dict[str, Any]) -> None:
+        for index, (wanted, action) in enumerate(ordered):
+            if wanted == operation:
+                del ordered[index]
+                action(params)
+                return
+
+
+_wire = Wire()
+
+
+def refusing(code: str = "InternalServerError", status: int = 500) -> Action:
+    """An action that makes the call fail as AWS refuses one."""
+
+    def refuse(params: dict[str, Any]) -> None:
+        error: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(error, "Operation")
+
+    return refuse
+
+
+def unreachable(params: dict[str, Any]) -> None:
+    """An action that makes the call fail as if AWS did not answer."""
+    raise ReadTimeoutError(endpoint_url="https://aws.invalid")
+
+
+# ---- The account
+
+
 class Account:
     """The account, and what a client and Lambda's event source do to it."""
 
     def __init__(self, functions: dict[str, ModuleType]) -> None:
-        self.dynamodb = boto3.client("dynamodb", region_name=REGION)
-        self.sqs = boto3.client("sqs", region_name=REGION)
-        self.secrets = boto3.client("secretsmanager", region_name=REGION)
+        self.dynamodb, self.sqs, self.secrets = _clients()
         self.functions = functions
-        for name, table in cfn.resources("AWS::DynamoDB::Table").items():
-            wanted = ("BillingMode", "KeySchema", "AttributeDefinitions")
-            self.dynamodb.create_table(TableName=name, **{key: table[key] for key in wanted})
-        arns: dict[str, str] = {}
-        for name, queue in reversed(cfn.resources("AWS::SQS::Queue").items()):  # the dead-letter queue first
-            attributes = {key: value for key, value in queue.items() if key != "RedrivePolicy"}
-            text = {
-                key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in attributes.items()
-            }
-            if "RedrivePolicy" in queue:
-                target = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"].partition(".")[0]
-                redrive = {**queue["RedrivePolicy"], "deadLetterTargetArn": arns[target]}
-                text["RedrivePolicy"] = json.dumps(redrive)
-            url = self.sqs.create_queue(QueueName=f"{name}.fifo", Attributes=text)["QueueUrl"]
-            arns[name] = self.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"][
-                "QueueArn"
-            ]
-        self.secrets.create_secret(Name="model-key", SecretString="sk-test")
+        tables, queues = _tables_and_queues()
+        for table in tables:
+            self.dynamodb.create_table(**copy.deepcopy(table))
+        for queue in queues:
+            self.sqs.create_queue(**copy.deepcopy(queue))
+        self.secrets.create_secret(Name="model-key", SecretString=MODEL_KEY)
 
     def post(
         self,
@@ -85,13 +186,28 @@ class Account:
         query: dict[str, str] | None = None,
         route: str = "POST /chat/",
         seconds: float = 29.0,
-    ) -> dict[str, Any]:
+        base64: bool = False,
+    ) -> Response:
+        event = self.post_event(body, owner=owner, headers=headers, query=query, route=route, base64=base64)
+        return read(self.functions["submit"].handler(event, Context(seconds)))
+
+    @staticmethod
+    def post_event(
+        body: Any,
+        *,
+        owner: str = "alice",
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        route: str = "POST /chat/",
+        base64: bool = False,
+    ) -> Event:
         event = api_event("submit", owner=owner, query=query)
         event["routeKey"] = route
         event["headers"].pop("idempotency-key")
         event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
         event["body"] = body if isinstance(body, str) else json.dumps(body)
-        return read(self.functions["submit"].handler(event, Context(seconds)))
+        event["isBase64Encoded"] = base64
+        return event
 
     def submit(self, message: str = "hello", **request: Any) -> dict[str, Any]:
         """Submit asynchronously. Returns the body of the 202."""
@@ -101,20 +217,38 @@ class Account:
         body: dict[str, Any] = response["json"]
         return body
 
-    def get(self, task_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> dict[str, Any]:
+    def queued(self, message: str = "hello", **request: Any) -> str:
+        """Submit asynchronously. Returns the task's id."""
+        task_id: str = self.submit(message, **request)["task_id"]
+        return task_id
+
+    def get(self, task_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
         event = api_event("status", owner=owner, query=query, path={"task_id": task_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
-    def cancel(self, task_id: str, *, owner: str = "alice") -> dict[str, Any]:
+    def task(self, task_id: str, *, owner: str = "alice") -> dict[str, Any]:
+        """The task, which must be there."""
+        response = self.get(task_id, owner=owner)
+        assert response["statusCode"] == 200, response
+        task: dict[str, Any] = response["json"]
+        return task
+
+    def outcome(self, task_id: str) -> tuple[str, str | None]:
+        """How the task stands: its status and its error's code."""
+        task = self.task(task_id)
+        return task["status"], task["error_code"]
+
+    def cancel(self, task_id: str, *, owner: str = "alice") -> Response:
         event = api_event("cancel", owner=owner, path={"task_id": task_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
-    def session(self, session_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> dict[str, Any]:
+    def session(self, session_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
         event = api_event("session", owner=owner, query=query, path={"session_id": session_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
-    def receive(self, queue: str = "TurnQueue") -> list[dict[str, Any]]:
+    def receive(self, queue: str = "TurnQueue") -> list[Record]:
         """What Lambda would hand to the function now: up to 10 records of the queue."""
+        _settle(queue)
         received = self.sqs.receive_message(
             QueueUrl=self._url(queue), MaxNumberOfMessages=10, AttributeNames=["All"], WaitTimeSeconds=0
         )
@@ -128,11 +262,43 @@ class Account:
             for message in received.get("Messages", [])
         ]
 
-    def work(self, records: list[dict[str, Any]] | None = None, seconds: float = 180.0) -> list[str]:
+    def work(self, records: list[Record] | None = None, seconds: float = 180.0) -> list[str]:
         """Run the worker on what lies in the queue (or on `records`). Returns the message ids that it failed."""
-        records = self.receive() if records is None else records
-        response = self.functions["worker"].handler({"Records": records}, Context(seconds))
-        return [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
+        return self._invoke("worker", "TurnQueue", records, seconds)
+
+    def bury(self, records: list[Record] | None = None) -> list[str]:
+        """Run the deadletter function on what lies in its queue. Returns the message ids that it failed."""
+        return self._invoke("deadletter", "DeadLetterQueue", records, 30.0)
+
+    def _invoke(self, function: str, queue: str, records: list[Record] | None, seconds: float) -> list[str]:
+        records = self.receive(queue) if records is None else records
+        if not records:
+            return []
+        response = self.functions[function].handler({"Records": records}, Context(seconds))
+        failed = [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
+        for record in records:  # Lambda deletes what was not failed.
+            if record["messageId"] not in failed:
+                with contextlib.suppress(ClientError):
+                    self.sqs.delete_message(QueueUrl=self._url(queue), ReceiptHandle=record["receiptHandle"])
+        return failed
+
+    def dead_letter(self, body: str, group: str = "group") -> None:
+        """Put a message into the dead-letter queue, as SQS does with what was received too often."""
+        self.sqs.send_message(
+            QueueUrl=self._url("DeadLetterQueue"),
+            MessageBody=body,
+            MessageGroupId=group,
+            MessageDeduplicationId=str(time.monotonic_ns()),
+        )
+
+    def send(self, body: str, group: str = "group") -> None:
+        """Put a message into the queue of turns that submit did not."""
+        self.sqs.send_message(
+            QueueUrl=self._url("TurnQueue"),
+            MessageBody=body,
+            MessageGroupId=group,
+            MessageDeduplicationId=str(time.monotonic_ns()),
+        )
 
     def item(self, task_id: str, owner: str = "alice") -> dict[str, Any]:
         session_id, _, turn = task_id.rpartition(".")
@@ -140,15 +306,58 @@ class Account:
         item: dict[str, Any] = self.dynamodb.get_item(TableName="TurnsTable", Key=key)["Item"]
         return item
 
+    def items(self, table: str = "TurnsTable") -> list[dict[str, Any]]:
+        items: list[dict[str, Any]] = self.dynamodb.scan(TableName=table)["Items"]
+        return items
+
     def waiting(self, queue: str = "TurnQueue") -> tuple[int, int]:
         """How many messages are visible, and how many in flight."""
         names = ["ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"]
         found = self.sqs.get_queue_attributes(QueueUrl=self._url(queue), AttributeNames=names)["Attributes"]
         return int(found[names[0]]), int(found[names[1]])
 
-    def _url(self, queue: str) -> str:
-        url: str = self.sqs.get_queue_url(QueueName=f"{queue}.fifo")["QueueUrl"]
-        return url
+    @staticmethod
+    def _url(queue: str) -> str:
+        return f"{QUEUE_URL}{queue}.fifo"
+
+
+@functools.cache
+def _clients() -> tuple[Any, Any, Any]:
+    return (
+        boto3.client("dynamodb", region_name=REGION),
+        boto3.client("sqs", region_name=REGION),
+        boto3.client("secretsmanager", region_name=REGION),
+    )
+
+
+@functools.cache
+def _tables_and_queues() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """What to ask of DynamoDB and SQS to get the template's tables and queues, the dead-letter queue first."""
+    tables = [
+        {"TableName": name} | {key: table[key] for key in ("BillingMode", "KeySchema", "AttributeDefinitions")}
+        for name, table in cfn.resources("AWS::DynamoDB::Table").items()
+    ]
+    queues = []
+    for name, queue in reversed(cfn.resources("AWS::SQS::Queue").items()):
+        text = {key: str(value).lower() if isinstance(value, bool) else str(value) for key, value in queue.items()}
+        if "RedrivePolicy" in queue:
+            target = queue["RedrivePolicy"]["deadLetterTargetArn"]["Fn::GetAtt"].partition(".")[0]
+            arn = f"arn:aws:sqs:{REGION}:{DEFAULT_ACCOUNT_ID}:{target}.fifo"
+            text["RedrivePolicy"] = json.dumps(queue["RedrivePolicy"] | {"deadLetterTargetArn": arn})
+        queues.append({"QueueName": f"{name}.fifo", "Attributes": text})
+    return tables, queues
+
+
+def task_id_of(item: dict[str, Any]) -> str:
+    """The id of the task that is this item of the turns table."""
+    return f"{item['session']['S'].rpartition('#')[2]}.{item['turn']['S']}"
+
+
+def _settle(queue: str) -> None:
+    """moto gives the second of two messages of a group first when both come back at once. SQS gives the first."""
+    backend = moto.sqs.models.sqs_backends[DEFAULT_ACCOUNT_ID][REGION]
+    pending = backend.queues[f"{queue}.fifo"].pending_messages
+    pending -= {message for message in pending if message.visible}
 
 
 def api_event(
@@ -157,19 +366,116 @@ def api_event(
     owner: str = "alice",
     query: dict[str, str] | None = None,
     path: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Event:
     """An event of API Gateway from events/, with another owner, query or path."""
-    event = copy.deepcopy(json.loads((cfn.ROOT / "events" / f"{name}.json").read_text()))
+    event = event_file(name)
     event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"] = owner
     event["queryStringParameters"] = query or {}
     event["pathParameters"] = path or {}
-    assert isinstance(event, dict)
     return event
 
 
-def read(response: dict[str, Any]) -> dict[str, Any]:
+def event_file(name: str) -> Event:
+    event: Event = json.loads(_event_text(name))
+    return event
+
+
+@functools.cache
+def _event_text(name: str) -> str:
+    return (cfn.ROOT / "events" / f"{name}.json").read_text()
+
+
+def read(response: dict[str, Any]) -> Response:
     """A handler's response with its body parsed under "json"."""
     return {**response, "json": json.loads(response["body"])}
+
+
+# ---- The model
+
+
+class StandIn:
+    """The stand-in model, from the side of one who watches it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._control = url.removesuffix("/v1") + "/stand-in"
+
+    def messages(self) -> list[str]:
+        """The message of each call so far, in order."""
+        return [call["message"] for call in self._ask("calls")["last"]]
+
+    def calls(self) -> dict[str, Any]:
+        calls: dict[str, Any] = self._ask("calls")
+        return calls
+
+    def outage(self, **fault: Any) -> None:
+        """What befalls every call from now on; nothing ends it."""
+        self._ask("faults", json.dumps(fault).encode())
+
+    def forget(self) -> None:
+        self.outage()
+        self._ask("calls", method="DELETE")
+
+    def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
+        request = urllib.request.Request(f"{self._control}/{path}", body, method=method)
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return json.loads(answer.read() or "null")
+
+
+class Scripted:
+    """A model that sends what a test tells it, byte for byte, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.events: list[str] = []
+        self.status = 200
+        self.headers: dict[str, str] = {}
+        self.asked: list[dict[str, Any]] = []
+        scripted = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                scripted.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+                self.send_response(scripted.status)
+                for name, value in ({"content-type": "text/event-stream"} | scripted.headers).items():
+                    self.send_header(name, value)
+                self.end_headers()
+                self.wfile.write("".join(f"data: {event}\n\n" for event in scripted.events).encode())
+
+            def log_message(self, *_: Any) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+
+    def says(self, *contents: str, finish_reason: str | None = "stop") -> None:
+        """Send these pieces of an answer. They are put into JSON as they are, so "\\ud83d" is half a surrogate pair."""
+        self.events = [f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}}}]}}' for text in contents]
+        end = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
+        self.events += [end, "[DONE]"]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+# ---- Fixtures
+
+
+@pytest.fixture(autouse=True)
+def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing leaves this machine."""
+    connect = socket.socket.connect
+
+    def guarded(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test reached for {address[0]}")
+        connect(self, address)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
 @pytest.fixture(scope="session")
@@ -179,30 +485,160 @@ def model_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def functions(model_url: str) -> dict[str, ModuleType]:
+def functions(model_url: str) -> Iterator[dict[str, ModuleType]]:
+    """The modules of the four functions, in one process; what each may import is tested in test_imports.py."""
     os.environ["MODEL_BASE_URL"] = model_url
-    return {name: importlib.import_module(name) for name in ("submit", "status", "worker", "deadletter")}
+    session = importlib.import_module("turnqueue.aws")._session
+    session.register("before-parameter-build", _wire.on_call)
+    session.register("before-send", _wire.on_send)
+    session.register("after-call", _wire.on_answer)
+    modules = {name: importlib.import_module(name) for name in ("submit", "status", "worker", "deadletter")}
+    importlib.import_module("turnqueue.telemetry").logger.registered_handler.setStream(_Stdout())
+    yield modules
+    worker = modules["worker"]
+    worker.runner.run(worker.model._client.close())
+    worker.runner.close()
 
 
 @pytest.fixture
-def account(functions: dict[str, ModuleType]) -> Iterator[Account]:
+def account(functions: dict[str, ModuleType], model_url: str) -> Iterator[Account]:
     with mock_aws():
+        account = Account(functions)
         functions["worker"].secrets.clear_cache()
-        yield Account(functions)
+        _wire.clear()
+        yield account
+        _wire.clear()
+    importlib.import_module("turnqueue.telemetry")._metrics.clear_metrics()
+
+
+@pytest.fixture
+def wire(account: Account) -> Wire:
+    return _wire
+
+
+@pytest.fixture
+def model(model_url: str) -> Iterator[StandIn]:
+    stand_in = StandIn(model_url)
+    stand_in.forget()
+    yield stand_in
+    stand_in.outage()
+
+
+@pytest.fixture
+def connect(worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Connects the worker with the model at another URL."""
+    connected = []
+
+    def connect(url: str) -> None:
+        monkeypatch.setenv("MODEL_BASE_URL", url)
+        model = worker.runner.run(worker.connect())
+        connected.append(model)
+        monkeypatch.setattr(worker, "model", model)
+
+    yield connect
+    for model in connected:
+        worker.runner.run(model._client.close())
+
+
+@pytest.fixture
+def scripted(account: Account, connect: Callable[[str], None]) -> Iterator[Scripted]:
+    model = Scripted()
+    connect(model.url)
+    yield model
+    model.close()
+
+
+@pytest.fixture
+def submit(functions: dict[str, ModuleType]) -> ModuleType:
+    return functions["submit"]
+
+
+@pytest.fixture
+def status(functions: dict[str, ModuleType]) -> ModuleType:
+    return functions["status"]
+
+
+@pytest.fixture
+def worker(functions: dict[str, ModuleType]) -> ModuleType:
+    return functions["worker"]
 
 
 class Clock:
-    """time.time(), set forward at will."""
+    """Time that can be set forward: that of the product and that of the queues.
+
+    `time.sleep` takes no time but sets the clock forward, and does what goes on `meanwhile`.
+    """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.meanwhile: Callable[[], object] = lambda: None
+        self.slept: list[float] = []
         self._offset = 0.0
-        real = time.time
+        real, real_sqs = time.time, moto.sqs.models.unix_time_millis
         monkeypatch.setattr(time, "time", lambda: real() + self._offset)
+        monkeypatch.setattr(time, "sleep", self._sleep)
+        monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: real_sqs() + self._offset * 1000)
+        monkeypatch.setattr(moto.sqs.models, "unix_time", lambda: real_sqs() / 1000 + self._offset)
 
     def forward(self, seconds: float) -> None:
         self._offset += seconds
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.forward(seconds)
+        self.meanwhile()
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
+
+
+class _Stdout:
+    """The standard output of the moment: pytest has another one for each test."""
+
+    def write(self, text: str) -> None:
+        sys.stdout.write(text)
+
+    def flush(self) -> None:
+        sys.stdout.flush()
+
+
+class Printed:
+    """Whatever our process has written: log lines and metrics on stdout, and the log records of every library."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+        self._capsys, self._caplog = capsys, caplog
+        self._text = ""
+
+    @property
+    def text(self) -> str:
+        captured = self._capsys.readouterr()
+        self._text += captured.out + captured.err
+        return self._text
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.text.splitlines()]
+
+    @property
+    def everything(self) -> str:
+        return self.text + self._caplog.text
+
+    def metrics(self) -> dict[str, list[float]]:
+        """The values of each metric that was written, by its name."""
+        found: dict[str, list[float]] = {}
+        for document in self.documents:
+            for directive in document.get("_aws", {}).get("CloudWatchMetrics", ()):
+                for metric in directive["Metrics"]:
+                    found.setdefault(metric["Name"], []).extend(document[metric["Name"]])
+        return found
+
+    def logged(self, message: str) -> list[dict[str, Any]]:
+        """The log lines with this message."""
+        return [document for document in self.documents if document.get("message") == message]
+
+
+@pytest.fixture
+def printed(account: Account, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Printed:
+    caplog.set_level(logging.INFO)  # that of Lambda's runtime: what a library says below it is not seen there either
+    return Printed(capsys, caplog)

@@ -1,24 +1,180 @@
-"""A turn as clients see it: the task of the HTTP API, in the members that the replaced system had and ours beside."""
+"""A turn as clients see it: the task of the HTTP API, in the members that the replaced system had and ours beside.
+
+The types here are what the functions send, held by mypy, and what docs/openapi.yaml is generated from, words and all.
+"""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, NotRequired, TypedDict, cast, overload
 
 from turnqueue.turn import FAILURES, Status, Turn
 
+type ErrorCode = str
+"""A key of FAILURES."""
 
-def chat_response(turn: Turn) -> dict[str, Any]:
+type Timestamp = str
+"""A time in UTC, to the millisecond, as in RFC 3339."""
+
+
+class ChatResponse(TypedDict):
+    """The answer to a message."""
+
+    session_id: str
+    """The conversation: send it with the next message to go on with it."""
+    message: str
+    """The answer, for the user to read."""
+    data: dict[str, Any] | None
+    """What the role found out, in the role's own form; null for a role that has none."""
+    draft: dict[str, Any] | None
+    """What the role has put together so far, growing over the turns; null for a role that has none."""
+    task_id: str
+    """The task that answered."""
+
+
+class Accepted(TypedDict):
+    """A message that is recorded and queued, and not answered yet: ask for the task."""
+
+    session_id: str
+    """The conversation: send it with the next message to go on with it."""
+    message: Literal["Processing..."]
+    data: None
+    draft: None
+    task_id: str
+    """The task to ask for, at `Location`."""
+    status: Status
+
+
+class Usage(TypedDict):
+    """What an answer took. A count is null where the model's server gave none."""
+
+    model: str
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    finish_reason: str
+    """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
+    first_token_ms: int | None
+    """From the call of the model to its first words."""
+
+
+class TaskStatus(TypedDict):
+    """A task as it stands. `result`, `error` and the status tell the outcome; the other members tell the way."""
+
+    task_id: str
+    status: Status
+    result: ChatResponse | None
+    """Set when the status is SUCCESS."""
+    error: str | None
+    """Set when the status is FAILURE: a sentence that may be shown to the user."""
+    progress: float | None
+    """From 0 to 1, an estimate; null before the first words."""
+    error_code: ErrorCode | None
+    """Set when the status is FAILURE: for programs."""
+    retryable: bool | None
+    """Set when the status is FAILURE: whether the same message may succeed later."""
+    partial: str | None
+    """The answer as far as it has come; of a failed task, as far as it came."""
+    attempt: int
+    """How often the model has been tried."""
+    session_id: str
+    created_at: Timestamp
+    started_at: Timestamp | None
+    finished_at: Timestamp | None
+    deadline_at: Timestamp
+    """An unfinished task becomes FAILURE (`deadline_exceeded`) at this time."""
+    expires_at: Timestamp
+    """The task can be read until then."""
+    poll_after_ms: int | None
+    """When to ask again, in milliseconds; null when the status is final."""
+    usage: Usage | None
+    """Set when the status is SUCCESS."""
+
+
+class Attachment(TypedDict):
+    """An attachment, as it was sent."""
+
+    type: Literal["image"]
+    url: str
+
+
+class SessionTurn(TaskStatus):
+    """A message with its task."""
+
+    message: str
+    """What the user said."""
+    role: str
+    media: list[Attachment]
+    metadata: dict[str, str]
+
+
+class SessionPage(TypedDict):
+    """A part of a conversation, in the order in which its messages were sent."""
+
+    session_id: str
+    turns: list[SessionTurn]
+    next_cursor: str | None
+    """The `cursor` of the next page; null on the last."""
+
+
+class Health(TypedDict):
+    """The service answers."""
+
+    status: Literal["ok"]
+    version: str
+
+
+class ProblemError(TypedDict):
+    """The problem once more, in the form that OpenAI's SDKs read."""
+
+    message: str
+    type: str
+    code: str
+    param: str | None
+
+
+class FieldError(TypedDict):
+    """What is wrong with one field of the body."""
+
+    field: str
+    """Where: `media.0.url`; a name that is not ours reads `?`, and the body as a whole is empty."""
+    code: str
+    detail: str
+
+
+class ProblemDocument(TypedDict):
+    """Why a request was refused, or a message not answered (RFC 9457)."""
+
+    type: str
+    """`urn:turnqueue:problem:` and the code."""
+    title: str
+    """The name of the HTTP status."""
+    status: int
+    detail: str
+    """For people; may be shown."""
+    code: str
+    """For programs."""
+    error: ProblemError
+    task_id: NotRequired[str]
+    """The task that failed: it can be read at `/chat/task/{task_id}`."""
+    session_id: NotRequired[str]
+    retryable: NotRequired[bool]
+    """Of a task that failed: whether the same message may succeed later."""
+    errors: NotRequired[list[FieldError]]
+    """Of a body that does not fit: its first ten errors."""
+
+
+def chat_response(turn: Turn) -> ChatResponse:
     """The ChatResponse of a successful turn: {session_id, message, data, draft, task_id}."""
     result = turn.result or {}
     return {
         "session_id": turn.key.session_id,
-        "message": result.get("message"),
+        "message": result.get("message", ""),
         "data": result.get("data"),
         "draft": result.get("draft"),
         "task_id": turn.key.task_id,
     }
 
 
-def accepted(turn: Turn) -> dict[str, Any]:
+def accepted(turn: Turn) -> Accepted:
     """The ChatResponse of a turn that is not answered yet."""
     return {
         "session_id": turn.key.session_id,
@@ -30,7 +186,7 @@ def accepted(turn: Turn) -> dict[str, Any]:
     }
 
 
-def task_status(turn: Turn, now: float) -> dict[str, Any]:
+def task_status(turn: Turn, now: float) -> TaskStatus:
     """The ChatTaskStatusResponse. The first five members are those of the replaced system."""
     return {
         "task_id": turn.key.task_id,
@@ -49,7 +205,7 @@ def task_status(turn: Turn, now: float) -> dict[str, Any]:
         "deadline_at": _iso(turn.deadline_at),
         "expires_at": _iso(turn.expires_at),
         "poll_after_ms": None if turn.final else poll_after_ms(turn, now),
-        "usage": turn.usage,
+        "usage": cast("Usage | None", turn.usage),
     }
 
 
@@ -58,7 +214,11 @@ def poll_after_ms(turn: Turn, now: float) -> int:
     return int(min(max((now - turn.created_at) / 4, 0.5), 5.0) * 1000)
 
 
-def _iso(seconds: float | None) -> str | None:
+@overload
+def _iso(seconds: float) -> Timestamp: ...
+@overload
+def _iso(seconds: None) -> None: ...
+def _iso(seconds: float | None) -> Timestamp | None:
     if seconds is None:
         return None
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,84 @@
+# make, bash and Python 3.13 are all that a machine must have. What else is needed goes into .tools, from PyPI.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export SAM_CLI_TELEMETRY := 0
+
+PYTHON := .tools/dev/bin/python
+SAM := .tools/sam/bin/sam
+SHIPPED := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt
+
+# One thing at a time, except in setup.
+ifndef PARALLEL
+.NOTPARALLEL:
+endif
+
+.PHONY: help
+help: ## Say what there is to make.
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: setup
+setup: ## Install everything that the rest needs, below .tools.
+	@env -u MAKEFLAGS -u MFLAGS $(MAKE) --no-print-directory --silent -j4 PARALLEL=yes \
+	    .tools/dev/.ready .tools/sam/.ready .tools/ministack/.ready .tools/runtime/.ready
+
+.PHONY: run
+run: setup ## Run the whole of it on this machine, without AWS, until Ctrl-C.
+	@$(PYTHON) -m local run
+
+.PHONY: demo
+demo: setup ## The same, but show a chat in each mode and stop.
+	@$(PYTHON) -m local demo
+
+.PHONY: test
+test: setup lint types validate build ## Check and test everything, as CI does.
+	$(PYTHON) -m pytest
+
+.PHONY: lint
+lint: setup ## Check style and formatting.
+	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff format --check
+
+.PHONY: types
+types: setup ## Check types.
+	$(PYTHON) -m mypy
+
+.PHONY: validate
+validate: setup ## Check the template.
+	$(SAM) validate --lint
+
+.PHONY: build
+build: setup ## Build the functions and the layer for Lambda, into .aws-sam.
+	$(SAM) build --parallel --no-cached
+
+.PHONY: unit
+unit: setup ## Run the tests that need no account: milliseconds each.
+	$(PYTHON) -m pytest tests/unit
+
+.PHONY: faults
+faults: setup ## Run the tests in which every call fails, or is the last before a crash.
+	$(PYTHON) -m pytest tests/faults
+
+.PHONY: e2e
+e2e: setup ## Test a deployed stack: the local one, or that of API_URL.
+	$(PYTHON) -m pytest tests/e2e
+
+.PHONY: clean
+clean: ## Remove all that make has made, .tools too.
+	rm -rf .aws-sam .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A virtual environment each, for their pins clash.
+.tools/dev/.ready: requirements-dev.txt local/requirements/dev-lock.txt $(SHIPPED)
+.tools/sam/.ready: local/requirements/sam.txt
+.tools/ministack/.ready: local/requirements/ministack.txt
+.tools/runtime/.ready: local/requirements/runtime.txt
+
+# The SAM CLI brings much that it never imports.
+.tools/sam/.ready: PIP_FLAGS := --no-compile
+
+.tools/%/.ready:
+	@echo "setting up .tools/$*"
+	@python=$$(bundle/find-python) && "$$python" -m venv --clear .tools/$*
+	@.tools/$*/bin/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_FLAGS) -r $<
+	@touch $@

@@ -1,0 +1,169 @@
+"""What `sam build` runs for each function and for the layer, in the place of SAM's own Python builder.
+
+SAM's builder ships no bytecode, and Lambda's folders are read-only, so every cold start would compile every module
+again. This one ships, for the architecture that the template names:
+
+- the wheels of requirements.txt, every one of them pinned there, without what is never imported;
+- the folder's own files;
+- unchecked-hash bytecode of Python 3.13 for all of it, good whatever a zip does to the files' times.
+
+SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. It does
+not give the architecture: the template's ContextPath picks arm64/Makefile or x86_64/Makefile, and that gives it.
+
+The wheels, unpacked and compiled, are kept in .aws-sam/bundles: a build with nothing new only links them.
+"""
+
+import compileall
+import hashlib
+import importlib.util
+import os
+import py_compile
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# Lambda's python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
+MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
+GLIBC_MINORS = range(34, 16, -1)
+
+# Where the bundle is unpacked in Lambda, so that tracebacks name the files there.
+FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
+
+# What a distribution brings beside the modules we import. tests/build imports every handler without these, tests/e2e
+# runs them. A name that is no longer there fails the build.
+UNUSED = {
+    "aws_lambda_powertools": """
+        event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
+        utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
+        utilities/streaming utilities/validation
+    """,
+    # Chat Completions is the one API that is called; `openai.types.responses` is imported with it.
+    "openai": """
+        types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
+        types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks
+        resources/admin resources/audio resources/beta resources/containers resources/conversations
+        resources/evals resources/fine_tuning resources/live resources/realtime resources/responses
+        resources/safety resources/skills resources/uploads resources/vector_stores resources/webhooks
+        lib/beta lib/live lib/responses_websocket
+    """,
+    "httpx2": "websockets",
+    "pydantic": "v1 mypy.py",
+}
+NOT_SHIPPED = shutil.ignore_patterns(
+    "__pycache__", "tests", ".*", "Makefile", "requirements.txt", "py.typed", "*.pyc", "*.pyi", "*.md"
+)
+
+
+def main(architecture: str, logical_id: str) -> None:
+    os.umask(0o022)  # Lambda reads the files as another user.
+    into = Path(os.environ["ARTIFACTS_DIR"])
+    root = FUNCTION_ROOT
+    if logical_id.endswith("Layer"):
+        into, root = into / "python", LAYER_ROOT
+
+    requirements = Path("requirements.txt")
+    if requirements.exists():
+        kept = packages(requirements.read_text(), architecture, root)
+        shutil.copytree(kept, into, copy_function=link, dirs_exist_ok=True)
+    own = Path(tempfile.mkdtemp()) / "own"
+    try:
+        shutil.copytree(".", own, ignore=NOT_SHIPPED)
+        compile_all(own, root)
+        shutil.copytree(own, into, dirs_exist_ok=True)
+    finally:
+        shutil.rmtree(own.parent)
+
+
+def packages(requirements: str, architecture: str, root: str) -> Path:
+    """The folder that holds what `requirements` names, unpacked and compiled."""
+    key = hashlib.sha256()
+    for part in (requirements, architecture, root, sys.version, Path(__file__).read_text()):
+        key.update(part.encode() + b"\0")
+    bundles = Path(__file__).resolve().parent.parent / ".aws-sam" / "bundles"
+    done = bundles / key.hexdigest()[:16]
+    if not done.exists():
+        bundles.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=bundles, prefix="new-") as scratch:
+            new = Path(scratch) / "packages"
+            install(architecture, new)
+            check_pins(requirements, new)
+            leave_out_unused(new)
+            compile_all(new, root, workers=0)  # 0: one a core
+            for path in new.rglob("*.*"):
+                if path.is_file():
+                    path.chmod(0o444)  # They are linked into the artefacts: no edit there may come to stay here.
+            try:
+                new.rename(done)
+            except OSError:
+                if not done.exists():  # else a build beside this one was first
+                    raise
+    return done
+
+
+def link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
+
+
+def install(architecture: str, into: Path) -> None:
+    if importlib.util.find_spec("pip") is None:
+        sys.exit(f"{sys.executable} has no pip. Install it, or put .tools/sam/bin on PATH after `make setup`.")
+    platforms = [f"manylinux_2_{minor}_{MACHINES[architecture]}" for minor in GLIBC_MINORS]
+    command = [sys.executable, "-I", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
+    command += ["--root-user-action", "ignore", "--no-warn-conflicts", "--no-compile", "--only-binary", ":all:"]
+    command += ["--implementation", "cp", "--python-version", "3.13"]
+    for platform in (*platforms, f"manylinux2014_{MACHINES[architecture]}"):
+        command += ["--platform", platform]
+    if subprocess.run([*command, "--target", into, "-r", "requirements.txt"]).returncode:
+        sys.exit(f"pip could not install requirements.txt for {architecture}")
+
+
+def check_pins(requirements: str, folder: Path) -> None:
+    """What is not pinned may be another version tomorrow, and then a bug no one can find again."""
+    pinned = {line.split("#")[0].strip().lower() for line in requirements.splitlines()}
+    found = (re.fullmatch(r"(.+)-(.+)", info.stem) for info in folder.glob("*.dist-info"))
+    installed = {f"{name.replace('_', '-')}=={version}".lower() for name, version in (m.groups() for m in found if m)}
+    if missing := installed - {pin.replace("_", "-") for pin in pinned}:
+        sys.exit(f"pin these in requirements.txt too: {', '.join(sorted(missing))}")
+
+
+def leave_out_unused(folder: Path) -> None:
+    shutil.rmtree(folder / "bin", ignore_errors=True)
+    for package, unused in UNUSED.items():
+        if (folder / package).exists():
+            for path in map((folder / package).joinpath, unused.split()):
+                if not path.exists():
+                    sys.exit(f"{path.relative_to(folder)} is no longer there: mend UNUSED in bundle/bundle.py")
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for info in folder.glob("*.dist-info"):
+        # httpx2 and httpcore2 ask importlib.metadata for their version. The headers answer; the README is not needed.
+        headers = (info / "METADATA").read_text(encoding="utf-8").partition("\n\n")[0] + "\n"
+        shutil.rmtree(info)
+        info.mkdir()
+        (info / "METADATA").write_text(headers, encoding="utf-8")
+    for path in [path for path in folder.rglob("*") if path.name in NOT_SHIPPED(".", [path.name])]:
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def compile_all(folder: Path, root: str, workers: int = 1) -> None:
+    compiled = compileall.compile_dir(
+        folder,
+        maxlevels=99,
+        stripdir=folder,
+        prependdir=root,
+        quiet=1,
+        optimize=0,
+        workers=workers,
+        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+    )
+    if not compiled:
+        sys.exit("not everything compiles under Python 3.13")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,683 @@
+"""docs/openapi.yaml from the code: `python docs/generate_openapi.py` writes it, with `--check` it only says what differs.
+
+Routes and their security are those of template.yaml, the request is pydantic's model of it, the responses are the types
+of turnqueue/task.py, the problems of a route are those that its function can raise, and the examples are what the code
+makes of a sample turn. Only the words are written here.
+"""
+
+import argparse
+import ast
+import difflib
+import functools
+import inspect
+import json
+import os
+import re
+import sys
+import textwrap
+import tomllib
+import types
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+
+ROOT = Path(__file__).parent.parent
+TARGET = ROOT / "docs" / "openapi.yaml"
+
+# The roots of the code, as the tests have them; and what the handlers want to find when they are imported.
+_PYTEST = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+sys.path[:0] = [str(ROOT / folder) for folder in _PYTEST["pythonpath"]]
+os.environ |= {
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "TURNS_TABLE": "TurnsTable",
+    "GUARDS_TABLE": "GuardsTable",
+    "QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
+    "FEATURE_ASYNC_CHAT_ENABLED": "false",
+}
+
+import preference
+import request
+import status
+import submit
+from tests import cfn
+from turnqueue import __version__, http, task, turn
+from turnqueue.guards import IdempotencyKeys
+from turnqueue.personas import ROLES
+from turnqueue.queue import TurnQueue
+from turnqueue.store import TurnStore
+
+type Json = dict[str, Any]
+
+FUNCTIONS = {"SubmitFunction": submit, "StatusFunction": status}
+
+DESCRIPTION = f"""\
+A client sends a message and gets its answer: in the same request if that is soon enough, otherwise by asking for the \
+*task* that the message became. What was accepted ends as SUCCESS or FAILURE, whatever happens in between, and the \
+messages of a session are answered in the order in which they were sent.
+
+**Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) whose `code` is for programs. Their member \
+`error` says the same in the form that OpenAI's SDKs read. API Gateway itself answers with `{{"message": …}}` and no \
+code: 401 without a valid token, 404 where there is no route, 413 above 10 MB, 429 above the account's rate, and 500 or \
+503 when a function cannot be run.
+
+**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB, and a message with all that belongs to it at most \
+{turn.MAX_REQUEST_BYTES // 1024} KiB. A task must be answered within {turn.DEADLINE_SECONDS // 60} minutes and can be \
+read for {turn.RETENTION_SECONDS // 86400} days.
+
+Members may be added to any response; clients ignore those that they do not know.
+"""
+
+
+# ---- Schemas
+
+# A data URL's payload as base64.b64decode(…, validate=True) takes it.
+_BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
+
+_DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
+
+
+def _pattern(pattern: re.Pattern[str] | str) -> str:
+    return f"^{pattern if isinstance(pattern, str) else pattern.pattern}$"
+
+
+# What the validators of the request check, for pydantic cannot look into them. One that is missing here is a KeyError.
+LIMITS: dict[Any, Json] = {
+    request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
+    request._role: {"enum": sorted(ROLES)},
+    request._media: {"description": f"Images to go with the message. {_DATA_URLS}"},
+    request._url: {
+        "anyOf": [
+            {
+                "title": "https URL",
+                "pattern": _pattern(request._HTTPS_URL),
+                "maxLength": request.MAX_URL_CHARACTERS,
+            },
+            {
+                "title": "data URL",
+                "pattern": _pattern(request._DATA_URL.pattern.replace("(.+)", _BASE64)),
+                "maxLength": request.MAX_DATA_URL_CHARACTERS,
+            },
+        ]
+    },
+}
+
+REQUEST_WORDS = {
+    "message": "What the user says.",
+    "session_id": "The conversation to go on with, or the name of a new one; made up when absent.",
+    "role": "Who answers.",
+    "metadata": "Kept with the message and given back with it; nobody else looks at it.",
+}
+
+
+class Schema(GenerateJsonSchema):
+    """JSON Schema as a person would write it: without generated titles, and `null` as one of the types."""
+
+    def function_after_schema(self, schema: Any) -> JsonSchemaValue:
+        return super().function_after_schema(schema) | LIMITS[schema["function"]["function"]]
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+    def nullable_schema(self, schema: Any) -> JsonSchemaValue:
+        inner = self.generate_inner(schema["schema"])
+        if isinstance(inner.get("type"), str) and not inner.keys() & {"enum", "const"}:
+            return {**inner, "type": [inner["type"], "null"]}
+        return super().nullable_schema(schema)
+
+
+def schemas() -> Json:
+    """components.schemas: the request and all types of turnqueue.task."""
+    documents = [value for value in vars(task).values() if hasattr(value, "__total__")]
+    adapters = [("", "validation", TypeAdapter(request.ChatRequest))]
+    adapters += [("", "serialization", TypeAdapter(document)) for document in documents]
+    generated: Json = TypeAdapter.json_schemas(
+        [(str(index), mode, adapter) for index, (_, mode, adapter) in enumerate(adapters)],  # type: ignore[misc]
+        ref_template="#/components/schemas/{model}",
+        schema_generator=Schema,
+    )[1]["$defs"]
+    for schema in generated.values():
+        schema.pop("title", None)
+        for member in schema.get("properties", {}).values():
+            if member.get("default", ...) is None:
+                del member["default"]
+    for document in documents:
+        _describe(generated[document.__name__], _docstrings(document))
+    _describe(generated["ChatRequest"], REQUEST_WORDS)
+    generated["Status"]["description"] = _list(_status_comments())
+    generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
+    generated["ErrorCode"] |= {"enum": list(turn.FAILURES), "description": _list(_failure_words())}
+    generated["ProblemDocument"]["properties"]["status"] |= {"minimum": 400, "maximum": 599}
+    generated["TaskStatus"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
+    generated["SessionTurn"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
+    generated["GatewayMessage"] = {
+        "type": "object",
+        "description": "API Gateway's own refusal.",
+        "properties": {"message": {"type": "string"}},
+        "required": ["message"],
+    }
+    return dict(sorted(generated.items()))
+
+
+def _describe(schema: Json, words: dict[str, str]) -> None:
+    for name, text in words.items():
+        schema["properties"][name]["description"] = text
+
+
+def _docstrings(document: type) -> dict[str, str]:
+    """The docstrings of a TypedDict's members, inherited ones included."""
+    found: dict[str, str] = {}
+    for base in types.get_original_bases(document):
+        if hasattr(base, "__total__"):
+            found |= _docstrings(base)
+    (definition,) = ast.parse(inspect.getsource(document)).body
+    assert isinstance(definition, ast.ClassDef)
+    for member, following in zip(definition.body, definition.body[1:], strict=False):
+        match member, following:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                found[name] = text
+    return found
+
+
+def _status_comments() -> dict[str, str]:
+    return dict(re.findall(r'^\s+(\w+) = "\w+"  # (.+)$', inspect.getsource(turn.Status), re.MULTILINE))
+
+
+def _failure_words() -> dict[str, str]:
+    return {
+        code: f"{failure.text} {'May succeed when sent again.' if failure.retryable else ''}".strip()
+        for code, failure in turn.FAILURES.items()
+    }
+
+
+def _list(words: dict[str, str]) -> str:
+    return "\n".join(f"- `{name}`: {text}" for name, text in words.items())
+
+
+# ---- Problems
+
+
+class Refusal(NamedTuple):
+    """A problem document that a route can answer with. `of_task`: a turn that failed while its sender waited."""
+
+    status: int
+    code: str
+    text: str
+    of_task: bool = False
+
+
+# Those whose text depends on the request.
+PROBLEM_WORDS = {
+    "invalid_request": "The body does not fit ChatRequest; `errors` names its fields.",
+    "invalid_parameter": "A parameter or preference has a value that means nothing; `error.param` names it.",
+}
+
+
+def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
+    """What the handler of a Lambda function can refuse a request of this route with, by status and code."""
+    start = _handler_of(function, route)
+    found = set(_raised(start))
+    if any(isinstance(value, TurnStore | TurnQueue | IdempotencyKeys) for value in _globals(start)):
+        found |= {refusal for refusal in _raised([http.dispatch]) if refusal.code != "no_such_route"}
+    return sorted(found)
+
+
+def _handler_of(function: types.ModuleType, route: str) -> list[Callable[..., Any]]:
+    """The functions that a handler's table names for a route, be it through a local variable."""
+    handler = inspect.unwrap(function.handler)
+    tree = _tree(handler)
+    local = {
+        target.id: node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
+        for key, value in zip(table.keys, table.values, strict=True):
+            if isinstance(key, ast.Constant) and key.value == route:
+                named = local.get(value.id, value) if isinstance(value, ast.Name) else value
+                return [found for found in _named(named, handler) if inspect.isfunction(found)]
+    raise LookupError(f"{function.__name__} has no {route}, which template.yaml sends to it")
+
+
+def _raised(start: Iterable[Callable[..., Any]]) -> Iterator[Refusal]:
+    for function in _reachable(start):
+        for node in ast.walk(_tree(function)):
+            match node:
+                case ast.Call(func=ast.Name(id="Problem"), args=[ast.Constant(value=int(code)), name, text, *_]):
+                    assert isinstance(name, ast.Constant)
+                    yield Refusal(code, name.value, PROBLEM_WORDS.get(name.value) or _words(text, function))
+                case ast.Call(func=ast.Name(id="Problem"), args=[_, name, *_]):  # the status is that of a failure
+                    failures = [name.value] if isinstance(name, ast.Constant) else list(turn.FAILURES)
+                    for failure in failures:
+                        text_, status_, _ = turn.FAILURES[failure]
+                        yield Refusal(status_, failure, text_, of_task=True)
+
+
+def _words(text: ast.expr, function: Callable[..., Any]) -> str:
+    return str(eval(compile(ast.Expression(text), "", "eval"), function.__globals__))
+
+
+def _globals(start: Iterable[Callable[..., Any]]) -> Iterator[Any]:
+    for function in _reachable(start):
+        yield from _named(_tree(function), function)
+
+
+def _reachable(start: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
+    """The functions of ours that are called, or named, by these or by one that they reach."""
+    reached = list(start)
+    for function in reached:
+        for value in _named(_tree(function), function):
+            if inspect.isfunction(value) and value not in reached and Path(inspect.getfile(value)).is_relative_to(ROOT):
+                reached.append(value)
+    return reached
+
+
+def _named(tree: ast.AST, function: Callable[..., Any]) -> list[Any]:
+    """The globals that are named in a piece of a function."""
+    scope = function.__globals__
+    return [scope[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in scope]
+
+
+@functools.cache
+def _tree(function: Callable[..., Any]) -> ast.Module:
+    return ast.parse(textwrap.dedent(inspect.getsource(function)))
+
+
+def problems(function: types.ModuleType, route: str) -> Json:
+    by_status: dict[int, list[Refusal]] = {}
+    for refusal in refusals(function, route):
+        by_status.setdefault(refusal.status, []).append(refusal)
+    return {str(number): _problem(number, found) for number, found in by_status.items()}
+
+
+def _problem(number: int, found: list[Refusal]) -> Json:
+    codes = [refusal.code for refusal in found]
+    words = {refusal.code: refusal.text for refusal in found}
+    headers = [header("Retry-After", required=True)] if number == 503 else []
+    if any(refusal.of_task for refusal in found):
+        headers += [header("Preference-Applied"), header("Idempotency-Replayed")]
+    response: Json = {
+        "description": _list(words),
+        "headers": dict([header("Cache-Control", required=True), *headers]),
+        "content": {
+            "application/problem+json": {
+                "schema": {
+                    "allOf": [
+                        {"$ref": "#/components/schemas/ProblemDocument"},
+                        {"properties": {"status": {"const": number}, "code": {"enum": codes}}},
+                    ]
+                },
+                "examples": {refusal.code: {"value": _problem_example(refusal)} for refusal in found},
+            }
+        },
+    }
+    if number == 401:
+        response["headers"] |= dict([header("WWW-Authenticate")])
+        response["content"]["application/json"] = {
+            "schema": {"$ref": "#/components/schemas/GatewayMessage"},
+            "example": {"message": "Unauthorized"},
+        }
+    return response
+
+
+# ---- Examples
+
+_SENT_AT = datetime(2026, 11, 22, 9, 0, tzinfo=UTC).timestamp()
+
+QUEUED = turn.Turn.submitted(
+    turn.Key("alice#session_123", turn.new_ulid(_SENT_AT)[:10] + "8QJ3ZK9V5X2M7R4T"),
+    {"message": "I need a haircut", "role": "booking"},
+    _SENT_AT,
+)
+RUNNING = replace(
+    QUEUED,
+    status=turn.Status.STARTED,
+    attempt=1,
+    started_at=_SENT_AT + 0.21,
+    lease_until=_SENT_AT + 183,
+    progress=0.05,
+    partial="A haircut, with pleasure.",
+)
+ANSWERED = replace(
+    QUEUED,
+    status=turn.Status.SUCCESS,
+    attempt=1,
+    started_at=_SENT_AT + 0.21,
+    finished_at=_SENT_AT + 2.34,
+    result={
+        "message": "A haircut, with pleasure. On which day, at what time, and for whom?",
+        "data": {"complete": False, "missing": ["date", "time", "name"]},
+        "draft": {"service": "haircut", "date": None, "time": None, "name": None},
+    },
+    usage={
+        "model": "gpt-4.1-mini",
+        "prompt_tokens": 214,
+        "completion_tokens": 61,
+        "cached_tokens": 0,
+        "finish_reason": "stop",
+        "first_token_ms": 480,
+    },
+)
+
+
+def failed(code: str) -> turn.Turn:
+    failure = turn.FAILURES[code]
+    return replace(
+        QUEUED,
+        status=turn.Status.FAILURE,
+        attempt=1,
+        started_at=_SENT_AT + 0.21,
+        finished_at=_SENT_AT + 1.02,
+        error=failure.text,
+        error_code=code,
+    )
+
+
+def _task_examples(*turns: turn.Turn) -> dict[str, Any]:
+    return {str(each.status): task.task_status(each, _SENT_AT + 1) for each in turns}
+
+
+def _session_example() -> Any:
+    return {"session_id": ANSWERED.key.session_id, "turns": [status._history_entry(ANSWERED, _SENT_AT)], "next_cursor": None}
+
+
+def _problem_example(refusal: Refusal) -> Any:
+    if refusal.of_task:
+        return _body_of(submit._failed(failed(refusal.code), {}))
+    real: dict[str, Callable[[], Any]] = {
+        "unauthenticated": lambda: http.owner({}),
+        "unsupported_media_type": lambda: submit._require_json({"headers": {"content-type": "text/plain"}}),
+        "invalid_idempotency_key": lambda: submit._idempotency_key({"headers": {"idempotency-key": ""}}),
+        "invalid_parameter": lambda: http.integer("soon", "wait", default=0, low=0, high=status.MAX_WAIT_SECONDS),
+        "invalid_request": lambda: request.parse(b'{"message": "", "role": "oracle"}'),
+    }
+    try:
+        real.get(refusal.code, lambda: None)()
+    except http.Problem as problem:
+        return _body_of(problem)
+    return _body_of(http.Problem(refusal.status, refusal.code, refusal.text))
+
+
+def _body_of(problem: http.Problem) -> Any:
+    return json.loads(problem.response()["body"])
+
+
+# ---- Headers and parameters
+
+HEADERS: dict[str, Json] = {
+    "Cache-Control": {"schema": {"const": "no-store"}},
+    "Location": {
+        "description": "Where the task is to be found.",
+        "schema": {"type": "string", "format": "uri-reference", "pattern": r"^/chat/task/[^/]+$"},
+    },
+    "Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer", "minimum": 1}},
+    "Preference-Applied": {
+        "description": "What was heeded of `Prefer`.",
+        "schema": {"type": "string", "pattern": r"^(respond-async|wait=\d+|respond-async, wait=\d+)$"},
+    },
+    "Idempotency-Replayed": {
+        "description": "The task had been made by an earlier request with this Idempotency-Key.",
+        "schema": {"const": "true"},
+    },
+    "WWW-Authenticate": {"description": "From API Gateway.", "schema": {"type": "string"}},
+}
+
+PARAMETERS: dict[str, Json] = {
+    "async_mode": {
+        "in": "query",
+        "description": "`true`: answer 202 at once; `false`: wait for the result, whatever the header and the service's "
+        "default say. Also understood: 1 and 0, yes and no, on and off, t and f, y and n, in any case.",
+        "schema": {"type": "boolean"},
+    },
+    "Prefer": {
+        "in": "header",
+        "description": "`respond-async`: answer 202 at once. `wait=N`: wait N seconds for the result, at most (and "
+        f"otherwise) {preference.MAX_WAIT_SECONDS}, and answer 202 if it is not there by then. Other preferences are ignored "
+        "([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)).",
+        "schema": {"type": "string"},
+        "example": "wait=10",
+    },
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "A name of the client's for this message, quoted or not, so that it can be sent again without "
+        "harm: for 24 hours the same key and body mean the same task.",
+        "schema": {"type": "string", "pattern": r'^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$'},
+        "example": "4e0f4e0c-6f0e-4c43-9a5b-0d7f8f3f2a10",
+    },
+    "task_id": {
+        "in": "path",
+        "description": "As a `202` or `200` gave it.",
+        "schema": {"type": "string", "pattern": _pattern(rf"{turn.SESSION_ID.pattern}\.{turn._ULID.pattern}")},
+        "example": QUEUED.key.task_id,
+    },
+    "session_id": {
+        "in": "path",
+        "description": "As a response gave it, or the client's own name.",
+        "schema": {"type": "string", "pattern": _pattern(turn.SESSION_ID)},
+        "example": QUEUED.key.session_id,
+    },
+    "wait": {
+        "in": "query",
+        "description": "Seconds to wait for a final status; more than "
+        f"{status.MAX_WAIT_SECONDS} is taken as {status.MAX_WAIT_SECONDS}.",
+        "schema": {"type": "integer", "minimum": 0, "default": 0},
+    },
+    "limit": {
+        "in": "query",
+        "description": f"Messages a page; more than {status.MAX_PAGE} is taken as {status.MAX_PAGE}.",
+        "schema": {"type": "integer", "minimum": 1, "default": 50},
+    },
+    "cursor": {
+        "in": "query",
+        "description": "`next_cursor` of the page before.",
+        "schema": {"type": "string", "pattern": _pattern(turn._ULID)},
+    },
+}
+
+
+def header(name: str, *, required: bool = False) -> tuple[str, Json]:
+    if required:
+        return name, {**HEADERS[name], "required": True}
+    return name, {"$ref": f"#/components/headers/{name}"}
+
+
+def _parameter(name: str) -> Json:
+    required = {"required": True} if PARAMETERS[name]["in"] == "path" else {}
+    return {"name": name, **required, **PARAMETERS[name]}
+
+
+# ---- Operations
+
+
+def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json]) -> Json:
+    """A response that is no problem; `examples`: one, or several by their names."""
+    named = isinstance(examples, dict) and all(name.isupper() for name in examples)
+    shown: Json = {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}
+    return {
+        "description": words,
+        "headers": dict([header("Cache-Control", required=True), *headers]),
+        "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, **shown}},
+    }
+
+
+_CHAT: Json = {
+    "operationId": "chat",
+    "summary": "Send a message",
+    "description": "Without a wish to the contrary the request waits for the answer, up to "
+    f"{preference.MAX_WAIT_SECONDS} seconds, and is then answered 202. The answer is never lost by that: the task goes on. "
+    "`async_mode` wins over `Prefer`, and `Prefer` over the default of the service.",
+    "parameters": ["async_mode", "Prefer", "Idempotency-Key"],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"$ref": "#/components/schemas/ChatRequest"},
+                "examples": {
+                    "message": {"value": {"message": "What is a good name for a cat?"}},
+                    "role": {
+                        "value": {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}
+                    },
+                    "image": {
+                        "value": {
+                            "message": "What is in this picture?",
+                            "media": [{"type": "image", "url": "https://example.com/cat.jpg"}],
+                        }
+                    },
+                },
+            }
+        },
+    },
+    "responses": {
+        "200": _success(
+            "The answer.",
+            "ChatResponse",
+            task.chat_response(ANSWERED),
+            header("Preference-Applied"),
+            header("Idempotency-Replayed"),
+        ),
+        "202": _success(
+            "Accepted: the message is recorded and queued. Ask for the task.",
+            "Accepted",
+            task.accepted(QUEUED),
+            header("Location", required=True),
+            header("Retry-After", required=True),
+            header("Preference-Applied"),
+            header("Idempotency-Replayed"),
+        ),
+    },
+}
+
+OPERATIONS: dict[str, Json] = {
+    "POST /chat/": _CHAT,
+    "POST /chat": _CHAT
+    | {
+        "operationId": "chatWithoutSlash",
+        "summary": "Send a message, without the slash",
+        "description": "The same as `POST /chat/`.",
+    },
+    "GET /chat/task/{task_id}": {
+        "operationId": "getTask",
+        "summary": "Ask for a task",
+        "description": "200 while the task exists, whatever became of it.",
+        "parameters": ["task_id", "wait"],
+        "responses": {
+            "200": _success(
+                "The task. `Retry-After` while it is not final.",
+                "TaskStatus",
+                _task_examples(QUEUED, RUNNING, ANSWERED, failed("model_timeout")),
+                header("Retry-After"),
+            ),
+        },
+    },
+    "POST /chat/task/{task_id}/cancel": {
+        "operationId": "cancelTask",
+        "summary": "Cancel a task",
+        "description": "A task that waits is cancelled at once, one that runs as soon as its worker sees it. One that is "
+        "final stays as it is. To repeat it does no harm.",
+        "parameters": ["task_id"],
+        "responses": {
+            "200": _success("The task, final.", "TaskStatus", task.task_status(replace(failed("cancelled"), attempt=0, started_at=None), _SENT_AT + 1)),
+            "202": _success(
+                "The worker will see it within two seconds.",
+                "TaskStatus",
+                task.task_status(RUNNING, _SENT_AT + 1),
+                header("Retry-After", required=True),
+            ),
+        },
+    },
+    "GET /chat/session/{session_id}": {
+        "operationId": "getSession",
+        "summary": "Read a conversation",
+        "description": "The messages of a session with their tasks, in the order in which they were sent.",
+        "parameters": ["session_id", "limit", "cursor"],
+        "responses": {"200": _success("A page of the conversation.", "SessionPage", _session_example())},
+    },
+    "GET /health": {
+        "operationId": "health",
+        "summary": "Ask whether the service answers",
+        "description": "Needs no token.",
+        "parameters": [],
+        "responses": {"200": _success("It does.", "Health", {"status": "ok", "version": __version__})},
+    },
+}
+
+LINKS: dict[str, Json] = {
+    "task": {"operationId": "getTask", "parameters": {"task_id": "$response.body#/task_id"}},
+    "cancel": {"operationId": "cancelTask", "parameters": {"task_id": "$response.body#/task_id"}},
+    "session": {"operationId": "getSession", "parameters": {"session_id": "$response.body#/session_id"}},
+}
+
+
+def paths() -> Json:
+    """Every route of template.yaml with the operation that its function performs."""
+    template = cfn.template()["Resources"]
+    described: Json = {}
+    for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
+        key = route["RouteKey"]
+        method, path = key.split(" ")
+        integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]
+        function = FUNCTIONS[integration["IntegrationUri"]["Fn::GetAtt"].removesuffix(".Arn")]
+        operation = dict(OPERATIONS[key])
+        operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]
+        if "requestBody" in operation:
+            operation["requestBody"] = {"$ref": "#/components/requestBodies/Chat"}
+        successes = {code: {**answer} for code, answer in operation["responses"].items()}
+        if function is submit:
+            for answer in successes.values():
+                answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
+        operation["responses"] = successes | dict(sorted(problems(function, key).items()))
+        operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
+        described.setdefault(path, {})[method.lower()] = operation
+    return described
+
+
+def document() -> Json:
+    described, responses = paths(), {}
+    # A response that several operations give is written once.
+    for path, methods in described.items():
+        for operation in methods.values():
+            for code, answer in operation["responses"].items():
+                name = _response_name(path, code, answer)
+                assert responses.setdefault(name, answer) == answer
+                operation["responses"][code] = {"$ref": f"#/components/responses/{name}"}
+    return {
+        "openapi": "3.1.1",
+        "info": {
+            "title": "Turnqueue",
+            "version": __version__,
+            "summary": "Asynchronous chat: nothing that was accepted is lost, and each session keeps its order.",
+            "description": DESCRIPTION,
+        },
+        "servers": [
+            {
+                "url": "https://{api}.execute-api.{region}.amazonaws.com",
+                "description": "The stack's output `ApiUrl`.",
+                "variables": {"api": {"default": "abc123"}, "region": {"default": "us-east-1"}},
+            }
+        ],
+        "paths": described,
+        "components": {
+            "securitySchemes": {
+                "token": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "bearerFormat": "JWT",
+                    "description": "A token of the issuer that the stack was deployed with. Its `sub` is the owner of what it "
+                    "makes; to others that does not exist.",
+                }
+            },
+            "parameters": {name: _parameter(name) for name in PARAMETERS},
+            "requestBodies": {"Chat": _CHAT["requestBody"]},
+            "responses": responses,
+            "headers": HEADERS,
+            "links": LINKS,
+            "schemas": schemas(),
+        },
+    }

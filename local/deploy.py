@@ -1,0 +1,78 @@
+"""What a user does against AWS: `sam build` and `sam deploy` of the project's own template, here to the
+emulated account.
+
+Nothing of a real account can be reached from here: the AWS settings of the caller's shell are not passed on.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from local.account import Account
+from local.processes import Processes
+
+STACK_NAME = "turnqueue-local"
+_CONFIG_ENV = "local"
+_LINES_OF_A_FAILURE = 40
+_NOT_PASSED_ON = ("AWS_", "OPENAI_", "SAM_")
+
+
+class DeployFailed(Exception):
+    """A sam command ended with an error; the message ends with the last lines it wrote."""
+
+
+class Sam:
+    """The SAM CLI, used on the project in `root`. What it writes is added to the file `log`."""
+
+    def __init__(self, processes: Processes, sam: Path, *, root: Path, log: Path) -> None:
+        self._processes = processes
+        self._sam = sam
+        self._root = root
+        self._log = log
+
+    def build(self, architecture: str, tell: Callable[[str], None]) -> None:
+        """Build what has changed since the last build, for `architecture` (x86_64 or arm64). `tell` gets each
+        line of output. Raises DeployFailed."""
+        overrides = ["--parameter-overrides", f"Architecture={architecture}"]
+        self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
+
+    def deploy(self, account: Account, parameters: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, str]:
+        """Deploy what is built. `parameters` of the template; one that is empty is left to its default.
+        Returns the outputs of the stack. Raises DeployFailed."""
+        overrides = [f"{name}={value}" for name, value in parameters.items() if value]
+        command = ["deploy", "--config-env", _CONFIG_ENV, "--stack-name", STACK_NAME]
+        command += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
+        # It would look for the end of each step every 5 s.
+        self._run(command, {**account.variables(), "SAM_CLI_POLL_DELAY": "0.2"}, tell)
+        stack = account.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
+        return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+    def _run(self, arguments: list[str], variables: Mapping[str, str], tell: Callable[[str], None]) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
+        environment = inherited | {
+            # The build looks for a python3.13: the one that runs this is one.
+            "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+            "SAM_CLI_TELEMETRY": "0",
+            "AWS_CONFIG_FILE": os.devnull,
+            "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
+            "NO_PROXY": "127.0.0.1",
+            "no_proxy": "127.0.0.1",
+            **variables,
+        }
+        process = self._processes.start([self._sam, *arguments], env=environment, cwd=self._root, log=None)
+        tail: list[str] = []
+        try:
+            with self._log.open("ab") as log:
+                for line in process.output:
+                    log.write(line)
+                    text = line.decode(errors="replace").rstrip()
+                    if text.strip():
+                        tail = [*tail[1 - _LINES_OF_A_FAILURE :], text]
+                        tell(text.strip())
+            code = process.wait()
+        except BaseException:
+            process.kill()
+            raise
+        if code != 0:
+            raise DeployFailed(f"sam {arguments[0]} failed (its whole output: {self._log}):\n" + "\n".join(tail))

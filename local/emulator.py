@@ -1,0 +1,89 @@
+"""MiniStack as a child process: the emulated account's storage, queues, secrets, CloudFormation and API
+Gateway."""
+
+import http.client
+import subprocess
+import time
+from pathlib import Path
+
+from local.account import REGION, Account
+from local.loopback import HOST
+from local.processes import Process, Processes
+
+_SECONDS_TO_START = 30
+
+
+class EmulatorFailed(Exception):
+    """MiniStack did not come up; the message ends with the last lines of its log."""
+
+
+class Emulator:
+    """A running MiniStack. Its state is in memory and ends with it, unless `keep` names a folder for it."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        python: Path,
+        *,
+        port: int,
+        folder: Path,
+        log: Path,
+        keep: Path | None = None,
+    ) -> None:
+        """Start it on `port` of loopback and wait until it answers. `folder` is for its temporary files.
+
+        Raises EmulatorFailed.
+        """
+        self.account = Account(f"http://{HOST}:{port}")
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {
+            "PATH": "/usr/bin:/bin",
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "BIND_HOST": HOST,
+            "MINISTACK_HOST": HOST,  # the host of the URLs it hands out
+            "MINISTACK_REGION": REGION,
+            "GATEWAY_PORT": str(port),
+            "LOG_LEVEL": "WARNING",
+            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as a new account on AWS; its default depends on this machine
+            # Listeners on every interface that we have no use for.
+            "IOT_MTLS_ENABLED": "0",
+            "SFTP_ENABLED": "0",
+            # It would look for containers of an earlier run to remove.
+            "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
+            "PERSIST_STATE": "0" if keep is None else "1",
+            "S3_PERSIST": "0" if keep is None else "1",
+            "STATE_DIR": str((keep or folder) / "state"),
+            "S3_DATA_DIR": str((keep or folder) / "s3"),
+        }
+        self.process = processes.start([python, "-m", "ministack"], env=environment, cwd=folder, log=log)
+        try:
+            _wait_until_ready(self.process, port)
+        except TimeoutError as error:
+            self.process.kill()
+            tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
+            raise EmulatorFailed(f"MiniStack did not start ({error}):\n{tail}") from error
+
+    def stop(self) -> None:
+        self.process.stop()
+
+
+def _wait_until_ready(process: Process, port: int) -> None:
+    """Raises TimeoutError, also if the process ends instead."""
+    give_up_at = time.monotonic() + _SECONDS_TO_START
+    while time.monotonic() < give_up_at:
+        connection = http.client.HTTPConnection(HOST, port, timeout=5)
+        try:
+            connection.request("GET", "/_ministack/health")
+            if connection.getresponse().status == 200:
+                return
+        except (OSError, http.client.HTTPException):
+            pass
+        finally:
+            connection.close()
+        try:
+            code = process.wait(0.05)
+        except subprocess.TimeoutExpired:
+            continue
+        raise TimeoutError(f"ended with exit code {code}")
+    raise TimeoutError(f"no answer in {_SECONDS_TO_START} s")

@@ -1,0 +1,280 @@
+"""One execution environment of a function: a process of the real runtime client, and the Runtime API it talks
+to.
+
+As on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and is gone
+for good after a timeout or a crash. Unlike there, nothing limits its memory and its code folder can be
+written to.
+"""
+
+import json
+import os
+import queue
+import secrets
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from local.functions import Function
+from local.loopback import LoopbackServer, Request, Response
+from local.processes import Processes
+
+_API = "/2018-06-01/runtime"
+_SECONDS_TO_INIT = 60
+"""AWS gives 10 s and every environment its own CPU; here dozens may start at once on two."""
+
+
+THROTTLED = "TooManyRequestsException"
+"""The error of an invocation for which there was no environment."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an invocation: the payload, as the runtime sent it, and the type of the error if it
+    failed."""
+
+    payload: bytes
+    error: str | None = None
+
+    def json(self) -> Any:
+        return json.loads(self.payload)
+
+
+class NotInvoked(Exception):
+    """The environment ended before it took the invocation: no line of the function was run for it."""
+
+
+class InitFailed(Exception):
+    """The function could not be initialised; `result` is what its invocation answers."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.payload.decode(errors="replace"))
+        self.result = result
+
+
+@dataclass(frozen=True)
+class _Invocation:
+    request_id: str
+    payload: bytes
+    deadline_ms: int  # since the epoch
+
+
+@dataclass(frozen=True)
+class _Event:
+    """What happened in the process; the payload is that of a response or an error."""
+
+    kind: Literal["idle", "taken", "response", "error", "init error", "exit"]
+    payload: bytes = b""
+
+
+class Environment:
+    """Started by construction; `wait_until_ready` before the first `invoke`. Not for two threads at once,
+    save `kill`."""
+
+    def __init__(
+        self,
+        function: Function,
+        processes: Processes,
+        python: Path,
+        *,
+        aws: Mapping[str, str],
+        log: Path,
+        freeze: bool,
+    ) -> None:
+        """`aws` leads the function's AWS SDK to the account. Raises OSError if the process cannot be
+        started."""
+        self._function = function
+        self._log = log
+        self._freeze = freeze
+        self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
+        self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
+        self._exit_code: int | None = None
+        self._started_at = time.monotonic()
+        self._init_seconds: float | None = None  # until it has been reported
+        self.idle_since = self._started_at
+        self._server = LoopbackServer(self._runtime_api)
+        self._process = processes.start(
+            [python, "-m", "awslambdaric", function.handler],
+            env=self._variables(aws, python),
+            cwd=function.code,
+            log=log,
+        )
+        self.pid = self._process.pid
+        threading.Thread(target=self._watch, name=f"{function.label} {self.pid}", daemon=True).start()
+
+    @property
+    def alive(self) -> bool:
+        return self._exit_code is None
+
+    def kill(self) -> None:
+        self._process.signal(signal.SIGKILL)
+
+    def wait_until_ready(self) -> None:
+        """Raises InitFailed."""
+        try:
+            event = self._events.get(timeout=_SECONDS_TO_INIT)
+        except queue.Empty:
+            self.kill()
+            message = f"Init did not finish in {_SECONDS_TO_INIT} s"
+            raise InitFailed(_failure("Sandbox.Timedout", message)) from None
+        if event.kind == "init error":
+            self.kill()
+            raise InitFailed(Result(event.payload, _error_type(event.payload)))
+        if event.kind == "exit":
+            raise InitFailed(_failure("Runtime.ExitError", self._exit_reason()))
+        self._init_seconds = time.monotonic() - self._started_at
+
+    def invoke(self, payload: bytes, request_id: str) -> Result:
+        """Run the function on the event `payload`. Raises NotInvoked."""
+        started = time.monotonic()
+        timeout = self._function.timeout
+        deadline_ms = int((time.time() + timeout) * 1000)
+        self._invocations.put(_Invocation(request_id, payload, deadline_ms))
+        taken = False
+        while True:
+            try:
+                event = self._events.get(timeout=max(0.0, started + timeout - time.monotonic()))
+            except queue.Empty:
+                self.kill()
+                message = f"RequestId: {request_id} Error: Task timed out after {timeout:.2f} seconds"
+                result = _failure("Sandbox.Timedout", message)
+                break
+            if event.kind == "taken":
+                taken = True
+            elif event.kind == "response":
+                result = Result(event.payload)
+                break
+            elif event.kind == "error":
+                result = Result(event.payload, _error_type(event.payload))
+                break
+            elif event.kind == "exit":
+                if not taken:
+                    raise NotInvoked
+                result = _failure("Runtime.ExitError", f"RequestId: {request_id} Error: {self._exit_reason()}")
+                break
+        self.idle_since = time.monotonic()
+        if result.error:
+            self._report(request_id, result, self.idle_since - started)
+        return result
+
+    def _watch(self) -> None:
+        self._exit_code = self._process.wait()
+        self._events.put(_Event("exit"))
+        self._invocations.put(None)
+        self._server.close()
+
+    def _exit_reason(self) -> str:
+        code = self._exit_code or 0
+        if code == 0:
+            return "Runtime exited without providing a reason"
+        cause = f"signal: {signal.strsignal(-code)}" if code < 0 else f"exit status {code}"
+        return f"Runtime exited with error: {cause}"
+
+    # ---- The Runtime API, called by the process
+
+    def _runtime_api(self, request: Request) -> Response:
+        accepted = Response(202, b'{"status":"OK"}')
+        match request.target.removeprefix(_API).split("/")[1:]:
+            case ["invocation", "next"]:
+                return self._next()
+            case ["invocation", _, "response"]:
+                self._events.put(_Event("response", request.body))
+                return accepted
+            case ["invocation", _, "error"]:
+                self._events.put(_Event("error", request.body))
+                return accepted
+            case ["init", "error"]:
+                self._events.put(_Event("init error", request.body))
+                return accepted
+        return Response(404)
+
+    def _next(self) -> Response:
+        self._events.put(_Event("idle"))
+        if self._freeze:
+            self._process.signal(signal.SIGSTOP)
+        invocation = self._invocations.get()
+        if self._freeze:
+            self._process.signal(signal.SIGCONT)
+        if invocation is None:
+            return Response(500)
+        self._events.put(_Event("taken"))
+        headers = (
+            ("Content-Type", "application/json"),
+            ("Lambda-Runtime-Aws-Request-Id", invocation.request_id),
+            ("Lambda-Runtime-Deadline-Ms", str(invocation.deadline_ms)),
+            ("Lambda-Runtime-Invoked-Function-Arn", self._function.arn),
+            ("Lambda-Runtime-Trace-Id", _trace_id()),
+        )
+        return Response(200, invocation.payload, headers)
+
+    # ---- What the process is given and what is told about it
+
+    def _variables(self, aws: Mapping[str, str], python: Path) -> dict[str, str]:
+        """The whole environment of the process: nothing of this one's, where a developer's own keys may
+        lie."""
+        function = self._function
+        folders = [
+            folder
+            for layer in reversed(function.layers)  # of two files with one name, the later layer's is in /opt
+            for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
+        ]
+        log_settings = {
+            "AWS_LAMBDA_LOG_FORMAT": function.log_format,
+            "AWS_LAMBDA_LOG_LEVEL": function.log_level,
+        }
+        return {
+            **function.variables,
+            **aws,
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "HOME": "/tmp",
+            "LANG": "C.UTF-8",
+            "TZ": ":UTC",
+            "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
+            # On AWS the code folders are read-only, so nothing is compiled for the next start either.
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "LAMBDA_TASK_ROOT": str(function.code),
+            "LAMBDA_RUNTIME_DIR": str(python.parent.parent),
+            "_HANDLER": function.handler,
+            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+            "AWS_LAMBDA_RUNTIME_API": self._server.address,
+            "AWS_LAMBDA_FUNCTION_NAME": function.name,
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+            "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
+            **{name: value for name, value in log_settings.items() if value},
+        }
+
+    def _report(self, request_id: str, result: Result, seconds: float) -> None:
+        """A failed invocation in the function's log, as the platform itself writes it there: a function that
+        was killed has said nothing."""
+        record = {
+            "requestId": request_id,
+            "status": "timeout" if result.error == "Sandbox.Timedout" else "error",
+            "errorType": result.error,
+            "metrics": {"durationMs": round(seconds * 1000, 1), "memorySizeMB": self._function.memory},
+        }
+        line = {"time": datetime.now(UTC).isoformat(), "type": "platform.report", "record": record}
+        with self._log.open("a") as log:
+            log.write(json.dumps(line) + "\n")
+
+
+def _failure(kind: str, message: str) -> Result:
+    return Result(json.dumps({"errorType": kind, "errorMessage": message}).encode(), kind)
+
+
+def _error_type(payload: bytes) -> str:
+    try:
+        return str(json.loads(payload)["errorType"])
+    except (ValueError, KeyError, TypeError):
+        return "Unhandled"
+
+
+def _trace_id() -> str:
+    return f"Root=1-{int(time.time()):08x}-{secrets.token_hex(12)};Parent={secrets.token_hex(8)};Sampled=0"

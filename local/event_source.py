@@ -1,0 +1,172 @@
+"""The event source mapping: takes messages from a queue, hands them to a function in batches, deletes what it
+is done with.
+
+MiniStack's own takes one batch at a time from a FIFO queue. Here several invocations run side by side, as on
+AWS; the order within a message group is kept by the queue, which gives out nothing of a group while some of
+it is in flight. What is not deleted comes back when its visibility timeout is over, and goes to the
+dead-letter queue by the queue's rule.
+"""
+
+import contextlib
+import json
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from local.environment import Result
+
+_SECONDS_OF_A_POLL = 1  # a stop waits for the poll under way
+_SECONDS_AFTER_TROUBLE = 0.5
+_MOST_AT_ONCE = 10  # messages in a ReceiveMessage
+_DEFAULT_CONCURRENCY = 5
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A deployed mapping from a queue to a function."""
+
+    queue_arn: str
+    queue_url: str
+    function: str  # its name
+    batch_size: int = _MOST_AT_ONCE
+    max_concurrency: int = _DEFAULT_CONCURRENCY
+    reports_failures: bool = True  # ReportBatchItemFailures
+
+
+def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
+    """The mappings of the account's queues, switched off in MiniStack. Raises ValueError if one asks for what
+    is not emulated here."""
+    mappings = []
+    for deployed in lambda_client.list_event_source_mappings()["EventSourceMappings"]:
+        arn = deployed["EventSourceArn"]
+        if deployed.get("FilterCriteria") or deployed["BatchSize"] > _MOST_AT_ONCE:
+            raise ValueError(f"the event source {arn} has a filter or a BatchSize above {_MOST_AT_ONCE}")
+        lambda_client.update_event_source_mapping(UUID=deployed["UUID"], Enabled=False)
+        mappings.append(
+            Mapping(
+                queue_arn=arn,
+                queue_url=sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"],
+                function=deployed["FunctionArn"].rpartition(":")[2],
+                batch_size=deployed["BatchSize"],
+                max_concurrency=deployed.get("ScalingConfig", {}).get("MaximumConcurrency", _DEFAULT_CONCURRENCY),
+                reports_failures="ReportBatchItemFailures" in deployed.get("FunctionResponseTypes", []),
+            )
+        )
+    return mappings
+
+
+class EventSource:
+    """Polls between start and stop, as often as these are called. `invoke` runs a function, by name, on an
+    event."""
+
+    def __init__(self, mapping: Mapping, sqs: Any, invoke: Callable[[str, Any], Result]) -> None:
+        self.mapping = mapping
+        self._sqs = sqs
+        self._invoke = invoke
+        self._free = threading.Semaphore(mapping.max_concurrency)
+        self._stopping = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Does nothing if it is running."""
+        if self._poller is None:
+            self._stopping.clear()
+            self._poller = threading.Thread(target=self._poll, name=f"poll for {self.mapping.function}", daemon=True)
+            self._poller.start()
+
+    def stop(self, *, wait: bool = True, drain: bool = False) -> None:
+        """Take no more messages. Unless told not to `wait`, ends the poll under way first: a message that it
+        is still given would else be lost to everyone for its visibility timeout. With `drain`, also the
+        invocations."""
+        self._stopping.set()
+        if wait and self._poller is not None:
+            self._poller.join()
+            self._poller = None
+        if drain:
+            for _ in range(self.mapping.max_concurrency):
+                self._free.acquire()
+            self._free.release(self.mapping.max_concurrency)
+
+    def _poll(self) -> None:
+        while not self._stopping.is_set():
+            # First a free place, then messages: those in hand that wait for a place would be hidden from
+            # nobody's use.
+            if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
+                continue
+            messages = self._receive()
+            if messages:
+                threading.Thread(target=self._deliver, args=(messages,), name="batch", daemon=True).start()
+            else:
+                self._free.release()
+
+    def _receive(self) -> list[dict[str, Any]]:
+        try:
+            answer = self._sqs.receive_message(
+                QueueUrl=self.mapping.queue_url,
+                MaxNumberOfMessages=self.mapping.batch_size,
+                WaitTimeSeconds=_SECONDS_OF_A_POLL,
+                MessageSystemAttributeNames=["All"],
+                MessageAttributeNames=["All"],
+            )
+        except (BotoCoreError, ClientError):
+            self._stopping.wait(_SECONDS_AFTER_TROUBLE)
+            return []
+        return list(answer.get("Messages", []))
+
+    def _deliver(self, messages: list[dict[str, Any]]) -> None:
+        try:
+            records = [record(message, self.mapping.queue_arn) for message in messages]
+            result = self._invoke(self.mapping.function, {"Records": records})
+            failed = self._failed(result, [message["MessageId"] for message in messages])
+            self._delete([message for message in messages if message["MessageId"] not in failed])
+        finally:
+            self._free.release()
+
+    def _failed(self, result: Result, ids: list[str]) -> set[str]:
+        if result.error:
+            return set(ids)
+        return failed_ids(result.payload, ids) if self.mapping.reports_failures else set()
+
+    def _delete(self, messages: list[dict[str, Any]]) -> None:
+        if not messages:
+            return
+        entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
+        # If it fails they come back, as on AWS. Of single ones it may answer that they are gone: the function
+        # may have deleted them itself.
+        with contextlib.suppress(BotoCoreError, ClientError):
+            self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
+
+
+def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:
+    """Which of a batch's messages the function's response gives back. As AWS reads it: nothing, null, or no
+    failures means that all went well; what cannot be understood, or names no message of the batch, that all
+    failed."""
+    everything = set(ids)
+    try:
+        response = json.loads(payload or b"null")
+        failures = (response or {}).get("batchItemFailures") or []
+        failed = {failure["itemIdentifier"] for failure in failures}
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return everything
+    return failed if failed <= everything else everything
+
+
+def record(message: dict[str, Any], queue_arn: str) -> dict[str, Any]:
+    """A received message as the record of a Lambda event."""
+    attributes = message.get("MessageAttributes", {})
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message.get("Attributes", {}),
+        "messageAttributes": {
+            name: {key[0].lower() + key[1:]: part for key, part in value.items()} for name, value in attributes.items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue_arn,
+        "awsRegion": queue_arn.split(":")[3],
+    }

@@ -1,0 +1,125 @@
+"""The functions of the account as they are deployed: configuration, code and layers, read from the Lambda
+API."""
+
+import base64
+import os
+import shutil
+import stat
+import tempfile
+import time
+import urllib.request
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"
+"""The variable of a function that makes MiniStack hand its invocations to a URL. The function itself does not
+see it."""
+
+_SECONDS_KEPT = 7 * 24 * 3600
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that can be invoked."""
+
+    name: str
+    arn: str
+    handler: str
+    code: Path  # a folder, on AWS /var/task
+    layers: tuple[Path, ...]  # folders, on AWS merged into /opt
+    timeout: float  # seconds
+    memory: int  # MB
+    variables: Mapping[str, str]
+    label: str  # its name in the template, for people
+    reserved_concurrency: int | None = None
+    log_group: str = ""
+    log_format: str = "Text"
+    log_level: str = ""
+
+
+class CodeStore:
+    """Deployed code, unpacked once for each content in a folder of its own below `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def unpacked(self, digest: str, url: str) -> Path:
+        """The folder with the content of the zip archive at `url`, whose SHA-256 in base64 is `digest`."""
+        target = self._folder / base64.b64decode(digest).hex()[:32]
+        if target.exists():
+            os.utime(target)
+            return target
+        with tempfile.TemporaryDirectory(dir=self._folder) as scratch:
+            archive = Path(scratch, "code.zip")
+            opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+            with opener.open(url) as source, archive.open("wb") as copy:
+                shutil.copyfileobj(source, copy)
+            _unpack(archive, Path(scratch, "code"))
+            try:
+                Path(scratch, "code").rename(target)
+            except OSError:
+                if not target.exists():  # else another stack was faster
+                    raise
+        return target
+
+    def forget_old(self) -> None:
+        """Delete what no stack has used for a week."""
+        for folder in self._folder.iterdir():
+            if folder.stat().st_mtime < time.time() - _SECONDS_KEPT:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _unpack(archive: Path, target: Path) -> None:
+    """As Lambda does it: file modes and times are those in the archive (bytecode is checked against the
+    times)."""
+    with zipfile.ZipFile(archive) as files:
+        for info in files.infolist():
+            path = Path(files.extract(info, target))
+            if not info.is_dir():
+                if mode := stat.S_IMODE(info.external_attr >> 16):
+                    path.chmod(mode)
+                written = time.mktime((*info.date_time, 0, 0, -1))
+                os.utime(path, (written, written))
+    target.mkdir(exist_ok=True)  # an archive of nothing
+
+
+def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:
+    """The function called `name`, its code and its layers unpacked. Raises botocore's ClientError if there is
+    none."""
+    answer = lambda_client.get_function(FunctionName=name)
+    configuration = answer["Configuration"]
+    variables = dict(configuration.get("Environment", {}).get("Variables", {}))
+    variables.pop(PROXY_URL, None)
+    logging = configuration.get("LoggingConfig", {})
+    return Function(
+        name=name,
+        arn=configuration["FunctionArn"],
+        handler=configuration["Handler"],
+        code=store.unpacked(configuration["CodeSha256"], answer["Code"]["Location"]),
+        layers=tuple(_deployed_layer(lambda_client, layer["Arn"], store) for layer in configuration.get("Layers", [])),
+        timeout=configuration["Timeout"],
+        memory=configuration["MemorySize"],
+        variables=variables,
+        label=answer.get("Tags", {}).get("aws:cloudformation:logical-id", name),
+        reserved_concurrency=answer.get("Concurrency", {}).get("ReservedConcurrentExecutions"),
+        log_group=logging.get("LogGroup") or f"/aws/lambda/{name}",
+        log_format=logging.get("LogFormat", "Text"),
+        log_level=logging.get("ApplicationLogLevel", ""),
+    )
+
+
+def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
+    content = lambda_client.get_layer_version_by_arn(Arn=arn)["Content"]
+    return store.unpacked(content["CodeSha256"], content["Location"])
+
+
+def hand_over(lambda_client: Any, function: Function, url: str) -> None:
+    """Make MiniStack send the function's invocations, and those of its API, to `url` instead of running
+    them."""
+    lambda_client.update_function_configuration(
+        FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
+    )

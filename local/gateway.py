@@ -1,0 +1,81 @@
+"""What lies between API Gateway's HTTP API and a function where MiniStack differs from AWS."""
+
+import concurrent.futures
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from local.account import Account
+from local.environment import THROTTLED, Result
+
+SECONDS_TO_ANSWER = 30
+"""API Gateway's own limit for an integration, whatever the function's timeout."""
+
+_SECONDS_BETWEEN_SIGNS = 1
+
+
+def is_http_event(event: Any) -> bool:
+    """Whether it comes from an HTTP API (payload format 2.0)."""
+    return isinstance(event, dict) and "http" in (event.get("requestContext") or {})
+
+
+def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
+    """AWS leaves out what there is not; MiniStack writes null."""
+    return {name: value for name, value in event.items() if value is not None}
+
+
+def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
+    """The response of the function that `invoke` runs, in payload format 2.0; of a function that failed, the
+    one that API Gateway makes then. In pieces: MiniStack counts the function's timeout from when it asked, a
+    wait for an environment and its start included, and would answer a 502 of its own; a blank now and then
+    keeps it waiting.
+    """
+    future: concurrent.futures.Future[Result] = concurrent.futures.Future()
+    threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
+    give_up_at = time.monotonic() + SECONDS_TO_ANSWER
+    while time.monotonic() < give_up_at:
+        try:
+            result = future.result(timeout=min(_SECONDS_BETWEEN_SIGNS, give_up_at - time.monotonic()))
+        except TimeoutError:
+            yield b" "
+        else:
+            if result.error is None:
+                yield result.payload
+                return
+            if result.error != THROTTLED:
+                yield _refusal(500, "Internal Server Error")
+                return
+            break
+    yield _refusal(503, "Service Unavailable")
+
+
+def _run(invoke: Callable[[], Result], future: concurrent.futures.Future[Result]) -> None:
+    try:
+        future.set_result(invoke())
+    except BaseException as error:
+        future.set_exception(error)
+
+
+def _refusal(status: int, message: str) -> bytes:
+    body = json.dumps({"message": message})
+    response = {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body}
+    return json.dumps(response).encode()
+
+
+def repair_cors(account: Account, api_id: str) -> None:
+    """Give the API the CORS configuration that its template asks for. MiniStack's CloudFormation stores it
+    under the template's names (AllowOrigins), its API Gateway reads others (allowOrigins) and so refuses
+    every preflight."""
+    client = account.client("apigatewayv2")
+    stored: dict[str, Any] = {}
+
+    def keep(response_dict: dict[str, Any], **others: Any) -> None:
+        stored.update(json.loads(response_dict["body"]))  # before boto3 drops the names that it does not know
+
+    client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
+    client.get_api(ApiId=api_id)
+    configuration = {name: value for name, value in stored.get("corsConfiguration", {}).items() if name[0].isupper()}
+    if configuration:
+        client.update_api(ApiId=api_id, CorsConfiguration=configuration)

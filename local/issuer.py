@@ -1,0 +1,69 @@
+"""A STAND-IN identity provider, for development only: whoever asks it in code for a token gets one.
+
+On loopback it serves what a JWT authorizer reads of a real one: the discovery document and the public key.
+The key is made at start and kept nowhere, so its tokens are worthless after the end and everywhere else.
+"""
+
+import base64
+import json
+import secrets
+import time
+from typing import Any
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+
+from local.loopback import LoopbackServer, Request, Response
+
+
+class Issuer:
+    """Serves from construction until close."""
+
+    def __init__(self) -> None:
+        self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self._key_id = f"development-stand-in-{secrets.token_hex(4)}"
+        self._server = LoopbackServer(self._answer)
+        self.url = self._server.url
+
+    def token(self, sub: str, audience: str, ttl: int = 3600) -> str:
+        """An RS256 JWT for the owner `sub`, valid for `ttl` seconds (a negative one: long expired)."""
+        now = int(time.time())
+        claims = {"iss": self.url, "sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl}
+        header = {"alg": "RS256", "typ": "JWT", "kid": self._key_id}
+        signed = f"{_encode(header)}.{_encode(claims)}"
+        signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        return f"{signed}.{_base64url(signature)}"
+
+    def close(self) -> None:
+        self._server.close()
+
+    def _answer(self, request: Request) -> Response:
+        documents = {
+            "/.well-known/openid-configuration": {
+                "issuer": self.url,
+                "jwks_uri": f"{self.url}/jwks.json",
+                "id_token_signing_alg_values_supported": ["RS256"],
+            },
+            "/jwks.json": {"keys": [self._public_key()]},
+        }
+        document = documents.get(request.target)
+        return Response(404) if document is None else Response(200, json.dumps(document).encode())
+
+    def _public_key(self) -> dict[str, str]:
+        numbers = self._key.public_key().public_numbers()
+        return {
+            "kty": "RSA",
+            "use": "sig",
+            "alg": "RS256",
+            "kid": self._key_id,
+            "n": _base64url(numbers.n.to_bytes(256)),
+            "e": _base64url(numbers.e.to_bytes(3)),
+        }
+
+
+def _encode(document: dict[str, Any]) -> str:
+    return _base64url(json.dumps(document).encode())
+
+
+def _base64url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()

@@ -1,0 +1,201 @@
+"""The Lambda service: runs the deployed functions, each invocation in an execution environment of its own.
+
+An idle environment is used again, the last one first; a new one is started when there is none. A function has
+at most ReservedConcurrentExecutions of them (the next invocation is throttled), or else `max_environments`
+(it waits).
+"""
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from local import gateway
+from local.environment import THROTTLED, Environment, InitFailed, NotInvoked, Result
+from local.functions import Function
+from local.loopback import LoopbackServer, Request, Response
+from local.processes import Processes
+
+MAX_ENVIRONMENTS = 40
+"""Some 60 MB each. On AWS hundreds of synchronous requests are as many environments; here they take turns."""
+
+_SECONDS_IDLE = 120
+_SECONDS_IN_LINE = 25
+"""How long an invocation waits for an environment: API Gateway, which most often asks, gives up soon
+after."""
+
+
+class LambdaHost:
+    """Runs functions from construction until close. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        processes: Processes,
+        runtime_python: Path,
+        *,
+        aws: Mapping[str, str],
+        logs: Path,
+        max_environments: int = MAX_ENVIRONMENTS,
+        freeze: bool = True,
+    ) -> None:
+        """`aws` leads the functions' AWS SDK to the account; what they write goes to `logs`/<label>.log."""
+        self._processes = processes
+        self._python = runtime_python
+        self._aws = aws
+        self._logs = logs
+        self._max_environments = max_environments
+        self._freeze = freeze
+        self._pools: dict[str, _Pool] = {}
+        self._server = LoopbackServer(self._answer)
+
+    def add(self, function: Function) -> None:
+        """From now on `function` can be invoked by its name."""
+
+        def start() -> Environment:
+            log = self._logs / f"{function.label}.log"
+            return Environment(function, self._processes, self._python, aws=self._aws, log=log, freeze=self._freeze)
+
+        self._pools[function.name] = _Pool(function, start, self._max_environments)
+
+    def invoke(self, name: str, event: Any) -> Result:
+        """Run the function `name` on `event` (any JSON value) and wait. Raises KeyError if there is no such
+        function."""
+        return self._pools[name].invoke(json.dumps(event).encode())
+
+    def function(self, name: str) -> Function:
+        """Raises KeyError if there is no such function."""
+        return self._pools[name].function
+
+    def processes_of(self, name: str) -> list[int]:
+        """The process ids of the function's environments, idle ones too."""
+        return [environment.pid for environment in self._pools[name].environments()]
+
+    def kill(self, name: str) -> int:
+        """Kill every environment of the function, as a fault; returns how many. Their invocations fail at
+        once."""
+        environments = self._pools[name].environments()
+        for environment in environments:
+            environment.kill()
+        return len(environments)
+
+    def url(self, name: str) -> str:
+        """Where an event for the function can be POSTed; the answer is the function's, an error has a status
+        of 500."""
+        return f"{self._server.url}/invoke/{quote(name)}"
+
+    def close(self) -> None:
+        """Kill everything. Invocations under way end with an error."""
+        self._server.close()
+        for pool in self._pools.values():
+            pool.close()
+
+    def _answer(self, request: Request) -> Response:
+        pool = self._pools.get(unquote(request.target.removeprefix("/invoke/")))
+        if pool is None:
+            return Response(404, b'{"message":"Function not found"}')
+        event = json.loads(request.body)
+        if gateway.is_http_event(event):
+            payload = json.dumps(gateway.as_on_aws(event)).encode()
+            return Response(200, gateway.answer(lambda: pool.invoke(payload)))
+        result = pool.invoke(request.body)
+        return Response(500 if result.error else 200, result.payload)
+
+
+type _Start = Callable[[], Environment]
+
+
+class _Pool:
+    """The environments of one function."""
+
+    def __init__(self, function: Function, start: _Start, max_environments: int) -> None:
+        self.function = function
+        self._start = start
+        self._reserved = function.reserved_concurrency is not None
+        self._most = max_environments if function.reserved_concurrency is None else function.reserved_concurrency
+        self._changed = threading.Condition()
+        self._idle: list[Environment] = []
+        self._taken = 0
+        self._all: set[Environment] = set()
+        self._closed = False
+
+    def environments(self) -> list[Environment]:
+        with self._changed:
+            return [environment for environment in self._all if environment.alive]
+
+    def invoke(self, payload: bytes) -> Result:
+        request_id = str(uuid.uuid4())
+        while True:
+            try:
+                environment = self._take()
+            except InitFailed as failed:
+                return failed.result
+            if environment is None:
+                message = {"errorType": THROTTLED, "errorMessage": "Rate Exceeded."}
+                return Result(json.dumps(message).encode(), THROTTLED)
+            try:
+                return environment.invoke(payload, request_id)
+            except NotInvoked:
+                continue
+            finally:
+                self._give_back(environment)
+
+    def _take(self) -> Environment | None:
+        """An environment that is ready, or None if the function is throttled. Raises InitFailed."""
+        give_up_at = time.monotonic() + (0 if self._reserved else _SECONDS_IN_LINE)
+        with self._changed:
+            while self._taken >= self._most:
+                left = give_up_at - time.monotonic()
+                if left <= 0 or self._closed:
+                    return None
+                self._changed.wait(left)
+            self._taken += 1
+            while self._idle:
+                environment = self._idle.pop()
+                if environment.alive:
+                    return environment
+                self._all.discard(environment)
+        try:
+            return self._started()
+        except BaseException:
+            self._give_back(None)
+            raise
+
+    def _started(self) -> Environment:
+        environment = self._start()
+        with self._changed:
+            self._all.add(environment)
+            if self._closed:
+                environment.kill()
+        try:
+            environment.wait_until_ready()
+        except InitFailed:
+            with self._changed:
+                self._all.discard(environment)
+            raise
+        return environment
+
+    def _give_back(self, environment: Environment | None) -> None:
+        with self._changed:
+            self._taken -= 1
+            if environment is not None:
+                if environment.alive:
+                    self._idle.append(environment)
+                else:
+                    self._all.discard(environment)
+            # The first in the list has been idle for longest.
+            while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
+                old = self._idle.pop(0)
+                self._all.discard(old)
+                old.kill()
+            self._changed.notify()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            for environment in self._all:
+                environment.kill()
+            self._changed.notify_all()

@@ -1,0 +1,104 @@
+"""Small HTTP servers on 127.0.0.1, each a function from a request to a response, called in a thread per
+connection."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from email.message import Message
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Request:
+    method: str
+    target: str  # path and query as they came, still percent-encoded
+    headers: Message
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Response:
+    """`body` in pieces is sent piece by piece as they come, chunked."""
+
+    status: int
+    body: bytes | Iterable[bytes] = b""
+    headers: Sequence[tuple[str, str]] = (("Content-Type", "application/json"),)
+
+
+type Handle = Callable[[Request], Response]
+
+
+def free_port(wished: int) -> int:
+    """`wished` if nothing listens there, else any free one."""
+    for port in (wished, 0):
+        with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
+            return int(probe.getsockname()[1])
+    raise OSError(f"no free port on {HOST}")
+
+
+class LoopbackServer:
+    """Answers with `handle` from construction until close. Port 0 takes a free one. Raises OSError if it is
+    taken."""
+
+    def __init__(self, handle: Handle, port: int = 0) -> None:
+        self._server = _Server((HOST, port), _handler(handle))
+        self.port = int(self._server.server_address[1])
+        self.address = f"{HOST}:{self.port}"
+        self.url = f"http://{self.address}"
+        threading.Thread(target=self._server.serve_forever, name=f"server {self.port}", daemon=True).start()
+
+    def close(self) -> None:
+        """Stop taking connections; those that are open end with the process. Does not wait."""
+        threading.Thread(target=self._close, daemon=True).start()
+
+    def _close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512  # the default of 5 resets connections when hundreds come at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that went away, or was killed, is nothing to report."""
+
+
+def _handler(handle: Handle) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: apart they cost 40 ms, Nagle waiting for a delayed ACK
+        disable_nagle_algorithm = True
+
+        def answer(self) -> None:
+            length = int(self.headers.get("Content-Length") or 0)
+            request = Request(self.command, self.path, self.headers, self.rfile.read(length))
+            response = handle(request)
+            self.send_response_only(response.status)
+            for name, value in response.headers:
+                self.send_header(name, value)
+            if isinstance(response.body, bytes):
+                self.send_header("Content-Length", str(len(response.body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(response.body)
+            else:
+                self.send_header("Transfer-Encoding", "chunked")
+                self.end_headers()
+                self.wfile.flush()
+                for piece in response.body:
+                    self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                    self.wfile.flush()
+                self.wfile.write(b"0\r\n\r\n")
+
+        do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = answer
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    return Handler

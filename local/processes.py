@@ -1,0 +1,123 @@
+"""Child processes that do not outlive this one, whatever ends it. Each leads a process group, so that what it
+starts goes with it, and so that Ctrl-C in a terminal reaches this process alone, which then ends them in
+order."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from local import watchdog
+
+
+class Process:
+    """A running child, and the group it leads."""
+
+    def __init__(self, popen: subprocess.Popen[bytes], forget: Callable[[int], None]) -> None:
+        self._popen = popen
+        self._forget = forget
+        self.pid = popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._popen.poll() is None
+
+    @property
+    def output(self) -> IO[bytes]:
+        """Its standard output, until `wait`. Only of a process that was started with `log=None`."""
+        assert self._popen.stdout is not None, "its output goes to a log"
+        return self._popen.stdout
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Its exit code (-9: ended by signal 9), once it has ended. Raises subprocess.TimeoutExpired."""
+        code = self._popen.wait(timeout)
+        if self._popen.stdout is not None:
+            self._popen.stdout.close()
+        self.signal(signal.SIGKILL)  # what it may have left behind
+        self._forget(self.pid)
+        return code
+
+    def signal(self, number: int) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def kill(self) -> int:
+        self.signal(signal.SIGKILL)
+        return self.wait()
+
+    def stop(self, grace: float = 3.0) -> int:
+        """Ask it to end, and make it after `grace` seconds. Returns its exit code."""
+        if self.alive:
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.wait(grace)
+        return self.kill()
+
+
+class Processes:
+    """Starts processes, and ends at close what still runs. A context manager."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: dict[int, Process] = {}
+        self._watchdog = subprocess.Popen(
+            [sys.executable, watchdog.__file__], stdin=subprocess.PIPE, start_new_session=True
+        )
+
+    def start(
+        self,
+        command: Sequence[str | Path],
+        *,
+        env: Mapping[str, str],
+        cwd: Path | None = None,
+        log: Path | None,
+    ) -> Process:
+        """Run `command` with exactly the environment `env`. Its output is added to the file `log`, or is to
+        be read from `output` if that is None. Raises OSError if it cannot be started."""
+        with contextlib.ExitStack() as files:
+            output = subprocess.PIPE if log is None else files.enter_context(log.open("ab"))
+            popen = subprocess.Popen(
+                [str(part) for part in command],
+                env=dict(env),
+                cwd=cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process = Process(popen, self._forget)
+        with self._lock:
+            self._running[popen.pid] = process
+            self._tell_watchdog(f"+{popen.pid}\n")
+        return process
+
+    def _forget(self, pid: int) -> None:
+        with self._lock:
+            if self._running.pop(pid, None):
+                self._tell_watchdog(f"-{pid}\n")
+
+    def _tell_watchdog(self, line: str) -> None:
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.write(line.encode())
+        self._watchdog.stdin.flush()
+
+    def close(self) -> None:
+        for process in list(self._running.values()):
+            process.kill()
+        assert self._watchdog.stdin is not None
+        self._watchdog.stdin.close()
+        self._watchdog.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

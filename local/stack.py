@@ -1,0 +1,249 @@
+"""The whole of Turnqueue on this machine: the emulated account, the project's template deployed to it, and a
+model."""
+
+import contextlib
+import fcntl
+import itertools
+import os
+import platform
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from local.deploy import STACK_NAME, Sam
+from local.emulator import Emulator
+from local.event_source import EventSource, take_over_mappings
+from local.front import serve_api
+from local.functions import CodeStore, Function, deployed_function, hand_over
+from local.gateway import repair_cors
+from local.issuer import Issuer
+from local.lambda_host import LambdaHost
+from local.loopback import free_port
+from local.processes import Processes
+from local.progress import Progress
+from local.tools import ROOT, find_tools
+
+AUDIENCE = "turnqueue-local"
+API_PORT = 8000
+EMULATOR_PORT = 4566
+
+
+@dataclass(frozen=True)
+class Model:
+    """The model server that the worker talks to."""
+
+    base_url: str  # ends in /v1
+    key: str
+    name: str  # empty: the template's default
+    stand_in: bool
+
+
+def model_of_the_shell() -> Model | None:
+    """The real model, if OPENAI_API_KEY or OPENAI_BASE_URL is set (and MODEL, its name, if it is)."""
+    key, url = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
+    if not key and not url:
+        return None
+    return Model(url or "https://api.openai.com/v1", key or "none", os.environ.get("MODEL", ""), stand_in=False)
+
+
+class LocalStack:
+    """A context manager: all of it runs between start and stop, and no process of it after that, however this
+    one ends.
+
+    Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `host`,
+    the Lambda service; `event_sources` and `functions` by the function's name in the template; `emulator`;
+    `logs`, the folder of the log files.
+    """
+
+    emulator: Emulator
+    issuer: Issuer
+    model: Model
+    host: LambdaHost
+    functions: dict[str, Function]
+    event_sources: dict[str, EventSource]
+    outputs: dict[str, str]
+    api_url: str
+    logs: Path
+
+    def __init__(
+        self,
+        *,
+        state: Path = ROOT / ".local",
+        api_port: int = API_PORT,
+        emulator_port: int = EMULATOR_PORT,
+        parameters: dict[str, str] | None = None,
+        model: Model | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        """`state` is for logs and unpacked code. A port that is taken is replaced by a free one. `parameters`
+        of the template override those chosen here. `model` replaces the stand-in."""
+        self._state = state
+        self._ports = {"the API": api_port, "MiniStack": emulator_port}
+        self._parameters = parameters or {}
+        self._model = model
+        self._progress = progress or Progress(quiet=True)
+        self._open = contextlib.ExitStack()
+
+    def start(self) -> None:
+        """Raises ToolMissing, EmulatorFailed, DeployFailed, or OSError; nothing is left running then."""
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Ends everything, in reverse. Harmless when repeated."""
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def model_url(self) -> str:
+        return self.model.base_url
+
+    def token(self, owner: str, ttl: int = 3600) -> str:
+        """A bearer token for `owner`, valid for `ttl` seconds."""
+        return self.issuer.token(owner, AUDIENCE, ttl)
+
+    def client(self, service: str) -> Any:
+        """A boto3 client of the emulated account."""
+        return self.emulator.account.client(service)
+
+    def _start(self) -> None:
+        tools = find_tools()
+        folder = self._own_folder()
+        # Before the processes, so that it is closed after them: its thread waits for one.
+        pool = self._open.enter_context(ThreadPoolExecutor(1))
+        processes = self._open.enter_context(Processes())
+        sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")
+        with _locked(self._state / "build.lock"):
+            with self._progress.step("sam build, and MiniStack and the model server meanwhile") as step:
+                build = pool.submit(sam.build, _architecture(), step.tell)
+                self.emulator = Emulator(
+                    processes,
+                    tools.emulator_python,
+                    port=self._port("MiniStack"),
+                    folder=folder / "emulator",
+                    log=self.logs / "emulator.log",
+                )
+                self._open.callback(self.emulator.stop)
+                self.issuer = Issuer()
+                self._open.callback(self.issuer.close)
+                self.model = self._model or self._stand_in(processes)
+                build.result()
+            with self._progress.step("sam deploy") as step:
+                self.outputs = sam.deploy(self.emulator.account, self._stack_parameters(), step.tell)
+        with self._progress.step("taking over the functions that were deployed") as step:
+            self._take_over(processes, tools.runtime_python)
+            step.note = f"{len(self.functions)} functions, {len(self.event_sources)} event sources"
+
+    def _own_folder(self) -> Path:
+        """The folder of this run, with an empty `logs` in it: `state`, or one beneath if another run has
+        that."""
+        self._state.mkdir(parents=True, exist_ok=True)
+        (self._state / ".gitignore").write_text("*\n")
+        for number in itertools.count(1):
+            folder = self._state if number == 1 else self._state / f"run-{number}"
+            folder.mkdir(exist_ok=True)
+            try:
+                self._open.enter_context(_locked(folder / "run.lock", wait=False))
+            except BlockingIOError:
+                continue
+            break
+        self.logs = folder / "logs"
+        shutil.rmtree(self.logs, ignore_errors=True)
+        self.logs.mkdir()
+        return folder
+
+    def _port(self, whose: str) -> int:
+        wished = self._ports[whose]
+        port = free_port(wished)
+        if port != wished:
+            self._progress.say(f"  Port {wished} is taken: {whose} is at {port} instead.")
+        return port
+
+    def _stand_in(self, processes: Processes) -> Model:
+        log = self.logs / "model.log"
+        environment = {"PATH": os.environ.get("PATH", os.defpath)}
+        process = processes.start([sys.executable, "-m", "local.model_server"], env=environment, cwd=ROOT, log=log)
+        self._open.callback(process.stop)
+        while not (said := log.read_text()).endswith("\n"):  # its first line is its URL
+            if not process.alive:
+                raise OSError(f"the stand-in model ended with exit code {process.wait()}: see {log}")
+            time.sleep(0.02)
+        return Model(said.strip(), "stand-in-key", "", stand_in=True)
+
+    def _stack_parameters(self) -> dict[str, str]:
+        secret = self.client("secretsmanager").create_secret(Name="model-key", SecretString=self.model.key)
+        return {
+            "Architecture": _architecture(),
+            "ModelBaseUrl": self.model.base_url,
+            "ModelName": self.model.name,
+            "ModelKeySecretArn": secret["ARN"],
+            "JwtIssuer": self.issuer.url,
+            "JwtAudience": AUDIENCE,
+            # Each is a process of some 100 MB here, and does ten turns at a time.
+            "WorkerConcurrency": str(max(2, (os.cpu_count() or 2))),
+            "DataDeletionPolicy": "Delete",
+            **self._parameters,
+        }
+
+    def _take_over(self, processes: Processes, runtime_python: Path) -> None:
+        """Run the deployed functions, their queues and their API here instead of in MiniStack."""
+        account = self.emulator.account
+        lambda_client = account.client("lambda")
+        store = CodeStore(self._state / "code")
+        store.forget_old()
+        self.host = LambdaHost(processes, runtime_python, aws=account.variables(), logs=self.logs)
+        self._open.callback(self.host.close)
+        resources = account.client("cloudformation").describe_stack_resources(StackName=STACK_NAME)["StackResources"]
+        self.functions = {}
+        for resource in resources:
+            if resource["ResourceType"] == "AWS::Lambda::Function":
+                function = deployed_function(lambda_client, resource["PhysicalResourceId"], store)
+                self.host.add(function)
+                hand_over(lambda_client, function, self.host.url(function.name))
+                self.functions[function.label] = function
+        self._start_event_sources(lambda_client)
+        [api_id] = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::ApiGatewayV2::Api"]
+        repair_cors(account, api_id)
+        front = serve_api(account.endpoint_url, api_id, self._port("the API"))
+        self._open.callback(front.close)
+        self.api_url = front.url
+
+    def _start_event_sources(self, lambda_client: Any) -> None:
+        labels = {function.name: label for label, function in self.functions.items()}
+        sqs = self.client("sqs")
+        self.event_sources = {}
+        for mapping in take_over_mappings(lambda_client, sqs):
+            source = EventSource(mapping, sqs, self.host.invoke)
+            self.event_sources[labels[mapping.function]] = source
+            source.start()
+            self._open.callback(source.stop, wait=False)
+
+
+def _architecture() -> str:
+    """That of this machine, as Lambda calls it: the functions run here."""
+    return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file. Raises BlockingIOError if another process has it and `wait` is not."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        yield

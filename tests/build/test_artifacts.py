@@ -1,0 +1,150 @@
+"""What `sam build` makes of the template, for both architectures: it starts fast, and it starts at all."""
+
+import importlib.util
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+SAM = ROOT / ".tools/sam/bin/sam"
+RUNTIME_PYTHON = ROOT / ".tools/runtime/bin/python"
+HOST = {"aarch64": "arm64", "arm64": "arm64", "x86_64": "x86_64"}[platform.machine()]
+ELF_MACHINES = {"x86_64": 62, "arm64": 183}
+UNCHECKED_HASH = 0b01
+
+IMPORT_HANDLER = """
+import importlib, sys
+module, function = sys.argv[1].split(".")
+sys.path[:0] = sys.argv[2:]
+assert callable(getattr(importlib.import_module(module), function))
+"""
+
+
+@pytest.fixture(scope="module", params=["arm64", "x86_64"])
+def architecture(request: pytest.FixtureRequest) -> str:
+    chosen: str = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def built(architecture: str) -> Path:
+    """The folder of the artefacts for `architecture`. Not that of `make build`, which is someone's to deploy."""
+    folder = ROOT / ".aws-sam" / "tests" / architecture / "build"
+    command = ["build", "--parallel", "--no-cached", "--build-dir", str(folder)]
+    command += ["--parameter-overrides", f"Architecture={architecture}"]
+    done = subprocess.run([SAM, *command], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def template(built: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((built / "template.yaml").read_text())
+    return document
+
+
+def resources(template: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    return {name: made["Properties"] for name, made in template["Resources"].items() if made["Type"] == kind}
+
+
+def code(template: dict[str, Any], built: Path) -> dict[str, Path]:
+    """Where the code of each function and of the layer was built, by logical id."""
+    functions = resources(template, "AWS::Serverless::Function").items()
+    layers = resources(template, "AWS::Serverless::LayerVersion").items()
+    folders = {name: built / properties["CodeUri"] for name, properties in functions}
+    return folders | {name: built / properties["ContentUri"] / "python" for name, properties in layers}
+
+
+@pytest.mark.timeout(300)  # the first build on a machine fetches the wheels
+def test_every_module_has_bytecode_that_no_timestamp_can_make_stale(built: Path) -> None:
+    sources = list(built.rglob("*.py"))
+    assert sources
+    for source in sources:
+        header = Path(importlib.util.cache_from_source(source)).read_bytes()[:8]
+        assert header[:4] == importlib.util.MAGIC_NUMBER, source  # the tests run on Lambda's Python
+        assert int.from_bytes(header[4:], "little") == UNCHECKED_HASH, source
+
+
+def test_bytecode_names_the_files_where_lambda_unpacks_them(built: Path) -> None:
+    assert b"/var/task/submit.py" in compiled(built / "SubmitFunction" / "submit.py")
+    assert b"/opt/python/turnqueue/turn.py" in compiled(built / "SharedLayer/python/turnqueue/turn.py")
+    for bytecode in built.rglob("*.pyc"):
+        assert os.fsencode(ROOT) not in bytecode.read_bytes(), bytecode
+
+
+def compiled(source: Path) -> bytes:
+    return Path(importlib.util.cache_from_source(source)).read_bytes()
+
+
+def test_every_extension_module_is_for_the_architecture(built: Path, architecture: str) -> None:
+    libraries = list(built.rglob("*.so*"))
+    assert libraries
+    for library in libraries:
+        with library.open("rb") as file:
+            header = file.read(20)
+        assert header[:4] == b"\x7fELF", library
+        assert int.from_bytes(header[18:20], "little") == ELF_MACHINES[architecture], library
+
+
+def test_only_the_worker_carries_openai(built: Path, template: dict[str, Any]) -> None:
+    carriers = {name for name, folder in code(template, built).items() if (folder / "openai").exists()}
+    assert carriers == {"WorkerFunction"}
+
+
+def test_no_function_carries_what_lambda_or_the_layer_brings(built: Path, template: dict[str, Any]) -> None:
+    for name, folder in code(template, built).items():
+        for package in ("boto3", "botocore", "pip", "pytest"):
+            assert not (folder / package).exists(), name
+        if name != "SharedLayer":
+            assert not (folder / "turnqueue").exists(), name
+
+
+def test_nothing_is_shipped_that_lambda_does_not_read(built: Path) -> None:
+    unread = {".md", ".pyi", ".txt"}
+    for path in built.rglob("*"):
+        assert path.suffix not in unread, path
+        assert path.name not in ("tests", "Makefile", "bin", "RECORD"), path
+        assert path.stat().st_mode & 0o044 == 0o044, f"{path} can not be read by Lambda's user"
+
+
+def test_the_layer_carries_the_personas(built: Path) -> None:
+    kept = {path.name for path in (ROOT / "layers/shared/turnqueue").rglob("*.toml")}
+    assert kept
+    assert {path.name for path in (built / "SharedLayer/python/turnqueue").rglob("*.toml")} == kept
+
+
+def test_the_bundles_leave_room_below_lambdas_limit(built: Path, template: dict[str, Any]) -> None:
+    sizes = {
+        name: sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        for name, folder in code(template, built).items()
+    }
+    assert max(sizes.values()) + sizes["SharedLayer"] < 30_000_000, sizes  # Lambda's limit is 250 MB
+
+
+def test_every_handler_imports_from_its_bundle_alone(built: Path, template: dict[str, Any], architecture: str) -> None:
+    if architecture != HOST:
+        pytest.skip(f"this machine can not load modules for {architecture}")
+    folders = code(template, built)
+    shared = template["Globals"]["Function"]["Environment"]["Variables"]
+    for name, properties in resources(template, "AWS::Serverless::Function").items():
+        own = properties.get("Environment", {}).get("Variables", {})
+        environment = {key: value_of(value, template) for key, value in (shared | own).items()}
+        environment |= {"AWS_REGION": "us-east-1", "AWS_DEFAULT_REGION": "us-east-1"}
+        environment |= {"AWS_ACCESS_KEY_ID": "none", "AWS_SECRET_ACCESS_KEY": "none"}
+        arguments = [properties["Handler"], folders[name], folders["SharedLayer"]]
+        command = [RUNTIME_PYTHON, "-I", "-c", IMPORT_HANDLER, *arguments]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, f"{name}\n{done.stderr}"
+
+
+def value_of(value: Any, template: dict[str, Any]) -> str:
+    """A stand-in for what CloudFormation would give: a parameter's default, else any text."""
+    if isinstance(value, dict):
+        parameter = template["Parameters"].get(value.get("Ref"), {})
+        return str(parameter.get("Default", "http://127.0.0.1:9/none"))
+    return str(value)

@@ -1,0 +1,327 @@
+"""What a client may send to POST /chat, each limit from both sides, and how the rest is refused."""
+
+import base64
+import json
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Account, Context, Printed, Response, Wire, read
+
+PNG = "data:image/png;base64,"
+HTTPS = {"type": "image", "url": "https://example.com/cat.png"}
+ASYNC = {"async_mode": "true"}
+
+
+def data_url(characters: int) -> str:
+    """A valid data URL of about so many characters: `characters` less up to 3."""
+    return PNG + "A" * ((characters - len(PNG)) // 4 * 4)
+
+
+def image(url: str) -> dict[str, str]:
+    return {"type": "image", "url": url}
+
+
+def send(account: Account, body: Any, **options: Any) -> Response:
+    return account.post(body, query=ASYNC, **options)
+
+
+# ---- What is accepted
+
+ACCEPTED: dict[str, dict[str, Any]] = {
+    "the shortest message": {"message": "x"},
+    "the longest message": {"message": "x" * 32_000},
+    "the longest message, counted in characters": {"message": "😀" * 32_000},
+    "any control character": {"message": "a\x00b\x1f\n"},
+    "the shortest session id": {"message": "x", "session_id": "a"},
+    "the longest session id": {"message": "x", "session_id": "aB9_-" * 12 + "abcd"},
+    "the general role": {"message": "x", "role": "general"},
+    "the booking role": {"message": "x", "role": "booking"},
+    "nulls for what is optional": {"message": "x", "session_id": None, "media": None, "metadata": None},
+    "no media": {"message": "x", "media": []},
+    "an https URL": {"message": "x", "media": [HTTPS]},
+    "the longest https URL": {"message": "x", "media": [image("https://e.com/" + "a" * 2034)]},
+    "8 media": {"message": "x", "media": [HTTPS] * 8},
+    "the four image types": {
+        "message": "x",
+        "media": [image(f"data:image/{kind};base64,AAAA") for kind in ("png", "jpeg", "gif", "webp")],
+    },
+    "200,000 characters of data URL": {"message": "x", "media": [image(data_url(200_000))]},
+    "200,000 characters of data URLs in sum": {"message": "x", "media": [image(data_url(100_000))] * 2},
+    "no metadata": {"message": "x", "metadata": {}},
+    "16 metadata of 64 and 512 characters": {
+        "message": "x",
+        "metadata": {f"{number:064}": "v" * 512 for number in range(16)},
+    },
+    "a metadata name of any characters": {"message": "x", "metadata": {"key of a kind/ü": ""}},
+}
+
+
+@pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
+def test_is_accepted_and_kept_as_it_came(account: Account, body: dict[str, Any]) -> None:
+    response = send(account, body)
+
+    assert response["statusCode"] == 202, response["body"]
+    sent = {name: value for name, value in body.items() if value is not None}
+    session_id = sent.pop("session_id", response["json"]["session_id"])
+    assert response["json"]["session_id"] == session_id
+    stored = json.loads(account.item(response["json"]["task_id"])["request"]["S"])
+    assert stored == {"role": "general"} | sent
+
+
+def test_a_base64_body_is_read(account: Account) -> None:
+    text = base64.b64encode('{"message": "grüezi"}'.encode()).decode()
+
+    response = send(account, text, base64=True)
+
+    assert response["statusCode"] == 202
+    assert json.loads(account.item(response["json"]["task_id"])["request"]["S"])["message"] == "grüezi"
+
+
+@pytest.mark.parametrize(
+    "content_type", ["application/json", "application/json; charset=utf-8", "Application/JSON", None]
+)
+def test_a_content_type_that_is_json(account: Account, submit: ModuleType, content_type: str | None) -> None:
+    event = account.post_event({"message": "x"}, query=ASYNC)
+    del event["headers"]["content-type"]
+    if content_type:
+        event["headers"]["content-type"] = content_type
+
+    assert submit.handler(event, Context())["statusCode"] == 202
+
+
+# ---- What is refused
+
+REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
+    "no message": ({}, "message", "required"),
+    "an empty message": ({"message": ""}, "message", "at least 1 char"),
+    "a message of 32,001 characters": ({"message": "x" * 32_001}, "message", "32000"),
+    "a message that is a number": ({"message": 5}, "message", "string"),
+    "a message that is null": ({"message": None}, "message", "string"),
+    "an empty session id": ({"message": "x", "session_id": ""}, "session_id", "1 to 64 characters"),
+    "a session id of 65": ({"message": "x", "session_id": "a" * 65}, "session_id", "1 to 64 characters"),
+    "a session id with a dot": ({"message": "x", "session_id": "a.b"}, "session_id", "A-Z, a-z, 0-9, _ and -"),
+    "a session id with a hash": ({"message": "x", "session_id": "bob#b"}, "session_id", "A-Z"),
+    "a session id with a slash": ({"message": "x", "session_id": "../b"}, "session_id", "A-Z"),
+    "a session id with a line end": ({"message": "x", "session_id": "ab\n"}, "session_id", "A-Z"),
+    "a session id beyond ASCII": ({"message": "x", "session_id": "sé"}, "session_id", "A-Z"),
+    "a session id of digits beyond ASCII": ({"message": "x", "session_id": "٣"}, "session_id", "A-Z"),
+    "a session id that is a number": ({"message": "x", "session_id": 5}, "session_id", "string"),
+    "an unknown role": ({"message": "x", "role": "pirate"}, "role", "must be one of: booking, general"),
+    "a role that is a path": ({"message": "x", "role": "../booking"}, "role", "booking, general"),
+    "a role that is null": ({"message": "x", "role": None}, "role", "string"),
+    "an unknown field": ({"message": "x", "user_id": "bob"}, "user_id", "not permitted"),
+    "a field in the wrong case": ({"message": "x", "Role": "general"}, "Role", "not permitted"),
+    "17 metadata": ({"message": "x", "metadata": {str(n): "v" for n in range(17)}}, "metadata", "16"),
+    "an empty metadata name": ({"message": "x", "metadata": {"": "v"}}, "metadata.?", "at least 1 char"),
+    "a metadata name of 65": ({"message": "x", "metadata": {"k" * 65: "v"}}, "metadata.?", "64"),
+    "a metadata value of 513": ({"message": "x", "metadata": {"k": "v" * 513}}, "metadata.k", "512"),
+    "a metadata value that is a number": ({"message": "x", "metadata": {"k": 1}}, "metadata.k", "string"),
+    "a metadata value that is an object": ({"message": "x", "metadata": {"k": {}}}, "metadata.k", "string"),
+    "metadata that is a list": ({"message": "x", "metadata": ["k"]}, "metadata", "object"),
+    "9 media": ({"message": "x", "media": [HTTPS] * 9}, "media", "8"),
+    "media that is an object": ({"message": "x", "media": HTTPS}, "media", "array"),
+    "a medium that is no image": (
+        {"message": "x", "media": [HTTPS, {"type": "video", "url": HTTPS["url"]}]},
+        "media.1.type",
+        "'image'",
+    ),
+    "a medium without a URL": ({"message": "x", "media": [{"type": "image"}]}, "media.0.url", "required"),
+    "a medium with another field": (
+        {"message": "x", "media": [HTTPS | {"detail": "low"}]},
+        "media.0.detail",
+        "not permitted",
+    ),
+    "an http URL": ({"message": "x", "media": [image("http://e.com/a.png")]}, "media.0.url", "https URL"),
+    "a file URL": ({"message": "x", "media": [image("file:///etc/passwd")]}, "media.0.url", "https URL"),
+    "an https URL without a host": ({"message": "x", "media": [image("https:///a")]}, "media.0.url", "https"),
+    "an https URL with a space": ({"message": "x", "media": [image("https://e.com/a b")]}, "media.0.url", "https"),
+    "an https URL of 2,049": (
+        {"message": "x", "media": [image("https://e.com/" + "a" * 2035)]},
+        "media.0.url",
+        "2048",
+    ),
+    "a data URL that is text": (
+        {"message": "x", "media": [image("data:text/html;base64,AAAA")]},
+        "media.0.url",
+        "image/png, image/jpeg, image/gif or image/webp",
+    ),
+    "a data URL that is SVG": (
+        {"message": "x", "media": [image("data:image/svg+xml;base64,AAAA")]},
+        "media.0.url",
+        "image/png",
+    ),
+    "a data URL without base64": ({"message": "x", "media": [image("data:image/png,AAAA")]}, "media.0.url", "base64"),
+    "a data URL of nothing": ({"message": "x", "media": [image(PNG)]}, "media.0.url", "base64"),
+    "base64 that is none": ({"message": "x", "media": [image(PNG + "A*AA")]}, "media.0.url", "not valid base64"),
+    "base64 that is cut": ({"message": "x", "media": [image(PNG + "AAAAA")]}, "media.0.url", "not valid base64"),
+    "base64 with a line end": ({"message": "x", "media": [image(PNG + "AAAA\n")]}, "media.0.url", "not valid base64"),
+    "a data URL of more than 200,000": (
+        {"message": "x", "media": [image(data_url(200_004))]},
+        "media.0.url",
+        "200000 characters",
+    ),
+    "data URLs of more than 200,000 in sum": (
+        {"message": "x", "media": [image(data_url(100_004))] * 2},
+        "media",
+        "200000 characters",
+    ),
+}
+
+
+@pytest.mark.parametrize(("body", "param", "hint"), REFUSED.values(), ids=REFUSED)
+def test_is_refused_by_a_422_that_names_the_field_and_its_limit(
+    account: Account, wire: Wire, body: dict[str, Any], param: str, hint: str
+) -> None:
+    response = send(account, body)
+
+    assert (response["statusCode"], response["json"]["code"]) == (422, "invalid_request")
+    assert response["json"]["error"]["param"] == param
+    assert response["json"]["errors"][0]["field"] == param
+    assert hint in response["json"]["detail"]
+    assert wire.calls == []
+
+
+def test_every_fault_is_named_and_at_most_ten(account: Account) -> None:
+    body = {"role": "pirate", "session_id": ""} | {f"unknown{number}": 1 for number in range(20)}
+
+    errors = send(account, body)["json"]["errors"]
+
+    assert len(errors) == 10
+    assert {"message", "role", "session_id", "unknown0"} <= {error["field"] for error in errors}
+    assert all(set(error) == {"field", "code", "detail"} for error in errors)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "{", "hello", "{'message': 'x'}", '{"message": "x"} {}', "[" * 100_000])
+def test_what_is_not_json_is_a_400(account: Account, wire: Wire, text: str) -> None:
+    response = send(account, text)
+
+    assert (response["statusCode"], response["json"]["code"]) == (400, "invalid_json")
+    assert wire.calls == []
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '"hello"', "5", "true"])
+def test_json_that_is_no_object_is_a_422(account: Account, text: str) -> None:
+    response = send(account, text)
+
+    assert (response["statusCode"], response["json"]["error"]["param"]) == (422, None)
+
+
+def test_half_a_surrogate_pair_is_no_text(account: Account) -> None:
+    assert send(account, r'{"message": "\ud83d"}')["statusCode"] == 400
+
+
+def test_bytes_that_are_not_utf_8_are_a_400(account: Account) -> None:
+    text = base64.b64encode(b'{"message": "\xff"}').decode()
+
+    assert send(account, text, base64=True)["statusCode"] == 400
+
+
+def test_base64_that_is_none_is_a_400(account: Account) -> None:
+    response = send(account, '{"message": "x"}', base64=True)
+
+    assert (response["statusCode"], response["json"]["code"]) == (400, "invalid_body")
+
+
+def test_no_body_at_all_is_a_400(account: Account, submit: ModuleType) -> None:
+    event = account.post_event({})
+    del event["body"]
+
+    assert submit.handler(event, Context())["statusCode"] == 400
+
+
+@pytest.mark.parametrize("base64_body", [False, True])
+def test_a_body_of_more_than_512_kb_is_a_413(account: Account, wire: Wire, base64_body: bool) -> None:
+    text = json.dumps({"message": "x", "metadata": " " * 512 * 1024})
+    if base64_body:
+        text = base64.b64encode(text.encode()).decode()
+
+    response = send(account, text, base64=base64_body)
+
+    assert (response["statusCode"], response["json"]["code"]) == (413, "body_too_large")
+    assert wire.calls == []
+
+
+def test_a_body_counts_in_bytes(account: Account) -> None:
+    text = json.dumps({"message": "x", "metadata": "ü" * 300 * 1024}, ensure_ascii=False)
+
+    assert send(account, text)["statusCode"] == 413
+
+
+def test_a_request_that_no_item_would_hold_is_a_422(account: Account, wire: Wire) -> None:
+    response = send(account, {"message": "語" * 32_000, "media": [image(data_url(200_000))]})
+
+    assert (response["statusCode"], response["json"]["code"]) == (422, "request_too_large")
+    assert wire.calls == []
+
+
+@pytest.mark.parametrize(
+    "content_type", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "json"]
+)
+def test_another_content_type_is_a_415(account: Account, wire: Wire, content_type: str) -> None:
+    response = send(account, {"message": "x"}, headers={"Content-Type": content_type})
+
+    assert (response["statusCode"], response["json"]["code"]) == (415, "unsupported_media_type")
+    assert response["json"]["error"]["param"] == "Content-Type"
+    assert wire.calls == []
+
+
+# ---- How it is told
+
+
+def test_a_refusal_is_a_problem_document_that_the_openai_sdks_read_too(account: Account) -> None:
+    response = send(account, {"message": "x", "role": "pirate"})
+
+    detail = "role: must be one of: booking, general"
+    assert response["headers"] == {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
+    assert response["json"] == {
+        "type": "urn:turnqueue:problem:invalid_request",
+        "title": "Unprocessable Content",
+        "status": 422,
+        "detail": detail,
+        "code": "invalid_request",
+        "errors": [{"field": "role", "code": "role", "detail": "must be one of: booking, general"}],
+        "error": {
+            "message": detail,
+            "type": "invalid_request_error",
+            "code": "invalid_request",
+            "param": "role",
+        },
+    }
+
+
+SECRET = "Xyzzy-Plugh 4711"
+ECHOES: dict[str, Any] = {
+    "the message": {"message": SECRET * 3000},
+    "a number": {"message": 47114711},
+    "the session id": {"message": SECRET, "session_id": SECRET},
+    "the role": {"message": SECRET, "role": SECRET},
+    "a field's value": {"message": "x", "unknown": SECRET},
+    "a field's name": {"message": "x", SECRET: "x"},
+    "a metadata value": {"message": "x", "metadata": {"k": [SECRET]}},
+    "a metadata name": {"message": "x", "metadata": {SECRET: 5}},
+    "a URL": {"message": "x", "media": [image(f"http://{SECRET}")]},
+    "a data URL": {"message": "x", "media": [image(f"data:image/png;base64,{SECRET}")]},
+    "a medium's type": {"message": "x", "media": [{"type": SECRET, "url": "https://e.com"}]},
+    "what is not JSON": f'{{"message": "{SECRET}',
+    "JSON that is no object": json.dumps(SECRET),
+}
+
+
+@pytest.mark.parametrize("body", ECHOES.values(), ids=ECHOES)
+def test_a_refusal_repeats_nothing_of_what_was_sent(account: Account, printed: Printed, body: Any) -> None:
+    response = send(account, body, headers={"Idempotency-Key": "Plugh"})
+
+    assert response["statusCode"] in (400, 422)
+    for text in (response["body"], json.dumps(response["headers"]), printed.everything):
+        assert not any(word in text for word in ("Xyzzy", "Plugh", "4711"))
+
+
+def test_a_refused_header_is_not_repeated(account: Account, submit: ModuleType, printed: Printed) -> None:
+    event = account.post_event({"message": "x"}, headers={"Prefer": f"wait={SECRET}", "Idempotency-Key": SECRET})
+
+    response = read(submit.handler(event, Context()))
+
+    assert response["statusCode"] == 422
+    assert "Xyzzy" not in response["body"] + printed.everything
