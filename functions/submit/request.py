@@ -20,7 +20,7 @@ MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 
 _DATA_URL = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,(.+)", re.DOTALL)
-_HTTPS_URL = re.compile(r"https://[^\s/?#]+\S*")
+_HTTPS_URL = re.compile(r"https://[^\s/?#]\S*")
 
 
 def _session_id(value: str) -> str:
@@ -48,7 +48,7 @@ def _url(value: str) -> str:
             base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
-    elif not (_HTTPS_URL.fullmatch(value) and len(value) <= MAX_URL_CHARACTERS):
+    elif len(value) > MAX_URL_CHARACTERS or not _HTTPS_URL.fullmatch(value):
         raise PydanticCustomError(
             "media_url",
             "must be an https URL of at most {limit} characters or a data URL",
@@ -133,6 +133,7 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """Where in the body: "media.0.url". A name that is not ours is the client's text: shown only if harmless."""
-    names = [str(part) for part in location if part != "[key]"]
-    return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in names)
+    """Where in the body: "media.0.url". A field that we do not know is named if its name is harmless, to show a slip of
+    the pen; a key of the metadata is the client's own text and is not."""
+    known = location[:1] if location[:1] == ("metadata",) else location
+    return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

@@ -4,8 +4,8 @@ Errors are `application/problem+json` (RFC 9457) with an extra member `error`, w
 """
 
 import base64
-import binascii
 import json
+import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
@@ -13,6 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.telemetry import logger
+from turnqueue.turn import is_utf8
 
 Event = dict[str, Any]
 Response = dict[str, Any]
@@ -20,14 +21,17 @@ Response = dict[str, Any]
 MAX_BODY_BYTES = 512 * 1024
 """The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
 
+MAX_OWNER_CHARACTERS = 255
+"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is a part of the turn's key."""
+
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
 
 class Problem(Exception):
     """Ends the handling of a request with a problem document.
 
-    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. Nothing that the
-    client sent belongs in either.
+    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. No value that
+    the client sent belongs in any of them.
     """
 
     def __init__(
@@ -114,9 +118,9 @@ def owner(event: Event) -> str:
         sub = event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]
     except (KeyError, TypeError):
         sub = ""
-    if not sub:
-        raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim is needed.")
-    return str(sub)
+    if not (isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)):
+        raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")
+    return sub
 
 
 def header(event: Event, name: str) -> str | None:
@@ -133,7 +137,7 @@ def body(event: Event) -> bytes:
     text = event.get("body") or ""
     try:
         content = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
-    except (binascii.Error, UnicodeEncodeError) as error:
+    except ValueError as error:
         raise Problem(400, "invalid_body", "The body cannot be decoded.") from error
     if len(content) > MAX_BODY_BYTES:
         raise Problem(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
@@ -144,6 +148,6 @@ def integer(text: str | None, param: str, *, default: int, low: int, high: int) 
     """A query parameter or preference as an integer from `low` to `high`; a higher one is taken as `high`."""
     if text is None:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9) or int(text) < low:
+    if not re.fullmatch("[0-9]+", text) or (number := int(text[-9:]) if len(text.lstrip("0")) <= 9 else high) < low:
         raise Problem(422, "invalid_parameter", f"{param} must be a whole number from {low} to {high}.", param=param)
-    return min(int(text), high)
+    return min(number, high)

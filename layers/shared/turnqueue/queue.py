@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 
 from turnqueue import aws
-from turnqueue.turn import Key, is_ulid
+from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 
 class Malformed(Exception):
@@ -22,7 +22,9 @@ def decode(body: str) -> Key:
         key = Key(message["session"], message["turn"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Malformed from error
-    if not (isinstance(key.session, str) and "#" in key.session and isinstance(key.turn, str) and is_ulid(key.turn)):
+    if not (isinstance(key.session, str) and isinstance(key.turn, str) and is_utf8(key.session)):
+        raise Malformed
+    if not (key.owner and SESSION_ID.fullmatch(key.session_id) and is_ulid(key.turn)):
         raise Malformed
     return key
 

@@ -118,6 +118,15 @@ def new_ulid(now: float) -> str:
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 
+def is_utf8(text: str) -> bool:
+    """Whether the text can be written as UTF-8: JSON can hold half a surrogate pair, DynamoDB cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def is_ulid(text: str) -> bool:
     return _ULID.fullmatch(text) is not None
 
