@@ -440,6 +440,9 @@ def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):
         document["message"] = f"{memory(ask)}{offer(form, document)}" if ordered is None else ordered
+    if "draft" in document and isinstance(data := document.get("data"), dict):
+        missing = form.unsaid("draft", document["draft"])
+        data |= {name: told for name, told in (("complete", not missing), ("missing", missing)) if name in data}
     if "wrong_shape" in fault:
         document = {name: {"wrong": "shape"} for name in document}
     # compact, so that the words of the document are nearly those of its message

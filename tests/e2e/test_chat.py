@@ -79,7 +79,8 @@ def test_a_draft_grows_over_the_turns(alice: Api, stack: object) -> None:
     assert first["draft"]["time"] is None
     second = alice.chat("tomorrow at 3pm, my name is Ada", session_id=session, role="booking").json()
     assert second["draft"] == {"service": "haircut", "date": "tomorrow", "time": "15:00", "name": "Ada"}
-    assert isinstance(second["data"]["complete"], bool)
+    assert first["data"] == {"complete": False, "missing": ["date", "time", "name"]}
+    assert second["data"] == {"complete": True, "missing": []}
 
 
 def test_an_image_reaches_the_model(alice: Api, stack: object) -> None:
