@@ -2,26 +2,23 @@
 but go on serving until Ctrl-C. The exit code is 0 if all went as it should."""
 
 import argparse
-import contextlib
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from types import FrameType
-from typing import Any
 
 from local import demo
+from local.console import serve_console
 from local.deploy import DeployFailed
 from local.emulator import EmulatorFailed
-from local.loopback import HOST, free_port
+from local.loopback import free_port
 from local.progress import Progress
 from local.stack import LocalStack, model_of_the_shell
-from local.tools import ROOT, ToolMissing
+from local.tools import ToolMissing
 
 CONSOLE_PORT = 8001
+_OWNERS = ("alice", "bob")
 _TOKEN_SECONDS = 12 * 3600
 
 
@@ -39,8 +36,13 @@ def main() -> int:
         with LocalStack(model=model, progress=progress) as stack:
             which = "the stand-in model" if stack.model.stand_in else f"the model at {stack.model.base_url}"
             progress.say(f"  Ready after {time.monotonic() - started:.1f} s, with {which}. Logs: {stack.logs}")
-            demo.show(stack, progress)
-            progress.say("\nAll of it is as it should be.")
+            try:
+                demo.show(stack, progress)
+                progress.say("\nAll of it is as it should be.")
+            except demo.Unexpected as error:
+                if command == "demo":
+                    raise
+                progress.say(f"\nNot as it should be: {error}. It is served all the same.")
             if command == "run":
                 _serve(stack, progress)
     except (ToolMissing, EmulatorFailed, DeployFailed, demo.Unexpected, OSError) as error:
@@ -54,38 +56,22 @@ def main() -> int:
 
 def _serve(stack: LocalStack, progress: Progress) -> None:
     """Until a KeyboardInterrupt."""
-    progress.say(f"\nThe API:      {stack.api_url}   until Ctrl-C")
+
+    def tokens() -> dict[str, str]:
+        return {owner: stack.token(owner, _TOKEN_SECONDS) for owner in _OWNERS}
+
+    console = serve_console(stack.api_url, tokens, free_port(CONSOLE_PORT))
+    progress.say(f"\nThe console:  {console.url}/   until Ctrl-C")
+    progress.say(f"The API:      {stack.api_url}")
     progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; any credentials)")
     progress.say(f"The model:    {stack.model_url}")
-    with _console(progress):
-        for owner in ("alice", "bob"):
-            progress.say(f"\n# as {owner}, for {_TOKEN_SECONDS // 3600} hours")
-            progress.say(f"TOKEN={stack.token(owner, _TOKEN_SECONDS)}")
-        chat = """-H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"message": "Hello"}'"""
-        progress.say(f"\ncurl -i '{stack.api_url}/chat/' {chat}")
-        progress.say(f"curl -i '{stack.api_url}/chat/?async_mode=true' {chat}")
-        threading.Event().wait()
-
-
-@contextlib.contextmanager
-def _console(progress: Progress) -> Iterator[None]:
-    """Serve the console page meanwhile, if there is one."""
-    folder = ROOT / "web"
-    if not folder.is_dir():
-        yield
-        return
-    port = free_port(CONSOLE_PORT)
-    handler = partial(_StaticFiles, directory=str(folder))
-    with ThreadingHTTPServer((HOST, port), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        progress.say(f"The console:  http://{HOST}:{port}/")
-        yield
-        server.shutdown()
-
-
-class _StaticFiles(SimpleHTTPRequestHandler):
-    def log_message(self, *arguments: Any) -> None:
-        pass
+    for owner, token in tokens().items():
+        progress.say(f"\n# as {owner}, for {_TOKEN_SECONDS // 3600} hours")
+        progress.say(f"TOKEN={token}")
+    chat = """-H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"message": "Hello"}'"""
+    progress.say(f"\ncurl -i '{stack.api_url}/chat/' {chat}")
+    progress.say(f"curl -i '{stack.api_url}/chat/?async_mode=true' {chat}")
+    threading.Event().wait()
 
 
 def _end(number: int, frame: FrameType | None) -> None:

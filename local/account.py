@@ -9,52 +9,88 @@ from typing import Any
 import boto3
 import botocore.session
 from botocore.config import Config
+from botocore.credentials import (
+    CredentialProvider,
+    CredentialResolver,
+    Credentials,
+    DeferredRefreshableCredentials,
+    create_assume_role_refresher,
+)
 
 REGION = "us-east-1"
-ACCESS_KEY = "local"
-"""Not of 12 digits: MiniStack would take those as an account id and keep a second, empty account."""
+ROOT_KEY = "local"
+"""Access key and secret of the account's root, who may do anything."""
 
 
-def _session() -> boto3.Session:
-    # Neither the profile that the shell has chosen nor the files with its credentials are looked at.
+class _Fixed(CredentialProvider):
+    """Knows the given credentials and nothing else: not the shell's, not a profile's, not a file's."""
+
+    METHOD = "fixed"
+
+    def __init__(self, credentials: Credentials) -> None:
+        super().__init__()
+        self._credentials = credentials
+
+    def load(self) -> Credentials:
+        return self._credentials
+
+
+def _session(credentials: Credentials) -> boto3.Session:
     nothing = (None, None, None, None)
     no_file = (None, None, os.devnull, None)
     variables = {"profile": nothing, "config_file": no_file, "credentials_file": no_file}
-    return boto3.Session(
-        botocore_session=botocore.session.Session(session_vars=variables),
-        aws_access_key_id=ACCESS_KEY,
-        aws_secret_access_key=ACCESS_KEY,
-        region_name=REGION,
-    )
+    session = botocore.session.Session(session_vars=variables)
+    session.register_component("credential_provider", CredentialResolver([_Fixed(credentials)]))
+    return boto3.Session(botocore_session=session, region_name=REGION)
 
 
 @dataclass(frozen=True)
 class Account:
-    """The account at `endpoint_url`, a MiniStack on loopback."""
+    """The account at `endpoint_url`, a MiniStack on loopback, as its root sees it, or as one of its roles
+    does."""
 
     endpoint_url: str
-    _session: boto3.Session = field(default_factory=_session)
-    _lock: threading.Lock = field(default_factory=threading.Lock)  # a session must not make two clients at once
+    _credentials: Credentials = field(default_factory=lambda: Credentials(ROOT_KEY, ROOT_KEY), repr=False)
+    _clients: dict[str, Any] = field(default_factory=dict, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def client(self, service: str) -> Any:
-        """A boto3 client of the AWS service named `service`; safe to share between threads."""
+        """The boto3 client of the AWS service named `service`: one, for all threads."""
+        with self._lock:
+            if service not in self._clients:
+                self._clients[service] = self._new_client(service)
+            return self._clients[service]
+
+    def _new_client(self, service: str) -> Any:
         config = Config(
             proxies={},  # the shell's proxy knows nothing of our loopback
             max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 3},
         )
-        with self._lock:
-            make: Any = self._session.client
-            return make(service, endpoint_url=self.endpoint_url, config=config)
+        make: Any = _session(self._credentials).client
+        return make(service, endpoint_url=self.endpoint_url, config=config)
 
-    def variables(self) -> dict[str, str]:
-        """The environment variables that lead a child process's AWS SDK here, and nowhere else."""
-        return {
+    def as_role(self, arn: str) -> "Account":
+        """The account as the role `arn` sees it, for as long as it is used."""
+        parameters = {"RoleArn": arn, "RoleSessionName": "local"}
+        refresh = create_assume_role_refresher(self.client("sts"), parameters)
+        return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))
+
+    def variables(self, role: str | None = None) -> dict[str, str]:
+        """The environment variables that lead a child process's AWS SDK here and nowhere else: as root, or as
+        the role with this ARN, for an hour then."""
+        keys = {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_KEY}
+        if role:
+            answer = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]
+            keys = {
+                "AWS_ACCESS_KEY_ID": answer["AccessKeyId"],
+                "AWS_SECRET_ACCESS_KEY": answer["SecretAccessKey"],
+                "AWS_SESSION_TOKEN": answer["SessionToken"],
+            }
+        return keys | {
             "AWS_ENDPOINT_URL": self.endpoint_url,
             "AWS_REGION": REGION,
             "AWS_DEFAULT_REGION": REGION,
-            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
-            "AWS_SECRET_ACCESS_KEY": ACCESS_KEY,
             "AWS_CONFIG_FILE": os.devnull,
             "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
             "AWS_EC2_METADATA_DISABLED": "true",

@@ -6,7 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from local.account import REGION, Account
+from local.account import REGION, ROOT_KEY, Account
 from local.loopback import HOST
 from local.processes import Process, Processes
 
@@ -45,6 +45,10 @@ class Emulator:
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
             "LOG_LEVEL": "WARNING",
+            # Policies are enforced: a role may do what it is allowed, and only this key everything.
+            "AUTH": "true",
+            "AWS_ACCESS_KEY_ID": ROOT_KEY,
+            "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
             "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as a new account on AWS; its default depends on this machine
             # Listeners on every interface that we have no use for.
             "IOT_MTLS_ENABLED": "0",

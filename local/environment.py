@@ -94,9 +94,9 @@ class Environment:
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
-        self._started_at = time.monotonic()
+        self.started_at = time.monotonic()
         self._init_seconds: float | None = None  # until it has been reported
-        self.idle_since = self._started_at
+        self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
         self._process = processes.start(
             [python, "-m", "awslambdaric", function.handler],
@@ -127,7 +127,7 @@ class Environment:
             raise InitFailed(Result(event.payload, _error_type(event.payload)))
         if event.kind == "exit":
             raise InitFailed(_failure("Runtime.ExitError", self._exit_reason()))
-        self._init_seconds = time.monotonic() - self._started_at
+        self._init_seconds = time.monotonic() - self.started_at
 
     def invoke(self, payload: bytes, request_id: str) -> Result:
         """Run the function on the event `payload`. Raises NotInvoked."""
@@ -200,8 +200,8 @@ class Environment:
         invocation = self._invocations.get()
         if self._freeze:
             self._process.signal(signal.SIGCONT)
-        if invocation is None:
-            return Response(500)
+        if invocation is None or not self._process.alive:
+            return Response(500)  # to nobody
         self._events.put(_Event("taken"))
         headers = (
             ("Content-Type", "application/json"),

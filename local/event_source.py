@@ -7,8 +7,8 @@ it is in flight. What is not deleted comes back when its visibility timeout is o
 dead-letter queue by the queue's rule.
 """
 
-import contextlib
 import json
+import logging
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,6 +17,8 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from local.environment import Result
+
+logger = logging.getLogger(__name__)
 
 _SECONDS_OF_A_POLL = 1  # a stop waits for the poll under way
 _SECONDS_AFTER_TROUBLE = 0.5
@@ -77,12 +79,12 @@ class EventSource:
             self._poller = threading.Thread(target=self._poll, name=f"poll for {self.mapping.function}", daemon=True)
             self._poller.start()
 
-    def stop(self, *, wait: bool = True, drain: bool = False) -> None:
-        """Take no more messages. Unless told not to `wait`, ends the poll under way first: a message that it
-        is still given would else be lost to everyone for its visibility timeout. With `drain`, also the
-        invocations."""
-        self._stopping.set()
-        if wait and self._poller is not None:
+    def stop(self, *, drain: bool = False) -> None:
+        """Take no more messages, and with `drain` wait for the invocations under way. A poll under way is
+        waited for: a message that it is still given would else be lost to everyone for its visibility
+        timeout."""
+        self.abandon()
+        if self._poller is not None:
             self._poller.join()
             self._poller = None
         if drain:
@@ -90,10 +92,13 @@ class EventSource:
                 self._free.acquire()
             self._free.release(self.mapping.max_concurrency)
 
+    def abandon(self) -> None:
+        """Stop without waiting, at the end of the account."""
+        self._stopping.set()
+
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # First a free place, then messages: those in hand that wait for a place would be hidden from
-            # nobody's use.
+            # First a free place, then messages: their visibility timeout runs from when they are received.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -111,8 +116,9 @@ class EventSource:
                 MessageSystemAttributeNames=["All"],
                 MessageAttributeNames=["All"],
             )
-        except (BotoCoreError, ClientError):
-            self._stopping.wait(_SECONDS_AFTER_TROUBLE)
+        except (BotoCoreError, ClientError) as error:
+            if not self._stopping.wait(_SECONDS_AFTER_TROUBLE):
+                logger.warning("%s cannot poll %s: %s", self.mapping.function, self.mapping.queue_url, error)
             return []
         return list(answer.get("Messages", []))
 
@@ -134,10 +140,11 @@ class EventSource:
         if not messages:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
-        # If it fails they come back, as on AWS. Of single ones it may answer that they are gone: the function
-        # may have deleted them itself.
-        with contextlib.suppress(BotoCoreError, ClientError):
+        try:
+            # Of single messages it may answer that they are gone: the function may have deleted them itself.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
+        except (BotoCoreError, ClientError) as error:  # They come back, as on AWS.
+            logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 
 def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:

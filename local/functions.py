@@ -27,6 +27,7 @@ class Function:
 
     name: str
     arn: str
+    role: str  # the ARN of the role it runs as
     handler: str
     code: Path  # a folder, on AWS /var/task
     layers: tuple[Path, ...]  # folders, on AWS merged into /opt
@@ -98,6 +99,7 @@ def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Functi
     return Function(
         name=name,
         arn=configuration["FunctionArn"],
+        role=configuration["Role"],
         handler=configuration["Handler"],
         code=store.unpacked(configuration["CodeSha256"], answer["Code"]["Location"]),
         layers=tuple(_deployed_layer(lambda_client, layer["Arn"], store) for layer in configuration.get("Layers", [])),

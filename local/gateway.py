@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from local.account import Account
 from local.environment import THROTTLED, Result
 
 SECONDS_TO_ANSWER = 30
@@ -62,20 +61,3 @@ def _refusal(status: int, message: str) -> bytes:
     body = json.dumps({"message": message})
     response = {"statusCode": status, "headers": {"content-type": "application/json"}, "body": body}
     return json.dumps(response).encode()
-
-
-def repair_cors(account: Account, api_id: str) -> None:
-    """Give the API the CORS configuration that its template asks for. MiniStack's CloudFormation stores it
-    under the template's names (AllowOrigins), its API Gateway reads others (allowOrigins) and so refuses
-    every preflight."""
-    client = account.client("apigatewayv2")
-    stored: dict[str, Any] = {}
-
-    def keep(response_dict: dict[str, Any], **others: Any) -> None:
-        stored.update(json.loads(response_dict["body"]))  # before boto3 drops the names that it does not know
-
-    client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
-    client.get_api(ApiId=api_id)
-    configuration = {name: value for name, value in stored.get("corsConfiguration", {}).items() if name[0].isupper()}
-    if configuration:
-        client.update_api(ApiId=api_id, CorsConfiguration=configuration)

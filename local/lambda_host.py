@@ -24,6 +24,9 @@ MAX_ENVIRONMENTS = 40
 """Some 60 MB each. On AWS hundreds of synchronous requests are as many environments; here they take turns."""
 
 _SECONDS_IDLE = 120
+_SECONDS_OF_A_LIFE = 40 * 60
+"""Its credentials are good for an hour, of which its last invocation may take 15 minutes."""
+
 _SECONDS_IN_LINE = 25
 """How long an invocation waits for an environment: API Gateway, which most often asks, gives up soon
 after."""
@@ -37,12 +40,13 @@ class LambdaHost:
         processes: Processes,
         runtime_python: Path,
         *,
-        aws: Mapping[str, str],
+        aws: Callable[[Function], Mapping[str, str]],
         logs: Path,
         max_environments: int = MAX_ENVIRONMENTS,
         freeze: bool = True,
     ) -> None:
-        """`aws` leads the functions' AWS SDK to the account; what they write goes to `logs`/<label>.log."""
+        """`aws` gives the variables that lead a function's AWS SDK to the account, good for an hour; it is
+        asked for each environment. What a function writes goes to `logs`/<label>.log."""
         self._processes = processes
         self._python = runtime_python
         self._aws = aws
@@ -57,7 +61,9 @@ class LambdaHost:
 
         def start() -> Environment:
             log = self._logs / f"{function.label}.log"
-            return Environment(function, self._processes, self._python, aws=self._aws, log=log, freeze=self._freeze)
+            return Environment(
+                function, self._processes, self._python, aws=self._aws(function), log=log, freeze=self._freeze
+            )
 
         self._pools[function.name] = _Pool(function, start, self._max_environments)
 
@@ -155,9 +161,10 @@ class _Pool:
             self._taken += 1
             while self._idle:
                 environment = self._idle.pop()
-                if environment.alive:
+                if environment.alive and environment.started_at > time.monotonic() - _SECONDS_OF_A_LIFE:
                     return environment
                 self._all.discard(environment)
+                environment.kill()
         try:
             return self._started()
         except BaseException:

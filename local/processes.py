@@ -26,7 +26,10 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        return self._popen.poll() is None
+        try:  # Popen.poll says None, whatever is the case, while another thread waits for the process.
+            return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
+        except ChildProcessError:
+            return False
 
     @property
     def output(self) -> IO[bytes]:

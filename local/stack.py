@@ -4,6 +4,7 @@ model."""
 import contextlib
 import fcntl
 import itertools
+import logging
 import os
 import platform
 import shutil
@@ -21,12 +22,12 @@ from local.emulator import Emulator
 from local.event_source import EventSource, take_over_mappings
 from local.front import serve_api
 from local.functions import CodeStore, Function, deployed_function, hand_over
-from local.gateway import repair_cors
 from local.issuer import Issuer
 from local.lambda_host import LambdaHost
 from local.loopback import free_port
 from local.processes import Processes
 from local.progress import Progress
+from local.repairs import repair
 from local.tools import ROOT, find_tools
 
 AUDIENCE = "turnqueue-local"
@@ -167,6 +168,7 @@ class LocalStack:
         self.logs = folder / "logs"
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir()
+        self._open.enter_context(_logged_to(self.logs / "local.log"))
         return folder
 
     def _port(self, whose: str) -> int:
@@ -205,10 +207,13 @@ class LocalStack:
     def _take_over(self, processes: Processes, runtime_python: Path) -> None:
         """Run the deployed functions, their queues and their API here instead of in MiniStack."""
         account = self.emulator.account
+        repair(account, STACK_NAME)
         lambda_client = account.client("lambda")
         store = CodeStore(self._state / "code")
         store.forget_old()
-        self.host = LambdaHost(processes, runtime_python, aws=account.variables(), logs=self.logs)
+        self.host = LambdaHost(
+            processes, runtime_python, aws=lambda function: account.variables(function.role), logs=self.logs
+        )
         self._open.callback(self.host.close)
         resources = account.client("cloudformation").describe_stack_resources(StackName=STACK_NAME)["StackResources"]
         self.functions = {}
@@ -220,20 +225,20 @@ class LocalStack:
                 self.functions[function.label] = function
         self._start_event_sources(lambda_client)
         [api_id] = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::ApiGatewayV2::Api"]
-        repair_cors(account, api_id)
         front = serve_api(account.endpoint_url, api_id, self._port("the API"))
         self._open.callback(front.close)
         self.api_url = front.url
 
     def _start_event_sources(self, lambda_client: Any) -> None:
-        labels = {function.name: label for label, function in self.functions.items()}
-        sqs = self.client("sqs")
         self.event_sources = {}
-        for mapping in take_over_mappings(lambda_client, sqs):
+        for mapping in take_over_mappings(lambda_client, self.client("sqs")):
+            function = self.host.function(mapping.function)
+            # As on AWS, Lambda polls with the function's own permissions.
+            sqs = self.emulator.account.as_role(function.role).client("sqs")
             source = EventSource(mapping, sqs, self.host.invoke)
-            self.event_sources[labels[mapping.function]] = source
+            self.event_sources[function.label] = source
             source.start()
-            self._open.callback(source.stop, wait=False)
+            self._open.callback(source.abandon)
 
 
 def _architecture() -> str:
@@ -247,3 +252,17 @@ def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield
+
+
+@contextlib.contextmanager
+def _logged_to(path: Path) -> Iterator[None]:
+    """Add what these modules have to say to a file."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    logger = logging.getLogger("local")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

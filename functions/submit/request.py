@@ -3,6 +3,7 @@
 import base64
 import binascii
 import hashlib
+import json
 import re
 from typing import Annotated, Any, Literal
 
@@ -106,7 +107,8 @@ class ChatRequest(_Strict):
 
     def fingerprint(self) -> str:
         """The same for two requests that say the same, however they are spelled."""
-        return hashlib.sha256(self.model_dump_json(exclude_none=True).encode()).hexdigest()
+        canonical = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def parse(content: bytes) -> ChatRequest:

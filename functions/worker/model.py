@@ -48,10 +48,10 @@ class Answer(NamedTuple):
 
 
 class Reply:
-    """An answer while it is being written, for those who watch it."""
+    """An answer while it is being written, for those who watch it. `structured`: it is a JSON document."""
 
-    def __init__(self, *, structured: bool) -> None:
-        self._structured = structured
+    def __init__(self) -> None:
+        self.structured = False
         self._parts: list[str] = []
         self._size = 0
         self._began_at = time.time()
@@ -73,7 +73,7 @@ class Reply:
 
     def readable(self) -> str:
         """What a user may read of it already: of a structured answer its `message`, so far as it has come."""
-        if not self._structured:
+        if not self.structured:
             return self.text
         try:
             document = from_json(self.text, allow_partial="trailing-strings")

@@ -159,9 +159,10 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     if turn.cancel_requested:
         await _fail(turn, "cancelled")
         return None
-    told = persona(turn.request["role"])
-    reply = Reply(structured=told.output is not None)
+    reply = Reply()
     try:
+        told = persona(turn.request["role"])
+        reply.structured = told.output is not None
         history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)
         budget = min(ends_at - _RESERVE_SECONDS, turn.deadline_at) - time.time()
         answer = await _watched(turn, reply, model.answer(told, history, turn, reply), budget)

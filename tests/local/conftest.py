@@ -1,6 +1,7 @@
 """The parts of the emulated account, for toy functions that a test writes itself."""
 
 import io
+import json
 import subprocess
 import textwrap
 import threading
@@ -45,8 +46,11 @@ def account(tools: Tools, processes: Processes, tmp_path_factory: pytest.TempPat
 
 
 @pytest.fixture
-def host(tools: Tools, processes: Processes, tmp_path: Path) -> Iterator[LambdaHost]:
-    host = LambdaHost(processes, tools.runtime_python, aws={}, logs=tmp_path, max_environments=8)
+def host(tools: Tools, processes: Processes, account: Account, tmp_path: Path) -> Iterator[LambdaHost]:
+    def aws(function: Function) -> dict[str, str]:
+        return account.variables(function.role) if function.role else {}
+
+    host = LambdaHost(processes, tools.runtime_python, aws=aws, logs=tmp_path, max_environments=8)
     yield host
     host.close()
 
@@ -63,6 +67,7 @@ def add_function(host: LambdaHost, tmp_path: Path) -> AddFunction:
         (code / "toy.py").write_text(textwrap.dedent(source))
         defaults: dict[str, Any] = {
             "arn": f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
+            "role": "",
             "handler": "toy.handler",
             "code": code,
             "layers": (),
@@ -77,8 +82,23 @@ def add_function(host: LambdaHost, tmp_path: Path) -> AddFunction:
     return add
 
 
+@pytest.fixture(scope="session")
+def role(account: Account) -> str:
+    """The ARN of a role for functions, which may list the account's queues and nothing else."""
+    trust = {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
+    allowed = {"Effect": "Allow", "Action": "sqs:ListQueues", "Resource": "*"}
+    iam = account.client("iam")
+    made = iam.create_role(RoleName="toy", AssumeRolePolicyDocument=policy(trust))
+    iam.put_role_policy(RoleName="toy", PolicyName="toy", PolicyDocument=policy(allowed))
+    return str(made["Role"]["Arn"])
+
+
+def policy(statement: dict[str, Any]) -> str:
+    return json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+
+
 @pytest.fixture
-def deploy_function(account: Account) -> AddFunction:
+def deploy_function(account: Account, role: str) -> AddFunction:
     """Deploys functions to MiniStack."""
 
     def deploy(source: str, **settings: Any) -> str:
@@ -87,7 +107,7 @@ def deploy_function(account: Account) -> AddFunction:
             FunctionName=name,
             Runtime="python3.13",
             Handler="toy.handler",
-            Role="arn:aws:iam::000000000000:role/toy",
+            Role=role,
             Code={"ZipFile": zipped({"toy.py": source})},
             **settings,
         )
@@ -118,7 +138,11 @@ def alive(pid: int) -> bool:
     return state_of(pid)[:1] not in ("", "Z")
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 15) -> None:
+def wait_until_gone(*pids: int) -> None:
+    wait_for(lambda: not any(alive(pid) for pid in pids))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
     """Fails the test if the condition does not come true in `seconds`."""
     give_up_at = time.monotonic() + seconds
     while not condition():

@@ -4,22 +4,23 @@ import http.client
 import json
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from local import gateway
 from local.account import Account
 from local.environment import THROTTLED, Result
 from local.front import serve_api
 from local.functions import CodeStore, deployed_function, hand_over
-from local.gateway import repair_cors
 from local.issuer import Issuer
 from local.lambda_host import LambdaHost
-from tests.local.conftest import zipped
+from local.repairs import repair, repair_permissions
+from tests.local.conftest import AddFunction, policy, zipped
 
 HANDLER = """
 import os, json, shared
@@ -52,7 +53,16 @@ TEMPLATE = {
                     "MaxAge": 600,
                 },
             },
-        }
+        },
+        "Table": {
+            "Type": "AWS::DynamoDB::Table",
+            "Properties": {
+                "BillingMode": "PAY_PER_REQUEST",
+                "KeySchema": [{"AttributeName": "key", "KeyType": "HASH"}],
+                "AttributeDefinitions": [{"AttributeName": "key", "AttributeType": "S"}],
+                "TimeToLiveSpecification": {"AttributeName": "expires_at", "Enabled": True},
+            },
+        },
     }
 }
 
@@ -67,7 +77,8 @@ class Answer:
 class Api:
     """The toy API, behind its front door, and who gives tokens for it."""
 
-    def __init__(self, address: str, issuer: Issuer, function: str) -> None:
+    def __init__(self, stack: str, address: str, issuer: Issuer, function: str) -> None:
+        self.stack = stack
         self.address = address
         self.issuer = issuer
         self.function = function
@@ -96,7 +107,7 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def api(
-    account: Account, host: LambdaHost, issuer: Issuer, deploy_function: Callable[..., str], tmp_path: Path
+    account: Account, host: LambdaHost, issuer: Issuer, deploy_function: AddFunction, tmp_path: Path
 ) -> Iterator[Api]:
     lambda_client = account.client("lambda")
     layer = lambda_client.publish_layer_version(
@@ -111,9 +122,9 @@ def api(
     stack = f"toy-{uuid.uuid4().hex[:8]}"
     cloudformation.create_stack(StackName=stack, TemplateBody=json.dumps(TEMPLATE))
     cloudformation.get_waiter("stack_create_complete").wait(StackName=stack, WaiterConfig={"Delay": 0.05})
-    [resource] = cloudformation.describe_stack_resources(StackName=stack)["StackResources"]
-    api_id = resource["PhysicalResourceId"]
-    repair_cors(account, api_id)
+    repair(account, stack)
+    resource = cloudformation.describe_stack_resource(StackName=stack, LogicalResourceId="Api")
+    api_id = resource["StackResourceDetail"]["PhysicalResourceId"]
     integration = gateway_client.create_integration(
         ApiId=api_id,
         IntegrationType="AWS_PROXY",
@@ -133,7 +144,7 @@ def api(
         gateway_client.create_route(RouteKey=route, AuthorizationType="JWT", AuthorizerId=authorizer, **target)
     gateway_client.create_stage(ApiId=api_id, StageName="$default", AutoDeploy=True)
     front = serve_api(account.endpoint_url, api_id, 0)
-    yield Api(front.address, issuer, name)
+    yield Api(stack, front.address, issuer, name)
     front.close()
 
 
@@ -145,6 +156,43 @@ def test_a_deployed_function_runs_here_with_its_layer_and_variables(account: Acc
     assert told["variables"]["TABLE"] == "turns"
     assert told["variables"]["AWS_EXECUTION_ENV"] == "AWS_Lambda_python3.13"
     assert not [name for name in told["variables"] if name.startswith("MINISTACK")]
+
+
+def test_with_the_variables_of_a_role_its_policies_are_enforced(
+    host: LambdaHost, role: str, add_function: AddFunction
+) -> None:
+    function = add_function(
+        """
+        import boto3
+
+        def handler(event, context):
+            client = boto3.client(event["service"])
+            try:
+                getattr(client, event["call"])()
+            except client.exceptions.ClientError as error:
+                return error.response["Error"]["Code"]
+        """,
+        role=role,
+    )
+
+    assert host.invoke(function, {"service": "sqs", "call": "list_queues"}).json() is None
+    refused = host.invoke(function, {"service": "dynamodb", "call": "list_tables"})
+    assert refused.json() == "AccessDeniedException"
+
+
+def test_who_may_send_a_message_may_send_a_batch(account: Account, role: str) -> None:
+    url = account.client("sqs").create_queue(QueueName=uuid.uuid4().hex)["QueueUrl"]
+    statement = {"Effect": "Allow", "Action": "sqs:SendMessage", "Resource": "*"}
+    iam = account.client("iam")
+    iam.put_role_policy(RoleName="toy", PolicyName="send", PolicyDocument=policy(statement))
+    sqs = account.as_role(role).client("sqs")
+
+    repair_permissions(account, "toy")
+
+    answer = sqs.send_message_batch(QueueUrl=url, Entries=[{"Id": "1", "MessageBody": "hello"}])
+    assert len(answer["Successful"]) == 1
+    with pytest.raises(ClientError, match="not authorized to perform: sqs:ReceiveMessage"):
+        sqs.receive_message(QueueUrl=url)
 
 
 def test_the_event_of_a_request_is_that_of_aws(api: Api) -> None:
@@ -171,6 +219,15 @@ def test_path_parameters_and_the_response_come_through(api: Api) -> None:
     assert answer.headers["location"] == "/chat/task/1"
     assert answer.body["event"]["pathParameters"] == {"task_id": "s.01J."}
     assert answer.body["event"]["routeKey"] == "GET /chat/task/{task_id}"
+
+
+def test_what_a_table_declares_as_its_time_to_live_is_switched_on(account: Account, api: Api) -> None:
+    [table] = [name for name in account.client("dynamodb").list_tables()["TableNames"] if api.stack in name]
+
+    answer = account.client("dynamodb").describe_time_to_live(TableName=table)
+
+    wanted = {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+    assert answer["TimeToLiveDescription"] == wanted
 
 
 def test_only_a_valid_token_of_the_issuer_is_let_in(api: Api) -> None:
@@ -248,12 +305,24 @@ def test_an_answer_that_takes_its_time_is_announced_by_blanks(monkeypatch: pytes
     assert json.loads(b"".join(pieces)) == {"statusCode": 200}
 
 
-def test_code_is_unpacked_once_for_each_content(account: Account, deploy_function: Any, tmp_path: Path) -> None:
+def test_code_is_unpacked_once_for_each_content(account: Account, deploy_function: AddFunction, tmp_path: Path) -> None:
     lambda_client, store = account.client("lambda"), CodeStore(tmp_path / "code")
     source = "def handler(event, context): return 1"
-    first = deployed_function(lambda_client, deploy_function(source), store)
-    second = deployed_function(lambda_client, deploy_function(source), store)
-    third = deployed_function(lambda_client, deploy_function(source + "1"), store)
+    name = deploy_function(source)
+    first = deployed_function(lambda_client, name, store)
+    other = deployed_function(lambda_client, deploy_function(source + "1"), store)
 
-    assert first.code == second.code != third.code
+    digest = lambda_client.get_function(FunctionName=name)["Configuration"]["CodeSha256"]
+    assert store.unpacked(digest, "http://127.0.0.1:1/not-asked-for") == first.code != other.code
     assert (first.code / "toy.py").read_text() == source
+
+
+def test_a_function_that_was_handed_over_can_be_read_again(
+    account: Account, host: LambdaHost, deploy_function: AddFunction, tmp_path: Path
+) -> None:
+    lambda_client, store = account.client("lambda"), CodeStore(tmp_path / "code")
+    name = deploy_function("", Environment={"Variables": {"TABLE": "turns"}})
+
+    hand_over(lambda_client, deployed_function(lambda_client, name, store), "http://127.0.0.1:1/")
+
+    assert deployed_function(lambda_client, name, store).variables == {"TABLE": "turns"}

@@ -11,7 +11,7 @@ import pytest
 
 from local.environment import THROTTLED
 from local.lambda_host import LambdaHost
-from tests.local.conftest import AddFunction, alive, state_of, wait_for
+from tests.local.conftest import AddFunction, state_of, wait_for, wait_until_gone
 
 MEETING = """
     import os, time
@@ -266,7 +266,7 @@ def test_a_timeout_kills_the_process_and_what_it_started(
     assert failed.error == "Sandbox.Timedout"
     assert failed.json()["errorMessage"].endswith("Task timed out after 1.00 seconds")
     assert 1 <= seconds < 5
-    wait_for(lambda: not alive(int(note.read_text())))
+    wait_until_gone(int(note.read_text()))
     assert host.invoke(function, {"hang": False}).json() == "well"
 
 
@@ -275,8 +275,9 @@ def test_an_idle_environment_that_was_killed_costs_no_invocation(host: LambdaHos
 
     for _ in range(5):
         assert host.invoke(function, {}).json() == 1
-        for pid in host.processes_of(function):
-            os.kill(pid, signal.SIGKILL)
+        [pid] = host.processes_of(function)
+        os.kill(pid, signal.SIGKILL)
+        wait_until_gone(pid)
 
 
 def test_a_fault_from_outside_ends_the_invocation_under_way(
@@ -322,7 +323,7 @@ def test_close_ends_every_process(host: LambdaHost, add_function: AddFunction) -
     host.close()
 
     assert pids
-    wait_for(lambda: not any(alive(pid) for pid in pids))
+    wait_until_gone(*pids)
 
 
 def timed[T](call: Callable[[], T]) -> tuple[T, float]:

@@ -11,7 +11,7 @@ import pytest
 
 from local.processes import Processes
 from local.tools import ROOT
-from tests.local.conftest import alive, wait_for
+from tests.local.conftest import alive, wait_until_gone
 
 PARENT = """
 import os, sys, threading
@@ -43,7 +43,7 @@ def test_children_and_what_they_started_end_when_the_parent_is_killed(number: si
         parent.send_signal(number)
         parent.wait()
 
-        wait_for(lambda: not any(alive(pid) for pid in pids))
+        wait_until_gone(*pids)
 
 
 def test_close_ends_what_still_runs_with_all_that_it_started(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_close_ends_what_still_runs_with_all_that_it_started(tmp_path: Path) -> 
         grandchild = int(process.output.readline())
 
     assert not process.alive
-    wait_for(lambda: not alive(grandchild))
+    wait_until_gone(grandchild)
 
 
 def test_stop_asks_first_and_then_makes_it(processes: Processes) -> None:

@@ -1,4 +1,4 @@
-"""A fake AWS account in this process (moto), its tables and queues made from template.yaml, and the real handlers in it."""
+"""A fake AWS account in this process (moto): tables and queues from template.yaml, and the real handlers in it."""
 
 import contextlib
 import copy
@@ -23,8 +23,12 @@ import moto.sqs.models
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from moto import mock_aws
-from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.botocore_stubber import BotocoreStubber
+from moto.core.models import DEFAULT_ACCOUNT_ID
+from moto.core.utils import unix_time_millis
+from moto.dynamodb.models import dynamodb_backends
+from moto.secretsmanager.models import secretsmanager_backends
+from moto.sqs.models import sqs_backends
 
 from local import model_server
 from tests import cfn
@@ -57,7 +61,7 @@ type Response = dict[str, Any]
 type Action = Callable[[dict[str, Any]], object]
 
 
-# moto loses acknowledged writes when threads meet in it (shared/notes/local-aws.md, section 5). One at a time it is right.
+# moto loses acknowledged writes when threads meet in it. One at a time it is right.
 _moto_lock = threading.RLock()
 _moto_call = BotocoreStubber.__call__
 
@@ -170,11 +174,12 @@ class Account:
     def __init__(self, functions: dict[str, ModuleType]) -> None:
         self.dynamodb, self.sqs, self.secrets = _clients()
         self.functions = functions
-        tables, queues = _tables_and_queues()
-        for table in tables:
-            self.dynamodb.create_table(**copy.deepcopy(table))
-        for queue in queues:
-            self.sqs.create_queue(**copy.deepcopy(queue))
+        if not _emptied():
+            tables, queues = _tables_and_queues()
+            for table in tables:
+                self.dynamodb.create_table(**copy.deepcopy(table))
+            for queue in queues:
+                self.sqs.create_queue(**copy.deepcopy(queue))
         self.secrets.create_secret(Name="model-key", SecretString=MODEL_KEY)
 
     def post(
@@ -348,6 +353,36 @@ def _tables_and_queues() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     return tables, queues
 
 
+def _emptied() -> bool:
+    """Whether the tables and queues of an account before were there and are empty now, which is quicker than anew."""
+    tables, queues, secrets = _backends()
+    wanted_tables, wanted_queues = _tables_and_queues()
+    if set(tables) != {table["TableName"] for table in wanted_tables} or set(queues) != {
+        queue["QueueName"] for queue in wanted_queues
+    }:
+        tables.clear()
+        queues.clear()
+        secrets.clear()
+        return False
+    for table in tables.values():
+        table.items.clear()
+    for queue in queues.values():
+        queue._messages.clear()
+        queue.pending_messages.clear()
+        queue.deleted_messages.clear()
+    secrets.clear()
+    return True
+
+
+def _backends() -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """moto's tables, queues and secrets by their names."""
+    return (
+        dynamodb_backends[DEFAULT_ACCOUNT_ID][REGION].tables,
+        sqs_backends[DEFAULT_ACCOUNT_ID][REGION].queues,
+        secretsmanager_backends[DEFAULT_ACCOUNT_ID][REGION].secrets,
+    )
+
+
 def task_id_of(item: dict[str, Any]) -> str:
     """The id of the task that is this item of the turns table."""
     return f"{item['session']['S'].rpartition('#')[2]}.{item['turn']['S']}"
@@ -355,8 +390,8 @@ def task_id_of(item: dict[str, Any]) -> str:
 
 def _settle(queue: str) -> None:
     """moto gives the second of two messages of a group first when both come back at once. SQS gives the first."""
-    backend = moto.sqs.models.sqs_backends[DEFAULT_ACCOUNT_ID][REGION]
-    pending = backend.queues[f"{queue}.fifo"].pending_messages
+    _, queues, _ = _backends()
+    pending = queues[f"{queue}.fifo"].pending_messages
     pending -= {message for message in pending if message.visible}
 
 
@@ -413,7 +448,7 @@ class StandIn:
         self._ask("faults", json.dumps(fault).encode())
 
     def forget(self) -> None:
-        self.outage()
+        """Forget the calls so far: `times` counts anew."""
         self._ask("calls", method="DELETE")
 
     def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
@@ -478,16 +513,38 @@ def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+class Shared[T]:
+    """What is made once for all who use it: a folder's tests may take these fixtures by importing them."""
+
+    def __init__(self, make: Callable[[], contextlib.AbstractContextManager[T]]) -> None:
+        self._make = make
+        self._users = 0
+        self._made = contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[T]:
+        if self._users == 0:
+            self._value = self._made.enter_context(self._make())
+        self._users += 1
+        try:
+            yield self._value
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._made.close()
+
+
+_stand_in = Shared(model_server.serve)
+
+
 @pytest.fixture(scope="session")
 def model_url() -> Iterator[str]:
-    with model_server.serve() as url:
+    with _stand_in.used() as url:
         yield url
 
 
-@pytest.fixture(scope="session")
-def functions(model_url: str) -> Iterator[dict[str, ModuleType]]:
-    """The modules of the four functions, in one process; what each may import is tested in test_imports.py."""
-    os.environ["MODEL_BASE_URL"] = model_url
+@contextlib.contextmanager
+def _loaded() -> Iterator[dict[str, ModuleType]]:
     session = importlib.import_module("turnqueue.aws")._session
     session.register("before-parameter-build", _wire.on_call)
     session.register("before-send", _wire.on_send)
@@ -500,14 +557,28 @@ def functions(model_url: str) -> Iterator[dict[str, ModuleType]]:
     worker.runner.close()
 
 
+_functions = Shared(_loaded)
+
+
+@pytest.fixture(scope="session")
+def functions(model_url: str) -> Iterator[dict[str, ModuleType]]:
+    """The modules of the four functions, in one process; what each may import is tested in test_imports.py."""
+    os.environ["MODEL_BASE_URL"] = model_url
+    with _functions.used() as modules:
+        yield modules
+
+
 @pytest.fixture
 def account(functions: dict[str, ModuleType], model_url: str) -> Iterator[Account]:
-    with mock_aws():
-        account = Account(functions)
-        functions["worker"].secrets.clear_cache()
-        _wire.clear()
-        yield account
-        _wire.clear()
+    aws = mock_aws()
+    aws.start(reset=False)
+    account = Account(functions)
+    functions["worker"].secrets.clear_cache()
+    StandIn(model_url).forget()
+    _wire.clear()
+    yield account
+    _wire.clear()
+    aws.stop(remove_data=False)
     importlib.import_module("turnqueue.telemetry")._metrics.clear_metrics()
 
 
@@ -517,9 +588,8 @@ def wire(account: Account) -> Wire:
 
 
 @pytest.fixture
-def model(model_url: str) -> Iterator[StandIn]:
+def model(account: Account, model_url: str) -> Iterator[StandIn]:
     stand_in = StandIn(model_url)
-    stand_in.forget()
     yield stand_in
     stand_in.outage()
 
@@ -573,11 +643,11 @@ class Clock:
         self.meanwhile: Callable[[], object] = lambda: None
         self.slept: list[float] = []
         self._offset = 0.0
-        real, real_sqs = time.time, moto.sqs.models.unix_time_millis
+        real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + self._offset)
         monkeypatch.setattr(time, "sleep", self._sleep)
-        monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: real_sqs() + self._offset * 1000)
-        monkeypatch.setattr(moto.sqs.models, "unix_time", lambda: real_sqs() / 1000 + self._offset)
+        monkeypatch.setattr(moto.sqs.models, "unix_time_millis", lambda: unix_time_millis() + self._offset * 1000)
+        monkeypatch.setattr(moto.sqs.models, "unix_time", lambda: unix_time_millis() / 1000 + self._offset)
 
     def forward(self, seconds: float) -> None:
         self._offset += seconds

@@ -45,7 +45,7 @@ def test_both_routes_accept_a_message(account: Account, route: str) -> None:
 
 
 def test_a_turn_is_recorded_with_these_attributes_and_no_others(account: Account) -> None:
-    request = {"message": "hello", "role": "booking", "metadata": {"channel": "web"}}
+    request: dict[str, Any] = {"message": "hello", "role": "booking", "metadata": {"channel": "web"}}
 
     before = time.time()
     task_id = account.queued(**request, session_id="s-1")
@@ -188,6 +188,7 @@ def test_a_get_straight_after_the_202_finds_the_task(account: Account, model: St
         (None, "wait=5", False, 5, "wait=5"),
         (None, "wait=0", False, 0, "wait=0"),
         (None, "wait=99", False, 25, "wait=25"),
+        (None, "wait=10000000000", False, 25, "wait=25"),
         (None, 'wait="7"', False, 7, "wait=7"),
         (None, "wait=3, wait=9", False, 3, "wait=3"),
         (None, "respond-async, wait=6", False, 6, "respond-async, wait=6"),
@@ -232,7 +233,6 @@ def test_query_over_header_over_flag(
         (None, "wait=1.5", "Prefer: wait"),
         (None, "wait", "Prefer: wait"),
         (None, "wait=٣", "Prefer: wait"),
-        (None, "wait=10000000000", "Prefer: wait"),
         ("true", "wait=soon", "Prefer: wait"),
     ],
 )

@@ -10,7 +10,7 @@ from typing import Any
 
 from turnqueue import aws
 from turnqueue.telemetry import report_finished
-from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, session_key
+from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 
 _JSON = ("request", "result", "usage")
 _OPTIONAL = (
@@ -25,6 +25,9 @@ _OPTIONAL = (
     "error_code",
     "usage",
 )
+
+
+_MAX_HISTORY_PAGES = 3
 
 
 class Refused(Exception):
@@ -87,7 +90,10 @@ class TurnStore:
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn > :after",
             ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            ExpressionAttributeValues=_values(session=session_key(owner, session_id), after=after or "0"),
+            # The items that are expired but not deleted yet (that takes DynamoDB up to days) are not even read.
+            ExpressionAttributeValues=_values(
+                session=session_key(owner, session_id), after=max(after or "", oldest_ulid(now))
+            ),
             ConsistentRead=True,
             Limit=limit,
         )
@@ -95,18 +101,30 @@ class TurnStore:
         return [self.close_overdue(turn, now) for turn in turns], "LastEvaluatedKey" in answer
 
     def history(self, key: Key, now: float, *, limit: int) -> list[Turn]:
-        """The successful turns among the `limit` before this one in its session, oldest first."""
-        answer = self._client.query(
-            TableName=self._table,
-            KeyConditionExpression="#session = :session AND #turn < :turn",
-            ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            ExpressionAttributeValues=_values(session=key.session, turn=key.turn),
-            ConsistentRead=True,
-            ScanIndexForward=False,
-            Limit=limit,
-        )
-        turns = [turn for item in reversed(answer["Items"]) if (turn := _turn(item)) and turn.expires_at > now]
-        return [turn for turn in turns if turn.status is Status.SUCCESS]
+        """The last `limit` successful turns before this one in its session, oldest first.
+
+        One Query, as a rule; a second and a third where there are failures among them. What lies behind 3 x `limit`
+        turns is not looked for.
+        """
+        found: list[Turn] = []
+        start: dict[str, Any] = {}
+        for _ in range(_MAX_HISTORY_PAGES):
+            answer = self._client.query(
+                TableName=self._table,
+                KeyConditionExpression="#session = :session AND #turn < :turn",
+                ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
+                ExpressionAttributeValues=_values(session=key.session, turn=key.turn),
+                ConsistentRead=True,
+                ScanIndexForward=False,
+                Limit=limit,
+                **start,
+            )
+            turns = [turn for item in answer["Items"] if (turn := _turn(item)) and turn.expires_at > now]
+            found += [turn for turn in turns if turn.status is Status.SUCCESS]
+            if len(found) >= limit or "LastEvaluatedKey" not in answer:
+                break
+            start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
+        return found[:limit][::-1]
 
     def claim(self, key: Key, now: float, lease_until: float) -> Turn:
         """Take the turn for one attempt: it is ours until `lease_until`. Returns the whole turn.

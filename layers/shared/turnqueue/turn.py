@@ -114,7 +114,16 @@ def new_session_id() -> str:
 
 def new_ulid(now: float) -> str:
     """26 characters that sort by time to the millisecond, with 80 random bits behind (github.com/ulid/spec)."""
-    value = int(now * 1000) << 80 | secrets.randbits(80)
+    return _ulid(now, secrets.randbits(80))
+
+
+def oldest_ulid(now: float) -> str:
+    """A ULID that sorts before those of all turns that can still be read."""
+    return _ulid(now - RETENTION_SECONDS, 0)
+
+
+def _ulid(seconds: float, low_bits: int) -> str:
+    value = int(seconds * 1000) << 80 | low_bits
     return "".join(_CROCKFORD[value >> shift & 31] for shift in range(125, -1, -5))
 
 

@@ -1,0 +1,63 @@
+"""What MiniStack makes of the deployed template that AWS would not, put right after the deployment."""
+
+import json
+from typing import Any
+
+from local.account import Account
+
+_ALSO_IN_BATCHES = {"sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"}
+
+
+def repair(account: Account, stack_name: str) -> None:
+    """Put right all that is wrong with the resources of the stack."""
+    cloudformation = account.client("cloudformation")
+    declared = cloudformation.get_template(StackName=stack_name, TemplateStage="Processed")["TemplateBody"]
+    for resource in cloudformation.describe_stack_resources(StackName=stack_name)["StackResources"]:
+        name = resource["PhysicalResourceId"]
+        match resource["ResourceType"]:
+            case "AWS::ApiGatewayV2::Api":
+                repair_cors(account, name)
+            case "AWS::IAM::Role":
+                repair_permissions(account, name)
+            case "AWS::DynamoDB::Table":
+                properties = declared["Resources"][resource["LogicalResourceId"]]["Properties"]
+                repair_time_to_live(account, name, properties)
+
+
+def repair_cors(account: Account, api_id: str) -> None:
+    """Give the API the CORS configuration that its template asks for. MiniStack's CloudFormation stores it
+    under the template's names (AllowOrigins), its API Gateway reads others (allowOrigins) and so refuses
+    every preflight."""
+    client = account.client("apigatewayv2")
+    stored: dict[str, Any] = {}
+
+    def keep(response_dict: dict[str, Any], **others: Any) -> None:
+        stored.update(json.loads(response_dict["body"]))  # before boto3 drops the names that it does not know
+
+    client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
+    client.get_api(ApiId=api_id)
+    client.meta.events.unregister("before-parse.apigatewayv2.GetApi", keep)
+    configuration = {name: value for name, value in stored.get("corsConfiguration", {}).items() if name[0].isupper()}
+    if configuration:
+        client.update_api(ApiId=api_id, CorsConfiguration=configuration)
+
+
+def repair_permissions(account: Account, role: str) -> None:
+    """Let the role named `role` do in batches what its policies let it do one by one. On AWS the permission
+    is the same; MiniStack asks for one of another name (sqs:SendMessageBatch), which a policy for AWS cannot
+    have."""
+    iam = account.client("iam")
+    for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
+        document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
+        for statement in document["Statement"]:
+            named = statement.get("Action", [])
+            actions = [named] if isinstance(named, str) else named
+            statement["Action"] = [*actions, *(f"{each}Batch" for each in actions if each in _ALSO_IN_BATCHES)]
+        iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+
+def repair_time_to_live(account: Account, table: str, declared: dict[str, Any]) -> None:
+    """Switch on the table's time to live, which MiniStack's CloudFormation leaves out. `declared` are the
+    properties in the template. (Point-in-time recovery and encryption, left out too, show nowhere.)"""
+    if specification := declared.get("TimeToLiveSpecification"):
+        account.client("dynamodb").update_time_to_live(TableName=table, TimeToLiveSpecification=specification)

@@ -1,0 +1,571 @@
+"""The rules of template.yaml that the linters miss. A rule is given a template and says what is wrong with it."""
+
+import ast
+import json
+import re
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from tests import cfn
+
+type Template = dict[str, Any]
+type Rule = Callable[[Template], Iterator[str]]
+
+HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+DEADLINE_SECONDS = 15 * 60
+MAX_ATTEMPTS = 3
+
+RULES: list[Rule] = []
+
+
+def rule(check: Rule) -> Rule:
+    """Decorates a rule, so that it is tested."""
+    RULES.append(check)
+    return check
+
+
+# ---- Reading a template
+
+
+def properties(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    return {
+        name: resource.get("Properties", {})
+        for name, resource in template["Resources"].items()
+        if resource["Type"] == kind
+    }
+
+
+def functions(template: Template) -> dict[str, dict[str, Any]]:
+    return properties(template, "AWS::Serverless::Function")
+
+
+def queues(template: Template) -> dict[str, dict[str, Any]]:
+    return properties(template, "AWS::SQS::Queue")
+
+
+def queue_events(template: Template) -> Iterator[tuple[str, dict[str, Any], dict[str, Any], dict[str, Any]]]:
+    """For each SQS trigger its name, the function, the properties of the trigger, and the queue."""
+    for name, function in functions(template).items():
+        for event in function.get("Events", {}).values():
+            if event["Type"] == "SQS":
+                trigger = event["Properties"]
+                yield name, function, trigger, queues(template)[target(trigger["Queue"])]
+
+
+def target(reference: Any) -> str:
+    """The logical id that `!Ref X` or `!GetAtt X.Y` names."""
+    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"].partition(".")[0]
+    return name
+
+
+def number(template: Template, value: Any) -> Any:
+    """A number, or the least that its parameter can be."""
+    if isinstance(value, dict):
+        parameter = template["Parameters"][value["Ref"]]
+        return min(parameter["Default"], parameter.get("MinValue", 0))
+    return value
+
+
+def short(function: dict[str, Any]) -> str:
+    """The name by which a function's folder goes."""
+    return Path(function["CodeUri"]).name
+
+
+def walk(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value below, with the names that lead to it."""
+    yield path, value
+    children: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, child in children:
+        yield from walk(child, f"{path}.{name}")
+
+
+# ---- Reading the code
+
+
+@cache
+def trees(function: str) -> list[ast.Module]:
+    return [ast.parse(path.read_text()) for path in sorted((cfn.ROOT / "functions" / function).glob("*.py"))]
+
+
+@cache
+def layer() -> list[ast.Module]:
+    return [ast.parse(path.read_text()) for path in sorted((cfn.ROOT / "layers/shared/turnqueue").glob("*.py"))]
+
+
+def nodes(modules: list[ast.Module]) -> Iterator[ast.AST]:
+    for module in modules:
+        yield from ast.walk(module)
+
+
+def texts(node: ast.AST) -> set[str]:
+    return {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant) and isinstance(inner.value, str)}
+
+
+def routes_in_code(function: str) -> set[str]:
+    pattern = rf"(?:{'|'.join(HTTP_METHODS)}) /\S*"
+    return {text for tree in trees(function) for text in texts(tree) if re.fullmatch(pattern, text)}
+
+
+def environment_in_code(function: str) -> set[str]:
+    return {
+        node.slice.value
+        for node in nodes(trees(function))
+        if isinstance(node, ast.Subscript)
+        and ast.unparse(node.value) == "os.environ"
+        and isinstance(node.slice, ast.Constant)
+        and isinstance(node.slice.value, str)
+    }
+
+
+@cache
+def metrics_in_code() -> set[str]:
+    every = [*layer(), *(tree for folder in (cfn.ROOT / "functions").iterdir() for tree in trees(folder.name))]
+    return {
+        name
+        for node in nodes(every)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("count", "milliseconds")
+        for name in texts(node.args[0])
+    }
+
+
+@cache
+def headers_sent() -> set[str]:
+    """The names in the handlers' dictionaries, and set in one, that are headers of a response."""
+    modules = [
+        *trees("submit"),
+        *trees("status"),
+        ast.parse((cfn.ROOT / "layers/shared/turnqueue/http.py").read_text()),
+    ]
+    keys = {
+        text for node in nodes(modules) if isinstance(node, ast.Dict) for key in node.keys if key for text in texts(key)
+    }
+    keys |= {
+        text
+        for node in nodes(modules)
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store)
+        for text in texts(node.slice)
+    }
+    return {key.lower() for key in keys if re.fullmatch(r"[A-Z][a-z]+(-[A-Z][a-z]+)*", key)}
+
+
+@cache
+def headers_read() -> set[str]:
+    return {
+        text
+        for function in ("submit", "status")
+        for node in nodes(trees(function))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "header"
+        for text in texts(node.args[1])
+    }
+
+
+# ---- Queues and their triggers
+
+
+@rule
+def visibility_is_at_least_six_times_the_timeout(template: Template) -> Iterator[str]:
+    for name, function, _, queue in queue_events(template):
+        if queue.get("VisibilityTimeout", 30) < 6 * function["Timeout"]:
+            yield f"{name}: its queue's visibility timeout is less than 6 times its own"
+
+
+@rule
+def a_fifo_trigger_takes_at_most_ten_messages_and_waits_for_none(template: Template) -> Iterator[str]:
+    for name, _, trigger, queue in queue_events(template):
+        if queue.get("FifoQueue") and trigger.get("BatchSize", 10) > 10:
+            yield f"{name}: BatchSize is more than 10"
+        if queue.get("FifoQueue") and "MaximumBatchingWindowInSeconds" in trigger:
+            yield f"{name}: a FIFO queue has no batching window"
+
+
+@rule
+def a_trigger_reports_its_failures_one_by_one(template: Template) -> Iterator[str]:
+    for name, _, trigger, _ in queue_events(template):
+        if trigger.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+            yield f"{name}: a failed message fails its whole batch"
+
+
+@rule
+def maximum_concurrency_is_at_least_two_and_alone(template: Template) -> Iterator[str]:
+    for name, _, trigger, _ in queue_events(template):
+        if not 2 <= number(template, trigger["ScalingConfig"]["MaximumConcurrency"]) <= 1000:
+            yield f"{name}: MaximumConcurrency is not from 2 to 1000"
+        if "ProvisionedPollerConfig" in trigger:
+            yield f"{name}: MaximumConcurrency and provisioned pollers exclude each other"
+
+
+@rule
+def every_queue_is_fifo_with_a_limit_for_each_session(template: Template) -> Iterator[str]:
+    for name, queue in queues(template).items():
+        if queue.get("FifoQueue") is not True:
+            yield f"{name}: is no FIFO queue"
+        if queue.get("FifoThroughputLimit") != "perMessageGroupId" or queue.get("DeduplicationScope") != "messageGroup":
+            yield f"{name}: has one limit for all sessions"
+        if queue.get("ContentBasedDeduplication"):
+            yield f"{name}: drops messages for their content"
+
+
+@rule
+def what_a_queue_gives_up_on_goes_to_a_fifo_queue_that_a_function_reads(template: Template) -> Iterator[str]:
+    read = {id(queue) for _, _, _, queue in queue_events(template)}
+    dead = {
+        name: target(queue["RedrivePolicy"]["deadLetterTargetArn"])
+        for name, queue in queues(template).items()
+        if "RedrivePolicy" in queue
+    }
+    for name, queue in queues(template).items():
+        if name not in dead and name not in dead.values():
+            yield f"{name}: has no dead-letter queue"
+        if name in dead and not queues(template)[dead[name]].get("FifoQueue"):
+            yield f"{name}: a FIFO queue's dead-letter queue is FIFO"
+        if id(queue) not in read:
+            yield f"{name}: nobody reads it"
+
+
+@rule
+def more_is_received_than_attempted_and_kept_longer_than_any_deadline(template: Template) -> Iterator[str]:
+    for name, queue in queues(template).items():
+        if queue.get("MessageRetentionPeriod", 345_600) < 4 * DEADLINE_SECONDS:
+            yield f"{name}: forgets messages of tasks that are still open"
+        if "RedrivePolicy" in queue:
+            if queue["RedrivePolicy"]["maxReceiveCount"] < max(5, MAX_ATTEMPTS + 2):
+                yield f"{name}: gives up before the worker does"
+            keeps = queues(template)[target(queue["RedrivePolicy"]["deadLetterTargetArn"])]["MessageRetentionPeriod"]
+            if keeps < queue["MessageRetentionPeriod"]:
+                yield f"{name}: its dead letters are kept for less long than its messages"
+
+
+# ---- Names
+
+
+PHYSICAL_NAMES = {
+    "AWS::CloudWatch::Alarm": "AlarmName",
+    "AWS::CloudWatch::Dashboard": "DashboardName",
+    "AWS::Cognito::UserPool": "UserPoolName",
+    "AWS::Cognito::UserPoolClient": "ClientName",
+    "AWS::DynamoDB::Table": "TableName",
+    "AWS::IAM::Role": "RoleName",
+    "AWS::Logs::LogGroup": "LogGroupName",
+    "AWS::S3::Bucket": "BucketName",
+    "AWS::SQS::Queue": "QueueName",
+    "AWS::Serverless::Function": "FunctionName",
+    "AWS::Serverless::LayerVersion": "LayerName",
+}
+
+
+@rule
+def nothing_has_a_physical_name(template: Template) -> Iterator[str]:
+    """So that an account holds as many stacks as it likes, and CloudFormation may replace what must be replaced."""
+    for name, resource in template["Resources"].items():
+        if PHYSICAL_NAMES.get(resource["Type"]) in resource.get("Properties", {}):
+            yield f"{name}: {PHYSICAL_NAMES[resource['Type']]}"
+    for name, api in properties(template, "AWS::ApiGatewayV2::Api").items():
+        if api["Name"] != {"Ref": "AWS::StackName"}:
+            yield f"{name}: Name"
+
+
+@rule
+def a_fifo_queue_that_is_named_is_named_fifo(template: Template) -> Iterator[str]:
+    for name, queue in queues(template).items():
+        given = queue.get("QueueName")
+        text = given["Fn::Sub"] if isinstance(given, dict) and "Fn::Sub" in given else given
+        if given is not None and queue.get("FifoQueue") and not str(text).endswith(".fifo"):
+            yield f"{name}: its name does not end in .fifo"
+
+
+# ---- Functions
+
+
+@rule
+def every_handler_exists(template: Template) -> Iterator[str]:
+    for name, function in functions(template).items():
+        module, _, attribute = function["Handler"].partition(".")
+        file = cfn.ROOT / function["CodeUri"] / f"{module}.py"
+        if not file.exists():
+            yield f"{name}: there is no {file}"
+        elif attribute not in {
+            node.name for node in ast.parse(file.read_text()).body if isinstance(node, ast.FunctionDef)
+        }:
+            yield f"{name}: {file} has no {attribute}"
+
+
+@rule
+def every_folder_is_a_function(template: Template) -> Iterator[str]:
+    folders = {path.parent.name for path in (cfn.ROOT / "functions").glob("*/*.py")}
+    names = {short(function) for function in functions(template).values()}
+    yield from sorted(folders ^ names)
+
+
+@rule
+def the_template_gives_the_environment_that_the_code_reads(template: Template) -> Iterator[str]:
+    everyones = set(template["Globals"]["Function"]["Environment"]["Variables"])
+    for name, function in functions(template).items():
+        own = set(function.get("Environment", {}).get("Variables", {}))
+        given = {variable for variable in everyones | own if not variable.startswith("POWERTOOLS_")}
+        read = environment_in_code(short(function))
+        for variable in sorted(read - given):
+            yield f"{name}: reads {variable}, which the template does not give"
+        for variable in sorted(given - read):
+            yield f"{name}: is given {variable}, which it does not read"
+
+
+@rule
+def powertools_is_told_its_service_and_namespace(template: Template) -> Iterator[str]:
+    given = template["Globals"]["Function"]["Environment"]["Variables"]
+    yield from sorted({"POWERTOOLS_SERVICE_NAME", "POWERTOOLS_METRICS_NAMESPACE", "POWERTOOLS_LOG_LEVEL"} - set(given))
+    if "POWERTOOLS_LOGGER_LOG_EVENT" in given:
+        yield "POWERTOOLS_LOGGER_LOG_EVENT writes prompts into the log"
+
+
+@rule
+def every_function_has_a_log_group_of_its_own_that_forgets(template: Template) -> Iterator[str]:
+    groups = properties(template, "AWS::Logs::LogGroup")
+    used = [function.get("LoggingConfig", {}).get("LogGroup") for function in functions(template).values()]
+    for name, group in zip(functions(template), used, strict=True):
+        if not isinstance(group, dict) or target(group) not in groups:
+            yield f"{name}: has no log group"
+        elif used.count(group) > 1:
+            yield f"{name}: shares its log group"
+    for name, group in groups.items():
+        if not group.get("RetentionInDays"):
+            yield f"{name}: keeps for ever"
+
+
+@rule
+def the_api_answers_before_api_gateway_gives_up(template: Template) -> Iterator[str]:
+    for name, function in functions(template).items():
+        if routes_in_code(short(function)) and function["Timeout"] >= 30:
+            yield f"{name}: runs longer than API Gateway waits"
+    for name, integration in properties(template, "AWS::ApiGatewayV2::Integration").items():
+        timeout = functions(template)[target(integration["IntegrationUri"])]["Timeout"]
+        if integration.get("TimeoutInMillis", 30_000) <= timeout * 1000:
+            yield f"{name}: does not wait for its function"
+
+
+# ---- Permissions
+
+
+@rule
+def every_function_has_a_role_of_its_own_and_no_policy_of_sams(template: Template) -> Iterator[str]:
+    roles = [json.dumps(function.get("Role")) for function in functions(template).values()]
+    for name, function in functions(template).items():
+        if not isinstance(function.get("Role"), dict) or target(function["Role"]) not in template["Resources"]:
+            yield f"{name}: has no role"
+        elif roles.count(json.dumps(function["Role"])) > 1:
+            yield f"{name}: shares its role"
+        if "Policies" in function or "Policies" in template["Globals"]["Function"]:
+            yield f"{name}: has a policy that is not in its role"
+
+
+@rule
+def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
+    for name, role in properties(template, "AWS::IAM::Role").items():
+        if "ManagedPolicyArns" in role:
+            yield f"{name}: has a policy of AWS's"
+        for policy in role["Policies"]:
+            for statement in policy["PolicyDocument"]["Statement"]:
+                if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
+                    yield f"{name}: names what it may not"
+                for key in ("Action", "Resource"):
+                    if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
+                        yield f"{name}: {key} with a *"
+
+
+@rule
+def api_gateway_alone_may_call_the_api_functions(template: Template) -> Iterator[str]:
+    allowed = {
+        target(permission["FunctionName"])
+        for permission in properties(template, "AWS::Lambda::Permission").values()
+        if permission["Principal"] == "apigateway.amazonaws.com" and "SourceArn" in permission
+    }
+    called = {
+        target(integration["IntegrationUri"])
+        for integration in properties(template, "AWS::ApiGatewayV2::Integration").values()
+    }
+    yield from sorted(allowed ^ called)
+    for name, permission in properties(template, "AWS::Lambda::Permission").items():
+        if permission["Principal"] == "*":
+            yield name
+
+
+# ---- Routes
+
+
+@rule
+def every_route_but_health_needs_a_token(template: Template) -> Iterator[str]:
+    authorizers = properties(template, "AWS::ApiGatewayV2::Authorizer")
+    for name, route in properties(template, "AWS::ApiGatewayV2::Route").items():
+        if route["RouteKey"] == "GET /health":
+            continue
+        authorizer = route.get("AuthorizerId")
+        if route.get("AuthorizationType") != "JWT" or not authorizer or target(authorizer) not in authorizers:
+            yield f"{name}: anybody may call {route['RouteKey']}"
+    for name, authorizer in authorizers.items():
+        if authorizer["AuthorizerType"] != "JWT" or not authorizer["JwtConfiguration"].get("Audience"):
+            yield f"{name}: takes the tokens of others"
+
+
+@rule
+def the_routes_are_those_of_the_handlers(template: Template) -> Iterator[str]:
+    integrations = properties(template, "AWS::ApiGatewayV2::Integration")
+    routed: dict[str, set[str]] = {}
+    for route in properties(template, "AWS::ApiGatewayV2::Route").values():
+        integration = re.fullmatch(r"integrations/\$\{(\w+)\}", route["Target"]["Fn::Sub"])
+        assert integration
+        routed.setdefault(target(integrations[integration[1]]["IntegrationUri"]), set()).add(route["RouteKey"])
+    for name, function in functions(template).items():
+        for key in sorted(routed.get(name, set()) ^ routes_in_code(short(function))):
+            yield f"{name}: {key} is not on both sides"
+
+
+@rule
+def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterator[str]:
+    (api,) = properties(template, "AWS::ApiGatewayV2::Api").values()
+    cors = api["CorsConfiguration"]
+    plain = {"content-type", "cache-control"}  # which every browser shows
+    for header in sorted(headers_sent() - plain - {name.lower() for name in cors["ExposeHeaders"]}):
+        yield f"{header} is not exposed"
+    for header in sorted((headers_read() | {"authorization"}) - {name.lower() for name in cors["AllowHeaders"]}):
+        yield f"{header} is not allowed"
+    methods = {route["RouteKey"].split()[0] for route in properties(template, "AWS::ApiGatewayV2::Route").values()}
+    yield from sorted((methods | {"OPTIONS"}) - set(cors["AllowMethods"]))
+    if cors.get("AllowCredentials"):
+        yield "cookies are allowed, and with every origin"
+
+
+# ---- Data
+
+
+@rule
+def every_table_forgets_recovers_and_encrypts(template: Template) -> Iterator[str]:
+    for name, table in properties(template, "AWS::DynamoDB::Table").items():
+        if table.get("TimeToLiveSpecification") != {"AttributeName": "expires_at", "Enabled": True}:
+            yield f"{name}: keeps for ever"
+        if not table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
+            yield f"{name}: cannot be recovered"
+        if not table.get("SSESpecification", {}).get("SSEEnabled"):
+            yield f"{name}: is not encrypted by a key of KMS"
+
+
+@rule
+def every_table_is_paid_by_the_request_and_has_no_index(template: Template) -> Iterator[str]:
+    for name, table in properties(template, "AWS::DynamoDB::Table").items():
+        if table.get("BillingMode") != "PAY_PER_REQUEST":
+            yield f"{name}: has a capacity"
+        if {"GlobalSecondaryIndexes", "LocalSecondaryIndexes"} & set(table):
+            yield f"{name}: has an index"
+
+
+@rule
+def every_queue_encrypts(template: Template) -> Iterator[str]:
+    for name, queue in queues(template).items():
+        if not (queue.get("SqsManagedSseEnabled") or queue.get("KmsMasterKeyId")):
+            yield name
+
+
+@rule
+def the_deployer_says_what_becomes_of_the_data(template: Template) -> Iterator[str]:
+    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Cognito::UserPool")
+    for name, resource in template["Resources"].items():
+        for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
+            if resource["Type"] in kinds and resource.get(policy) != {"Ref": "DataDeletionPolicy"}:
+                yield f"{name}: {policy}"
+    if template["Parameters"]["DataDeletionPolicy"]["Default"] != "Retain":
+        yield "by default the data goes with the stack"
+
+
+# ---- The dashboard
+
+# What AWS documents of its own metrics, and the dimensions that each has.
+AWS_METRICS = {
+    "AWS/SQS": (
+        {"QueueName"},
+        {
+            "ApproximateAgeOfOldestMessage",
+            "ApproximateNumberOfGroupsWithInflightMessages",
+            "ApproximateNumberOfMessagesDelayed",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesVisible",
+            "NumberOfDeduplicatedSentMessages",
+            "NumberOfEmptyReceives",
+            "NumberOfMessagesDeleted",
+            "NumberOfMessagesReceived",
+            "NumberOfMessagesSent",
+            "SentMessageSize",
+        },
+    ),
+}
+WIDGETS = ("metric", "text", "log", "alarm", "explorer")
+
+
+def widgets(template: Template) -> Iterator[dict[str, Any]]:
+    for dashboard in properties(template, "AWS::CloudWatch::Dashboard").values():
+        yield from dashboard["DashboardBody"]["Fn::ToJsonString"]["widgets"]
+
+
+@rule
+def the_dashboard_is_one_that_cloudwatch_takes(template: Template) -> Iterator[str]:
+    for dashboard in properties(template, "AWS::CloudWatch::Dashboard").values():
+        body = dashboard["DashboardBody"]
+        if set(body) != {"Fn::ToJsonString"}:
+            yield "the body is not written as YAML"
+            return
+        if unknown := set(body["Fn::ToJsonString"]) - {"widgets", "start", "end", "periodOverride", "variables"}:
+            yield f"the body has {sorted(unknown)}"
+        if not body["Fn::ToJsonString"].get("widgets"):
+            yield "there is no widget"
+    for widget in widgets(template):
+        name = widget.get("properties", {}).get("title", "a widget")
+        if set(widget) != {"type", "x", "y", "width", "height", "properties"}:
+            yield f"{name}: has {sorted(widget)}"
+        elif widget["type"] not in WIDGETS:
+            yield f"{name}: is of type {widget['type']}"
+        elif not (widget["width"] >= 1 and 1 <= widget["height"] <= 1000 and 0 <= widget["x"] <= 24 - widget["width"]):
+            yield f"{name}: is off the grid of 24"
+        elif widget["type"] == "metric" and not {"title", "region", "metrics"} <= set(widget["properties"]):
+            yield f"{name}: lacks a title, a region or metrics"
+
+
+@rule
+def no_two_widgets_lie_on_each_other(template: Template) -> Iterator[str]:
+    taken: dict[tuple[int, int], str] = {}
+    for widget in widgets(template):
+        title = widget.get("properties", {}).get("title", "a widget")
+        for x in range(widget["x"], widget["x"] + widget["width"]):
+            for y in range(widget["y"], widget["y"] + widget["height"]):
+                if taken.setdefault((x, y), title) != title:
+                    yield f"{title} lies on {taken[x, y]}"
+                    return
+
+
+def is_options(part: Any) -> bool:
+    """Whether the last part of a metric is {label: ...} and not !GetAtt."""
+    return isinstance(part, dict) and not {"Ref", "Fn::GetAtt", "Fn::Sub"} & set(part)
+
+
+@rule
+def every_metric_of_the_dashboard_exists(template: Template) -> Iterator[str]:
+    given = template["Globals"]["Function"]["Environment"]["Variables"]
+    ours = given.get("POWERTOOLS_METRICS_NAMESPACE")
+    for widget in widgets(template):
+        for metric in widget.get("properties", {}).get("metrics", []):
+            namespace, name, *rest = metric
+            dimensions = rest[:-1] if rest and is_options(rest[-1]) else rest
+            names, values = dimensions[::2], dimensions[1::2]
+            if namespace == ours:
+                if name not in metrics_in_code():
+                    yield f"{name}: our code does not emit it"
+                if (names, values) != (["service"], [given["POWERTOOLS_SERVICE_NAME"]]):
+                    yield f"{name}: our code emits it with other dimensions"
+            elif namespace in AWS_METRICS:
+                wanted, documented = AWS_METRICS[namespace]
+                if name not in documented:
+                    yield f"{name}: {namespace} does not document it"
+                if set(names) != wanted:
+                    yield f"{name}: {namespace} documents other dimensions"
+                if any(isinstance(value, str) or target(value) not in template["Resources"] for value in values):
+                    yield f"{name}: is of no resource of ours"
+            else:
+                yield f"{namespace}: whose is it?"

@@ -1,0 +1,415 @@
+"""What the worker makes of a failed attempt: back to the queue, and when it comes back; or the end of the task."""
+
+import json
+import time
+from collections.abc import Callable
+from types import ModuleType
+
+import pytest
+
+from tests.unit.conftest import MODEL_KEY, Account, Clock, Printed, Scripted, StandIn, Wire, refusing
+
+
+def hidden_for(wire: Wire) -> int:
+    """For how many seconds the worker last hid a message."""
+    (entry,) = wire.made("ChangeMessageVisibilityBatch")[-1]["Entries"]
+    seconds: int = entry["VisibilityTimeout"]
+    return seconds
+
+
+# ---- What may pass: another attempt, later
+
+PASSING = {
+    "429": ("[[status=429 times=1]]", "model_rate_limited"),
+    "500": ("[[status=500 times=1]]", "model_unavailable"),
+    "502": ("[[status=502 times=1]]", "model_unavailable"),
+    "503": ("[[status=503 times=1]]", "model_unavailable"),
+    "529": ("[[status=529 times=1]]", "model_unavailable"),
+    "408": ("[[status=408 times=1]]", "model_unavailable"),
+    "409": ("[[status=409 times=1]]", "model_unavailable"),
+    "a stream that is cut": ("[[cut=2 times=1]]", "model_unavailable"),
+    "a stream that is cut at once": ("[[cut=0 times=1]]", "model_unavailable"),
+    "JSON that is broken": ("[[broken_json times=1]]", "output_invalid"),
+    "an answer of another form": ("[[wrong_shape times=1]]", "output_invalid"),
+    "an answer that ended too early": ("[[length times=1]]", "output_invalid"),
+}
+
+
+@pytest.mark.parametrize(("message", "code"), PASSING.values(), ids=PASSING)
+def test_what_may_pass_goes_back_and_succeeds_at_the_second_attempt(
+    account: Account, clock: Clock, model: StandIn, printed: Printed, message: str, code: str
+) -> None:
+    task_id = account.queued(message, role="booking")
+    (record,) = account.receive()
+
+    assert account.work([record]) == [record["messageId"]]
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"], task["error"]) == ("PENDING", 1, None)
+    assert "lease_until" not in account.item(task_id)
+    (line,) = printed.logged("attempt failed, task goes back")
+    assert line["code"] == code
+    assert account.receive() == []
+    clock.forward(4)
+    assert account.work() == []
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 2)
+    assert len(model.messages()) == 2
+    assert account.waiting() == (0, 0)
+
+
+def test_a_stream_that_ends_without_an_end_is_no_answer(account: Account, scripted: Scripted, wire: Wire) -> None:
+    scripted.says("half an ans", finish_reason=None)
+    task_id = account.queued()
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(task_id) == ("PENDING", None)
+
+
+def test_an_error_in_the_middle_of_a_stream_is_no_answer(account: Account, scripted: Scripted) -> None:
+    scripted.says("half an ans")
+    scripted.events[1] = json.dumps({"error": {"message": "overloaded", "type": "server_error"}})
+    task_id = account.queued()
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(task_id) == ("PENDING", None)
+
+
+def test_an_empty_answer_is_no_answer(account: Account, scripted: Scripted) -> None:
+    scripted.says("")
+    task_id = account.queued()
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(task_id) == ("PENDING", None)
+
+
+def test_a_model_that_cannot_be_reached(account: Account, connect: Callable[[str], None], clock: Clock) -> None:
+    connect("http://127.0.0.1:9/v1")  # discard: nothing listens there
+    task_id = account.queued()
+
+    for _ in range(3):
+        account.work()
+        clock.forward(30)
+
+    assert account.outcome(task_id) == ("FAILURE", "model_unavailable")
+
+
+def test_a_model_that_says_nothing_is_left_when_the_time_is_up(
+    account: Account, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, wire: Wire, printed: Printed
+) -> None:
+    monkeypatch.setattr(worker, "_LEAST_SECONDS", 0)
+    task_id = account.queued("[[hang=30]]")
+
+    assert len(account.work(seconds=10.4)) == 1  # 10 are for what comes after
+
+    assert account.outcome(task_id) == ("PENDING", None)
+    assert printed.logged("attempt failed, task goes back")[0]["code"] == "model_timeout"
+
+
+def test_a_model_that_drips_is_left_when_the_time_is_up(
+    account: Account, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, model: StandIn, printed: Printed
+) -> None:
+    monkeypatch.setattr(worker, "_LEAST_SECONDS", 0)
+    account.queued("[[drip=0.05 words=600]]")
+
+    began = time.monotonic()
+    assert len(account.work(seconds=10.4)) == 1
+
+    assert time.monotonic() - began < 5
+    assert printed.logged("attempt failed, task goes back")[0]["code"] == "model_timeout"
+
+
+def test_a_read_that_takes_too_long_is_a_timeout(
+    account: Account,
+    connect: Callable[[str], None],
+    model: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
+    printed: Printed,
+) -> None:
+    monkeypatch.setattr("model._TIMEOUT", 0.2)
+    connect(model.url)
+    account.queued("[[hang=30]]")
+
+    assert len(account.work()) == 1
+
+    assert printed.logged("attempt failed, task goes back")[0]["code"] == "model_timeout"
+
+
+# ---- When it comes back
+
+
+@pytest.mark.parametrize(
+    ("message", "attempt", "least", "most"),
+    [
+        ("[[status=500]]", 1, 2, 3),
+        ("[[status=500]]", 2, 4, 6),
+        ("[[status=429]]", 1, 2, 3),
+        ("[[status=429 retry_after=1]]", 2, 4, 6),
+        ("[[status=429 retry_after=30]]", 1, 30, 45),
+        ("[[status=429 retry_after=30]]", 2, 30, 45),
+        ("[[status=503 retry_after=20]]", 1, 20, 30),
+        ("[[status=429 retry_after=5000]]", 1, 300, 450),
+    ],
+)
+def test_it_comes_back_later_each_time_and_not_before_the_provider_wants_it(
+    account: Account, clock: Clock, wire: Wire, message: str, attempt: int, least: int, most: int
+) -> None:
+    account.queued(message)
+    for _ in range(attempt):
+        clock.forward(60)
+        account.work()
+
+    assert least <= hidden_for(wire) <= most
+
+
+def test_those_who_failed_together_do_not_come_back_together(worker: ModuleType) -> None:
+    delays = {worker.backoff(1, None) for _ in range(20)}
+
+    assert len(delays) > 1
+    assert all(2 <= delay <= 3 for delay in delays)
+
+
+def test_a_date_in_retry_after_does_no_harm(account: Account, scripted: Scripted, wire: Wire) -> None:
+    scripted.status, scripted.headers = 429, {"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}
+    account.queued()
+    account.work()
+
+    assert 2 <= hidden_for(wire) <= 3
+
+
+def test_a_message_comes_back_when_its_back_off_is_over_and_not_before(account: Account, clock: Clock) -> None:
+    account.queued("[[status=429 retry_after=30 times=1]]")
+    account.work()
+
+    clock.forward(29)
+    assert account.receive() == []
+    clock.forward(17)
+    assert len(account.receive()) == 1
+
+
+# ---- The budget
+
+
+def test_after_three_attempts_it_is_given_up_and_its_message_succeeds(
+    account: Account, clock: Clock, model: StandIn
+) -> None:
+    task_id = account.queued("[[status=500]]")
+
+    for _ in range(5):
+        account.work()
+        clock.forward(60)
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"], task["attempt"]) == ("FAILURE", "model_unavailable", 3)
+    assert task["error"] == "The model could not be reached. Please send the message again."
+    assert task["retryable"] is True
+    assert len(model.messages()) == 3
+    assert account.waiting() == (0, 0)
+    assert account.waiting("DeadLetterQueue") == (0, 0)
+
+
+def test_no_attempt_is_promised_that_would_come_past_the_deadline(account: Account, clock: Clock) -> None:
+    task_id = account.queued("[[status=429 retry_after=120]]")
+    clock.forward(14 * 60)
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "model_rate_limited")
+
+
+def test_a_model_that_is_at_work_at_the_deadline_is_left(account: Account, clock: Clock, model: StandIn) -> None:
+    task_id = account.queued("[[hang=30]]")
+    clock.forward(15 * 60 - 1)
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
+    assert account.waiting() == (0, 0)
+
+
+def test_past_its_deadline_the_model_is_not_asked(account: Account, clock: Clock, model: StandIn) -> None:
+    task_id = account.queued()
+    clock.forward(15 * 60)
+
+    assert account.work() == []
+
+    assert model.messages() == []
+    assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
+    assert account.waiting() == (0, 0)
+
+
+# ---- What will not pass: the end
+
+LASTING = {
+    "400": ("[[status=400]]", "model_rejected"),
+    "403": ("[[status=403]]", "model_auth"),
+    "404": ("[[status=404]]", "model_rejected"),
+    "422": ("[[status=422]]", "model_rejected"),
+    "a used up quota": ("[[status=429 code=insufficient_quota]]", "model_quota"),
+    "a reached billing limit": ("[[status=429 code=billing_hard_limit_reached]]", "model_quota"),
+    "too long a conversation": ("[[status=400 code=context_length_exceeded]]", "context_too_long"),
+    "a filtered prompt": ("[[status=400 code=content_filter]]", "prompt_refused"),
+    "a violated policy": ("[[status=400 code=content_policy_violation]]", "prompt_refused"),
+    "a refusal": ("[[refuse]]", "prompt_refused"),
+    "a filtered answer": ("[[content_filter]]", "prompt_refused"),
+}
+
+
+@pytest.mark.parametrize(("message", "code"), LASTING.values(), ids=LASTING)
+def test_what_will_not_pass_ends_the_task_and_its_message_succeeds(
+    account: Account, model: StandIn, message: str, code: str
+) -> None:
+    task_id = account.queued(message)
+
+    assert account.work() == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"], task["attempt"]) == ("FAILURE", code, 1)
+    assert task["retryable"] is False
+    assert len(model.messages()) == 1
+    assert account.waiting() == (0, 0)
+
+
+def test_the_session_moves_on_in_the_same_batch(account: Account) -> None:
+    account.queued("[[refuse]] one", session_id="s-1")
+    second = account.queued("two", session_id="s-1")
+
+    assert account.work() == []
+
+    assert account.outcome(second) == ("SUCCESS", None)
+
+
+def test_a_role_that_is_no_more_ends_the_task(account: Account, submit: ModuleType, worker: ModuleType) -> None:
+    """A role may go with a deployment, and its turns be in the queue still."""
+    key = worker.Key("alice#s-1", "01KANEC0X00000000000000000")
+    request = {"message": "hello", "role": "gone"}
+    submit.store.create(submit.Turn.submitted(key, request, time.time()))
+    submit.queue.send(key)
+
+    account.work()
+
+    assert account.task(key.task_id)["status"] in ("FAILURE", "PENDING")
+
+
+# ---- The model's key
+
+
+def rotate(account: Account, key: str) -> None:
+    account.secrets.put_secret_value(SecretId="model-key", SecretString=key)
+
+
+def test_a_rotated_key_is_fetched_anew_within_the_attempt(
+    account: Account, model: StandIn, worker: ModuleType, wire: Wire
+) -> None:
+    rotate(account, "bad-key")
+    worker.runner.run(worker.model_key())  # cached
+    rotate(account, MODEL_KEY)
+    task_id = account.queued()
+
+    assert account.work() == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
+    assert model.calls()["unauthorized"] == 1
+    assert len(wire.made("GetSecretValue")) == 2
+
+
+def test_a_key_that_is_wrong_is_tried_twice_and_no_more(account: Account, model: StandIn, wire: Wire) -> None:
+    rotate(account, "bad-key")
+    task_id = account.queued()
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "model_auth")
+    assert model.calls()["unauthorized"] == 2
+    assert len(wire.made("GetSecretValue")) == 2
+
+
+def test_a_line_end_in_the_secret_is_not_part_of_the_key(account: Account) -> None:
+    rotate(account, f"{MODEL_KEY}\n")
+    task_id = account.queued()
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+def test_a_secret_that_cannot_be_read_may_pass(account: Account, wire: Wire, clock: Clock) -> None:
+    wire.before("GetSecretValue", refusing())
+    task_id = account.queued()
+
+    assert len(account.work()) == 1
+
+    clock.forward(10)
+    account.work()
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+# ---- When AWS fails
+
+
+@pytest.mark.parametrize("operation", ["UpdateItem", "Query"])
+def test_a_table_that_refuses_delays_the_turn_and_no_other_session(
+    account: Account, wire: Wire, clock: Clock, operation: str
+) -> None:
+    first = account.queued("one", session_id="s-1")
+    second = account.queued("two", session_id="s-2")
+    wire.before(operation, refusing())  # of one of the two
+
+    assert len(account.work()) == 1
+
+    assert sorted([account.outcome(first)[0], account.outcome(second)[0]]) == ["PENDING", "SUCCESS"]
+    clock.forward(10)
+    assert account.work() == []
+    assert [account.outcome(task) for task in (first, second)] == [("SUCCESS", None)] * 2
+
+
+def test_an_answer_whose_record_was_acknowledged_too_late_is_recorded_once(
+    account: Account, wire: Wire, clock: Clock, model: StandIn, printed: Printed
+) -> None:
+    """botocore repeats the write, and is refused by what it wrote itself."""
+    task_id = account.queued()
+    wire.after("UpdateItem", lambda _: wire.lose_answer("UpdateItem"))  # after the claim: the end
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert len(model.messages()) == 1
+    assert printed.metrics()["TaskSucceeded"] == [1]
+    assert account.waiting() == (0, 0)
+
+
+def test_an_answer_that_cannot_be_recorded_comes_back_when_the_lease_is_over(
+    account: Account, wire: Wire, clock: Clock, model: StandIn
+) -> None:
+    task_id = account.queued()
+    wire.after("UpdateItem", lambda _: wire.before("UpdateItem", refusing()))
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(task_id)[0] == "STARTED"
+    for _ in range(3):
+        clock.forward(200)
+        account.work()
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert account.waiting() == (0, 0)
+
+
+def test_a_message_that_cannot_be_deleted_is_deleted_by_lambda(account: Account, wire: Wire) -> None:
+    wire.before("DeleteMessage", refusing())
+    task_id = account.queued()
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+def test_a_message_that_cannot_be_hidden_is_worked_on_all_the_same(account: Account, wire: Wire) -> None:
+    wire.before("ChangeMessageVisibilityBatch", refusing())
+    task_id = account.queued()
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("SUCCESS", None)

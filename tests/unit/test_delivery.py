@@ -1,0 +1,498 @@
+"""Messages: delivered twice, late, in batches, malformed; leases and fencing; the order of a session's turns."""
+
+import json
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests import cfn
+from tests.unit.conftest import Account, Clock, Printed, Record, StandIn, Wire, refusing
+
+ULID = "01KANEC0X00000000000000000"
+
+
+def held(account: Account, worker: ModuleType, record: Record, seconds: float = 183) -> Any:
+    """Claim the record's turn, as another worker has done that now is at work, or dead."""
+    return worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + seconds)
+
+
+def result(text: str) -> dict[str, Any]:
+    return {"message": text, "data": None, "draft": None}
+
+
+def hidden(wire: Wire) -> list[int]:
+    """For how many seconds messages were hidden, in the order of the calls."""
+    return [
+        entry["VisibilityTimeout"] for made in wire.made("ChangeMessageVisibilityBatch") for entry in made["Entries"]
+    ]
+
+
+# ---- Delivered twice
+
+
+def test_while_a_lease_is_valid_the_model_is_not_asked_again(
+    account: Account, worker: ModuleType, model: StandIn
+) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    held(account, worker, record)
+
+    assert account.work([record]) == [record["messageId"]]
+
+    assert model.messages() == []
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("STARTED", 1)
+
+
+def test_a_message_whose_turn_is_held_is_hidden_until_just_past_the_lease(
+    account: Account, worker: ModuleType, clock: Clock, wire: Wire
+) -> None:
+    account.queued()
+    (record,) = account.receive()
+    held(account, worker, record, seconds=100)
+
+    account.work([record])
+
+    assert hidden(wire)[-1] in (101, 102)
+    clock.forward(100)
+    assert account.receive() == []
+    clock.forward(2)
+    assert len(account.receive()) == 1
+
+
+def test_after_the_lease_the_turn_is_run_again(
+    account: Account, worker: ModuleType, clock: Clock, model: StandIn
+) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    held(account, worker, record, seconds=183)
+    clock.forward(184)
+
+    assert account.work([record]) == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 2)
+    assert len(model.messages()) == 1
+
+
+def test_a_zombies_late_answer_is_refused(account: Account, worker: ModuleType, clock: Clock) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    zombie = held(account, worker, record)
+    clock.forward(184)
+    account.work([record])
+    before = account.item(task_id)
+
+    with pytest.raises(worker.Refused):
+        worker.store.succeed(zombie, result("too late"), {}, time.time())
+    with pytest.raises(worker.Refused):
+        worker.store.fail_attempt(zombie, "model_timeout", "too late", time.time())
+    with pytest.raises(worker.Refused):
+        worker.store.release(zombie)
+    with pytest.raises(worker.Refused):
+        worker.store.report_progress(zombie, 0.5, "too late")
+
+    assert account.item(task_id) == before
+
+
+def test_a_zombie_cannot_write_while_another_is_at_work(account: Account, worker: ModuleType, clock: Clock) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    zombie = held(account, worker, record)
+    clock.forward(184)
+    second = held(account, worker, record)
+    before = account.item(task_id)
+
+    with pytest.raises(worker.Refused):
+        worker.store.succeed(zombie, result("too late"), {}, time.time())
+
+    assert account.item(task_id) == before
+    worker.store.succeed(second, result("in time"), {}, time.time())
+    assert account.task(task_id)["result"]["message"] == "in time"
+
+
+def test_a_worker_that_was_overtaken_drops_its_answer_and_leaves_the_message(
+    account: Account, worker: ModuleType, clock: Clock, wire: Wire, printed: Printed
+) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+
+    def overtake(params: dict[str, Any]) -> None:
+        clock.forward(200)
+        held(account, worker, record)
+
+    wire.after("UpdateItem", lambda _: wire.before("UpdateItem", overtake))  # before its end is written
+
+    assert account.work([record]) == [record["messageId"]]
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"], task["result"]) == ("STARTED", 2, None)
+    assert "TaskSucceeded" not in printed.metrics()
+    assert printed.logged("attempt superseded")
+
+
+def test_a_worker_whose_turn_was_ended_meanwhile_drops_its_answer_and_the_message(
+    account: Account, clock: Clock, wire: Wire
+) -> None:
+    task_id = account.queued()
+
+    def pass_the_deadline(params: dict[str, Any]) -> None:
+        clock.forward(16 * 60)
+        assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")  # the reader has written it
+
+    wire.after("UpdateItem", lambda _: wire.before("UpdateItem", pass_the_deadline))
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
+    assert account.waiting() == (0, 0)
+
+
+def test_a_message_of_a_finished_turn_is_dropped(account: Account, model: StandIn, worker: ModuleType) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    account.work([record])
+    before = account.item(task_id)
+    account.send(record["body"], record["attributes"]["MessageGroupId"])
+
+    assert account.work() == []
+
+    assert len(model.messages()) == 1
+    assert account.item(task_id) == before
+    assert account.waiting() == (0, 0)
+
+
+def test_a_message_of_a_turn_that_is_no_more_is_dropped(account: Account, model: StandIn) -> None:
+    account.send(json.dumps({"session": "alice#s-1", "turn": ULID}))
+
+    assert account.work() == []
+
+    assert model.messages() == []
+    assert account.waiting() == (0, 0)
+
+
+def test_two_messages_of_one_turn_in_one_batch_run_it_once(account: Account, model: StandIn) -> None:
+    account.queued()
+    (record,) = account.receive()
+
+    assert account.work([record, record | {"messageId": "other"}]) == []
+
+    assert len(model.messages()) == 1
+
+
+def test_a_turn_whose_three_attempts_all_died_is_lost_and_its_session_moves_on(
+    account: Account, worker: ModuleType, clock: Clock, model: StandIn
+) -> None:
+    task_id = account.queued(session_id="s-1")
+    next_id = account.queued("next", session_id="s-1")
+    records = account.receive()
+    for _ in range(3):
+        held(account, worker, records[0])
+        clock.forward(184)
+
+    assert account.work(records) == []
+
+    assert account.outcome(task_id) == ("FAILURE", "worker_lost")
+    assert account.outcome(next_id) == ("SUCCESS", None)
+    assert model.messages() == ["next"]
+
+
+def test_a_claim_takes_the_whole_of_the_functions_time_and_a_little_more(
+    account: Account, clock: Clock, worker: ModuleType, wire: Wire
+) -> None:
+    account.queued()
+    leases: list[float] = []
+    wire.after("UpdateItem", lambda _: leases.append(float(account.items()[0]["lease_until"]["N"])))
+
+    now = time.time()
+    account.work(seconds=100)
+
+    assert 100 < leases[0] - now < 105
+
+
+# ---- Visibility
+
+
+def test_the_whole_batch_is_cut_to_just_past_the_lease_before_anything_else(account: Account, wire: Wire) -> None:
+    for number in range(10):
+        account.queued(session_id=f"s-{number % 3}")
+    records = account.receive()
+    wire.clear()
+
+    account.work(records, seconds=100)
+
+    assert wire.calls[0].operation == "ChangeMessageVisibilityBatch"
+    entries = wire.calls[0].params["Entries"]
+    assert {entry["ReceiptHandle"] for entry in entries} == {record["receiptHandle"] for record in records}
+    assert {entry["VisibilityTimeout"] for entry in entries} <= {104, 105}
+    assert len(wire.made("ChangeMessageVisibilityBatch")) == 1
+
+
+def test_a_crashed_worker_costs_its_session_a_lease_and_not_18_minutes(
+    account: Account, wire: Wire, clock: Clock
+) -> None:
+    class Crash(BaseException):
+        pass
+
+    def crash(params: dict[str, Any]) -> None:
+        raise Crash
+
+    task_id = account.queued()
+    wire.after("UpdateItem", crash)  # right after the claim
+    with pytest.raises(Crash):
+        account.work()
+    assert account.outcome(task_id) == ("STARTED", None)
+
+    clock.forward(185)
+
+    assert account.work() == []
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 2)
+
+
+def test_without_the_time_for_a_turn_it_is_handed_back_unclaimed(account: Account, wire: Wire, model: StandIn) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+
+    assert account.work([record], seconds=69) == [record["messageId"]]
+
+    assert model.messages() == []
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("PENDING", 0)
+    assert hidden(wire)[-1] == 0
+    assert len(account.receive()) == 1
+
+
+def test_the_turns_that_there_is_no_time_for_are_handed_back(
+    account: Account, wire: Wire, clock: Clock, model: StandIn
+) -> None:
+    ids = [account.queued(f"number {number}", session_id="s-1") for number in range(3)]
+    records = account.receive()
+    wire.after("UpdateItem", lambda _: clock.forward(120))  # the first one takes its time
+
+    assert account.work(records) == [record["messageId"] for record in records[1:]]
+
+    assert [account.task(task)["attempt"] for task in ids] == [1, 0, 0]
+    assert account.outcome(ids[0]) == ("SUCCESS", None)
+    assert model.messages() == ["number 0"]
+    assert len(account.receive()) == 2
+
+
+# ---- Malformed
+
+MALFORMED = {
+    "no JSON": "hello",
+    "nothing": " ",
+    "a list": "[]",
+    "null": "null",
+    "a number": "5",
+    "a text": '"session"',
+    "no turn": '{"session": "alice#s-1"}',
+    "no session": json.dumps({"turn": ULID}),
+    "a session without an owner": json.dumps({"session": "s-1", "turn": ULID}),
+    "a session that is a list": json.dumps({"session": ["#"], "turn": ULID}),
+    "a turn that is no ULID": '{"session": "alice#s-1", "turn": "1"}',
+    "a turn that is a number": '{"session": "alice#s-1", "turn": 1}',
+    "a turn in lower case": json.dumps({"session": "alice#s-1", "turn": ULID.lower()}),
+    "too deep": "[" * 100_000,
+}
+
+
+@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
+def test_a_malformed_message_fails_alone(account: Account, printed: Printed, body: str) -> None:
+    account.send(body, "bad")
+    before, after = account.queued(session_id="s-1"), account.queued(session_id="s-2")
+    records = account.receive()
+    (bad,) = [record for record in records if record["body"] == body]
+
+    assert account.work(records) == [bad["messageId"]]
+
+    assert [account.outcome(task) for task in (before, after)] == [("SUCCESS", None)] * 2
+    assert printed.metrics()["MessageMalformed"] == [1]
+
+
+def test_a_malformed_message_ends_in_the_dead_letter_queue(account: Account) -> None:
+    account.send("hello")
+    redrive = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]
+
+    for _ in range(redrive["maxReceiveCount"] + 1):
+        account.work()
+
+    assert account.waiting() == (0, 0)
+    assert account.waiting("DeadLetterQueue") == (1, 0)
+
+
+def test_a_member_that_a_later_version_adds_is_ignored(account: Account) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    body = json.dumps(json.loads(record["body"]) | {"version": 2})
+
+    assert account.work([record | {"body": body}]) == []
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+# ---- Order
+
+
+def test_the_turns_of_a_session_are_answered_in_order_one_at_a_time(account: Account, model: StandIn) -> None:
+    ids = [account.queued(f"number {number}", session_id="s-1") for number in range(5)]
+
+    assert account.work() == []
+
+    assert model.messages() == [f"number {number}" for number in range(5)]
+    last = model.calls()["last"]
+    assert [call["history"] for call in last] == [0, 2, 4, 6, 8]
+    times = [(account.item(task)["started_at"]["N"], account.item(task)["finished_at"]["N"]) for task in ids]
+    flat = [float(moment) for pair in times for moment in pair]
+    assert flat == sorted(flat)
+
+
+def test_a_turn_behind_one_that_failed_for_now_is_not_run_and_comes_back_with_it(
+    account: Account, wire: Wire, clock: Clock, model: StandIn
+) -> None:
+    first = account.queued("[[status=500 times=1]] one", session_id="s-1")
+    second = account.queued("two", session_id="s-1")
+    records = account.receive()
+
+    assert account.work(records) == [record["messageId"] for record in records]
+
+    assert len(model.messages()) == 1
+    assert account.task(second)["attempt"] == 0
+    assert hidden(wire)[-1] == hidden(wire)[-2]
+    clock.forward(4)
+    again = account.receive()
+    assert [record["body"] for record in again] == [record["body"] for record in records]
+    assert account.work(again) == []
+    assert [account.outcome(task) for task in (first, second)] == [("SUCCESS", None)] * 2
+    assert [message[-3:] for message in model.messages()] == ["one", "one", "two"]
+
+
+def test_a_turn_of_a_session_is_not_delivered_while_the_one_before_it_is_at_work(account: Account) -> None:
+    account.queued("one", session_id="s-1")
+    (record,) = account.receive()
+    account.queued("two", session_id="s-1")
+
+    assert account.receive() == []
+
+    account.work([record])
+    assert len(account.receive()) == 1
+
+
+def test_a_slow_session_delays_no_other(account: Account, wire: Wire) -> None:
+    slow = account.queued("[[hang=0.5]] slow", session_id="s-slow")
+    quick = [account.queued(f"quick {number}", session_id="s-quick") for number in range(2)]
+    records = account.receive()
+    assert json.loads(records[0]["body"])["session"].endswith("s-slow")
+
+    assert account.work(records) == []
+
+    ends = [float(account.item(task)["finished_at"]["N"]) for task in (*quick, slow)]
+    assert ends == sorted(ends)
+
+
+def test_ten_sessions_run_side_by_side(account: Account, model: StandIn) -> None:
+    for number in range(10):
+        account.queued("[[hang=0.5]]", session_id=f"s-{number}")
+
+    assert account.work() == []
+
+    calls = model.calls()["last"]
+    assert max(call["at"] for call in calls) < min(call["ended_at"] for call in calls)
+
+
+def test_a_failing_session_delays_no_other(account: Account, model: StandIn) -> None:
+    failing = account.queued("[[status=500]]", session_id="s-1")
+    other = account.queued("hello", session_id="s-2")
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(failing) == ("PENDING", None)
+    assert account.outcome(other) == ("SUCCESS", None)
+
+
+def test_an_answer_is_readable_and_its_message_gone_before_a_slow_neighbour_is_done(
+    account: Account, wire: Wire
+) -> None:
+    account.queued("[[hang=0.5]] slow", session_id="s-slow")
+    account.queued("quick", session_id="s-quick")
+    records = account.receive()
+    wire.clear()
+
+    account.work(records)
+
+    order = [
+        (call.operation, call.params.get("ReceiptHandle") or call.params["Key"]["session"]["S"])
+        for call in wire.calls
+        if call.operation == "DeleteMessage" or ":set_result" in str(call.params)
+    ]
+    assert order == [
+        ("UpdateItem", "alice#s-quick"),
+        ("DeleteMessage", records[1]["receiptHandle"]),
+        ("UpdateItem", "alice#s-slow"),
+        ("DeleteMessage", records[0]["receiptHandle"]),
+    ]
+
+
+def test_a_message_is_deleted_before_the_next_of_its_session_is_run(account: Account, wire: Wire) -> None:
+    for number in range(2):
+        account.queued(f"number {number}", session_id="s-1")
+    records = account.receive()
+    wire.clear()
+
+    account.work(records)
+
+    kinds = [call.operation for call in wire.calls if call.operation in ("UpdateItem", "DeleteMessage")]
+    assert kinds == ["UpdateItem", "UpdateItem", "DeleteMessage"] * 2
+
+
+def test_nothing_is_deleted_that_is_not_final(account: Account, wire: Wire) -> None:
+    account.queued("[[status=500]]")
+    account.work()
+
+    assert wire.made("DeleteMessage", "DeleteMessageBatch") == []
+
+
+def test_a_bug_in_one_session_leaves_the_others(
+    account: Account, wire: Wire, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(params: dict[str, Any]) -> None:
+        raise ValueError("the innermost secret")
+
+    first, second = account.queued(session_id="s-1"), account.queued(session_id="s-2")
+    wire.before("UpdateItem", bug)
+
+    assert len(account.work()) == 1
+
+    assert sorted([account.outcome(first)[0], account.outcome(second)[0]]) == ["PENDING", "SUCCESS"]
+    (line,) = printed.logged("turn failed")
+    assert line["error"] == "ValueError"
+    assert "innermost" not in printed.everything
+
+
+def test_a_table_that_is_down_fails_the_whole_batch_and_loses_nothing(
+    account: Account, wire: Wire, clock: Clock
+) -> None:
+    ids = [account.queued(session_id=f"s-{number % 2}") for number in range(4)]
+    wire.before("UpdateItem", refusing(), times=2)
+
+    assert len(account.work()) == 4
+
+    clock.forward(10)
+    assert account.work() == []
+    assert [account.outcome(task) for task in ids] == [("SUCCESS", None)] * 4
+
+
+def test_a_turn_behind_others_that_fail_has_its_own_three_attempts(account: Account, clock: Clock) -> None:
+    """In an outage, what waits behind failing turns of its session is received again with each of their attempts."""
+    ids = [account.queued(f"[[status=500]] {number}", session_id="s-1") for number in range(6)]
+
+    for _ in range(20):
+        account.work()
+        account.bury()
+        clock.forward(10)
+
+    tasks = [account.task(task_id) for task_id in ids]
+    assert [(task["error_code"], task["attempt"]) for task in tasks] == [("model_unavailable", 3)] * 6

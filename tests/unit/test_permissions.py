@@ -1,0 +1,92 @@
+"""Each function's role allows what the function calls, on what it calls it, and nothing else."""
+
+import re
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from tests import cfn
+from tests.unit.conftest import Account, Call, Clock, Context, Wire, refusing
+
+type Permission = tuple[str, str]
+
+# What Lambda calls with the role of a function that it feeds from a queue.
+EVENT_SOURCE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes")
+
+
+def allowed(function: str) -> set[Permission]:
+    """The actions of the function's role and the resource of each, but for its log."""
+    role = cfn.resources("AWS::IAM::Role")[f"{function.capitalize()}Role"]
+    permissions: set[Permission] = set()
+    for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
+        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
+        resource = statement["Resource"]
+        name = resource.get("Ref") or resource["Fn::GetAtt"].removesuffix(".Arn")
+        permissions |= {(action, name) for action in actions if not action.startswith("logs:")}
+    return permissions
+
+
+def needed(calls: list[Call]) -> set[Permission]:
+    permissions = set()
+    for operation, params in calls:
+        if "TableName" in params:
+            permissions.add((f"dynamodb:{operation}", params["TableName"]))
+        elif "QueueUrl" in params:
+            queue = re.sub(r".*/|\.fifo$", "", params["QueueUrl"])
+            permissions.add((f"sqs:{operation.removesuffix('Batch')}", queue))
+        else:
+            permissions.add((f"secretsmanager:{operation}", "ModelKeySecretArn"))
+    return permissions
+
+
+@pytest.fixture
+def task_id(account: Account) -> str:
+    return account.queued("hello", session_id="s-1")
+
+
+@pytest.fixture
+def calls(wire: Wire, task_id: str) -> Iterator[list[Call]]:
+    wire.calls.clear()
+    yield wire.calls
+
+
+def test_submit(account: Account, calls: list[Call], wire: Wire, clock: Clock) -> None:
+    for _ in range(2):
+        account.post({"message": "x"}, headers={"Idempotency-Key": "k-1", "Prefer": "wait=1"})
+    wire.before("SendMessage", refusing())
+    account.post({"message": "x"})
+
+    assert needed(calls) == allowed("submit")
+
+
+def test_status(account: Account, calls: list[Call], task_id: str, clock: Clock) -> None:
+    account.get(task_id)
+    account.session("s-1")
+    account.cancel(task_id)
+
+    assert needed(calls) == allowed("status")
+
+
+def test_worker(
+    account: Account, calls: list[Call], worker: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.03)
+    account.queued("[[hang=0.2]]", session_id="s-2")
+    records = account.receive()
+    calls.clear()
+
+    account.functions["worker"].handler({"Records": records}, Context())
+
+    of_the_event_source = {(action, "TurnQueue") for action in EVENT_SOURCE}
+    assert needed(calls) | of_the_event_source == allowed("worker")
+
+
+def test_deadletter(account: Account, calls: list[Call]) -> None:
+    (record,) = account.receive()
+    calls.clear()
+
+    account.functions["deadletter"].handler({"Records": [record]}, Context())
+
+    of_the_event_source = {(action, "DeadLetterQueue") for action in EVENT_SOURCE}
+    assert needed(calls) | of_the_event_source == allowed("deadletter")

@@ -1,0 +1,336 @@
+"""template.yaml keeps each of its rules, and each rule was seen to be broken."""
+
+import copy
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import pytest
+
+from tests import cfn
+from tests.unit import template_rules as rules
+from tests.unit.template_rules import Rule, Template
+
+# How each rule is broken
+
+
+def change(path: str, value: Any) -> Callable[[Template], None]:
+    """Sets what the path names; None removes it."""
+    *parents, last = path.split("/")
+
+    def mutate(template: Template) -> None:
+        node: Any = template["Resources"]
+        for name in parents:
+            node = node[int(name)] if isinstance(node, list) else node[name]
+        key: Any = int(last) if isinstance(node, list) else last
+        if value is None:
+            del node[key]
+        else:
+            node[key] = value
+
+    return mutate
+
+
+WORKER = "WorkerFunction/Properties"
+TRIGGER = f"{WORKER}/Events/Turns/Properties"
+STATEMENT = "WorkerRole/Properties/Policies/0/PolicyDocument/Statement/0"
+WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0"
+METRIC = f"{WIDGET}/properties/metrics/0"
+SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1/properties/metrics/0"
+CORS = "HttpApi/Properties/CorsConfiguration"
+
+
+def globally(path: str, value: Any) -> Callable[[Template], None]:
+    def mutate(template: Template) -> None:
+        change(path, value)({"Resources": template})
+
+    return mutate
+
+
+BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
+    "visibility of 5 timeouts": (
+        rules.visibility_is_at_least_six_times_the_timeout,
+        change("TurnQueue/Properties/VisibilityTimeout", 900),
+    ),
+    "a longer timeout": (rules.visibility_is_at_least_six_times_the_timeout, change(f"{WORKER}/Timeout", 181)),
+    "the default visibility": (
+        rules.visibility_is_at_least_six_times_the_timeout,
+        change("DeadLetterQueue/Properties/VisibilityTimeout", None),
+    ),
+    "a batch of 11": (
+        rules.a_fifo_trigger_takes_at_most_ten_messages_and_waits_for_none,
+        change(f"{TRIGGER}/BatchSize", 11),
+    ),
+    "a batching window": (
+        rules.a_fifo_trigger_takes_at_most_ten_messages_and_waits_for_none,
+        change(f"{TRIGGER}/MaximumBatchingWindowInSeconds", 1),
+    ),
+    "no batch item failures": (
+        rules.a_trigger_reports_its_failures_one_by_one,
+        change(f"{TRIGGER}/FunctionResponseTypes", None),
+    ),
+    "a concurrency of 1": (
+        rules.maximum_concurrency_is_at_least_two_and_alone,
+        change("DeadletterFunction/Properties/Events/DeadLetters/Properties/ScalingConfig/MaximumConcurrency", 1),
+    ),
+    "a concurrency that may be 1": (
+        rules.maximum_concurrency_is_at_least_two_and_alone,
+        globally("Parameters/WorkerConcurrency/MinValue", 1),
+    ),
+    "provisioned pollers": (
+        rules.maximum_concurrency_is_at_least_two_and_alone,
+        change(f"{TRIGGER}/ProvisionedPollerConfig", {"MinimumPollers": 2}),
+    ),
+    "a standard queue": (
+        rules.every_queue_is_fifo_with_a_limit_for_each_session,
+        change("TurnQueue/Properties/FifoQueue", None),
+    ),
+    "one limit for the queue": (
+        rules.every_queue_is_fifo_with_a_limit_for_each_session,
+        change("TurnQueue/Properties/FifoThroughputLimit", "perQueue"),
+    ),
+    "deduplication by content": (
+        rules.every_queue_is_fifo_with_a_limit_for_each_session,
+        change("TurnQueue/Properties/ContentBasedDeduplication", True),
+    ),
+    "no redrive": (
+        rules.what_a_queue_gives_up_on_goes_to_a_fifo_queue_that_a_function_reads,
+        change("TurnQueue/Properties/RedrivePolicy", None),
+    ),
+    "a standard dead-letter queue": (
+        rules.what_a_queue_gives_up_on_goes_to_a_fifo_queue_that_a_function_reads,
+        change("DeadLetterQueue/Properties/FifoQueue", False),
+    ),
+    "dead letters that nobody reads": (
+        rules.what_a_queue_gives_up_on_goes_to_a_fifo_queue_that_a_function_reads,
+        change("DeadletterFunction/Properties/Events", {}),
+    ),
+    "three receives": (
+        rules.more_is_received_than_attempted_and_kept_longer_than_any_deadline,
+        change("TurnQueue/Properties/RedrivePolicy/maxReceiveCount", 3),
+    ),
+    "messages of ten minutes": (
+        rules.more_is_received_than_attempted_and_kept_longer_than_any_deadline,
+        change("TurnQueue/Properties/MessageRetentionPeriod", 600),
+    ),
+    "dead letters of an hour": (
+        rules.more_is_received_than_attempted_and_kept_longer_than_any_deadline,
+        change("DeadLetterQueue/Properties/MessageRetentionPeriod", 3600),
+    ),
+    "a queue's name": (rules.nothing_has_a_physical_name, change("TurnQueue/Properties/QueueName", "turns.fifo")),
+    "a table's name": (rules.nothing_has_a_physical_name, change("TurnsTable/Properties/TableName", "turns")),
+    "a function's name": (rules.nothing_has_a_physical_name, change(f"{WORKER}/FunctionName", "worker")),
+    "a role's name": (rules.nothing_has_a_physical_name, change("WorkerRole/Properties/RoleName", "worker")),
+    "a log group's name": (
+        rules.nothing_has_a_physical_name,
+        change("WorkerLogGroup/Properties/LogGroupName", "/worker"),
+    ),
+    "a dashboard's name": (rules.nothing_has_a_physical_name, change("Dashboard/Properties/DashboardName", "turns")),
+    "an API's name": (rules.nothing_has_a_physical_name, change("HttpApi/Properties/Name", "turnqueue")),
+    "a FIFO queue named without .fifo": (
+        rules.a_fifo_queue_that_is_named_is_named_fifo,
+        change("TurnQueue/Properties/QueueName", {"Fn::Sub": "${AWS::StackName}-turns"}),
+    ),
+    "a missing module": (rules.every_handler_exists, change(f"{WORKER}/Handler", "work.handler")),
+    "a missing function": (rules.every_handler_exists, change(f"{WORKER}/Handler", "worker.main")),
+    "a missing folder": (rules.every_handler_exists, change(f"{WORKER}/CodeUri", "functions/workers/")),
+    "a folder that is no function": (rules.every_folder_is_a_function, change("StatusFunction", None)),
+    "a variable that is missing": (
+        rules.the_template_gives_the_environment_that_the_code_reads,
+        change(f"{WORKER}/Environment/Variables/MODEL_NAME", None),
+    ),
+    "a variable that nobody reads": (
+        rules.the_template_gives_the_environment_that_the_code_reads,
+        change(f"{WORKER}/Environment/Variables/GUARDS_TABLE", {"Ref": "GuardsTable"}),
+    ),
+    "no namespace": (
+        rules.powertools_is_told_its_service_and_namespace,
+        globally("Globals/Function/Environment/Variables/POWERTOOLS_METRICS_NAMESPACE", None),
+    ),
+    "events in the log": (
+        rules.powertools_is_told_its_service_and_namespace,
+        globally("Globals/Function/Environment/Variables/POWERTOOLS_LOGGER_LOG_EVENT", "true"),
+    ),
+    "no log group": (
+        rules.every_function_has_a_log_group_of_its_own_that_forgets,
+        change(f"{WORKER}/LoggingConfig", None),
+    ),
+    "a shared log group": (
+        rules.every_function_has_a_log_group_of_its_own_that_forgets,
+        change(f"{WORKER}/LoggingConfig", {"LogGroup": {"Ref": "SubmitLogGroup"}}),
+    ),
+    "a log group that keeps": (
+        rules.every_function_has_a_log_group_of_its_own_that_forgets,
+        change("WorkerLogGroup/Properties/RetentionInDays", None),
+    ),
+    "a submit of 30 s": (
+        rules.the_api_answers_before_api_gateway_gives_up,
+        change("SubmitFunction/Properties/Timeout", 30),
+    ),
+    "an impatient integration": (
+        rules.the_api_answers_before_api_gateway_gives_up,
+        change("StatusIntegration/Properties/TimeoutInMillis", 20_000),
+    ),
+    "no role": (rules.every_function_has_a_role_of_its_own_and_no_policy_of_sams, change(f"{WORKER}/Role", None)),
+    "a shared role": (
+        rules.every_function_has_a_role_of_its_own_and_no_policy_of_sams,
+        change(f"{WORKER}/Role", {"Fn::GetAtt": "SubmitRole.Arn"}),
+    ),
+    "a SAM policy": (
+        rules.every_function_has_a_role_of_its_own_and_no_policy_of_sams,
+        change(f"{WORKER}/Policies", [{"DynamoDBCrudPolicy": {"TableName": {"Ref": "TurnsTable"}}}]),
+    ),
+    "every action": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Action", "dynamodb:*")),
+    "every reading action": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Action", ["dynamodb:Get*"])),
+    "every resource": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Resource", "*")),
+    "every table": (
+        rules.no_role_may_more_than_it_names,
+        change(f"{STATEMENT}/Resource", {"Fn::Sub": "arn:aws:dynamodb:${AWS::Region}:${AWS::AccountId}:table/*"}),
+    ),
+    "what it may not": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/NotAction", "iam:PassRole")),
+    "a managed policy": (
+        rules.no_role_may_more_than_it_names,
+        change("WorkerRole/Properties/ManagedPolicyArns", ["arn:aws:iam::aws:policy/AdministratorAccess"]),
+    ),
+    "a function that the API may not call": (
+        rules.api_gateway_alone_may_call_the_api_functions,
+        change("StatusPermission", None),
+    ),
+    "a function that everyone may call": (
+        rules.api_gateway_alone_may_call_the_api_functions,
+        change("StatusPermission/Properties/Principal", "*"),
+    ),
+    "a route without a token": (
+        rules.every_route_but_health_needs_a_token,
+        change("TaskRoute/Properties/AuthorizationType", "NONE"),
+    ),
+    "a route without an authorizer": (
+        rules.every_route_but_health_needs_a_token,
+        change("TaskRoute/Properties/AuthorizerId", None),
+    ),
+    "tokens for anyone": (
+        rules.every_route_but_health_needs_a_token,
+        change("TokenAuthorizer/Properties/JwtConfiguration/Audience", []),
+    ),
+    "a route that no handler has": (
+        rules.the_routes_are_those_of_the_handlers,
+        change("TaskRoute/Properties/RouteKey", "GET /chat/tasks/{task_id}"),
+    ),
+    "a handler's route that is missing": (rules.the_routes_are_those_of_the_handlers, change("CancelRoute", None)),
+    "a route to the other function": (
+        rules.the_routes_are_those_of_the_handlers,
+        change("TaskRoute/Properties/Target", {"Fn::Sub": "integrations/${SubmitIntegration}"}),
+    ),
+    "a header that is not exposed": (
+        rules.cors_lets_the_browser_see_and_send_our_headers,
+        change(f"{CORS}/ExposeHeaders", ["location", "retry-after", "preference-applied"]),
+    ),
+    "a header that is not allowed": (
+        rules.cors_lets_the_browser_see_and_send_our_headers,
+        change(f"{CORS}/AllowHeaders", ["authorization", "content-type", "prefer"]),
+    ),
+    "a method that is not allowed": (
+        rules.cors_lets_the_browser_see_and_send_our_headers,
+        change(f"{CORS}/AllowMethods", ["GET", "OPTIONS"]),
+    ),
+    "cookies": (rules.cors_lets_the_browser_see_and_send_our_headers, change(f"{CORS}/AllowCredentials", True)),
+    "no TTL": (
+        rules.every_table_forgets_recovers_and_encrypts,
+        change("GuardsTable/Properties/TimeToLiveSpecification", None),
+    ),
+    "TTL by another attribute": (
+        rules.every_table_forgets_recovers_and_encrypts,
+        change("TurnsTable/Properties/TimeToLiveSpecification/AttributeName", "ttl"),
+    ),
+    "no recovery": (
+        rules.every_table_forgets_recovers_and_encrypts,
+        change("TurnsTable/Properties/PointInTimeRecoverySpecification", None),
+    ),
+    "no encryption of a table": (
+        rules.every_table_forgets_recovers_and_encrypts,
+        change("TurnsTable/Properties/SSESpecification/SSEEnabled", False),
+    ),
+    "a capacity": (
+        rules.every_table_is_paid_by_the_request_and_has_no_index,
+        change("TurnsTable/Properties/BillingMode", "PROVISIONED"),
+    ),
+    "an index": (
+        rules.every_table_is_paid_by_the_request_and_has_no_index,
+        change("TurnsTable/Properties/GlobalSecondaryIndexes", [{}]),
+    ),
+    "no encryption of a queue": (rules.every_queue_encrypts, change("TurnQueue/Properties/SqsManagedSseEnabled", None)),
+    "data that goes with the stack": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        change("TurnsTable/DeletionPolicy", "Delete"),
+    ),
+    "data that goes with a replacement": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        change("TurnsTable/UpdateReplacePolicy", None),
+    ),
+    "data that goes by default": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        globally("Parameters/DataDeletionPolicy/Default", "Delete"),
+    ),
+    "a body that is text": (
+        rules.the_dashboard_is_one_that_cloudwatch_takes,
+        change("Dashboard/Properties/DashboardBody", {"Fn::Sub": "{"}),
+    ),
+    "another top key": (
+        rules.the_dashboard_is_one_that_cloudwatch_takes,
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widget", []),
+    ),
+    "a widget without a place": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", None)),
+    "a widget off the grid": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", 13)),
+    "a widget of no type": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/type", "graph")),
+    "a widget without a region": (
+        rules.the_dashboard_is_one_that_cloudwatch_takes,
+        change(f"{WIDGET}/properties/region", None),
+    ),
+    "a widget on another": (rules.no_two_widgets_lie_on_each_other, change(f"{WIDGET}/y", 5)),
+    "a metric that we do not emit": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/1", "TaskSubmited")),
+    "a metric of another service": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/3", "turns")),
+    "a metric with another dimension": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/2", "function")),
+    "a metric that SQS has not": (rules.every_metric_of_the_dashboard_exists, change(f"{SQS_METRIC}/1", "QueueDepth")),
+    "a metric by a dimension that SQS has not": (
+        rules.every_metric_of_the_dashboard_exists,
+        change(f"{SQS_METRIC}/2", "QueueArn"),
+    ),
+    "a metric of a queue by its name": (
+        rules.every_metric_of_the_dashboard_exists,
+        change(f"{SQS_METRIC}/3", "turns.fifo"),
+    ),
+    "a metric of another namespace": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/0", "TurnQueue")),
+}
+
+
+@cache
+def real() -> Template:
+    return cfn.template()
+
+
+@pytest.mark.parametrize("check", rules.RULES, ids=lambda check: check.__name__)
+def test_the_template_keeps_the_rule(check: Rule) -> None:
+    assert list(check(real())) == []
+
+
+@pytest.mark.parametrize(("check", "breach"), BREACHES.values(), ids=BREACHES)
+def test_a_breach_is_seen(check: Rule, breach: Callable[[Template], None]) -> None:
+    template = copy.deepcopy(real())
+    breach(template)
+
+    assert list(check(template)) != []
+
+
+def test_every_rule_was_seen_to_be_broken() -> None:
+    assert {check.__name__ for check, _ in BREACHES.values()} == {check.__name__ for check in rules.RULES}
+
+
+def test_what_is_read_from_the_code_is_what_is_there() -> None:
+    """The rules above are worth nothing if they find nothing in the code."""
+    assert {"TaskSubmitted", "TaskReplayed", "TaskSucceeded", "AnswerTime", "QueueTime"} <= rules.metrics_in_code()
+    assert {"location", "retry-after", "preference-applied", "idempotency-replayed"} <= rules.headers_sent()
+    assert rules.headers_read() == {"content-type", "prefer", "idempotency-key"}
+    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/"}
+    assert rules.routes_in_code("worker") == set()
+    assert rules.environment_in_code("deadletter") == {"TURNS_TABLE"}
+    assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")
