@@ -36,7 +36,7 @@ test: setup lint types validate build ## Check and test everything, as CI does.
 
 .PHONY: lint
 lint: setup ## Check style and formatting.
-	$(PYTHON) -m ruff check
+	$(PYTHON) -m ruff check --no-cache
 	$(PYTHON) -m ruff format --check
 
 .PHONY: types

@@ -63,7 +63,7 @@ def _serve(stack: LocalStack, progress: Progress) -> None:
     console = serve_console(stack.api_url, tokens, free_port(CONSOLE_PORT))
     progress.say(f"\nThe console:  {console.url}/   until Ctrl-C")
     progress.say(f"The API:      {stack.api_url}")
-    progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; any credentials)")
+    progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; key and secret: local)")
     progress.say(f"The model:    {stack.model_url}")
     for owner, token in tokens().items():
         progress.say(f"\n# as {owner}, for {_TOKEN_SECONDS // 3600} hours")

@@ -5,8 +5,8 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
-from local.stack import LocalStack
 
+from local.stack import LocalStack
 from tests.e2e.conftest import Api
 
 SESSIONS = 20

@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import gc
 import http.server
 import importlib
 import json
@@ -551,6 +552,7 @@ def _loaded() -> Iterator[dict[str, ModuleType]]:
     session.register("after-call", _wire.on_answer)
     modules = {name: importlib.import_module(name) for name in ("submit", "status", "worker", "deadletter")}
     importlib.import_module("turnqueue.telemetry").logger.registered_handler.setStream(_Stdout())
+    gc.freeze()  # botocore's models are many, and stay
     yield modules
     worker = modules["worker"]
     worker.runner.run(worker.model._client.close())
