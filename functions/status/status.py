@@ -12,7 +12,8 @@ from turnqueue.telemetry import observed
 from turnqueue.turn import SESSION_ID, Key, Turn, is_ulid
 from turnqueue.wait import wait_until_final
 
-store = TurnStore(os.environ["TURNS_TABLE"], attempts=3)
+table = os.environ["TURNS_TABLE"]
+store = TurnStore(table, attempts=3)
 
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
@@ -39,7 +40,7 @@ def task(event: Event) -> Response:
     if turn is None:
         raise _no_such_task()
     if seconds:
-        turn = wait_until_final(store, turn, seconds)
+        turn = wait_until_final(table, turn, seconds)
     return _task(200, turn)
 
 

@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from preference import preference
 from request import ChatRequest, parse
 from turnqueue.guards import IdempotencyKeys, Reservation
-from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond, unavailable
+from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond
 from turnqueue.queue import TurnQueue
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import accepted, chat_response, poll_after_ms
@@ -20,13 +20,14 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.wait import wait_until_final
 
 # Two tries of each call: the three calls of a submit then fail within the function's 29 s.
-store = TurnStore(os.environ["TURNS_TABLE"], attempts=2)
+table = os.environ["TURNS_TABLE"]
+store = TurnStore(table, attempts=2)
 keys = IdempotencyKeys(os.environ["GUARDS_TABLE"], attempts=2)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
-_SECONDS_TO_ANSWER = 3
-"""What a waiting request keeps for its last read and its answer."""
+_SECONDS_TO_ANSWER = 3.5
+"""What a waiting request keeps for a last read that hangs (2 s) and its answer."""
 
 
 @observed
@@ -53,7 +54,7 @@ def chat(event: Event, ends_at: float) -> Response:
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     if wanted.wait:
-        turn = _wait(turn, min(wanted.wait, ends_at - _SECONDS_TO_ANSWER - time.time()))
+        turn = wait_until_final(table, turn, min(wanted.wait, ends_at - _SECONDS_TO_ANSWER - time.time()))
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")
@@ -71,7 +72,9 @@ def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tu
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     if idempotency_key is None:
-        return _record_and_queue(Turn.submitted(key, request.stored(), now)), False
+        turn = Turn.submitted(key, request.stored(), now)
+        store.create(turn)
+        return _queue_or_close(turn), False
 
     wanted = Reservation(key.task_id, request.fingerprint())
     bound = keys.reserve(caller, idempotency_key, wanted, now)
@@ -83,14 +86,17 @@ def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tu
                 "This Idempotency-Key came with another request within the last 24 hours.",
                 param="Idempotency-Key",
             )
-        turn = store.read(_bound_key(caller, bound), now)
-        if turn and turn.error_code == "enqueue_failed":
-            # That task never began, and its client was told to try again: this is the try, with a new task.
-            bound = keys.reserve(caller, idempotency_key, wanted, now, instead_of=bound.task_id)
-        elif turn and turn.status is not Status.PENDING:
-            return turn, True
+        earlier = store.read(_bound_key(caller, bound), now)
+        if earlier and earlier.status is not Status.PENDING:
+            return earlier, True
     turn = Turn.submitted(_bound_key(caller, bound), request.stored(), now)
-    return _record_and_queue(turn), bound != wanted
+    store.create(turn)
+    try:
+        queue.send(turn.key)
+    except (BotoCoreError, ClientError) as error:
+        # It stays PENDING: another request with the key may have queued it, and the client's next one will.
+        raise _not_queued(turn, error) from error
+    return turn, bound != wanted
 
 
 def _bound_key(caller: str, bound: Reservation) -> Key:
@@ -99,16 +105,11 @@ def _bound_key(caller: str, bound: Reservation) -> Key:
     return key
 
 
-def _record_and_queue(turn: Turn) -> Turn:
-    """Accept the turn: it is recorded, and SQS has acknowledged its message. Raises a 503 Problem if it was not."""
-    recorded = store.create(turn)
+def _queue_or_close(turn: Turn) -> Turn:
+    """Queue a turn that only this request knows of. Raises a 503 Problem, with the turn closed, if that fails."""
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
-        logger.error("task not queued", extra={"task_id": turn.key.task_id, "error": error_name(error)})
-        count("EnqueueFailed")
-        if not recorded:  # Another request made this turn; whether it stands is for that one to say.
-            raise unavailable() from error
         try:
             store.fail(turn.key, "enqueue_failed", time.time())
         except Refused as refused:
@@ -117,17 +118,8 @@ def _record_and_queue(turn: Turn) -> Turn:
         except (BotoCoreError, ClientError) as second:
             # It stays PENDING, unaccepted, and reads as FAILURE once its deadline has passed.
             logger.error("task not closed", extra={"task_id": turn.key.task_id, "error": error_name(second)})
-        raise _not_queued(turn) from error
+        raise _not_queued(turn, error) from error
     return turn
-
-
-def _wait(turn: Turn, seconds: float) -> Turn:
-    """The turn when it is final or the time is up. It is accepted: that it cannot be read now is no reason to fail."""
-    try:
-        return wait_until_final(store, turn, seconds)
-    except (BotoCoreError, ClientError) as error:
-        logger.warning("wait given up", extra={"task_id": turn.key.task_id, "error": error_name(error)})
-        return turn
 
 
 def _answer(turn: Turn, headers: dict[str, str]) -> Response:
@@ -152,7 +144,9 @@ def _failed(turn: Turn, headers: dict[str, str]) -> Problem:
     )
 
 
-def _not_queued(turn: Turn) -> Problem:
+def _not_queued(turn: Turn, error: BotoCoreError | ClientError) -> Problem:
+    logger.error("task not queued", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+    count("EnqueueFailed")
     failure = FAILURES["enqueue_failed"]
     return Problem(
         failure.http_status,

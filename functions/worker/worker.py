@@ -81,7 +81,7 @@ async def work(records: Sequence[dict[str, Any]], ends_at: float) -> list[dict[s
     sessions: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         sessions.setdefault(record["attributes"]["MessageGroupId"], []).append(record)
-    # At once, and for all: should this process die, the sessions wait for a lease and not for the queue's 18 minutes.
+    # At once, and for all: should this process die, the sessions wait for a lease and not for the queue's time-out.
     await hide(records, ends_at + _LEASE_MARGIN_SECONDS + 1 - time.time())
     unfinished = await asyncio.gather(*(run_session(records, ends_at) for records in sessions.values()))
     return [record for session in unfinished for record in session]

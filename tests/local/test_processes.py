@@ -57,6 +57,14 @@ def test_close_ends_what_still_runs_with_all_that_it_started(tmp_path: Path) -> 
     wait_until_gone(grandchild)
 
 
+def test_what_a_process_leaves_behind_ends_with_it(processes: Processes) -> None:
+    process = processes.start(["/bin/sh", "-c", "sleep 60 >/dev/null & echo $!"], env={}, log=None)
+    left_behind = int(process.output.readline())
+
+    assert process.wait() == 0
+    wait_until_gone(left_behind)
+
+
 def test_stop_asks_first_and_then_makes_it(processes: Processes) -> None:
     polite = processes.start(["/bin/sh", "-c", "trap 'exit 7' TERM; echo; sleep 60 & wait"], env={}, log=None)
     deaf = processes.start(["/bin/sh", "-c", "trap '' TERM; echo; sleep 60 & wait"], env={}, log=None)

@@ -48,13 +48,16 @@ def globally(path: str, value: Any) -> Callable[[Template], None]:
 
 
 BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
-    "visibility of 5 timeouts": (
-        rules.visibility_is_at_least_six_times_the_timeout,
+    "a visibility that outlasts the deadline": (
+        rules.visibility_outlasts_the_function_not_the_deadline,
         change("TurnQueue/Properties/VisibilityTimeout", 900),
     ),
-    "a longer timeout": (rules.visibility_is_at_least_six_times_the_timeout, change(f"{WORKER}/Timeout", 181)),
+    "a longer timeout": (
+        rules.visibility_outlasts_the_function_not_the_deadline,
+        change(f"{WORKER}/Timeout", 181),
+    ),
     "the default visibility": (
-        rules.visibility_is_at_least_six_times_the_timeout,
+        rules.visibility_outlasts_the_function_not_the_deadline,
         change("DeadLetterQueue/Properties/VisibilityTimeout", None),
     ),
     "a batch of 11": (

@@ -174,6 +174,15 @@ def test_the_conversation_is_told_in_order_and_with_the_answers(account: Account
     ]
 
 
+def test_history_is_one_consistent_query_by_its_key(account: Account, wire: Wire) -> None:
+    account.queued()
+    account.work()
+
+    (query,) = wire.made("Query")
+    assert query["ConsistentRead"] is True
+    assert "FilterExpression" not in query and "IndexName" not in query
+
+
 def test_a_draft_is_told_with_the_answer_so_that_it_can_grow(account: Account, scripted: Scripted) -> None:
     draft = {"service": "haircut", "date": None, "time": None, "name": None}
     data = {"complete": False, "missing": ["date"]}
@@ -297,6 +306,20 @@ def test_a_finished_task_shows_no_partial_text(account: Account, watchful: None,
     assert shown(wire)
     task = account.task(task_id)
     assert (task["partial"], task["progress"]) == (None, 1.0)
+
+
+def test_a_new_attempt_shows_nothing_of_the_one_before(account: Account, worker: ModuleType, clock: Clock) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    key = worker.decode(record["body"])
+    died = worker.store.claim(key, time.time(), time.time() + 100)
+    worker.store.report_progress(died, 0.5, "so far")
+    clock.forward(101)
+
+    worker.store.claim(key, time.time(), time.time() + 100)
+
+    task = account.task(task_id)
+    assert (task["attempt"], task["partial"], task["progress"]) == (2, None, None)
 
 
 def test_progress_is_written_at_most_once_a_second(account: Account, wire: Wire) -> None:

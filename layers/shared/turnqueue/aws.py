@@ -10,8 +10,8 @@ from turnqueue import __version__
 _session = botocore.session.get_session()
 
 
-def client(service: str, *, attempts: int) -> Any:
-    """A client of the AWS service `service` that tries a call `attempts` times before it raises.
+def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
+    """A client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds.
 
     botocore and not boto3: nothing here uses boto3's resources, and it is a twelfth of the start-up less.
     """
@@ -19,7 +19,7 @@ def client(service: str, *, attempts: int) -> Any:
         service,
         config=Config(
             connect_timeout=1,
-            read_timeout=3,  # the slowest call, a Query of 1 MB, takes a tenth of it
+            read_timeout=read_timeout,  # 3: the slowest call, a Query of 1 MB, takes a tenth of it
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=20,  # the worker's ten turns at a time, each with a second call under way
             tcp_keepalive=True,

@@ -1,7 +1,7 @@
 """Small guards in DynamoDB, each an item with a time to live under one key. Now: idempotency keys."""
 
 import hashlib
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from turnqueue import aws
 
@@ -23,18 +23,8 @@ class IdempotencyKeys:
         self._table = table
         self._client = aws.client("dynamodb", attempts=attempts)
 
-    def reserve(
-        self, owner: str, key: str, wanted: Reservation, now: float, *, instead_of: str | None = None
-    ) -> Reservation:
-        """Bind the key to `wanted`, if it is free, expired, or bound to the task `instead_of`.
-
-        Returns what the key is bound to then: `wanted`, or what another request bound it to before.
-        """
-        condition = "attribute_not_exists(guard) OR expires_at <= :now"
-        values: dict[str, Any] = {":now": {"N": repr(now)}}
-        if instead_of:
-            condition += " OR task_id = :instead_of"
-            values[":instead_of"] = {"S": instead_of}
+    def reserve(self, owner: str, key: str, wanted: Reservation, now: float) -> Reservation:
+        """Bind the key to `wanted`, unless it is bound. Returns what it is bound to then."""
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -45,8 +35,8 @@ class IdempotencyKeys:
                     "fingerprint": {"S": wanted.fingerprint},
                     "expires_at": {"N": str(int(now) + IDEMPOTENCY_SECONDS)},
                 },
-                ConditionExpression=condition,
-                ExpressionAttributeValues=values,
+                ConditionExpression="attribute_not_exists(guard) OR expires_at <= :now",
+                ExpressionAttributeValues={":now": {"N": repr(now)}},
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._client.exceptions.ConditionalCheckFailedException as error:

@@ -5,6 +5,7 @@ A turn that becomes final here is reported here, whoever ended it: so no outcome
 
 import json
 import re
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_uli
 _JSON = ("request", "result", "usage")
 _OPTIONAL = (
     "lease_until",
+    "claim_id",
     "started_at",
     "finished_at",
     "cancel_requested",
@@ -45,9 +47,9 @@ class TurnStore:
     then have taken effect or not, and to repeat it is safe.
     """
 
-    def __init__(self, table: str, *, attempts: int) -> None:
+    def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._table = table
-        self._client = aws.client("dynamodb", attempts=attempts)
+        self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
         """Record a submitted turn unless it is there. Returns whether this call recorded it."""
@@ -131,21 +133,27 @@ class TurnStore:
 
         Raises Refused if it is not there, final, held by another, past its deadline or out of attempts.
         """
-        return self._update(
-            key,
-            set_={"status": Status.STARTED, "lease_until": lease_until},
-            add={"attempt": 1},
-            set_if_absent={"started_at": now},
-            remove=("progress", "partial"),
-            condition="(#status = :pending OR (#status = :started AND #lease_until < :now))"
-            " AND #attempt < :max_attempts AND #deadline_at > :now",
-            values={
-                "pending": Status.PENDING,
-                "started": Status.STARTED,
-                "now": now,
-                "max_attempts": MAX_ATTEMPTS,
-            },
-        )
+        claim_id = secrets.token_hex(8)
+        try:
+            return self._update(
+                key,
+                set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
+                add={"attempt": 1},
+                set_if_absent={"started_at": now},
+                remove=("progress", "partial"),
+                condition=f"{_UNHELD} AND #attempt < :max_attempts AND #deadline_at > :now",
+                values={
+                    "pending": Status.PENDING,
+                    "started": Status.STARTED,
+                    "now": now,
+                    "max_attempts": MAX_ATTEMPTS,
+                },
+            )
+        except Refused as refused:
+            # Every write may meet itself: botocore repeats the one whose answer was lost.
+            if refused.current and refused.current.claim_id == claim_id:
+                return refused.current
+            raise
 
     def report_progress(self, claimed: Turn, progress: float, partial: str) -> None:
         """Show how far our attempt is. Raises Refused if the turn is no longer ours, or its cancellation was asked."""
@@ -177,7 +185,6 @@ class TurnStore:
             turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
         except Refused as refused:
             current = refused.current
-            # A write that was answered too late, and repeated by botocore, meets itself.
             if current is None or (current.attempt, current.finished_at) != (
                 claimed.attempt,
                 round(end["finished_at"], 3),
@@ -189,13 +196,18 @@ class TurnStore:
 
     def release(self, claimed: Turn) -> None:
         """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours."""
-        self._write(
-            claimed.key,
-            set_={"status": Status.PENDING},
-            remove=("lease_until", "progress"),
-            condition=_OURS,
-            values=_ours(claimed),
-        )
+        try:
+            self._write(
+                claimed.key,
+                set_={"status": Status.PENDING},
+                remove=("lease_until", "progress"),
+                condition=_OURS,
+                values=_ours(claimed),
+            )
+        except Refused as refused:
+            current = refused.current
+            if current is None or (current.status, current.attempt) != (Status.PENDING, claimed.attempt):
+                raise
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
         """End a turn as FAILURE, by one who holds no claim on it.

@@ -157,6 +157,7 @@ class Turn:
     expires_at: int
     attempt: int = 0
     lease_until: float | None = None
+    claim_id: str | None = None  # of the last claim: tells a worker its own from another's of the same moment
     started_at: float | None = None
     finished_at: float | None = None
     cancel_requested: bool = False

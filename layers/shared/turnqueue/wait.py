@@ -1,8 +1,13 @@
 """Waiting for a turn to become final, by reading it at growing intervals."""
 
 import time
+from functools import cache
 
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue.http import error_name
 from turnqueue.store import TurnStore
+from turnqueue.telemetry import logger
 from turnqueue.turn import Turn
 
 _FIRST_PAUSE = 0.1
@@ -10,14 +15,24 @@ _LONGEST_PAUSE = 1.0
 _GROWTH = 1.3  # 0.1 s to 1 s in nine reads; 30 reads in 25 s
 
 
-def wait_until_final(store: TurnStore, turn: Turn, seconds: float) -> Turn:
-    """The turn once it is final, or as it stands after `seconds`.
+@cache
+def _store(table: str) -> TurnStore:
+    # One short try a read, for there is always a next one: none may take a waiting request past its function's end.
+    return TurnStore(table, attempts=1, read_timeout=1)
 
-    The reads are eventually consistent, at half the price: a stale one only tells the news a moment later.
+
+def wait_until_final(table: str, turn: Turn, seconds: float) -> Turn:
+    """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs.
+
+    The reads are eventually consistent, at half the price: a stale one only tells the news a moment later. One that
+    fails does not end the wait.
     """
     end, pause = time.time() + seconds, _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
-        turn = store.read(turn.key, time.time(), consistent=False) or turn
+        try:
+            turn = _store(table).read(turn.key, time.time(), consistent=False) or turn
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     return turn
