@@ -136,11 +136,12 @@ async def _not_claimed(key: Key, current: Turn | None) -> ComeBack | None:
     if current is None or current.final:
         logger.info("message of a finished task", extra={"task_id": key.task_id})
         return None
-    if not current.overdue(now) and current.held(now):
-        assert current.lease_until is not None
-        return ComeBack(current.lease_until - now + 1)
-    # Past its deadline, or its attempts are used up and the last of them died without a word.
-    code = "deadline_exceeded" if current.overdue(now) else "worker_lost"
+    if current.overdue(now):
+        code = "deadline_exceeded"
+    elif current.attempt >= MAX_ATTEMPTS and not current.held(now):
+        code = "worker_lost"  # The last attempt died without a word.
+    else:
+        return ComeBack(max((current.lease_until or now) - now, 0) + 1)
     try:
         await asyncio.to_thread(store.fail, key, code, now)
     except Refused as refused:
