@@ -62,6 +62,33 @@ def test_a_message_whose_turn_is_held_is_hidden_until_just_past_the_lease(
     assert len(account.receive()) == 1
 
 
+def test_a_lease_that_runs_out_right_after_the_refused_claim_is_no_lost_worker(
+    account: Account, worker: ModuleType, clock: Clock, wire: Wire
+) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    held(account, worker, record, seconds=100)
+    wire.before("UpdateItem", lambda _: clock.forward(101))
+
+    assert account.work([record]) == [record["messageId"]]
+
+    assert account.task(task_id)["status"] == "STARTED"
+    clock.forward(2)
+    assert account.work() == []
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+def test_a_claim_that_is_repeated_because_its_answer_was_lost_is_one_claim(account: Account, wire: Wire) -> None:
+    task_id = account.queued()
+    records = account.receive()
+    wire.lose_answer("UpdateItem")
+
+    assert account.work(records) == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
+
+
 def test_after_the_lease_the_turn_is_run_again(
     account: Account, worker: ModuleType, clock: Clock, model: StandIn
 ) -> None:
