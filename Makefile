@@ -59,13 +59,21 @@ unit: setup ## Run the tests that need no account: milliseconds each.
 faults: setup ## Run the tests in which every call fails, or is the last before a crash.
 	$(PYTHON) -m pytest tests/faults
 
+.PHONY: mutants
+mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.
+	$(PYTHON) -m tests.faults.mutants
+
+.PHONY: chaos
+chaos: setup ## Kill and stop real processes of a local stack, and print the times to recover. Minutes.
+	$(PYTHON) -m pytest tests/chaos
+
 .PHONY: e2e
 e2e: setup ## Test a deployed stack: the local one, or that of API_URL.
 	$(PYTHON) -m pytest tests/e2e
 
 .PHONY: clean
 clean: ## Remove all that make has made, .tools too.
-	rm -rf .aws-sam .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .aws-sam .local .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A virtual environment each, for their pins clash.
