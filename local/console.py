@@ -3,12 +3,13 @@ stack."""
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from local.loopback import HOST, LoopbackServer, Request, Response
 from local.tools import ROOT
 
-_FOLDERS = {"/clients/javascript/": ROOT / "clients" / "javascript", "/": ROOT / "web"}
+_FOLDERS = {"/": ROOT / "web", "/clients/javascript/": ROOT / "clients" / "javascript"}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -24,17 +25,22 @@ def serve_console(api_url: str, tokens: Callable[[], dict[str, str]], port: int 
         if path == "/config.json":
             config = {"api_url": api_url, "tokens": tokens()}
             return Response(200, json.dumps(config).encode(), _headers("application/json"))
-        return _file("/index.html" if path == "/" else path)
+        file = _files().get("/index.html" if path == "/" else path)
+        if file is None:
+            return Response(404)
+        return Response(200, file.read_bytes(), _headers(f"{_TYPES[file.suffix]}; charset=utf-8"))
 
     return LoopbackServer(answer, port)
 
 
-def _file(path: str) -> Response:
-    prefix, folder = next((prefix, folder) for prefix, folder in _FOLDERS.items() if path.startswith(prefix))
-    file = (folder / path.removeprefix(prefix)).resolve()
-    if not file.is_relative_to(folder) or not file.is_file() or file.suffix not in _TYPES:
-        return Response(404)
-    return Response(200, file.read_bytes(), _headers(f"{_TYPES[file.suffix]}; charset=utf-8"))
+def _files() -> dict[str, Path]:
+    """Each by the path that it is served at. As they are now: one edits them while the page is open."""
+    return {
+        prefix + file.name: file
+        for prefix, folder in _FOLDERS.items()
+        for file in folder.glob("*")
+        if file.suffix in _TYPES
+    }
 
 
 def _headers(content_type: str) -> list[tuple[str, str]]:

@@ -444,16 +444,12 @@ class StandIn:
         calls: dict[str, Any] = self._ask("calls")
         return calls
 
-    def outage(self, **fault: Any) -> None:
-        """What befalls every call from now on; nothing ends it."""
-        self._ask("faults", json.dumps(fault).encode())
-
     def forget(self) -> None:
         """Forget the calls so far: `times` counts anew."""
         self._ask("calls", method="DELETE")
 
-    def _ask(self, path: str, body: bytes | None = None, method: str | None = None) -> Any:
-        request = urllib.request.Request(f"{self._control}/{path}", body, method=method)
+    def _ask(self, path: str, method: str = "GET") -> Any:
+        request = urllib.request.Request(f"{self._control}/{path}", method=method)
         with urllib.request.urlopen(request, timeout=5) as answer:
             return json.loads(answer.read() or "null")
 
@@ -501,17 +497,26 @@ class Scripted:
 # ---- Fixtures
 
 
+LOOPBACK = ("127.0.0.1", "::1", "localhost", None)
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing leaves this machine."""
-    connect = socket.socket.connect
+    """Nothing leaves this machine, and no name is looked up elsewhere."""
+    connect, getaddrinfo = socket.socket.connect, socket.getaddrinfo
 
-    def guarded(self: socket.socket, address: Any) -> None:
-        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+    def guarded_connect(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX and address[0] not in LOOPBACK:
             raise AssertionError(f"a test reached for {address[0]}")
         connect(self, address)
 
-    monkeypatch.setattr(socket.socket, "connect", guarded)
+    def guarded_getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        if (host.decode() if isinstance(host, bytes) else host) not in LOOPBACK:
+            raise AssertionError(f"a test looked up {host}")
+        return getaddrinfo(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket.socket, "connect", guarded_connect)
+    monkeypatch.setattr(socket, "getaddrinfo", guarded_getaddrinfo)
 
 
 class Shared[T]:
@@ -590,10 +595,8 @@ def wire(account: Account) -> Wire:
 
 
 @pytest.fixture
-def model(account: Account, model_url: str) -> Iterator[StandIn]:
-    stand_in = StandIn(model_url)
-    yield stand_in
-    stand_in.outage()
+def model(account: Account, model_url: str) -> StandIn:
+    return StandIn(model_url)
 
 
 @pytest.fixture

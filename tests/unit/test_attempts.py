@@ -211,6 +211,18 @@ def test_after_three_attempts_it_is_given_up_and_its_message_succeeds(
     assert account.waiting("DeadLetterQueue") == (0, 0)
 
 
+def test_a_failed_task_keeps_what_came_of_its_answer(account: Account, clock: Clock) -> None:
+    task_id = account.queued("[[cut=5]]")
+
+    for _ in range(3):
+        account.work()
+        clock.forward(60)
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"]) == ("FAILURE", "model_unavailable")
+    assert task["partial"].startswith("[stand-in model] You said")
+
+
 def test_no_attempt_is_promised_that_would_come_past_the_deadline(account: Account, clock: Clock) -> None:
     task_id = account.queued("[[status=429 retry_after=120]]")
     clock.forward(14 * 60)
@@ -379,6 +391,20 @@ def test_an_answer_whose_record_was_acknowledged_too_late_is_recorded_once(
     assert len(model.messages()) == 1
     assert printed.metrics()["TaskSucceeded"] == [1]
     assert account.waiting() == (0, 0)
+
+
+def test_a_turn_whose_handing_back_was_acknowledged_too_late_is_handed_back(
+    account: Account, wire: Wire, clock: Clock
+) -> None:
+    task_id = account.queued("[[status=500 times=1]]")
+    wire.after("UpdateItem", lambda _: wire.lose_answer("UpdateItem"))
+
+    assert len(account.work()) == 1
+
+    assert account.outcome(task_id) == ("PENDING", None)
+    clock.forward(10)
+    assert account.work() == []
+    assert account.outcome(task_id) == ("SUCCESS", None)
 
 
 def test_an_answer_that_cannot_be_recorded_comes_back_when_the_lease_is_over(

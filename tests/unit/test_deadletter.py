@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Clock, Printed, Wire, refusing, unreachable
+from tests.unit.conftest import QUEUE_URL, Account, Action, Clock, Printed, Wire, refusing, unreachable
 
 ULID = "01KANEC0X00000000000000000"
 MAX_RECEIVES: int = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]["maxReceiveCount"]
@@ -18,7 +18,7 @@ def dead(account: Account) -> str:
     """The id of a task whose message is a dead letter now."""
     task_id = account.queued()
     (record,) = account.receive()
-    account.sqs.delete_message(QueueUrl=account._url("TurnQueue"), ReceiptHandle=record["receiptHandle"])
+    account.sqs.delete_message(QueueUrl=f"{QUEUE_URL}TurnQueue.fifo", ReceiptHandle=record["receiptHandle"])
     account.dead_letter(record["body"])
     return task_id
 
@@ -99,8 +99,8 @@ def test_a_malformed_letter_stays_and_delays_no_other(account: Account, dead: st
 
 
 @pytest.mark.parametrize("trouble", [refusing(), unreachable])
-def test_a_table_that_is_down_keeps_the_letter(account: Account, dead: str, wire: Wire, trouble: object) -> None:
-    wire.before("UpdateItem", trouble)  # type: ignore[arg-type]
+def test_a_table_that_is_down_keeps_the_letter(account: Account, dead: str, wire: Wire, trouble: Action) -> None:
+    wire.before("UpdateItem", trouble)
     (record,) = account.receive("DeadLetterQueue")
 
     assert account.bury([record]) == [record["messageId"]]

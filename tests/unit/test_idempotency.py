@@ -292,6 +292,20 @@ def test_a_second_send_that_fails_does_not_end_the_task_of_the_first(account: Ac
     assert account.outcome(task_of(first)) == ("PENDING", None)
 
 
+def test_a_task_that_is_answered_while_a_second_request_joins_it_stays_answered(
+    account: Account, wire: Wire, model: StandIn
+) -> None:
+    first = send(account)
+    wire.before("PutItem", lambda _: wire.before("PutItem", lambda _: account.work()))  # the key's, then the turn's
+
+    second = send(account)
+
+    assert task_of(second) == task_of(first)
+    account.work()
+    assert account.outcome(task_of(first)) == ("SUCCESS", None)
+    assert model.messages() == ["hello"]
+
+
 def test_if_the_guards_do_not_answer_nothing_is_recorded(account: Account, wire: Wire) -> None:
     wire.before("PutItem", unreachable)
 

@@ -312,6 +312,14 @@ def test_wait_is_over_after_so_many_seconds(account: Account, clock: Clock, wait
     assert sum(clock.slept) <= seconds <= time.time() - began
 
 
+def test_a_read_that_fails_does_not_end_the_wait(account: Account, clock: Clock, wire: Wire) -> None:
+    task_id = account.queued()
+    clock.meanwhile = account.work
+    wire.after("GetItem", lambda _: wire.before("GetItem", refusing()))  # the first one while it waits
+
+    assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "SUCCESS"
+
+
 def test_a_final_task_is_not_waited_for(account: Account, clock: Clock) -> None:
     task_id = account.queued()
     account.work()
@@ -484,6 +492,7 @@ def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, 
     response = account.cancel(task_id)
 
     assert (response["statusCode"], response["json"]["status"]) == (200, "SUCCESS")
+    assert "cancel_requested" not in account.item(task_id)
 
 
 def test_a_cancelled_turn_does_not_hold_up_its_session(account: Account, model: StandIn) -> None:

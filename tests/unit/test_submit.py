@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import (
+    QUEUE_URL,
     Account,
     Clock,
     Context,
@@ -329,14 +330,23 @@ def test_while_it_waits_it_reads_seldom_and_cheaply(account: Account, clock: Clo
     assert max(clock.slept) <= 1.0
 
 
-def test_a_read_that_fails_while_it_waits_is_no_reason_to_lose_the_task(
-    account: Account, clock: Clock, wire: Wire
-) -> None:
+def test_a_read_that_fails_does_not_end_the_wait(account: Account, clock: Clock, wire: Wire) -> None:
     wire.before("GetItem", refusing())
+    wire.before("GetItem", unreachable)
+    clock.meanwhile = account.work
 
     response = account.post({"message": "hello"})
 
+    assert response["statusCode"] == 200
+
+
+def test_if_no_read_succeeds_while_it_waits_the_task_is_not_lost(account: Account, clock: Clock, wire: Wire) -> None:
+    wire.before("GetItem", refusing(), times=100)
+
+    response = account.post({"message": "hello"}, headers={"Prefer": "wait=5"})
+
     assert response["statusCode"] == 202
+    wire.clear()
     account.work()
     assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
 
@@ -427,7 +437,7 @@ def test_if_the_queue_refuses_the_task_fails_and_nothing_is_accepted(account: Ac
 
 
 def test_a_queue_that_is_gone_is_a_queue_that_refuses(account: Account) -> None:
-    account.sqs.delete_queue(QueueUrl=account._url("TurnQueue"))
+    account.sqs.delete_queue(QueueUrl=f"{QUEUE_URL}TurnQueue.fifo")
 
     response = account.post({"message": "hello"})
 
@@ -467,6 +477,23 @@ def test_a_message_that_arrived_though_refused_and_is_at_work_is_accepted(accoun
     response = account.post({"message": "hello"}, query=ASYNC)
 
     assert response["statusCode"] == 202
+    assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
+
+
+def test_a_message_that_arrived_though_refused_and_was_tried_once_is_accepted(
+    account: Account, wire: Wire, clock: Clock
+) -> None:
+    def tried_all_the_same(params: dict[str, Any]) -> None:
+        account.work()
+        unreachable(params)
+
+    wire.after("SendMessage", tried_all_the_same)
+
+    response = account.post({"message": "[[status=500 times=1]]"}, query=ASYNC)
+
+    assert (response["statusCode"], response["json"]["status"]) == (202, "PENDING")
+    clock.forward(10)
+    account.work()
     assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
 
 
