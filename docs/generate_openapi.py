@@ -1,4 +1,4 @@
-"""docs/openapi.yaml from the code: `python docs/generate_openapi.py` writes it, with `--check` it only says what differs.
+"""docs/openapi.yaml, from the code: `python docs/generate_openapi.py` writes it, `--check` only says what differs.
 
 Routes and their security are those of template.yaml, the request is pydantic's model of it, the responses are the types
 of turnqueue/task.py, the problems of a route are those that its function can raise, and the examples are what the code
@@ -15,11 +15,11 @@ import os
 import re
 import sys
 import textwrap
-import tomllib
 import types
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,19 +27,17 @@ import yaml
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
-ROOT = Path(__file__).parent.parent
-TARGET = ROOT / "docs" / "openapi.yaml"
-
-# The roots of the code, as the tests have them; and what the handlers want to find when they are imported.
-_PYTEST = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
-sys.path[:0] = [str(ROOT / folder) for folder in _PYTEST["pythonpath"]]
-os.environ |= {
-    "AWS_DEFAULT_REGION": "us-east-1",
-    "TURNS_TABLE": "TurnsTable",
-    "GUARDS_TABLE": "GuardsTable",
-    "QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
-    "FEATURE_ASYNC_CHAT_ENABLED": "false",
-}
+sys.path.extend(
+    f"{Path(__file__).parents[1]}/{folder}" for folder in ("functions/submit", "functions/status", "layers/shared", ".")
+)
+# What the handlers want to find when they are imported.
+os.environ.update(
+    AWS_DEFAULT_REGION="us-east-1",
+    TURNS_TABLE="TurnsTable",
+    GUARDS_TABLE="GuardsTable",
+    QUEUE_URL="https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
+    FEATURE_ASYNC_CHAT_ENABLED="false",
+)
 
 import preference
 import request
@@ -56,21 +54,23 @@ type Json = dict[str, Any]
 
 FUNCTIONS = {"SubmitFunction": submit, "StatusFunction": status}
 
+TARGET = cfn.ROOT / "docs" / "openapi.yaml"
+
 DESCRIPTION = f"""\
-A client sends a message and gets its answer: in the same request if that is soon enough, otherwise by asking for the \
-*task* that the message became. What was accepted ends as SUCCESS or FAILURE, whatever happens in between, and the \
+A client sends a message and gets its answer: in the same request if that comes soon enough, otherwise by asking for
+the *task* that the message became. What was accepted ends as SUCCESS or FAILURE, whatever happens in between, and the
 messages of a session are answered in the order in which they were sent.
 
-**Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) whose `code` is for programs. Their member \
-`error` says the same in the form that OpenAI's SDKs read. API Gateway itself answers with `{{"message": …}}` and no \
-code: 401 without a valid token, 404 where there is no route, 413 above 10 MB, 429 above the account's rate, and 500 or \
-503 when a function cannot be run.
+**Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) whose `code` is for programs. Their member
+`error` says the same in the form that OpenAI's SDKs read. What never reaches our code is answered by API Gateway with
+`{{"message": "…"}}`: 401 without a valid token, 404 where there is no route, 413 above 10 MB, 429 above the account's
+rate, 500 and 503 when a function cannot be run.
 
-**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB, and a message with all that belongs to it at most \
-{turn.MAX_REQUEST_BYTES // 1024} KiB. A task must be answered within {turn.DEADLINE_SECONDS // 60} minutes and can be \
-read for {turn.RETENTION_SECONDS // 86400} days.
+**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB, and a message with all that goes with it
+{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered within {turn.DEADLINE_SECONDS // 60} minutes or not at
+all, and can be read for {turn.RETENTION_SECONDS // 86400} days.
 
-Members may be added to any response; clients ignore those that they do not know.
+Members may be added to any response; clients ignore those that they do not know. No response may be cached.
 """
 
 
@@ -105,6 +105,13 @@ LIMITS: dict[Any, Json] = {
             },
         ]
     },
+}
+
+STATUS_WORDS = {
+    turn.Status.PENDING: "It waits, for its first attempt or for another.",
+    turn.Status.STARTED: "It is being answered.",
+    turn.Status.SUCCESS: "It is answered. Final.",
+    turn.Status.FAILURE: "It will not be answered. Final.",
 }
 
 REQUEST_WORDS = {
@@ -149,9 +156,12 @@ def schemas() -> Json:
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
     _describe(generated["ChatRequest"], REQUEST_WORDS)
-    generated["Status"]["description"] = _list(_status_comments())
+    generated["Status"]["description"] = _list({each: STATUS_WORDS[each] for each in turn.Status})
     generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
-    generated["ErrorCode"] |= {"enum": list(turn.FAILURES), "description": _list(_failure_words())}
+    generated["ErrorCode"] |= {
+        "enum": list(turn.FAILURES),
+        "description": f"With the HTTP status of a request that waited.\n\n{_list(_failure_words())}",
+    }
     generated["ProblemDocument"]["properties"]["status"] |= {"minimum": 400, "maximum": 599}
     generated["TaskStatus"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
     generated["SessionTurn"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
@@ -161,7 +171,23 @@ def schemas() -> Json:
         "properties": {"message": {"type": "string"}},
         "required": ["message"],
     }
-    return dict(sorted(generated.items()))
+    return {name: _ordered(schema) for name, schema in sorted(generated.items())}
+
+
+def _ordered(schema: Any) -> Any:
+    """The schema with its keywords in the order in which one reads them."""
+    if isinstance(schema, list):
+        return [_ordered(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    first = ("title", "description", "$ref", "type", "enum", "const", "default", "properties", "required")
+    known = [name for name in first if name in schema]
+    return {
+        name: {member: _ordered(each) for member, each in schema[name].items()}
+        if name == "properties"
+        else _ordered(schema[name])
+        for name in [*known, *(name for name in schema if name not in known)]
+    }
 
 
 def _describe(schema: Json, words: dict[str, str]) -> None:
@@ -184,13 +210,10 @@ def _docstrings(document: type) -> dict[str, str]:
     return found
 
 
-def _status_comments() -> dict[str, str]:
-    return dict(re.findall(r'^\s+(\w+) = "\w+"  # (.+)$', inspect.getsource(turn.Status), re.MULTILINE))
-
-
 def _failure_words() -> dict[str, str]:
+    """By code: what it means, and how a request is answered that waited for the task."""
     return {
-        code: f"{failure.text} {'May succeed when sent again.' if failure.retryable else ''}".strip()
+        code: f"({failure.http_status}{', retryable' if failure.retryable else ''}) {failure.text}"
         for code, failure in turn.FAILURES.items()
     }
 
@@ -250,14 +273,20 @@ def _raised(start: Iterable[Callable[..., Any]]) -> Iterator[Refusal]:
     for function in _reachable(start):
         for node in ast.walk(_tree(function)):
             match node:
-                case ast.Call(func=ast.Name(id="Problem"), args=[ast.Constant(value=int(code)), name, text, *_]):
-                    assert isinstance(name, ast.Constant)
-                    yield Refusal(code, name.value, PROBLEM_WORDS.get(name.value) or _words(text, function))
-                case ast.Call(func=ast.Name(id="Problem"), args=[_, name, *_]):  # the status is that of a failure
-                    failures = [name.value] if isinstance(name, ast.Constant) else list(turn.FAILURES)
-                    for failure in failures:
-                        text_, status_, _ = turn.FAILURES[failure]
-                        yield Refusal(status_, failure, text_, of_task=True)
+                case ast.Call(
+                    func=ast.Name(id="Problem"),
+                    args=[ast.Constant(value=int(number)), ast.Constant(value=str(code)), text, *_],
+                ):
+                    yield Refusal(number, code, PROBLEM_WORDS.get(code) or _words(text, function))
+                case ast.Call(func=ast.Name(id="Problem"), args=[_, ast.Constant(value=str(code)), *_]):
+                    yield _of_task(code)
+                case ast.Call(func=ast.Name(id="Problem")):
+                    yield from map(_of_task, turn.FAILURES)
+
+
+def _of_task(code: str) -> Refusal:
+    failure = turn.FAILURES[code]
+    return Refusal(failure.http_status, code, failure.text, of_task=True)
 
 
 def _words(text: ast.expr, function: Callable[..., Any]) -> str:
@@ -274,15 +303,19 @@ def _reachable(start: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
     reached = list(start)
     for function in reached:
         for value in _named(_tree(function), function):
-            if inspect.isfunction(value) and value not in reached and Path(inspect.getfile(value)).is_relative_to(ROOT):
+            if (
+                inspect.isfunction(value)
+                and value not in reached
+                and Path(inspect.getfile(value)).is_relative_to(cfn.ROOT)
+            ):
                 reached.append(value)
     return reached
 
 
 def _named(tree: ast.AST, function: Callable[..., Any]) -> list[Any]:
     """The globals that are named in a piece of a function."""
-    scope = function.__globals__
-    return [scope[node.id] for node in ast.walk(tree) if isinstance(node, ast.Name) and node.id in scope]
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*function.__code__.co_varnames}
+    return [function.__globals__[name] for name in sorted(names) if name in function.__globals__]
 
 
 @functools.cache
@@ -304,8 +337,8 @@ def _problem(number: int, found: list[Refusal]) -> Json:
     if any(refusal.of_task for refusal in found):
         headers += [header("Preference-Applied"), header("Idempotency-Replayed")]
     response: Json = {
-        "description": _list(words),
-        "headers": dict([header("Cache-Control", required=True), *headers]),
+        "description": _list(words) if len(words) > 1 else found[0].text,
+        **({"headers": dict(headers)} if headers else {}),
         "content": {
             "application/problem+json": {
                 "schema": {
@@ -314,12 +347,13 @@ def _problem(number: int, found: list[Refusal]) -> Json:
                         {"properties": {"status": {"const": number}, "code": {"enum": codes}}},
                     ]
                 },
-                "examples": {refusal.code: {"value": _problem_example(refusal)} for refusal in found},
+                # The longest, for it shows most.
+                "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
         },
     }
     if number == 401:
-        response["headers"] |= dict([header("WWW-Authenticate")])
+        response["headers"] = dict([header("WWW-Authenticate")])
         response["content"]["application/json"] = {
             "schema": {"$ref": "#/components/schemas/GatewayMessage"},
             "example": {"message": "Unauthorized"},
@@ -385,7 +419,11 @@ def _task_examples(*turns: turn.Turn) -> dict[str, Any]:
 
 
 def _session_example() -> Any:
-    return {"session_id": ANSWERED.key.session_id, "turns": [status._history_entry(ANSWERED, _SENT_AT)], "next_cursor": None}
+    return {
+        "session_id": ANSWERED.key.session_id,
+        "turns": [status._history_entry(ANSWERED, _SENT_AT)],
+        "next_cursor": None,
+    }
 
 
 def _problem_example(refusal: Refusal) -> Any:
@@ -412,7 +450,6 @@ def _body_of(problem: http.Problem) -> Any:
 # ---- Headers and parameters
 
 HEADERS: dict[str, Json] = {
-    "Cache-Control": {"schema": {"const": "no-store"}},
     "Location": {
         "description": "Where the task is to be found.",
         "schema": {"type": "string", "format": "uri-reference", "pattern": r"^/chat/task/[^/]+$"},
@@ -432,14 +469,14 @@ HEADERS: dict[str, Json] = {
 PARAMETERS: dict[str, Json] = {
     "async_mode": {
         "in": "query",
-        "description": "`true`: answer 202 at once; `false`: wait for the result, whatever the header and the service's "
-        "default say. Also understood: 1 and 0, yes and no, on and off, t and f, y and n, in any case.",
+        "description": "`true`: answer 202 at once; `false`: wait for the answer, whatever the default of the service. "
+        "Also understood: 1 and 0, yes and no, on and off, t and f, y and n, in any case.",
         "schema": {"type": "boolean"},
     },
     "Prefer": {
         "in": "header",
-        "description": "`respond-async`: answer 202 at once. `wait=N`: wait N seconds for the result, at most (and "
-        f"otherwise) {preference.MAX_WAIT_SECONDS}, and answer 202 if it is not there by then. Other preferences are ignored "
+        "description": "`respond-async`: answer 202 at once. `wait=N`: wait up to N seconds for the answer, and "
+        f"{preference.MAX_WAIT_SECONDS} at the most. Other preferences are ignored "
         "([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)).",
         "schema": {"type": "string"},
         "example": "wait=10",
@@ -453,7 +490,7 @@ PARAMETERS: dict[str, Json] = {
     },
     "task_id": {
         "in": "path",
-        "description": "As a `202` or `200` gave it.",
+        "description": "As the response to the message gave it.",
         "schema": {"type": "string", "pattern": _pattern(rf"{turn.SESSION_ID.pattern}\.{turn._ULID.pattern}")},
         "example": QUEUED.key.task_id,
     },
@@ -499,10 +536,12 @@ def _parameter(name: str) -> Json:
 def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json]) -> Json:
     """A response that is no problem; `examples`: one, or several by their names."""
     named = isinstance(examples, dict) and all(name.isupper() for name in examples)
-    shown: Json = {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}
+    shown: Json = (
+        {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}
+    )
     return {
         "description": words,
-        "headers": dict([header("Cache-Control", required=True), *headers]),
+        **({"headers": dict(headers)} if headers else {}),
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, **shown}},
     }
 
@@ -510,9 +549,9 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
 _CHAT: Json = {
     "operationId": "chat",
     "summary": "Send a message",
-    "description": "Without a wish to the contrary the request waits for the answer, up to "
-    f"{preference.MAX_WAIT_SECONDS} seconds, and is then answered 202. The answer is never lost by that: the task goes on. "
-    "`async_mode` wins over `Prefer`, and `Prefer` over the default of the service.",
+    "description": "The request waits for the answer, if nobody says otherwise, for up to "
+    f"{preference.MAX_WAIT_SECONDS} seconds. It is answered 202 then, and the task goes on. `async_mode` wins over "
+    "`Prefer`, and `Prefer` over the default of the service.",
     "parameters": ["async_mode", "Prefer", "Idempotency-Key"],
     "requestBody": {
         "required": True,
@@ -521,9 +560,7 @@ _CHAT: Json = {
                 "schema": {"$ref": "#/components/schemas/ChatRequest"},
                 "examples": {
                     "message": {"value": {"message": "What is a good name for a cat?"}},
-                    "role": {
-                        "value": {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}
-                    },
+                    "role": {"value": {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}},
                     "image": {
                         "value": {
                             "message": "What is in this picture?",
@@ -579,11 +616,15 @@ OPERATIONS: dict[str, Json] = {
     "POST /chat/task/{task_id}/cancel": {
         "operationId": "cancelTask",
         "summary": "Cancel a task",
-        "description": "A task that waits is cancelled at once, one that runs as soon as its worker sees it. One that is "
-        "final stays as it is. To repeat it does no harm.",
+        "description": "A task that waits is cancelled at once, one that runs when its worker sees it, and one that is "
+        "final stays as it is. To ask again does no harm.",
         "parameters": ["task_id"],
         "responses": {
-            "200": _success("The task, final.", "TaskStatus", task.task_status(replace(failed("cancelled"), attempt=0, started_at=None), _SENT_AT + 1)),
+            "200": _success(
+                "The task, final.",
+                "TaskStatus",
+                task.task_status(replace(failed("cancelled"), attempt=0, started_at=None), _SENT_AT + 1),
+            ),
             "202": _success(
                 "The worker will see it within two seconds.",
                 "TaskStatus",
@@ -603,8 +644,7 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "health",
         "summary": "Ask whether the service answers",
         "description": "Needs no token.",
-        "parameters": [],
-        "responses": {"200": _success("It does.", "Health", {"status": "ok", "version": __version__})},
+        "responses": {"200": _success("It answers.", "Health", {"status": "ok", "version": __version__})},
     },
 }
 
@@ -625,7 +665,8 @@ def paths() -> Json:
         integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]
         function = FUNCTIONS[integration["IntegrationUri"]["Fn::GetAtt"].removesuffix(".Arn")]
         operation = dict(OPERATIONS[key])
-        operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]
+        if "parameters" in operation:
+            operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]
         if "requestBody" in operation:
             operation["requestBody"] = {"$ref": "#/components/requestBodies/Chat"}
         successes = {code: {**answer} for code, answer in operation["responses"].items()}
@@ -633,19 +674,20 @@ def paths() -> Json:
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
         operation["responses"] = successes | dict(sorted(problems(function, key).items()))
-        operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
+        if route["AuthorizationType"] == "JWT":
+            operation["security"] = [{"token": []}]
         described.setdefault(path, {})[method.lower()] = operation
     return described
 
 
 def document() -> Json:
-    described, responses = paths(), {}
-    # A response that several operations give is written once.
-    for path, methods in described.items():
+    described = paths()
+    responses: Json = {}  # One that several operations give is written once.
+    for methods in described.values():
         for operation in methods.values():
             for code, answer in operation["responses"].items():
-                name = _response_name(path, code, answer)
-                assert responses.setdefault(name, answer) == answer
+                name = _response_name(operation, code, answer)
+                assert responses.setdefault(name, answer) == answer, name
                 operation["responses"][code] = {"$ref": f"#/components/responses/{name}"}
     return {
         "openapi": "3.1.1",
@@ -653,7 +695,7 @@ def document() -> Json:
             "title": "Turnqueue",
             "version": __version__,
             "summary": "Asynchronous chat: nothing that was accepted is lost, and each session keeps its order.",
-            "description": DESCRIPTION,
+            "description": "\n\n".join(textwrap.fill(paragraph, 110) for paragraph in DESCRIPTION.split("\n\n")),
         },
         "servers": [
             {
@@ -669,8 +711,8 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A token of the issuer that the stack was deployed with. Its `sub` is the owner of what it "
-                    "makes; to others that does not exist.",
+                    "description": "A token of the issuer that the stack was deployed with. Its `sub` owns what it "
+                    "makes; for everybody else that does not exist.",
                 }
             },
             "parameters": {name: _parameter(name) for name in PARAMETERS},
@@ -681,3 +723,51 @@ def document() -> Json:
             "schemas": schemas(),
         },
     }
+
+
+def _response_name(operation: Json, code: str, answer: Json) -> str:
+    """InvalidJson for a problem with one code, else ChatBadRequest for what its operation alone answers."""
+    problem = answer["content"].get("application/problem+json")
+    codes = problem["schema"]["allOf"][1]["properties"]["code"]["enum"] if problem else []
+    if len(codes) == 1:
+        return codes[0].title().replace("_", "")  # type: ignore[no-any-return]
+    name = operation["operationId"].removesuffix("WithoutSlash")
+    return name[0].upper() + name[1:] + HTTPStatus(int(code)).phrase.title().replace(" ", "")  # type: ignore[no-any-return]
+
+
+class Writer(yaml.SafeDumper):
+    """YAML as a person would write it: no anchors, text of several lines as such."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _string(writer: Writer, text: str) -> yaml.ScalarNode:
+    return writer.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+
+
+Writer.add_representer(str, _string)
+
+
+def text() -> str:
+    plain = json.loads(json.dumps(document()))  # an enum's member as its value
+    written = yaml.dump(plain, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
+    return f"# Generated from the code by docs/generate_openapi.py.\n{written}"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="change nothing; exit with 1 if the file is out of date")
+    new, name = text(), str(TARGET.relative_to(cfn.ROOT))
+    if not parser.parse_args().check:
+        TARGET.write_text(new)
+        return 0
+    old = TARGET.read_text() if TARGET.exists() else ""
+    sys.stdout.writelines(
+        difflib.unified_diff(old.splitlines(True), new.splitlines(True), name, f"{name} (from the code)")
+    )
+    return int(old != new)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

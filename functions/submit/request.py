@@ -21,7 +21,7 @@ MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 
 _DATA_URL = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,(.+)", re.DOTALL)
-_HTTPS_URL = re.compile(r"https://[^\s/?#]\S*")
+_HTTPS_URL = re.compile(r"https://[!-\"$-.0->@-~][!-~]*")  # visible ASCII (RFC 3986), with a host
 
 
 def _session_id(value: str) -> str:
@@ -52,7 +52,7 @@ def _url(value: str) -> str:
     elif len(value) > MAX_URL_CHARACTERS or not _HTTPS_URL.fullmatch(value):
         raise PydanticCustomError(
             "media_url",
-            "must be an https URL of at most {limit} characters or a data URL",
+            "must be an https URL of at most {limit} visible ASCII characters or a data URL",
             {"limit": MAX_URL_CHARACTERS},
         )
     return value

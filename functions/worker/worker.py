@@ -88,10 +88,20 @@ async def work(records: Sequence[dict[str, Any]], ends_at: float) -> list[dict[s
 
 
 async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequence[dict[str, Any]]:
-    """Run the turns of one session in order, up to the first that must come back. Returns it and those behind it."""
+    """Run the turns of one session in order, up to the first that must come back. Returns it and those behind it.
+
+    A malformed message is no turn and has no order to keep: it is returned, and those behind it are run.
+    """
+    malformed: list[dict[str, Any]] = []
     for index, record in enumerate(records):
         try:
-            verdict = await run_turn(record, ends_at)
+            verdict = await run_turn(decode(record["body"]), ends_at)
+        except Malformed:
+            logger.error("message is malformed", extra={"message_id": record["messageId"]})
+            count("MessageMalformed")
+            malformed.append(record)
+            await hide([record], 1)
+            continue
         except (BotoCoreError, ClientError) as error:
             logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
             verdict = ComeBack(_AWS_BACKOFF_SECONDS)
@@ -102,19 +112,13 @@ async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequ
             unfinished = records[index:]
             if verdict.seconds is not None:
                 await hide(unfinished, verdict.seconds)
-            return unfinished
+            return [*malformed, *unfinished]
         await delete(record)
-    return []
+    return malformed
 
 
-async def run_turn(record: dict[str, Any], ends_at: float) -> ComeBack | None:
+async def run_turn(key: Key, ends_at: float) -> ComeBack | None:
     """Bring the turn of a message one attempt further. Returns None when it is final: its message is done with."""
-    try:
-        key = decode(record["body"])
-    except Malformed:
-        logger.error("message is malformed", extra={"message_id": record["messageId"]})
-        count("MessageMalformed")
-        return ComeBack(0)
     now = time.time()
     if ends_at - now < _RESERVE_SECONDS + _LEAST_SECONDS:
         return ComeBack(0)

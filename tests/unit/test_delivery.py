@@ -340,12 +340,13 @@ def test_a_malformed_message_fails_alone(account: Account, printed: Printed, bod
     assert printed.metrics()["MessageMalformed"] == [1]
 
 
-def test_a_malformed_message_ends_in_the_dead_letter_queue(account: Account) -> None:
+def test_a_malformed_message_ends_in_the_dead_letter_queue(account: Account, clock: Clock) -> None:
     account.send("hello")
     redrive = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]
 
     for _ in range(redrive["maxReceiveCount"] + 1):
         account.work()
+        clock.forward(2)
 
     assert account.waiting() == (0, 0)
     assert account.waiting("DeadLetterQueue") == (1, 0)

@@ -158,9 +158,6 @@ def test_a_message_agrees_with_what_submit_sends(file: str, submit: ModuleType) 
     assert record["eventSource"] == "aws:sqs"
 
 
-@pytest.mark.xfail(
-    reason="events/deadletter.json: its ApproximateReceiveCount is of the time when 8 receives were allowed"
-)
 def test_a_dead_letter_was_received_more_often_than_the_queue_allows() -> None:
     (record,) = event_file("deadletter")["Records"]
     redrive = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]

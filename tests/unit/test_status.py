@@ -607,14 +607,15 @@ def test_a_conversation_that_never_was_is_not_found(account: Account, session_id
     assert response["json"]["error"]["param"] == "session_id"
 
 
-def test_the_conversation_of_another_owner_does_not_exist(account: Account) -> None:
+@pytest.mark.parametrize(("owner", "session_id"), [("bob", "s-1"), ("alice", "x#s-2"), ("alice#x#s-2", "")])
+def test_the_conversation_of_another_owner_does_not_exist(account: Account, owner: str, session_id: str) -> None:
     account.submit(session_id="s-1", owner="alice")
-    account.submit(session_id="s-1", owner="bob#s-1")
+    account.submit(session_id="s-2", owner="alice#x")
 
-    foreign = account.session("s-1", owner="bob")
+    foreign = account.session(session_id, owner=owner)
 
     assert foreign["statusCode"] == 404
-    assert foreign["json"] == account.session("s-0", owner="bob")["json"]
+    assert foreign["json"] == account.session("s-0", owner=owner)["json"]
 
 
 def test_two_owners_may_have_a_session_of_the_same_name(account: Account) -> None:

@@ -1,0 +1,87 @@
+"""A client of the API, as a story tells of one: it retries what was not accepted, polls, cancels and reads."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.faults.model import Answers
+from tests.faults.world import Exchange, World
+
+TRIES = 4
+
+
+class Client:
+    """Every method sends one request and waits for its answer; only an actor can."""
+
+    def __init__(self, world: World, owner: str) -> None:
+        self._world = world
+        self.owner = owner
+
+    def say(
+        self,
+        marker: str,
+        session: str | None = "s",
+        *,
+        sync: bool = False,
+        key: str | None = None,
+        role: str | None = None,
+        wait: int | None = None,
+        metadata: dict[str, str] | None = None,
+        answers: Sequence[Answers] = (),
+    ) -> Exchange:
+        """Post a message. `answers`: how the model behaves when it is asked to answer it."""
+        arguments = post(marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata)
+        if answers:
+            self._world.model.planned[marker] = list(answers)
+        return self._world.ask(self.owner, "POST /chat", **arguments)
+
+    def insist(self, marker: str, session: str | None = "s", **options: Any) -> Exchange:
+        """Post a message, and again while the service fails. A client may: nothing was accepted."""
+        exchange = self.say(marker, session, **options)
+        for _ in range(TRIES - 1):
+            # An answer that tells how its task has failed is no failure of the service, unless it says that there is no task.
+            failed = "task_id" in exchange.document and exchange.document.get("code") != "enqueue_failed"
+            if exchange.status < 500 or failed:
+                break
+            self.rest(float(exchange.headers.get("Retry-After", 1)))
+            exchange = self.say(marker, session, **options)
+        return exchange
+
+    def look(self, posted: Exchange, wait: int | None = None) -> Exchange | None:
+        """Read the task of an answer, if it names one."""
+        task_id = posted.document.get("task_id")
+        if not task_id:
+            return None
+        query = {"wait": str(wait)} if wait else {}
+        return self._world.ask(self.owner, "GET /chat/task/{task_id}", path={"task_id": task_id}, query=query)
+
+    def cancel(self, posted: Exchange) -> Exchange | None:
+        task_id = posted.document.get("task_id")
+        if not task_id:
+            return None
+        return self._world.ask(self.owner, "POST /chat/task/{task_id}/cancel", path={"task_id": task_id})
+
+    def page(self, session: str) -> Exchange:
+        return self._world.ask(self.owner, "GET /chat/session/{session_id}", path={"session_id": session})
+
+    def rest(self, seconds: float) -> None:
+        self._world.scheduler.wait(seconds)
+
+
+def post(
+    marker: str,
+    session: str | None,
+    *,
+    sync: bool = False,
+    key: str | None = None,
+    role: str | None = None,
+    wait: int | None = None,
+    metadata: dict[str, str] | None = None,
+) -> dict[str, Any]:
+    """A post of a message, as arguments of World.send."""
+    body = {"message": f"planted-prompt-{marker}", "session_id": session, "role": role, "metadata": metadata}
+    headers = ({"idempotency-key": key} if key else {}) | ({"prefer": f"wait={wait}"} if wait is not None else {})
+    return {
+        "body": {name: value for name, value in body.items() if value is not None},
+        "headers": headers,
+        "query": {} if sync else {"async_mode": "true"},
+    }

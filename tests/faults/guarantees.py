@@ -1,0 +1,372 @@
+"""The ten guarantees of Turnqueue ("What must always hold"), watched while a simulation runs and checked when it is over.
+
+The watch sees what no client sees - every committed write, every call of the model, every line of output - so a guarantee
+that is broken for a moment only is broken all the same.
+"""
+
+import json
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from tests.faults.model import ANSWER, PLANTED, PROMPT, ModelCall
+from tests.faults.scheduler import Group, here
+from tests.faults.table import Item
+
+if TYPE_CHECKING:
+    from tests.faults.world import Exchange, World
+
+GUARANTEES = {
+    1: "an accepted task becomes final",
+    2: "a final state never changes",
+    3: "one answer is recorded, and no second call of the model under a valid lease",
+    4: "a session's turns run in order, one at a time, and hold up no other session",
+    5: "an Idempotency-Key makes one task",
+    6: "nobody reaches another owner's task or session",
+    7: "past its deadline every task reads as final",
+    8: "an accepted task is never 404, an unknown one never PENDING",
+    9: "no prompt, answer or key leaves its place",
+    10: "a sync request never loses its result",
+}
+
+FINAL = ("SUCCESS", "FAILURE")
+HISTORY_TURNS = 20
+SKEW = 1.0
+"""By how much two clocks may differ in a simulation."""
+
+
+class GuaranteeBroken(AssertionError):
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"guarantee {number} ({GUARANTEES[number]}) is broken: {what}")
+        self.number = number
+
+
+@dataclass
+class Claim:
+    attempt: int
+    process: Group
+    at: float
+    lease_until: float
+    is_over: bool = False
+
+
+@dataclass
+class Record:
+    """What the watch knows of a turn."""
+
+    key: str
+    session: str
+    ulid: str
+    marker: str
+    deadline_at: float
+    claims: list[Claim] = field(default_factory=list)
+    final_at: float | None = None
+
+
+@dataclass
+class Watch:
+    world: "World"
+    turns: dict[tuple[str, str], Record] = field(default_factory=dict)
+    by_marker: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
+    owner_of: dict[str, str] = field(default_factory=dict)
+    """Whose a planted prompt is."""
+    accepted: dict[str, "Exchange"] = field(default_factory=dict)
+    """The answer that first accepted a task, by task id."""
+    keys: dict[tuple[str, str], list["Exchange"]] = field(default_factory=lambda: defaultdict(list))
+    out_of_order: set[str] = field(default_factory=set)
+    """Sessions whose messages the test itself has put out of order."""
+
+    # ---- while it runs
+
+    def sent(self, owner: str, body: dict[str, Any]) -> None:
+        """A client has posted a message."""
+        for marker in PROMPT.findall(body["message"]):
+            self.owner_of.setdefault(marker, owner)
+
+    def committed(self, old: Item | None, new: Item) -> None:
+        """A write of the turns table has taken effect."""
+        place = (new["session"]["S"], new["turn"]["S"])
+        if old is None:
+            request = json.loads(new["request"]["S"]) if "request" in new else {"message": ""}
+            marker = (PROMPT.findall(request["message"]) or [""])[0]
+            deadline = float(new["deadline_at"]["N"]) if "deadline_at" in new else 0.0
+            record = Record(place[1], place[0], place[1], marker, deadline)
+            self.turns[place] = record
+            self.by_marker[marker].append(record)
+            owner = place[0].rpartition("#")[0]
+            if self.owner_of[marker] != owner:
+                self._broken(6, f"{marker} was sent by {self.owner_of[marker]} and recorded for {owner}")
+            return
+        record = self.turns[place]
+        if old["status"]["S"] in FINAL and old != new:
+            changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+            self._broken(
+                2,
+                f"{_name(record)} was {old['status']['S']} and is now {new['status']['S']}; changed: {sorted(changed)}",
+            )
+        self._check_zombie(record, new)
+        if new.get("attempt") != old.get("attempt"):
+            self._claimed(record, new)
+        elif new["status"]["S"] != "STARTED":
+            for claim in record.claims:
+                claim.is_over = True
+        if new["status"]["S"] in FINAL and record.final_at is None:
+            record.final_at = self.world.now
+
+    def _check_zombie(self, record: Record, new: Item) -> None:
+        """A process whose claim another has taken over may not write any more; it may claim anew, and close what is overdue."""
+        found = here()
+        assert found and found[1].group
+        writer, now = found[1].group, self.world.calendar()
+        had = [claim for claim in record.claims if claim.process is writer]
+        last = record.claims[-1] if record.claims else None
+        is_late = had and last and last.process is not writer and not last.is_over and last.lease_until > now + SKEW
+        if is_late and not (new["status"]["S"] == "FAILURE" and record.deadline_at <= now + SKEW):
+            self._broken(2, f"{writer.name} writes {_name(record)}, which {last and last.process.name} has taken over")
+
+    def _claimed(self, record: Record, new: Item) -> None:
+        found = here()
+        assert found and found[1].group
+        lease_until = float(new.get("lease_until", {"N": "0"})["N"])
+        record.claims.append(Claim(int(new["attempt"]["N"]), found[1].group, self.world.now, lease_until))
+        if record.session in self.out_of_order:
+            return
+        for earlier in self._queued_before(record):
+            if earlier.final_at is None:
+                self._broken(4, f"{_name(record)} is begun, though {_name(earlier)} came before it and is not final")
+
+    def model_called(self, call: ModelCall) -> None:
+        now = self.world.calendar()
+        records = [r for r in self.by_marker[call.marker] if any(c.process is call.process for c in r.claims)]
+        if not records:
+            self._broken(3, f"{call.process.name} calls the model for {call.marker}, which it has not claimed")
+        record = next((r for r in reversed(records) if r.final_at is None), records[-1])
+        own = next(claim for claim in reversed(record.claims) if claim.process is call.process)
+        if own.lease_until < now:
+            # Its clock is wrong, for Lambda ends it before its lease. It cannot know that it was taken over.
+            return
+        for claim in record.claims:
+            if claim is not own and not claim.is_over and claim.lease_until > now + SKEW:
+                self._broken(
+                    3,
+                    f"{call.process.name} calls the model for {_name(record)} while {claim.process.name} has the lease"
+                    f" for {claim.lease_until - now:.0f} s more",
+                )
+        self._check_history(record, call, own.at)
+
+    def _check_history(self, record: Record, call: ModelCall, began: float) -> None:
+        foreign = [
+            marker for marker in call.told if not any(r.session == record.session for r in self.by_marker[marker])
+        ]
+        if foreign:
+            self._broken(6, f"{_name(record)} is answered with {foreign} before it, of another session")
+        before = sorted(r.ulid for r in self.turns.values() if r.session == record.session and r.ulid < record.ulid)
+        wanted = []
+        for ulid in before[-HISTORY_TURNS:]:
+            earlier = self.turns[record.session, ulid]
+            is_answered = earlier.final_at is not None and earlier.final_at <= began
+            if is_answered and self._item(earlier)["status"]["S"] == "SUCCESS":
+                wanted.append(earlier.marker)
+        if record.session not in self.out_of_order and [marker for marker in call.told if marker in wanted] != wanted:
+            self._broken(4, f"{_name(record)} is answered after {list(call.told)}, but it follows {wanted}")
+        if call.answers != call.told:
+            self._broken(4, f"{_name(record)} is told the answers {call.answers} to the messages {call.told}")
+
+    def printed(self, text: str) -> None:
+        if found := PLANTED.findall(text):
+            self._broken(9, f"{found} is printed: {text.strip()[:300]}")
+
+    def answered(self, exchange: "Exchange") -> None:
+        """A client has its answer."""
+        text = json.dumps(exchange.document)
+        self._check_leaks(exchange, text)
+        if exchange.route.startswith("POST /chat") and "task" not in exchange.route:
+            self._check_submit(exchange)
+        elif "task_id" in exchange.request["path"]:
+            self._check_task(exchange)
+        if exchange.status == 200 and "GET" in exchange.route:
+            for task in exchange.document.get("turns", [exchange.document]):
+                self._check_deadline(exchange, task)
+
+    def _check_leaks(self, exchange: "Exchange", text: str) -> None:
+        if exchange.status >= 400 and PLANTED.search(text):
+            self._broken(9, f"answer {exchange.number} of {exchange.status} says {PLANTED.findall(text)}")
+        if "planted-key" in text or "planted-idem" in text:
+            self._broken(9, f"answer {exchange.number} holds a key")
+        for marker in PROMPT.findall(text) + ANSWER.findall(text):
+            if self.owner_of.get(marker, exchange.owner) != exchange.owner:
+                self._broken(6, f"{exchange.owner} was told {marker} of {self.owner_of[marker]}")
+
+    def _check_submit(self, exchange: "Exchange") -> None:
+        task_id = exchange.document.get("task_id")
+        if exchange.accepted:
+            if not isinstance(task_id, str):
+                self._broken(10, f"answer {exchange.number} of {exchange.status} names no task")
+            if self.world.item(task_id, exchange.owner) is None:
+                self._broken(8, f"task {task_id} was accepted and is not recorded for {exchange.owner}")
+            self.accepted.setdefault(task_id, exchange)
+        self._check_key(exchange)
+        invocation = exchange.invocation
+        assert invocation
+        if not invocation.acknowledged or invocation.fate == "died":
+            return
+        # From here on the task is accepted, and the answer must be its result or its id.
+        if invocation.fate != "answered" or (exchange.status == 503 and not task_id):
+            self._broken(
+                10, f"task {invocation.acknowledged[-1]} is queued, but request {exchange.number} {invocation.fate}"
+            )
+        if not isinstance(task_id, str):
+            self._broken(10, f"answer {exchange.number} of {exchange.status} names no task, though one is queued")
+        item = self.world.item(task_id, exchange.owner)
+        assert item
+        if exchange.status == 200:
+            recorded = json.loads(item["result"]["S"])["message"] if "result" in item else None
+            if exchange.document["message"] != recorded:
+                self._broken(10, f"answer {exchange.number} is not what is recorded of {task_id}")
+        elif exchange.status >= 400 and item["status"]["S"] != "FAILURE":
+            self._broken(10, f"answer {exchange.number} is {exchange.status}, but {task_id} is {item['status']['S']}")
+
+    def _check_key(self, exchange: "Exchange") -> None:
+        key = exchange.request["headers"].get("idempotency-key")
+        if not key:
+            return
+        same = self.keys[exchange.owner, key.strip('"')]
+        same.append(exchange)
+        accepted = [earlier for earlier in same if earlier.accepted]
+        tasks = {earlier.document["task_id"] for earlier in accepted}
+        if len(tasks) > 1:
+            self._broken(5, f"requests {[e.number for e in accepted]} with one key made the tasks {sorted(tasks)}")
+        if len({json.dumps(earlier.request["body"], sort_keys=True) for earlier in accepted}) > 1:
+            self._broken(5, f"requests {[e.number for e in accepted]} with one key and several bodies were accepted")
+        bodies = {json.dumps(earlier.request["body"], sort_keys=True) for earlier in self._sent_with(exchange)}
+        if exchange.document.get("code") == "idempotency_key_reused" and len(bodies) == 1:
+            self._broken(5, f"request {exchange.number} is refused, though its key came with no other body")
+
+    def _sent_with(self, exchange: "Exchange") -> list["Exchange"]:
+        key = exchange.request["headers"]["idempotency-key"]
+        return [
+            e
+            for e in self.world.exchanges
+            if e.owner == exchange.owner and e.request["headers"].get("idempotency-key") == key
+        ]
+
+    def _check_task(self, exchange: "Exchange") -> None:
+        task_id = exchange.request["path"]["task_id"]
+        accepted = self.accepted.get(task_id)
+        is_own = accepted is not None and accepted.owner == exchange.owner
+        if is_own and accepted and accepted.answered_at <= exchange.sent_at and exchange.status == 404:
+            self._broken(8, f"request {exchange.number}: {task_id} was accepted and is not found")
+        if exchange.status < 300 and self.world.item(task_id, exchange.owner) is None:
+            number = 6 if any(place[1] == task_id.rpartition(".")[2] for place in self.turns) else 8
+            self._broken(
+                number, f"request {exchange.number}: {exchange.owner} was shown {task_id}, which it does not have"
+            )
+
+    def _check_deadline(self, exchange: "Exchange", task: dict[str, Any]) -> None:
+        ulid = task.get("task_id", "").rpartition(".")[2]
+        record = self.turns.get((f"{exchange.owner}#{task.get('session_id')}", ulid))
+        if record and self._sent(exchange) > record.deadline_at + SKEW and task["status"] not in FINAL:
+            self._broken(
+                7, f"request {exchange.number}: {_name(record)} is past its deadline and reads {task['status']}"
+            )
+
+    def _sent(self, exchange: "Exchange") -> float:
+        return self.world.calendar() - self.world.now + exchange.sent_at
+
+    # ---- when it is over
+
+    def check(self) -> None:
+        """Check what can be told only when time has run on and nothing is left to do."""
+        world = self.world
+        for body in world.queue.bodies:
+            if PLANTED.search(body):
+                self._broken(9, f"the queue holds {body}")
+        for task_id, exchange in self.accepted.items():
+            item = world.item(task_id, exchange.owner)
+            if item is None or item["status"]["S"] not in FINAL:
+                status = item["status"]["S"] if item else "gone"
+                self._broken(1, f"{task_id} was accepted by answer {exchange.number} and is {status} in the end")
+        if not world.quiet():
+            left = [message.message_id for message in world.queue.waiting() + world.dead_letters.waiting()]
+            self._broken(1, f"after {world.now:.0f} s there is no end: {left} are still in the queues")
+        for (owner, key), exchanges in self.keys.items():
+            marker = PROMPT.findall(json.dumps(exchanges[0].request["body"]))[0]
+            made = [self._item(record) for record in self.by_marker[marker]]
+            real = [item for item in made if item.get("error_code", {}).get("S") != "enqueue_failed"]
+            if len(real) > 1:
+                self._broken(5, f"the key {key} of {owner} made {len(real)} tasks")
+        self._read_everything()
+
+    def _read_everything(self) -> None:
+        """Past every deadline read the turns, each that is not final, one and all of every session; and as another owner."""
+        world = self.world
+        if not self.turns:
+            return
+        latest = max(record.deadline_at for record in self.turns.values())
+        world.run(max(0.0, latest - world.calendar()) + 2 * SKEW)
+        sessions = {record.session: record for record in self.turns.values()}
+        chosen = {record.ulid: record for record in self.turns.values() if record.final_at is None}
+        chosen |= {record.ulid: record for record in sessions.values()}
+        route, told = "GET /chat/task/{task_id}", []
+
+        def reader() -> None:
+            nobody = world.ask("eve", route, path={"task_id": "no.such-task"})
+            for record in chosen.values():
+                owner, _, session_id = record.session.rpartition("#")
+                own = world.ask(owner, route, path={"task_id": f"{session_id}.{record.ulid}"})
+                self._expect_final(own, [own.document])
+            for session, record in sessions.items():
+                owner, _, session_id = session.rpartition("#")
+                page = world.ask(owner, "GET /chat/session/{session_id}", path={"session_id": session_id})
+                self._expect_final(page, page.document.get("turns", []))
+                # Whoever it claims to be: only its token tells.
+                claims = {"headers": {"x-owner": owner, "x-user-id": owner}, "query": {"owner": owner}}
+                foreign = world.ask("eve", route, path={"task_id": f"{session_id}.{record.ulid}"}, **claims)
+                if (foreign.status, foreign.document) != (nobody.status, nobody.document) or foreign.status != 404:
+                    self._broken(6, f"{_name(record)} reads {foreign.status} for another owner")
+            told.append(True)
+
+        world.scheduler.spawn("reader", reader)
+        world.run(600, lambda: bool(told))
+
+    def _expect_final(self, read: "Exchange", tasks: list[dict[str, Any]]) -> None:
+        if read.status != 200 or not tasks or any(task["status"] not in FINAL for task in tasks):
+            self._broken(7, f"past its deadline {read.route} {read.request['path']} reads {read.status} {tasks}")
+
+    # ---- inside
+
+    def _queued_before(self, record: Record) -> list[Record]:
+        """The turns of the session whose messages came before, but for those that the queue gave up."""
+        order: list[Record] = []
+        given_up = {tuple(json.loads(body).values()) for body in self.world.dead_letters.bodies}
+        for body in self.world.queue.bodies:
+            place = tuple(json.loads(body).values())
+            found = self.turns.get((place[0], place[1]))
+            if found is record:
+                return order
+            if found and found.session == record.session and place not in given_up:
+                order.append(found)
+        return order
+
+    def _item(self, record: Record) -> Item:
+        key = {"session": {"S": record.session}, "turn": {"S": record.ulid}}
+        item = self.world.tables["TurnsTable"].item(key)
+        assert item
+        return item
+
+    def _broken(self, number: int, what: str) -> NoReturn:
+        self.world.tell("BROKEN", f"guarantee {number}: {what}")
+        error = GuaranteeBroken(number, what)
+        # Told to the scheduler as well: the product may stand between here and there, and it catches what it can.
+        self.world.scheduler.fail(error)
+        raise error
+
+
+def _name(record: Record) -> str:
+    return f"{record.marker} ({record.ulid[-6:]})"
+
+
+def tell(story: list[tuple[float, str, str]]) -> str:
+    """A story to read: who did what, when."""
+    return "\n".join(f"{at:9.3f}  {who:12} {re.sub(r'planted-', '', what)}" for at, who, what in story)

@@ -1,0 +1,66 @@
+"""Runs everything on the product at FAULTS_SOURCE until something breaks, and prints by what: `python -m tests.faults.hunt`.
+
+The order is that of the cost: the stories as they are, the races, single faults here and there, then all, then histories.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+
+from hypothesis import HealthCheck, Phase, seed, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from tests.faults.faults import Variant
+from tests.faults.guarantees import GUARANTEES
+from tests.faults.histories import History
+from tests.faults.runs import Result, run
+from tests.faults.stories import RACES, STORIES
+
+SEEDS = 12
+HISTORIES = 60
+
+
+def results() -> Iterator[Result]:
+    points: list[tuple[str, int, Variant]] = []
+    for name, story in STORIES.items():
+        result = run(name)
+        yield result
+        points += [(name, call.number, variant) for call in result.points(story) for variant in call.variants]
+    for number in range(SEEDS):
+        for name in RACES:
+            yield run(name, seed=number)
+    random.Random(0).shuffle(points)
+    for name, number, variant in points:
+        yield run(name, [(number, variant)])
+
+
+def main() -> None:
+    for result in results():
+        if result.broken:
+            say(result.guarantee, result.story)
+            return
+    try:
+        run_state_machine_as_test(
+            seed(0)(History),
+            settings=settings(
+                max_examples=HISTORIES,
+                deadline=None,
+                database=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    except AssertionError as error:
+        number = getattr(error, "number", None)
+        say(number, "a history")
+        return
+    print(json.dumps({"by": "", "in": ""}))
+
+
+def say(number: int | None, where: str) -> None:
+    by = f"{number}: {GUARANTEES[number]}" if number else "the price of a fault"
+    print(json.dumps({"by": by, "in": where}))
+
+
+if __name__ == "__main__":
+    main()

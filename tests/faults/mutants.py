@@ -1,0 +1,359 @@
+"""Planted bugs, each of which the simulation must catch: `python -m tests.faults.mutants`.
+
+A checker that cannot fail is worthless. Every mutant is a copy of functions/ and layers/ with one bug, and the stories,
+races and histories are run with it until something breaks. Prints what caught each, and `N of N caught`; exits with 1 if
+one lives. `--write` puts the table into README.md.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests import cfn
+
+README = Path(__file__).parent / "README.md"
+SECONDS = 900
+STORE = "layers/shared/turnqueue/store.py"
+WORKER = "functions/worker/worker.py"
+SUBMIT = "functions/submit/submit.py"
+STATUS = "functions/status/status.py"
+DEADLETTER = "functions/deadletter/deadletter.py"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    name: str
+    file: str
+    changes: tuple[tuple[str, str], ...]
+    """What is replaced by what. Each must be found exactly once."""
+
+
+class Inapplicable(Exception):
+    """The product has changed: a patch must be written anew."""
+
+
+class HuntFailed(Exception):
+    """The hunt did not come to an end of its own."""
+
+
+def mutant(name: str, file: str, *changes: tuple[str, str]) -> Mutant:
+    return Mutant(name, file, changes)
+
+
+MUTANTS = [
+    mutant(
+        "the claim has no condition on the state",
+        STORE,
+        ('condition=f"{_UNHELD} AND #attempt', 'condition=f"#attempt'),
+        (
+            '''                    "pending": Status.PENDING,
+                    "started": Status.STARTED,
+                    "now": now,
+                    "max_attempts"''',
+            '''                    "now": now,
+                    "max_attempts"''',
+        ),
+    ),
+    mutant(
+        "the lease is ignored",
+        STORE,
+        (
+            '(#status = :pending OR (#status = :started AND #lease_until < :now))"',
+            '(#status = :pending OR (#status = :started AND NOT #lease_until = :now))"',
+        ),
+    ),
+    mutant(
+        "the message is deleted before the turn is final",
+        WORKER,
+        (
+            "            verdict = await run_turn(record, ends_at)",
+            "            await delete(record)\n            verdict = await run_turn(record, ends_at)",
+        ),
+    ),
+    mutant(
+        "the end of an attempt does not ask whose attempt it is",
+        STORE,
+        (
+            '_OURS = "#status = :started AND #attempt = :attempt"',
+            '_OURS = "#status = :started AND #attempt >= :attempt"',
+        ),
+    ),
+    mutant(
+        "the end of an attempt has no condition but that the turn is there",
+        STORE,
+        (
+            '_OURS = "#status = :started AND #attempt = :attempt"',
+            '_OURS = "NOT #status = :started OR #attempt > :attempt OR #status = :started"',
+        ),
+    ),
+    mutant(
+        "the request is answered before its message is sent",
+        SUBMIT,
+        ("def submit(", "_unsent: list[Key] = []\n\n\ndef submit("),
+        (
+            "        return _queue_or_close(turn), False",
+            "        for earlier in _unsent:\n            queue.send(earlier)\n        _unsent[:] = [turn.key]\n        return turn, False",
+        ),
+    ),
+    mutant(
+        "a failed send is swallowed",
+        SUBMIT,
+        (
+            "    except (BotoCoreError, ClientError) as error:\n        try:\n            store.fail",
+            "    except (BotoCoreError, ClientError) as error:\n        return turn\n        try:\n            store.fail",
+        ),
+    ),
+    mutant(
+        "a send that failed with a key is answered 202",
+        SUBMIT,
+        ("        # It stays PENDING: another", "        return turn, False\n        # It stays PENDING: another"),
+    ),
+    mutant(
+        "the histories of a batch are read before its first claim",
+        WORKER,
+        (
+            "    for index, record in enumerate(records):\n",
+            """    early = {}
+    for record in records:
+        key = decode(record["body"])
+        early[key] = await asyncio.to_thread(store.history, key, time.time(), limit=HISTORY_TURNS)
+    _early.update(early)
+    for index, record in enumerate(records):
+""",
+        ),
+        ("async def run_session(", "_early: dict[Key, list[Turn]] = {}\n\n\nasync def run_session("),
+        (
+            "history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
+            "history = _early[turn.key]",
+        ),
+    ),
+    mutant(
+        "the later turns of a session are run though the first must come back",
+        WORKER,
+        ("            unfinished = records[index:]", "            unfinished = [*unfinished, record]"),
+        (
+            "    for index, record in enumerate(records):\n",
+            "    unfinished: list[dict[str, Any]] = []\n    for index, record in enumerate(records):\n",
+        ),
+        (
+            "            return unfinished\n        await delete(record)\n    return []",
+            "            continue\n        await delete(record)\n    return unfinished",
+        ),
+    ),
+    mutant(
+        "the sessions of a batch are run one after the other",
+        WORKER,
+        (
+            "await asyncio.gather(*(run_session(records, ends_at) for records in sessions.values()))",
+            "[await run_session(records, ends_at) for records in sessions.values()]",
+        ),
+    ),
+    mutant(
+        "a reader does not end what is overdue",
+        STORE,
+        ("        if not turn.overdue(now):\n            return turn", "        return turn"),
+    ),
+    mutant(
+        "a reader ends what is overdue without a condition",
+        STORE,
+        ('"(#status = :pending OR #status = :started) AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
+    ),
+    mutant(
+        "a released turn stays STARTED until its lease is over",
+        STORE,
+        (
+            """                set_={"status": Status.PENDING},
+                remove=("lease_until", "progress"),""",
+            """                set_={"status": Status.STARTED},
+                remove=("progress",),""",
+        ),
+    ),
+    mutant(
+        "a turn that goes back keeps the visibility of its lease",
+        WORKER,
+        ("            if verdict.seconds is not None:", "            if verdict.seconds is None:"),
+    ),
+    mutant(
+        "the Idempotency-Key is reserved after the turn is recorded",
+        SUBMIT,
+        (
+            "    wanted = Reservation(key.task_id, request.fingerprint())\n",
+            "    wanted = Reservation(key.task_id, request.fingerprint())\n    store.create(Turn.submitted(key, request.stored(), now))\n    queue.send(key)\n",
+        ),
+    ),
+    mutant(
+        "a replay does not send again what is PENDING",
+        SUBMIT,
+        ("        if earlier and earlier.status is not Status.PENDING:", "        if earlier:"),
+    ),
+    mutant(
+        "an Idempotency-Key is taken whatever the body",
+        SUBMIT,
+        ("        if bound.fingerprint != wanted.fingerprint:", "        if not bound.fingerprint:"),
+    ),
+    mutant(
+        "the owner is taken from a header of the client's",
+        "layers/shared/turnqueue/http.py",
+        (
+            '        sub = event["requestContext"]',
+            '        sub = event["headers"].get("x-owner") or event["requestContext"]',
+        ),
+    ),
+    mutant(
+        "the owner is taken from the body",
+        SUBMIT,
+        (
+            "    turn, replayed = submit(caller,",
+            '    caller = (request.metadata or {}).get("owner", caller)\n    turn, replayed = submit(caller,',
+        ),
+    ),
+    mutant(
+        "an error that may pass deletes the message",
+        WORKER,
+        ("    return ComeBack(delay)", "    return None"),
+    ),
+    mutant(
+        "a duplicate deletes the message of a turn that another works on",
+        WORKER,
+        ("        return ComeBack(current.lease_until - now + 1)", "        return None"),
+    ),
+    mutant(
+        "the failures of a batch are not reported",
+        WORKER,
+        ('[{"itemIdentifier": record["messageId"]} for record in unfinished]', "[]"),
+    ),
+    mutant(
+        "a cancellation overwrites a final state",
+        STORE,
+        (
+            "        condition = conditions.get(code, _UNHELD)",
+            '        condition = "attribute_exists(#status)" if code == "cancelled" else conditions.get(code, _UNHELD)',
+        ),
+    ),
+    mutant(
+        "a dead letter overwrites a final state",
+        STORE,
+        (
+            "        condition = conditions.get(code, _UNHELD)",
+            '        condition = "attribute_exists(#status)" if code == "worker_lost" else conditions.get(code, _UNHELD)',
+        ),
+    ),
+    mutant(
+        "a dead letter whose turn cannot be closed is dropped",
+        DEADLETTER,
+        (
+            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return False',
+            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return True',
+        ),
+    ),
+    mutant(
+        "the prompt is logged",
+        SUBMIT,
+        (
+            'extra={"task_id": turn.key.task_id, "wait": wanted.wait}',
+            'extra={"task_id": turn.key.task_id, "request": turn.request}',
+        ),
+    ),
+    mutant(
+        "the text of the model's error is logged",
+        WORKER,
+        (
+            '"code": error.code, "delay_s": round(delay, 1)}',
+            '"code": str(error.__cause__), "delay_s": round(delay, 1)}',
+        ),
+    ),
+    mutant(
+        "the prompt is in the message",
+        "layers/shared/turnqueue/queue.py",
+        ("    def send(self, key: Key) -> None:", '    def send(self, key: Key, text: str = "") -> None:'),
+        ("MessageBody=encode(key),", 'MessageBody=encode(key)[:-1] + f\', "text": "{text}"}}\','),
+    ),
+    mutant(
+        "a sync request whose time is up is answered 504",
+        SUBMIT,
+        (
+            '        count("SyncWaitTimedOut")',
+            '        count("SyncWaitTimedOut")\n        raise Problem(504, "timeout", "The task was not finished in time.")',
+        ),
+    ),
+    mutant(
+        "a read that fails ends a waiting request",
+        "layers/shared/turnqueue/wait.py",
+        ('            logger.warning("read failed"', '            raise\n            logger.warning("read failed"'),
+    ),
+]
+
+
+def plant(planted: Mutant, place: Path) -> None:
+    """Copy the product to `place` with the bug in it."""
+    for folder in ("functions", "layers"):
+        shutil.copytree(cfn.ROOT / folder, place / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    file = place / planted.file
+    text = file.read_text()
+    for old, new in planted.changes:
+        if text.count(old) != 1:
+            raise Inapplicable(f"{planted.name}: {planted.file} holds {text.count(old)} times: {old}")
+        text = text.replace(old, new)
+    compile(text, str(file), "exec")
+    file.write_text(text)
+
+
+def hunt(planted: Mutant) -> tuple[str, str]:
+    """By what a planted bug is caught, and in what; nothing, if it lives. Raises HuntFailed."""
+    with tempfile.TemporaryDirectory() as folder:
+        plant(planted, Path(folder))
+        environment = {**os.environ, "FAULTS_SOURCE": folder}
+        command = [sys.executable, "-m", "tests.faults.hunt"]
+        try:
+            ran = subprocess.run(
+                command, cwd=cfn.ROOT, env=environment, capture_output=True, text=True, timeout=SECONDS, check=False
+            )
+        except subprocess.TimeoutExpired:
+            raise HuntFailed(f"no end of the hunt in {SECONDS} s") from None
+    if ran.returncode:
+        raise HuntFailed(f"the hunt ended with {ran.returncode}: {ran.stderr[-2000:]}")
+    caught = json.loads(ran.stdout.splitlines()[-1])
+    return caught["by"], caught["in"]
+
+
+def main() -> int:
+    wanted = [word for word in sys.argv[1:] if not word.startswith("-")]
+    chosen = [planted for planted in MUTANTS if all(word in planted.name for word in wanted)]
+    rows: list[str] = []
+    with ThreadPoolExecutor(os.process_cpu_count()) as pool:
+        hunts = [pool.submit(hunt, planted) for planted in chosen]
+        for planted, hunted in zip(chosen, hunts, strict=True):
+            try:
+                by, where = hunted.result()
+            except (Inapplicable, HuntFailed) as error:
+                print(f"FAILED  {planted.name}: {error}", flush=True)
+                continue
+            if by:
+                rows.append(f"| {planted.name} | {by} | {where} |")
+                print(f"caught  {planted.name}: by {by}, in {where}", flush=True)
+            else:
+                print(f"LIVES   {planted.name}", flush=True)
+    print(f"{len(rows)} of {len(chosen)} caught")
+    if "--write" in sys.argv and chosen == MUTANTS:
+        write(rows)
+    return 0 if len(rows) == len(chosen) else 1
+
+
+def write(rows: list[str]) -> None:
+    """Put the table of the mutants into the README."""
+    table = "\n".join(["| planted bug | caught by | in |", "| --- | --- | --- |", *rows])
+    text = README.read_text()
+    README.write_text(
+        re.sub(r"\| planted bug \|.*?(?=\n\n|\Z)", lambda match: table, text.rstrip(), flags=re.DOTALL) + "\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""The product's code, loaded anew for each simulated process, so that module state lives and dies with the process."""
+
+import importlib
+import importlib.machinery
+import importlib.util
+import logging
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+from unittest import mock
+
+import aws_lambda_powertools
+import botocore.retries.quota
+import botocore.session
+from botocore.retries.quota import RetryQuota
+
+from tests import cfn
+
+ROOT = Path(os.environ.get("FAULTS_SOURCE") or cfn.ROOT)
+"""Whose functions/ and layers/ are run: the repository's, or a copy with a planted bug."""
+
+_compiled: dict[str, CodeType] = {}
+
+
+class _Session(botocore.session.Session):
+    """Makes the clients of all processes. To make one takes longer than all the rest of a process's start, so the clients
+    of a finished run are used again; of what they have learned they keep nothing (the retries they may still afford)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._idle: dict[str, list[Any]] = defaultdict(list)
+        self._used: list[tuple[str, Any]] = []
+
+    def create_client(self, *args: Any, **kwargs: Any) -> Any:
+        config = kwargs.get("config")
+        others = {name: value for name, value in kwargs.items() if name != "config"}
+        kind = repr((args, others, config and sorted(config._user_provided_options.items(), key=str)))
+        if self._idle[kind]:
+            client, quotas = self._idle[kind].pop()
+        else:
+            quotas = []
+
+            def quota(*args: Any, **kwargs: Any) -> Any:
+                quotas.append(RetryQuota(*args, **kwargs))
+                return quotas[-1]
+
+            with mock.patch.object(botocore.retries.quota, "RetryQuota", quota):
+                client = super().create_client(*args, **kwargs)
+        for known in quotas:
+            known._available_capacity = known._max_capacity
+        self._used.append((kind, (client, quotas)))
+        return client
+
+    def recycle(self) -> None:
+        """No process lives any more: their clients are free."""
+        for kind, client in self._used:
+            self._idle[kind].append(client)
+        self._used.clear()
+
+
+aws_session = _Session()
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a file once, runs it as often as it is imported."""
+
+    def get_code(self, fullname: str) -> CodeType | None:
+        path = self.get_filename(fullname)
+        if path not in _compiled:
+            _compiled[path] = self.source_to_code(self.get_data(path), path)
+        return _compiled[path]
+
+
+class _Finder:
+    """Finds the modules of one function, and the layer's."""
+
+    def __init__(self, function: str) -> None:
+        roots = [ROOT / "functions" / function, ROOT / "layers" / "shared"]
+        self.files: dict[str, Path] = {}
+        for root in roots:
+            for file in root.rglob("*.py"):
+                parts = file.relative_to(root).with_suffix("").parts
+                self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        file = self.files.get(name)
+        if file is None:
+            return None
+        places = [str(file.parent)] if file.name == "__init__.py" else None
+        return importlib.util.spec_from_file_location(
+            name, file, loader=_Loader(name, str(file)), submodule_search_locations=places
+        )
+
+
+_finders: dict[str, _Finder] = {}
+
+
+def load(function: str) -> ModuleType:
+    """Import a function as a new process does. What it imports of ours is its own; libraries are shared."""
+    finder = _finders.setdefault(function, _Finder(function))
+    with _alone(finder):
+        return importlib.import_module(function)
+
+
+@contextmanager
+def _alone(finder: Any) -> Iterator[None]:
+    others = {name: sys.modules.pop(name) for name in finder.files if name in sys.modules}
+    metrics, get_session = aws_lambda_powertools.Metrics, botocore.session.get_session
+    # These two keep what a process collects in the library: the one in the class, the other in a registry of names.
+    own: dict[str, Any] = {name: {} for name in ("_metrics", "_dimensions", "_metadata", "_default_dimensions")}
+    aws_lambda_powertools.Metrics = type("Metrics", (metrics,), own)  # type: ignore[misc, assignment]
+    logging.Logger.manager.loggerDict.pop(os.environ["POWERTOOLS_SERVICE_NAME"], None)
+    botocore.session.get_session = lambda *args, **kwargs: aws_session
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        aws_lambda_powertools.Metrics, botocore.session.get_session = metrics, get_session  # type: ignore[misc]
+        for name in finder.files:
+            sys.modules.pop(name, None)
+        sys.modules.update(others)

@@ -1,0 +1,346 @@
+"""The stories in which every call is made to fail: what clients do, and what the world does to them beside the fault.
+
+Each is written for a world without faults and must go well in one with any; so nothing in it may depend on an answer.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.faults.clients import Client
+from tests.faults.faults import Variant
+from tests.faults.model import Answers
+from tests.faults.world import World
+
+
+@dataclass(frozen=True)
+class Story:
+    name: str
+    tell: Callable[[World], None]
+    ends: dict[str, frozenset[str]]
+    """How the turn of a marker may end when one call goes wrong: SUCCESS, or the error codes that it may have. So a single
+    fault may not cost an accepted task, unless the story itself is about its end."""
+    seconds: float = 10.0
+    """How long the longest turn takes when nothing goes wrong. A single fault may add a lease to it."""
+    at_most: dict[str, float] = field(default_factory=dict)
+    """How long some turns take at most when nothing goes wrong but with the others."""
+    after: float = 0.0
+    """The second from which on calls are made to fail; the others are like those of another story."""
+
+
+ANY = "SUCCESS model_rate_limited model_unavailable model_timeout internal_error worker_lost"
+"""The end of a turn that has used up two of its three attempts before any fault."""
+
+STORIES: dict[str, Story] = {}
+RACES: dict[str, Story] = {}
+"""Stories about two who meet: told over and over with other seeds, not with faults at every call."""
+
+
+def story(
+    seconds: float = 10.0,
+    at_most: dict[str, float] | None = None,
+    after: float = 0.0,
+    is_race: bool = False,
+    **ends: str,
+) -> Callable[[Callable[[World], None]], Callable[[World], None]]:
+    def add(tell: Callable[[World], None]) -> Callable[[World], None]:
+        allowed = {marker: frozenset(codes.split()) for marker, codes in ends.items()}
+        (RACES if is_race else STORIES)[tell.__name__] = Story(
+            tell.__name__, tell, allowed, seconds, at_most or {}, after
+        )
+        return tell
+
+    return add
+
+
+@story(a="SUCCESS")
+def submit_sync(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("a", sync=True)
+
+
+@story(seconds=40.0, after=23.0, a="SUCCESS")
+def submit_sync_in_vain(world: World) -> None:
+    """The workers are all busy for longer than a request waits."""
+    alice = Client(world, "alice")
+    world.source.paused = True
+    posted = alice.insist("a", sync=True)
+    world.source.paused = False
+    world.source.wake()
+    alice.look(posted, wait=5)
+
+
+@story(a="SUCCESS")
+def submit_async(world: World) -> None:
+    alice = Client(world, "alice")
+    posted = alice.insist("a")
+    alice.look(posted)
+    alice.rest(3)
+    alice.look(posted)
+
+
+@story(a="SUCCESS")
+def submit_with_key(world: World) -> None:
+    Client(world, "alice").insist("a", key="planted-idem-1", sync=True)
+
+
+@story(a="SUCCESS")
+def submit_with_key_and_replay(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("a", key="planted-idem-1")
+    alice.insist("a", key="planted-idem-1")
+    alice.rest(5)
+    alice.insist("a", key="planted-idem-1", sync=True)
+    alice.say("b", key="planted-idem-1")
+
+
+@story(a="SUCCESS")
+def submit_with_key_twice_at_once(world: World) -> None:
+    def again() -> None:
+        Client(world, "alice").insist("a", key="planted-idem-1", sync=True)
+
+    world.scheduler.spawn("alice again", again)
+    Client(world, "alice").insist("a", key="planted-idem-1")
+
+
+@story(a="SUCCESS", b="SUCCESS")
+def run_after_429(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(status=429, retry_after=2)])
+    alice.insist("b")
+    alice.rest(10)
+
+
+@story(a="SUCCESS")
+def run_after_cut(world: World) -> None:
+    Client(world, "alice").insist("a", sync=True, answers=[Answers(cut=True)])
+
+
+@story(a="SUCCESS", b="SUCCESS")
+def run_structured(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("a", role="booking", sync=True)
+    alice.insist("b", role="booking", sync=True)
+
+
+@story(a="SUCCESS")
+def run_slow(world: World) -> None:
+    """Slower than a request may wait; the progress is shown meanwhile."""
+    alice = Client(world, "alice")
+    posted = alice.insist("a", sync=True, wait=4, answers=[Answers(seconds=6.5, chunks=2)])
+    alice.look(posted, wait=20)
+
+
+@story(a="prompt_refused", b="SUCCESS")
+def run_refused(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("a", sync=True, answers=[Answers(refusal=True)] * 3)
+    alice.insist("b", sync=True)
+
+
+@story(a="SUCCESS")
+def run_with_rotated_key(world: World) -> None:
+    alice = Client(world, "alice")
+    alice.insist("warm", sync=True)
+    world.model.key = "planted-key-new"
+    world.model.accepted_keys = {"planted-key-new"}
+    alice.insist("a", sync=True)
+
+
+@story(seconds=30.0, a="SUCCESS", b=ANY, c="SUCCESS", d="SUCCESS")
+def run_sessions_in_one_batch(world: World) -> None:
+    """Two sessions of two owners in one batch; a turn in the middle of one uses up its attempts."""
+    alice, bob = Client(world, "alice"), Client(world, "bob")
+    world.source.paused = True
+    alice.insist("a")
+    alice.insist("b", answers=[Answers(status=429)] * 3)
+    bob.insist("c")
+    bob.insist("d", answers=[Answers(seconds=5)])
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(30)
+    bob.page("s")
+
+
+@story(seconds=30.0, a="cancelled", b="SUCCESS")
+def cancel_pending(world: World) -> None:
+    alice = Client(world, "alice")
+    world.source.paused = True
+    posted = alice.insist("a")
+    alice.cancel(posted) and alice.cancel(posted)  # a cancellation that failed is asked for again
+    world.source.paused = False
+    world.source.wake()
+    alice.insist("b")
+
+
+@story(a="cancelled SUCCESS", b="SUCCESS")
+def cancel_started(world: World) -> None:
+    alice = Client(world, "alice")
+    posted = alice.insist("a", answers=[Answers(seconds=8)])
+    alice.rest(2)
+    alice.cancel(posted)
+    alice.cancel(posted)
+    alice.insist("b", sync=True)
+
+
+@story(seconds=200.0, a="worker_lost deadline_exceeded", b="SUCCESS")
+def dead_letter(world: World) -> None:
+    """A message that was received as often as SQS allows, in whatever way."""
+    alice = Client(world, "alice")
+    world.source.paused = True
+    posted = alice.insist("a")
+    for message in world.queue.waiting():
+        message.received = world.queue.most_receives or 0
+    alice.insist("b")
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(3)
+    alice.look(posted)
+
+
+@story(seconds=1000.0, a="deadline_exceeded", b="SUCCESS")
+def read_repair(world: World) -> None:
+    """A turn that no message tells of any more, read past its deadline: by its id, and in its conversation."""
+    alice = Client(world, "alice")
+    world.source.paused = True
+    posted = alice.insist("a")
+    for message in world.queue.waiting():
+        world.queue.lose(message.message_id)
+    world.source.paused = False
+    alice.insist("b", session="other", sync=True)
+    alice.rest(901)
+    alice.page("s")
+    alice.look(posted)
+
+
+@story(a="SUCCESS")
+def dead_letter_of_an_answered_turn(world: World) -> None:
+    """Its message could not be deleted, and has come back too often."""
+    alice = Client(world, "alice")
+    for _ in range(2):
+        world.plan.armed.append((lambda call: "DeleteMessage" in call.operation, Variant.REFUSED))
+    alice.insist("a", sync=True)
+    for message in world.queue.waiting():
+        message.received = world.queue.most_receives or 0
+
+
+@story(a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def delivered_twice_at_once(world: World) -> None:
+    alice = Client(world, "alice")
+    world.source.paused = True
+    alice.insist("a", answers=[Answers(seconds=3)])
+    alice.insist("b")
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(2)
+    for _, batch in list(world.source.running):
+        world.source.deliver(batch)
+    alice.insist("c", sync=True)
+
+
+@story(seconds=200.0, a="SUCCESS", b="SUCCESS")
+def delivered_late(world: World) -> None:
+    """Again while it is in work, for its visibility was too short; and once more when all is done."""
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=3)])
+    alice.rest(2)
+    batches = [batch for _, batch in world.source.running]
+    world.queue.expire([message.message_id for message in world.queue.waiting()])
+    alice.rest(5)
+    alice.insist("b")
+    for batch in batches:
+        world.source.deliver(batch)
+
+
+@story(seconds=200.0, a="SUCCESS")
+def zombie(world: World) -> None:
+    """A worker whose clock is slow takes a lease that is over for all others, and is taken over while it works."""
+    alice = Client(world, "alice")
+    world.clocks["worker1"] = -200.0
+    alice.insist("a", answers=[Answers(seconds=5), Answers(seconds=8)])
+    alice.rest(2)
+    for _, batch in list(world.source.running):
+        world.source.deliver(batch)
+    alice.rest(15)
+
+
+@story(a="SUCCESS", m="SUCCESS")
+def stranger(world: World) -> None:
+    """Another owner who knows every id, and says that it is the first."""
+    alice, mallory = Client(world, "alice"), Client(world, "mallory")
+    posted = alice.insist("a", answers=[Answers(seconds=4)])
+    mallory.insist("m", metadata={"owner": "alice"}, sync=True)
+    mallory.look(posted)
+    mallory.cancel(posted)
+    mallory.page("s")
+    alice.rest(5)
+    alice.page("s")
+
+
+@story(
+    seconds=20.0,
+    after=math.inf,
+    at_most={"fine": 3.0, "well": 3.0},
+    hangs="SUCCESS",
+    fails=ANY,
+    fine="SUCCESS",
+    well="SUCCESS",
+)
+def neighbours(world: World) -> None:
+    """A session that hangs and one that fails, in one batch with two that do neither."""
+    world.source.paused = True
+    Client(world, "alice").insist("hangs", session="h", answers=[Answers(silence=12, seconds=13)])
+    Client(world, "alice").insist("fails", session="f", answers=[Answers(status=500)] * 2)
+    Client(world, "alice").insist("fine", session="s")
+    Client(world, "bob").insist("well", session="h")
+    world.source.paused = False
+    world.source.wake()
+
+
+@story(is_race=True, seconds=1000.0, a="SUCCESS deadline_exceeded model_timeout")
+def finish_against_deadline(world: World) -> None:
+    """The answer comes in the moment in which readers find that its time is over."""
+    alice = Client(world, "alice")
+    deadline = 900.3 + world.random.uniform(0.0, 0.1)
+    world.source.paused = True
+    posted = alice.insist("a", answers=[Answers(ends_at=deadline - world.random.uniform(0.0, 0.06))])
+    _at_about(world, deadline, 14, lambda: alice.look(posted))
+    alice.rest(860)
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(60)
+
+
+@story(is_race=True, a="SUCCESS cancelled")
+def cancel_against_finish(world: World) -> None:
+    alice = Client(world, "alice")
+    ends_at = 4.0 + world.random.random()
+    posted = alice.insist("a", answers=[Answers(ends_at=ends_at)])
+    _at_about(world, ends_at, 4, lambda: alice.cancel(posted))
+    alice.rest(10)
+
+
+@story(is_race=True, a="SUCCESS cancelled")
+def cancel_against_claim(world: World) -> None:
+    alice = Client(world, "alice")
+    posted = alice.insist("a")
+    _at_about(world, world.now + 0.2, 3, lambda: alice.cancel(posted))
+    alice.rest(10)
+
+
+@story(is_race=True, a="SUCCESS")
+def many_with_one_key(world: World) -> None:
+    _at_about(world, 0.5, 8, lambda: Client(world, "alice").insist("a", key="planted-idem-1"))
+    world.scheduler.wait(5)
+    Client(world, "alice").insist("a", key="planted-idem-1")
+
+
+def _at_about(world: World, at: float, times: int, act: Callable[[], object]) -> None:
+    """Do something several times at once, each at a moment near `at`."""
+
+    def later() -> None:
+        world.scheduler.wait(max(0.0, at + world.random.uniform(-0.1, 0.1) - world.now))
+        act()
+
+    for number in range(times):
+        world.scheduler.spawn(f"one of {times} ({number})", later)

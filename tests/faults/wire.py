@@ -1,0 +1,178 @@
+"""What lies between the real AWS clients and the services of the simulation.
+
+botocore builds, signs and sends a request as always; where it would go to the network (`before-send`) the simulated service
+answers it. So the serialisation, the parsing of errors and botocore's own retries are the real ones.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import botocore.awsrequest
+from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
+
+from tests.faults.faults import READ_VARIANTS, WRITE_VARIANTS, Call, Fault, fault_of
+from tests.faults.fifo_queue import FifoQueue, QueueError
+from tests.faults.scheduler import Actor, Killed, here
+from tests.faults.source import aws_session
+from tests.faults.table import Refusal
+
+if TYPE_CHECKING:
+    from tests.faults.world import World
+
+type JsonObject = dict[str, Any]
+
+_world: "World | None" = None
+_open: dict[Actor, Call] = {}
+
+
+def connect(world: "World | None") -> None:
+    """From now on requests go to the services of this world."""
+    global _world
+    _world = world
+    _open.clear()
+
+
+def _begin(*, model: Any = None, context: Any = None, **kwargs: Any) -> None:
+    """botocore begins a call; its tries follow."""
+    found = here()
+    if not _world or not found or not found[1].group:
+        return
+    scheduler, actor = found
+    assert actor.group
+    service = str(model.service_model.service_name)
+    variants = READ_VARIANTS if model.name.startswith(("Get", "Query")) else WRITE_VARIANTS
+    call = _world.plan.begin(actor.group.name, f"{service} {model.name}", variants, scheduler.now)
+    config = context["client_config"]
+    call.connect_timeout, call.read_timeout = float(config.connect_timeout), float(config.read_timeout)
+    _open[actor] = call
+
+
+def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
+    found = here()
+    if not _world or not found or not found[1].group:
+        return None
+    scheduler, actor = found
+    process = actor.group
+    assert process
+    call = _open[actor]
+    call.tries += 1
+    body = json.loads(request.body)
+    target = request.headers["X-Amz-Target"]
+    operation = (target.decode() if isinstance(target, bytes) else target).partition(".")[2]
+    service = event_name.split(".")[1]
+    fault = fault_of(call) or _world.weather(call)
+    if fault is Fault.DIES_BEFORE:
+        _world.die(process, f"before {operation}")
+        raise Killed
+    scheduler.wait(_world.latency())
+    if fault is Fault.REFUSED:
+        _world.tell(process.name, f"{_brief(operation, body)} is refused")
+        return _response(request.url, 500, {"__type": "InternalServerError", "message": "as planned"})
+    if fault is Fault.THROTTLED:
+        _world.tell(process.name, f"{_brief(operation, body)} is throttled")
+        return _response(request.url, 400, {"__type": "ThrottlingException", "message": "as planned"})
+    if fault is Fault.UNREACHABLE:
+        scheduler.wait(call.connect_timeout)
+        _world.tell(process.name, f"{_brief(operation, body)} does not arrive")
+        raise ConnectTimeoutError(endpoint_url=request.url)
+    status, answer = _serve(service, operation, body)
+    outcome = "" if status == 200 else f" -> {answer['__type'].rpartition('#')[2]}"
+    _world.tell(process.name, f"{_brief(operation, body)}{outcome}")
+    if fault is Fault.DIES_AFTER:
+        _world.die(process, f"after {operation}")
+        raise Killed
+    if fault is Fault.UNANSWERED:
+        scheduler.wait(call.read_timeout)
+        _world.tell(process.name, f"{operation} has timed out")
+        raise ReadTimeoutError(endpoint_url=request.url)
+    scheduler.wait(_world.latency())
+    if status == 200 and operation == "SendMessage":
+        _world.acknowledged(process, body)
+    return _response(request.url, status, answer)
+
+
+def _brief(operation: str, body: JsonObject) -> str:
+    """A call in a few words, for the story."""
+    values = body.get("ExpressionAttributeValues", {})
+    status = values.get(":set_status", {}).get("S")
+    key = body.get("Key") or body.get("Item") or {}
+    turn = key.get("turn", {}).get("S") or key.get("guard", {}).get("S", "")[:18]
+    if operation == "ChangeMessageVisibilityBatch":
+        return "hides " + ", ".join(
+            f"{entry['ReceiptHandle']} for {entry['VisibilityTimeout']} s" for entry in body["Entries"]
+        )
+    about = turn[-6:] or body.get("ReceiptHandle") or body.get("MessageDeduplicationId", "")[-6:]
+    return " ".join(filter(None, [operation, about, f"to {status}" if status else ""]))
+
+
+def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObject]:
+    """Let a service do what is asked. Its effect is in one instant: nobody sees half of it."""
+    assert _world
+    try:
+        match service:
+            case "dynamodb":
+                return 200, _world.tables[body["TableName"]].call(operation, body)
+            case "sqs":
+                return 200, _sqs(_world.queues[body["QueueUrl"]], operation, body)
+            case "secrets-manager" if operation == "GetSecretValue":
+                secret = _world.model.key
+                return 200, {"ARN": body["SecretId"], "Name": "model-key", "SecretString": secret}
+    except Refusal as refusal:
+        code = f"com.amazonaws.dynamodb.v20120810#{refusal.code}"
+        return 400, {"__type": code, "message": str(refusal), **refusal.members}
+    except QueueError as error:
+        return 400, {"__type": f"com.amazonaws.sqs#{error.code}", "message": str(error)}
+    raise NotImplementedError(f"{service} {operation}")
+
+
+def _sqs(queue: FifoQueue, operation: str, body: JsonObject) -> JsonObject:
+    match operation:
+        case "SendMessage":
+            message = queue.send(body["MessageBody"], body["MessageGroupId"], body["MessageDeduplicationId"])
+            return {"MessageId": message.message_id, "SequenceNumber": str(message.sequence)}
+        case "DeleteMessage":
+            queue.delete(body["ReceiptHandle"])
+            return {}
+        case "ChangeMessageVisibility":
+            queue.change_visibility(body["ReceiptHandle"], body["VisibilityTimeout"])
+            return {}
+        case "ChangeMessageVisibilityBatch":
+            return _batch(
+                body["Entries"],
+                lambda entry: queue.change_visibility(entry["ReceiptHandle"], entry["VisibilityTimeout"]),
+            )
+        case "DeleteMessageBatch":
+            return _batch(body["Entries"], lambda entry: queue.delete(entry["ReceiptHandle"]))
+    raise NotImplementedError(f"sqs {operation}")
+
+
+def _batch(entries: list[JsonObject], act: Any) -> JsonObject:
+    done: list[JsonObject] = []
+    failed: list[JsonObject] = []
+    for entry in entries:
+        try:
+            act(entry)
+            done.append({"Id": entry["Id"]})
+        except QueueError as error:
+            failed.append({"Id": entry["Id"], "SenderFault": True, "Code": error.code, "Message": str(error)})
+    return {"Successful": done, "Failed": failed}
+
+
+class _Raw:
+    """The body of an answer, as urllib3 would hand it over."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    def stream(self, **kwargs: Any) -> Any:
+        yield self._content
+
+
+def _response(url: str, status: int, body: JsonObject) -> botocore.awsrequest.AWSResponse:
+    headers: Any = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "simulated"}
+    raw: Any = _Raw(json.dumps(body).encode())
+    return botocore.awsrequest.AWSResponse(url, status, headers, raw)
+
+
+aws_session.register("before-call.*.*", _begin)
+aws_session.register("before-send.*.*", _send)

@@ -1,0 +1,397 @@
+"""A Turnqueue in one process: its functions, tables, queues and model, API Gateway, Lambda and the clients.
+
+Everything that happens is told to the story and to the watch (guarantees.py).
+"""
+
+import itertools
+import json
+import math
+import os
+import random
+from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from functools import cache
+from types import ModuleType
+from typing import Any, Self
+
+from tests import cfn
+from tests.faults import model, patches, source, wire
+from tests.faults.faults import Call, Fault, Plan, Variant
+from tests.faults.fifo_queue import FifoQueue
+from tests.faults.guarantees import Watch
+from tests.faults.lambdas import EventSource
+from tests.faults.scheduler import EPOCH, Group, Killed, Scheduler
+from tests.faults.table import Item, Table
+
+type JsonObject = dict[str, Any]
+
+REGION = "us-east-1"
+QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/123456789012/TurnQueue.fifo"
+ENVIRONMENT = {
+    "AWS_ACCESS_KEY_ID": "test",
+    "AWS_SECRET_ACCESS_KEY": "test",
+    "AWS_DEFAULT_REGION": REGION,
+    "AWS_LAMBDA_FUNCTION_NAME": "turnqueue-simulated",
+    "POWERTOOLS_SERVICE_NAME": "turnqueue",
+    "POWERTOOLS_METRICS_NAMESPACE": "Turnqueue",
+    "POWERTOOLS_LOG_LEVEL": "INFO",
+    "TURNS_TABLE": "TurnsTable",
+    "GUARDS_TABLE": "GuardsTable",
+    "QUEUE_URL": QUEUE_URL,
+    "FEATURE_ASYNC_CHAT_ENABLED": "false",
+    "MODEL_NAME": "stand-in",
+    "MODEL_BASE_URL": "http://model.invalid/v1",
+    "MODEL_KEY_SECRET_ARN": "model-key",
+}
+GATEWAY_SECONDS = 30.0
+COLD_START_SECONDS = 0.3
+LATENCY = 0.004
+
+
+@cache
+def template(kind: str) -> dict[str, dict[str, Any]]:
+    return cfn.resources(kind)
+
+
+class Process(Group):
+    """An execution environment of Lambda: the modules of a function, one invocation at a time."""
+
+    def __init__(self, name: str, function: str, skew: float) -> None:
+        super().__init__(name, skew)
+        self.function = function
+        self.module: ModuleType | None = None
+        self.invocation: Invocation | None = None
+
+
+@dataclass(eq=False)
+class Invocation:
+    function: str
+    event: JsonObject
+    process: Process
+    began_at: float
+    ends_at: float
+    done: Callable[["Invocation"], None]
+    response: Any = None
+    fate: str = ""  # "answered", "raised", "died" or "timed out" when it is over
+    acknowledged: list[str] = field(default_factory=list)
+    """The turns whose message SQS has acknowledged to it."""
+
+
+@dataclass(eq=False)
+class Exchange:
+    """A request of a client and its answer; no status before there is one."""
+
+    number: int
+    owner: str
+    route: str
+    request: JsonObject
+    sent_at: float
+    invocation: Invocation | None = None
+    answered_at: float = math.inf
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    document: JsonObject = field(default_factory=dict)
+
+    @property
+    def accepted(self) -> bool:
+        return 200 <= self.status < 300
+
+
+class Context:
+    """The part of a Lambda context that the handlers use."""
+
+    def __init__(self, world: "World", invocation: Invocation, request_id: str) -> None:
+        self._world = world
+        self._invocation = invocation
+        self.aws_request_id = request_id
+        self.function_name = invocation.function
+        self.memory_limit_in_mb = 256
+        self.invoked_function_arn = f"arn:aws:lambda:{REGION}:123456789012:function:{invocation.function}"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return max(0, int((self._invocation.ends_at - self._world.now) * 1000))
+
+
+class World:
+    """Use as a context manager: it replaces clocks and network while it lives.
+
+    `faults`: by the number of a call, what befalls it. `chance`: whether latencies, batches and clocks vary by the seed;
+    otherwise all are regular.
+    """
+
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        faults: Iterable[tuple[int, Variant]] = (),
+        chance: bool = False,
+        concurrency: int = 20,
+    ) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.by_chance = chance
+        self.scheduler = Scheduler()
+        self.plan = Plan(faults)
+        self.story: list[tuple[float, str, str]] = []
+        self.throttled_until = 0.0
+        self.exchanges: list[Exchange] = []
+        self.invocations: list[Invocation] = []
+        self.deaths = 0
+        self.clocks: dict[str, float] = {}
+        """By how many seconds the clock of a process is wrong, by its name."""
+        self.tables = {
+            name: Table(
+                name,
+                tuple(key["AttributeName"] for key in table["KeySchema"]),
+                lambda: self.now,
+                self._committed,
+                self._staleness,
+            )
+            for name, table in template("AWS::DynamoDB::Table").items()
+        }
+        dead = template("AWS::SQS::Queue")["DeadLetterQueue"]
+        turns = template("AWS::SQS::Queue")["TurnQueue"]
+        self.dead_letters = FifoQueue(
+            "dead",
+            lambda: self.now,
+            visibility=dead["VisibilityTimeout"],
+            retention=dead["MessageRetentionPeriod"],
+        )
+        self.queue = FifoQueue(
+            "turn",
+            lambda: self.now,
+            visibility=turns["VisibilityTimeout"],
+            retention=turns["MessageRetentionPeriod"],
+            most_receives=turns["RedrivePolicy"]["maxReceiveCount"],
+            dead_letters=self.dead_letters,
+        )
+        self.queues = {QUEUE_URL: self.queue}
+        self.model = model.StandIn(self)
+        self.watch = Watch(self)
+        self.source = EventSource(self, self.queue, "worker", concurrency)
+        self.dead_source = EventSource(self, self.dead_letters, "deadletter", 2)
+        self._processes: dict[str, list[Process]] = {}
+        self._numbers = itertools.count(1)
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        os.environ.update(ENVIRONMENT)
+        self._stack.enter_context(patches.applied(self.random, patches.Output(self.watch.printed)))
+        model.Transport.world = self
+        wire.connect(self)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.scheduler.close()
+        for processes in self._processes.values():
+            for process in processes:
+                for loop in process.loops:
+                    loop.bury()
+        source.aws_session.recycle()
+        wire.connect(None)
+        model.Transport.world = None
+        self._stack.close()
+
+    # ---- time and chance
+
+    @property
+    def now(self) -> float:
+        return self.scheduler.now
+
+    def run(self, seconds: float = math.inf, stop: Callable[[], bool] | None = None) -> None:
+        self.scheduler.run(seconds, stop)
+
+    def latency(self) -> float:
+        if not self.by_chance:
+            return LATENCY
+        # Most calls are quick; now and then one takes long enough for much to happen meanwhile.
+        kind = self.random.random()
+        return self.random.uniform(0.001, 0.02) if kind < 0.85 else self.random.uniform(0.02, 2.0)
+
+    def _staleness(self) -> float:
+        return self.random.choice([0.0, 0.05, 1.0]) if self.by_chance else 0.0
+
+    def weather(self, call: Call) -> Fault | None:
+        """What befalls any call at this time."""
+        if self.now < self.throttled_until and self.random.random() < 0.6:
+            return Fault.THROTTLED
+        return None
+
+    def tell(self, who: str, what: str) -> None:
+        self.story.append((self.now, who, what))
+
+    # ---- processes
+
+    def invoke(self, function: str, event: JsonObject, done: Callable[[Invocation], None]) -> Invocation:
+        """Hand an event to a process of the function: to an idle one or a new one."""
+        processes = self._processes.setdefault(function, [])
+        process = next((p for p in processes if not p.dead and not p.invocation), None)
+        if process is None:
+            name = f"{function}{len(processes) + 1}"
+            skew = self.random.uniform(-0.5, 0.5) if self.by_chance else 0.0
+            process = Process(name, function, self.clocks.get(name, skew))
+            processes.append(process)
+        timeout = template("AWS::Serverless::Function")[f"{function.capitalize()}Function"]["Timeout"]
+        invocation = Invocation(function, event, process, self.now, self.now + timeout, done)
+        self.invocations.append(invocation)
+        process.invocation = invocation
+        process.frozen = False
+        self.scheduler.spawn(process.name, lambda: self._handle(invocation), process)
+        self.scheduler.call_at(invocation.ends_at, lambda: self._time_out(invocation))
+        return invocation
+
+    def _handle(self, invocation: Invocation) -> None:
+        process = invocation.process
+        if process.module is None:
+            self.scheduler.wait(COLD_START_SECONDS)
+            invocation.ends_at += COLD_START_SECONDS  # the start is not counted against the function's time
+            process.module = source.load(process.function)
+        context = Context(self, invocation, f"request-{next(self._numbers)}")
+        try:
+            response = process.module.handler(json.loads(json.dumps(invocation.event)), context)
+            invocation.response = json.loads(json.dumps(response))
+        except Exception as error:
+            self.tell(process.name, f"raises {type(error).__name__}: {error}")
+            self._end(invocation, "raised")
+        else:
+            self._end(invocation, "answered")
+        process.frozen = True
+
+    def _time_out(self, invocation: Invocation) -> None:
+        if invocation.fate:
+            return
+        if invocation.ends_at > self.now:
+            self.scheduler.call_at(invocation.ends_at, lambda: self._time_out(invocation))
+            return
+        self.die(invocation.process, "because its time is over", fate="timed out")
+
+    def die(self, process: Group, when: str, fate: str = "died") -> None:
+        """End a process at once. If the caller belongs to it, it must raise Killed or never return."""
+        assert isinstance(process, Process)
+        if process.dead:
+            return
+        self.deaths += 1
+        self.tell(process.name, f"dies {when}")
+        self.scheduler.kill(process)
+        if process.invocation:
+            self._end(process.invocation, fate)
+
+    def _end(self, invocation: Invocation, fate: str) -> None:
+        invocation.fate = fate
+        invocation.process.invocation = None
+        self.scheduler.call_at(self.now, lambda: invocation.done(invocation))
+
+    def busy(self, function: str) -> list[Process]:
+        return [p for p in self._processes.get(function, []) if p.invocation and not p.dead]
+
+    # ---- API Gateway
+
+    def send(
+        self,
+        owner: str,
+        route: str,
+        *,
+        body: JsonObject | None = None,
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+        path: dict[str, str] | None = None,
+    ) -> Exchange:
+        """Send a request. The answer comes in its own time."""
+        request = {"body": body, "headers": headers or {}, "query": query or {}, "path": path or {}}
+        exchange = Exchange(len(self.exchanges) + 1, owner, route, request, self.now)
+        self.exchanges.append(exchange)
+        if body:
+            self.watch.sent(owner, body)
+        about = (path or {}).get("task_id", "")[-6:] or (path or {}).get("session_id", "")
+        self.tell(owner, f"request {exchange.number}: {route} {about} {json.dumps(body) if body else ''}".strip())
+        event = {
+            "version": "2.0",
+            "routeKey": route,
+            "headers": {"content-type": "application/json"} | (headers or {}),
+            "queryStringParameters": query or {},
+            "pathParameters": path or {},
+            "requestContext": {"authorizer": {"jwt": {"claims": {"sub": owner}}}, "routeKey": route},
+            "body": json.dumps(body) if body is not None else "",
+            "isBase64Encoded": False,
+        }
+        function = "submit" if route.startswith("POST /chat") and "task" not in route else "status"
+        exchange.invocation = self.invoke(function, event, lambda invocation: self._answer(exchange, invocation))
+        self.scheduler.call_at(self.now + GATEWAY_SECONDS, lambda: self._give_up(exchange))
+        return exchange
+
+    def _answer(self, exchange: Exchange, invocation: Invocation) -> None:
+        if exchange.status:
+            return
+        if invocation.fate == "answered":
+            exchange.status = invocation.response["statusCode"]
+            exchange.headers = invocation.response["headers"]
+            exchange.document = json.loads(invocation.response["body"])
+        else:
+            exchange.status, exchange.document = 500, {"message": "Internal Server Error"}
+        self._answered(exchange)
+
+    def _give_up(self, exchange: Exchange) -> None:
+        if not exchange.status:
+            exchange.status, exchange.document = 503, {"message": "Service Unavailable"}
+            self._answered(exchange)
+
+    def _answered(self, exchange: Exchange) -> None:
+        exchange.answered_at = self.now
+        brief = {
+            name: exchange.document[name]
+            for name in ("task_id", "status", "error_code", "code", "message")
+            if exchange.document.get(name) is not None
+        }
+        self.tell(exchange.owner, f"answer {exchange.number}: {exchange.status} {brief}")
+        self.watch.answered(exchange)
+
+    def ask(self, *args: Any, **kwargs: Any) -> Exchange:
+        """Send a request from an actor and wait for the answer."""
+        exchange = self.send(*args, **kwargs)
+        self.scheduler.wait(condition=lambda: exchange.status != 0)
+        return exchange
+
+    # ---- what the services tell
+
+    def _committed(self, table: Table, old: Item | None, new: Item) -> None:
+        if table.name == "TurnsTable":
+            self.watch.committed(old, new)
+
+    def acknowledged(self, process: Group, message: JsonObject) -> None:
+        assert isinstance(process, Process) and process.invocation
+        process.invocation.acknowledged.append(message["MessageDeduplicationId"])
+
+    def on_model_call(self, call: model.ModelCall) -> None:
+        self.watch.model_called(call)
+
+    # ---- the end
+
+    def quiet(self) -> bool:
+        """Whether no request is under way and no message waits."""
+        queues = self.queue.waiting() or self.dead_letters.waiting()
+        return not queues and all(invocation.fate for invocation in self.invocations)
+
+    def settle(self, seconds: float = 7200.0) -> None:
+        """Let time run on without further faults until nothing is left to do."""
+        self.plan.end()
+        self.throttled_until = 0.0
+        self.model.outage = None
+        self.run(seconds, self.quiet)
+
+    def item(self, task_id: str, owner: str) -> Item | None:
+        session_id, _, turn = task_id.rpartition(".")
+        return self.tables["TurnsTable"].item({"session": {"S": f"{owner}#{session_id}"}, "turn": {"S": turn}})
+
+    def final_after(self, task_id: str) -> float:
+        """The seconds from the request that was accepted to the end of its task."""
+        exchange = self.watch.accepted[task_id]
+        session_id, _, turn = task_id.rpartition(".")
+        final_at = self.watch.turns[f"{exchange.owner}#{session_id}", turn].final_at
+        return math.inf if final_at is None else final_at - exchange.sent_at
+
+    def calendar(self) -> float:
+        return EPOCH + self.now
+
+
+__all__ = ["Exchange", "Invocation", "Killed", "Process", "World"]

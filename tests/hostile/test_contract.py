@@ -1,0 +1,208 @@
+"""Every route keeps to docs/openapi.yaml: accepts what that allows, refuses what it forbids, sends what it promises."""
+
+import copy
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import hypothesis
+import jsonschema_rs
+import openapi_spec_validator
+import pytest
+import schemathesis
+import yaml
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests import cfn
+from tests.hostile.checks import EXAMPLES, examples, orderly, proper
+from tests.hostile.gateway import Answer, Gateway, routes, token
+from tests.unit.conftest import Account, Clock, StandIn
+from turnqueue.turn import FAILURES, Key, Status
+
+type Json = dict[str, Any]
+
+DOCUMENT: Json = yaml.safe_load((cfn.ROOT / "docs" / "openapi.yaml").read_text())
+ALICE = {"sub": "alice"}
+TOKEN = {"Authorization": token(ALICE)}
+
+
+def closed(document: Json) -> Json:
+    """The document with no members allowed but those it names. A client must bear more; we must not send more."""
+    document = copy.deepcopy(document)
+    for schema in document["components"]["schemas"].values():
+        if "properties" in schema:
+            schema["additionalProperties"] = False
+    # Finding 7: `\s` of ECMA-262 and `\s` of Python are not the same characters.
+    document["components"]["schemas"]["Media"]["properties"]["url"]["anyOf"][0]["pattern"] = (
+        r"^https://[!-\"$-.0->@-~][!-~]*$"
+    )
+    return document
+
+
+CLOSED = closed(DOCUMENT)
+
+
+# ---- The document
+
+
+def test_the_document_is_up_to_date() -> None:
+    command = [sys.executable, "docs/generate_openapi.py", "--check"]
+    checked = subprocess.run(command, cwd=cfn.ROOT, capture_output=True, text=True)
+    assert checked.returncode == 0, f"run `python docs/generate_openapi.py`\n{checked.stdout}{checked.stderr}"
+
+
+def test_the_document_is_openapi() -> None:
+    openapi_spec_validator.validate(DOCUMENT)
+
+
+def test_the_document_has_every_route_and_no_other() -> None:
+    described = {
+        (f"{method.upper()} {path}", "security" in operation)
+        for path, methods in DOCUMENT["paths"].items()
+        for method, operation in methods.items()
+    }
+    assert described == {(route.key, route.secured) for route in routes()}
+
+
+def contents() -> Iterator[tuple[str, Json]]:
+    """Where in the document a body is described, and its description."""
+    for kind in ("requestBodies", "responses"):
+        for name, described in DOCUMENT["components"][kind].items():
+            for media_type, content in described["content"].items():
+                yield f"{name} {media_type}", content
+
+
+@pytest.mark.parametrize("content", [pytest.param(content, id=name) for name, content in contents()])
+def test_the_examples_fit_their_schemas(content: Json) -> None:
+    shown = [each["value"] for each in content.get("examples", {}).values()] or [content["example"]]
+    for example in shown:
+        check(content["schema"], example)
+
+
+def check(schema: Json, document: Any) -> None:
+    """Raises jsonschema_rs.ValidationError if the document does not fit a schema of the document."""
+    jsonschema_rs.validate({**schema, "components": CLOSED["components"]}, document, validate_formats=True)
+
+
+# ---- What it allows, and what it forbids
+
+app = Gateway({}, orderly)
+schema = schemathesis.openapi.from_dict(
+    CLOSED,
+    config=schemathesis.Config.from_dict(
+        {
+            "seed": 1,
+            "headers": TOKEN,
+            "generation": {"max-examples": EXAMPLES, "deterministic": True},
+            # What has no route is answered by API Gateway, and not by us.
+            "phases": {"coverage": {"unexpected-methods": []}},
+        }
+    ),
+)
+schema.app = app
+
+BEYOND_A_SCHEMA = ("idempotency_key_reused", "request_too_large")
+"""The codes of refusals of requests that fit the schema."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def account_behind_the_app(common_account: Account, common_clock: Clock) -> None:
+    """With a worker that takes what is queued whenever a request waits."""
+    app.functions = common_account.functions
+    common_clock.meanwhile = common_account.work
+
+
+@schema.parametrize()
+def test_a_route_keeps_its_contract(case: schemathesis.Case[Any]) -> None:
+    judge(case, case.call())
+
+
+def test_a_client_that_follows_the_links_finds_what_they_promise() -> None:
+    class Client(schema.as_state_machine()):  # type: ignore[misc]
+        def validate_response(self, response: schemathesis.Response, case: schemathesis.Case[Any], **_: Any) -> None:
+            judge(case, response)
+
+    Client.run(settings=hypothesis.settings(examples(0.3), stateful_step_count=6))
+
+
+def judge(case: schemathesis.Case[Any], response: schemathesis.Response) -> None:
+    allowed = response.status_code == 422 and response.json()["code"] in BEYOND_A_SCHEMA
+    excluded: list[schemathesis.CheckFunction] = [positive_data_acceptance] if allowed else []
+    case.validate_response(response, excluded_checks=excluded, headers=TOKEN)
+
+
+# ---- What is answered in the life of a task
+
+
+def check_answer(path: str, answer: Answer) -> None:
+    """Raises if an answer of the operation at a path of the document is not as described there."""
+    (operation,) = DOCUMENT["paths"][path].values()
+    reference = operation["responses"][str(answer.status)]["$ref"].rpartition("/")[2]
+    described = DOCUMENT["components"]["responses"][reference]
+    check(described["content"][answer.headers["content-type"]]["schema"], answer.json)
+    for name, header in described.get("headers", {}).items():
+        assert name.lower() in answer.headers or "required" not in header, name
+
+
+def ask(account: Account, method: str, path: str, body: bytes = b"", **ids: str) -> Answer:
+    headers = {"content-type": "application/json"}
+    gateway = Gateway(account.functions, proper)
+    answer = gateway.request(method, path.format(**ids), headers=headers, body=body, claims=ALICE)
+    check_answer(path.partition("?")[0], answer)
+    return answer
+
+
+TASK, CANCEL, SESSION = "/chat/task/{task_id}", "/chat/task/{task_id}/cancel", "/chat/session/{session_id}"
+
+
+@pytest.mark.parametrize("role", ["general", "booking"])
+def test_every_state_of_a_task_is_told_as_described(account: Account, model: StandIn, role: str) -> None:
+    body = json.dumps({"message": "I need a haircut", "role": role, "metadata": {"a": "b"}}).encode()
+    ids = ask(account, "POST", "/chat?async_mode=true", body).json
+    seen = [ask(account, "GET", TASK, **ids).json["status"]]
+    key = Key(f"alice#{ids['session_id']}", ids["task_id"].rpartition(".")[2])
+    store = account.functions["worker"].store
+    claimed = store.claim(key, time.time(), time.time() + 60)
+    store.report_progress(claimed, 0.5, "A hair")
+    seen.append(ask(account, "GET", TASK, **ids).json["status"])
+    assert ask(account, "POST", CANCEL, **ids).status == 202
+    store.release(claimed)
+    account.work()
+    seen.append(ask(account, "GET", TASK, **ids).json["error_code"])
+    assert ask(account, "POST", CANCEL, **ids).status == 200
+
+    again = ask(account, "POST", "/chat/?async_mode=true", body).json
+    account.work()
+    seen.append(ask(account, "GET", TASK, **again).json["status"])
+    assert seen == ["PENDING", "STARTED", "cancelled", "SUCCESS"]
+    for each in (ids, again):
+        assert ask(account, "GET", SESSION, **each).json["turns"]
+
+
+def test_a_waiting_request_is_answered_as_described(account: Account, clock: Clock) -> None:
+    clock.meanwhile = account.work
+    assert ask(account, "POST", "/chat", b'{"message": "I need a haircut", "role": "booking"}').status == 200
+
+
+@pytest.mark.parametrize("code", FAILURES)
+def test_a_waiting_request_is_told_of_a_failed_task_as_described(account: Account, clock: Clock, code: str) -> None:
+    """Whatever the task failed with, and however it came to that."""
+
+    def fail() -> None:
+        (record,) = account.receive()
+        key = {name: {"S": value} for name, value in json.loads(record["body"]).items()}
+        values = {"status": Status.FAILURE, "error": FAILURES[code].text, "error_code": code}
+        account.dynamodb.update_item(
+            TableName="TurnsTable",
+            Key=key,
+            UpdateExpression="SET #status = :status, #error = :error, #error_code = :error_code",
+            ExpressionAttributeNames={f"#{name}": name for name in values},
+            ExpressionAttributeValues={f":{name}": {"S": str(value)} for name, value in values.items()},
+        )
+
+    clock.meanwhile = fail
+    answer = ask(account, "POST", "/chat", b'{"message": "hello"}')
+    assert (answer.status, answer.json["code"]) == (FAILURES[code].http_status, code)
