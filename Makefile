@@ -31,7 +31,7 @@ demo: setup ## The same, but show a chat in each mode and stop.
 	@$(PYTHON) -m local demo
 
 .PHONY: test
-test: setup lint types validate build ## Check and test everything, as CI does.
+test: setup lint types validate build client ## Check and test everything, as CI does.
 	$(PYTHON) -m pytest
 
 .PHONY: lint
@@ -58,6 +58,19 @@ unit: setup ## Run the tests that need no account: milliseconds each.
 .PHONY: faults
 faults: setup ## Run the tests in which every call fails, or is the last before a crash.
 	$(PYTHON) -m pytest tests/faults
+
+.PHONY: client
+client: ## Test the JavaScript client.
+	@if command -v node >/dev/null; then node --test clients/javascript/test/*.test.js; \
+	else echo "skipped: the tests of clients/javascript need Node 20, and node is not on PATH"; fi
+
+.PHONY: browser
+browser: setup ## Test the console in a browser.
+	$(PYTHON) -m pytest tests/browser
+
+.PHONY: screenshots
+screenshots: setup ## Take pictures of the console in its states, into screenshots/.
+	$(PYTHON) -m tests.browser.screenshots
 
 .PHONY: mutants
 mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.

@@ -135,7 +135,7 @@ class FieldError(TypedDict):
     """What is wrong with one field of the body."""
 
     field: str
-    """Where: `media.0.url`; a name that is not ours reads `?`, and the body as a whole is empty."""
+    """Where: `media.0.url`, for example; empty for the body as a whole."""
     code: str
     detail: str
 

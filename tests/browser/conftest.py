@@ -1,0 +1,68 @@
+"""The console in a browser, against the deployed stack. Without a Chromium on this machine the tests are skipped."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext
+
+from local.console import serve_console
+from tests.browser.chromium import NAMES, find_chromium, launched
+from tests.browser.console import Console
+from tests.e2e.conftest import Deployment, deployment
+
+__all__ = ["deployment"]
+
+type Open = Callable[..., Console]
+"""(fragment="") -> the console in another tab of the same browser, at the conversation with this id."""
+
+
+# Of a module, not of the session: while Playwright runs, no other test can run an event loop.
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    executable = find_chromium()
+    if executable is None:
+        pytest.skip(f"no Chromium: none of {', '.join(NAMES)} is on PATH, and CHROMIUM names none")
+    with launched(executable) as browser:
+        yield browser
+
+
+@pytest.fixture(scope="session")
+def console_url(deployment: Deployment) -> Iterator[str]:
+    server = serve_console(deployment.url, lambda: deployment.tokens)
+    yield f"{server.url}/"
+    server.close()
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800}, reduced_motion="reduce")
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_console(context: BrowserContext, console_url: str) -> Iterator[Open]:
+    """Fails the test that meets an exception in the page, or a breach of its security policy."""
+    troubles: list[str] = []
+
+    def open_console(fragment: str = "") -> Console:
+        page = context.new_page()
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda line: troubles.append(line.text) if "Content Security Policy" in line.text else None)
+        page.goto(f"{console_url}#{fragment}")
+        return Console(page)
+
+    yield open_console
+    assert troubles == []
+
+
+@pytest.fixture
+def console(open_console: Open) -> Console:
+    return open_console()
+
+
+@pytest.fixture
+def directives(deployment: Deployment) -> None:
+    """For tests that order something of the stand-in model."""
+    if deployment.stack is None:
+        pytest.skip("needs the stand-in model: API_URL is set")

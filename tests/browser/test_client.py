@@ -1,0 +1,103 @@
+"""clients/javascript against the deployed stack, in a browser and in Node; above all as the replaced one was used."""
+
+import json
+import shutil
+import subprocess
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext
+
+from local.tools import ROOT
+from tests.e2e.conftest import Deployment
+
+MODULE = ROOT / "clients" / "javascript" / "turnqueue.js"
+
+# Word by word from the description of the replaced system.
+AS_WRITTEN = """
+// Async mode
+const response = await sendChatMessage({message: "Hello"}, true);
+const taskId = response.data.task_id;
+
+// Poll for completion
+const result = await pollChatTask(taskId);
+"""
+ALSO_AS_WRITTEN = """
+// Send message in async mode
+const response = await sendChatMessage({
+    message: "I need a haircut",
+    session_id: "session_123"
+}, true);
+
+const taskId = response.data.task_id;
+
+// Poll until complete
+const result = await pollChatTask(taskId);
+console.log(result.message); // "I can help you with that..."
+"""
+
+PROGRAM = f"""
+const {{ configure, createClient, TaskFailedError, ...api }} = await import(url);
+const {{ sendChatMessage, getChatTaskStatus, pollChatTask }} = api;
+configure({{ baseUrl, token }});
+const results = await Promise.all([
+  (async () => {{ {AS_WRITTEN} return result; }})(),
+  (async () => {{ {ALSO_AS_WRITTEN} return result; }})(),
+]);
+const synchronous = await sendChatMessage({{ message: "Hello" }});
+const status = await getChatTaskStatus(synchronous.data.task_id);
+
+const client = createClient({{ baseUrl, token: async () => token }});
+const seen = [];
+const chat = await client.chat({{ message: "hello again" }}, {{ onProgress: ({{ status }}) => seen.push(status) }});
+const page = await client.history(chat.session_id);
+const {{ task_id }} = await client.submit({{ message: "[[drip=0.5 tokens=100]] never mind" }});
+await client.cancel(task_id);
+const failure = await client.poll(task_id).catch((error) => error);
+const missing = await client.task("nothing").catch((error) => error);
+return {{
+  results, seen, synchronous: synchronous.data, status: status.data, chat,
+  messages: page.turns.map(({{ message }}) => message),
+  failure: [failure instanceof TaskFailedError, failure.code],
+  missing: [missing.status, missing.code, missing.problem.title],
+}};
+"""
+
+
+def check(answer: dict[str, Any]) -> None:
+    first, second = answer["results"]
+    assert 'You said "Hello"' in first["message"]
+    assert 'You said "I need a haircut"' in second["message"]
+    assert second["session_id"] == "session_123"
+    assert 'You said "Hello"' in answer["synchronous"]["message"]
+    assert answer["status"]["result"] == answer["synchronous"]
+    assert answer["seen"][-1] == "SUCCESS"
+    assert answer["messages"] == ["hello again"]
+    assert answer["failure"] == [True, "cancelled"]
+    assert answer["missing"] == [404, "task_not_found", "Not Found"]
+
+
+@pytest.mark.usefixtures("directives")
+def test_in_a_browser(context: BrowserContext, console_url: str, deployment: Deployment) -> None:
+    page = context.new_page()
+    page.goto(console_url)
+    given = {"url": "/clients/javascript/turnqueue.js", "baseUrl": deployment.url, "token": deployment.tokens["bob"]}
+    check(page.evaluate(f"async ({{ url, baseUrl, token }}) => {{ {PROGRAM} }}", given))
+
+
+@pytest.mark.usefixtures("directives")
+def test_in_node(deployment: Deployment) -> None:
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("no Node: `node` is not on PATH")
+    given = json.dumps({"url": MODULE.as_uri(), "baseUrl": deployment.url, "token": deployment.tokens["bob"]})
+    program = f"""
+        const {{ url, baseUrl, token }} = {given};
+        const console = {{ log() {{}} }};
+        const answer = await (async () => {{ {PROGRAM} }})();
+        process.stdout.write(JSON.stringify(answer));
+    """
+    ran = subprocess.run(
+        [node, "--input-type=module", "-"], input=program, capture_output=True, text=True, timeout=50, check=True
+    )
+    check(json.loads(ran.stdout))

@@ -1,0 +1,244 @@
+"""The whole stack as real processes, and what can happen to them. Minutes long, so only `pytest tests/chaos` runs it.
+
+The deployed worker may run for 180 s, and a turn whose worker was killed waits that long and no longer. Here it may run
+for 80 s, little more than it needs to begin a turn (70 s), so that the waits are shorter; all else is as deployed.
+"""
+
+import dataclasses
+import statistics
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from local.processes import Process, Processes
+from local.stack import LocalStack, Model
+from local.tools import ROOT
+from tests.e2e.conftest import Api
+
+WORKER_SECONDS = 80
+LEASE_SECONDS = WORKER_SECONDS + 3  # worker.py adds 3 s, for clocks differ
+_SECONDS_TO_DEPLOY = 240
+
+type Task = dict[str, Any]
+
+_rows: list[tuple[str, str, str]] = []
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Not unless asked for by name."""
+    here = Path(__file__).parent
+    asked = [Path(config.invocation_params.dir, str(argument).partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path == here or here in path.parents for path in asked) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(_SECONDS_TO_DEPLOY + 600))
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _rows:
+        return
+    terminalreporter.section("times to recover")
+    widths = [max(len(row[column]) for row in _rows) for column in range(2)]
+    for fault, what, measured in _rows:
+        terminalreporter.line(f"{fault:{widths[0]}}  {what:{widths[1]}}  {measured}")
+
+
+class ModelServer:
+    """The stand-in model as a process that can be killed, and comes back at the same address."""
+
+    def __init__(self, processes: Processes, log: Path) -> None:
+        self._processes, self._log = processes, log
+        self._port = 0
+        self._process: Process | None = None
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}/v1"
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "local.model_server", "--port", str(self._port)]
+        before = self._log.stat().st_size if self._log.exists() else 0
+        self._process = self._processes.start(command, env={"PATH": "/usr/bin:/bin"}, cwd=ROOT, log=self._log)
+        while not (said := self._log.read_text()[before:]).endswith("\n"):  # its first line is its URL
+            assert self._process.alive, f"the model did not start: {said}"
+            time.sleep(0.02)
+        self._port = httpx.URL(said.strip()).port or 0
+
+    def kill(self) -> None:
+        assert self._process
+        self._process.kill()
+
+    def faults(self, **fault: Any) -> None:
+        """What befalls every call: see local/model_server.py. Nothing ends it."""
+        url = self.url.removesuffix("/v1") + "/stand-in/faults"
+        httpx.post(url, json=fault, trust_env=False).raise_for_status()
+
+
+class Bystander:
+    """A user who has nothing to do with the trouble: asks one thing after the other, each in a session of its own."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.seconds: list[float] = []
+
+    def chat(self) -> None:
+        """Ask, and wait for the answer."""
+        task = self._api.finished(self._api.submit("what is the time?"), seconds=60)
+        assert task["status"] == "SUCCESS", task
+        self.seconds.append(at(task["finished_at"]) - at(task["created_at"]))
+
+    def until(self, done: Callable[[], bool]) -> None:
+        while not done():
+            self.chat()
+            time.sleep(0.5)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+class Lab:
+    """The running stack, and the user who gets hurt."""
+
+    def __init__(self, stack: LocalStack, model: ModelServer, api: Api, bystander_api: Api) -> None:
+        self.stack, self.model, self.api = stack, model, api
+        deployed = stack.functions["WorkerFunction"]
+        self._function = dataclasses.replace(deployed, timeout=WORKER_SECONDS)
+        self.worker = deployed.name
+        self.source = stack.event_sources["WorkerFunction"]
+        self._bystander_api = bystander_api
+        self._sessions = 0
+        self._visibility = round(self._queue_attribute("VisibilityTimeout") * WORKER_SECONDS / deployed.timeout)
+        self.calm()
+
+    def calm(self) -> None:
+        """No more trouble: everything is as deployed, but for the shorter time of the worker."""
+        self.mend_the_deployment()
+        self.hide_for(self._visibility)
+        self.model.faults()
+        self.source.start()
+
+    def break_the_deployment(self) -> None:
+        """From now on the worker cannot be initialised."""
+        self.stack.host.kill(self.worker)
+        self.stack.host.add(dataclasses.replace(self._function, handler="absent.handler"))
+
+    def mend_the_deployment(self) -> None:
+        self.stack.host.kill(self.worker)
+        self.stack.host.add(self._function)
+
+    def hide_for(self, seconds: int) -> None:
+        """How long SQS hides a message that it has given out, if the worker does not say otherwise."""
+        self.stack.client("sqs").set_queue_attributes(
+            QueueUrl=self.stack.outputs["QueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
+        )
+
+    def session(self) -> str:
+        """A new one."""
+        self._sessions += 1
+        return f"chaos-{self._sessions}"
+
+    def bystander(self) -> Bystander:
+        return Bystander(self._bystander_api)
+
+    def started(self, task_ids: Iterable[str], seconds: float = 60) -> None:
+        """Waits until the model is at work on all of them: something of each answer can be read."""
+        for task_id in task_ids:
+            self.api.until(task_id, lambda task: bool(task["partial"]), seconds)
+
+    def ended(self, task_ids: Iterable[str], seconds: float) -> list[Task]:
+        """The tasks, which all end within so many seconds: nothing hangs."""
+        end = time.monotonic() + seconds
+        return [self.api.finished(task_id, max(1.0, end - time.monotonic())) for task_id in task_ids]
+
+    def busy_workers(self) -> list[int]:
+        """The processes that have an invocation: the others are frozen."""
+        pids = self.stack.host.processes_of(self.worker)
+        return [pid for pid in pids if not _state(pid).startswith("T")]
+
+    def item(self, task_id: str) -> dict[str, Any]:
+        """The turn as it lies in the table."""
+        item: dict[str, Any] = self._dynamodb.get_item(**self._where(task_id), ConsistentRead=True)["Item"]
+        return item
+
+    def lease_until(self, task_id: str) -> float:
+        return float(self.item(task_id)["lease_until"]["N"])
+
+    def let_it_end_at(self, task_id: str, deadline_at: float) -> None:
+        """Give the turn another deadline than 15 minutes after its submission."""
+        self._dynamodb.update_item(
+            **self._where(task_id),
+            UpdateExpression="SET deadline_at = :deadline_at",
+            ExpressionAttributeValues={":deadline_at": {"N": repr(round(deadline_at, 3))}},
+        )
+
+    def _queue_attribute(self, name: str) -> float:
+        answer = self.stack.client("sqs").get_queue_attributes(
+            QueueUrl=self.stack.outputs["QueueUrl"], AttributeNames=[name]
+        )
+        return float(answer["Attributes"][name])
+
+    @property
+    def _dynamodb(self) -> Any:
+        return self.stack.client("dynamodb")
+
+    def _where(self, task_id: str) -> dict[str, Any]:
+        session_id, _, turn = task_id.rpartition(".")
+        key = {"session": {"S": f"alice#{session_id}"}, "turn": {"S": turn}}
+        return {"TableName": self.stack.outputs["TurnsTableName"], "Key": key}
+
+
+def row(fault: str, what: str, measured: str) -> None:
+    """A line of the table that is printed at the end."""
+    _rows.append((fault, what, measured))
+
+
+def at(timestamp: str) -> float:
+    """A time of the API in seconds since the epoch."""
+    return datetime.fromisoformat(timestamp).timestamp()
+
+
+def last(tasks: Iterable[Task]) -> float:
+    """When the last of them ended."""
+    return max(at(task["finished_at"]) for task in tasks)
+
+
+def outcomes(tasks: Iterable[Task]) -> str:
+    """How they ended: "8 SUCCESS, 2 model_timeout"."""
+    counts = Counter(task["error_code"] or task["status"] for task in tasks)
+    return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
+
+
+def _state(pid: int) -> str:
+    """As `ps` tells it: T is stopped."""
+    return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with Processes() as processes:
+        model = ModelServer(processes, tmp_path_factory.mktemp("chaos") / "model.log")
+        with LocalStack(
+            model=Model(model.url, "stand-in-key", "", stand_in=True), parameters={"WorkerConcurrency": "6"}
+        ) as stack:
+            alice, bob = (Api(stack.api_url, stack.token(owner)) for owner in ("alice", "bob"))
+            with alice.http, bob.http:
+                yield Lab(stack, model, alice, bob)
+
+
+@pytest.fixture(autouse=True)
+def quiet(lab: Lab) -> Iterator[None]:
+    """No test leaves trouble to the next."""
+    yield
+    lab.calm()

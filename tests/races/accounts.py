@@ -1,0 +1,118 @@
+"""The account in which the races are run, twice: at MiniStack, and at moto behind a lock.
+
+The two keep their conditions in different ways and get different things wrong, so what holds at both is ours.
+"""
+
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from local.account import Account
+from local.emulator import Emulator
+from local.loopback import free_port
+from local.processes import Process, Processes
+from local.tools import ROOT, find_tools
+from tests import cfn
+from tests.races import moves
+from tests.races.events import Record
+
+BACKENDS = ("ministack", "moto")
+_SECONDS_TO_START = 60
+
+type Item = dict[str, Any]
+
+
+class Races:
+    """Tables and queues from template.yaml at one endpoint, and the environment that leads the functions there."""
+
+    def __init__(self, endpoint: str, model_url: str) -> None:
+        account = Account(endpoint)
+        self._dynamodb, self._sqs = account.client("dynamodb"), account.client("sqs")
+        for name, table in cfn.resources("AWS::DynamoDB::Table").items():
+            wanted = {key: table[key] for key in ("BillingMode", "KeySchema", "AttributeDefinitions")}
+            self._dynamodb.create_table(TableName=name, **wanted)
+        self._queue = self._sqs.create_queue(
+            QueueName="TurnQueue.fifo",
+            Attributes={
+                name: str(value).lower() if isinstance(value, bool) else str(value)
+                for name, value in cfn.resources("AWS::SQS::Queue")["TurnQueue"].items()
+                if name != "RedrivePolicy"  # dead letters are handed over by the tests
+            },
+        )["QueueUrl"]
+        account.client("secretsmanager").create_secret(Name="model-key", SecretString="sk-test")
+        self.environment = account.variables() | {
+            "AWS_LAMBDA_FUNCTION_NAME": "turnqueue-races",
+            "POWERTOOLS_SERVICE_NAME": "turnqueue",
+            "POWERTOOLS_METRICS_NAMESPACE": "Turnqueue",
+            "POWERTOOLS_LOG_LEVEL": "INFO",
+            "TURNS_TABLE": "TurnsTable",
+            "GUARDS_TABLE": "GuardsTable",
+            "QUEUE_URL": self._queue,
+            "FEATURE_ASYNC_CHAT_ENABLED": "false",
+            "MODEL_BASE_URL": model_url,
+            "MODEL_NAME": "stand-in",
+            "MODEL_KEY_SECRET_ARN": "model-key",
+        }
+
+    def item(self, session: str, turn: str) -> Item | None:
+        """A turn as it lies in the table now."""
+        key = {"session": {"S": session}, "turn": {"S": turn}}
+        found: Item | None = self._dynamodb.get_item(TableName="TurnsTable", Key=key, ConsistentRead=True).get("Item")
+        return found
+
+    def items_of(self, owner: str) -> list[Item]:
+        """All turns of an owner, whatever the session."""
+        pages = self._dynamodb.get_paginator("scan").paginate(
+            TableName="TurnsTable",
+            FilterExpression="begins_with(#session, :owner)",
+            ExpressionAttributeNames={"#session": "session"},
+            ExpressionAttributeValues={":owner": {"S": f"{owner}#"}},
+            ConsistentRead=True,
+        )
+        return [item for page in pages for item in page["Items"]]
+
+    def receive(self) -> list[Record]:
+        """What Lambda would hand to the worker now: up to 10 records, which are in flight then."""
+        received = self._sqs.receive_message(
+            QueueUrl=self._queue, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], WaitTimeSeconds=0
+        )
+        return [moves.record(message) for message in received.get("Messages", [])]
+
+    def drain(self) -> list[Record]:
+        """Takes all visible messages out of the queue."""
+        taken = []
+        while records := self.receive():
+            taken += records
+            for record in records:
+                self._sqs.delete_message(QueueUrl=self._queue, ReceiptHandle=record["receiptHandle"])
+        return taken
+
+
+@contextlib.contextmanager
+def endpoint(backend: str, processes: Processes, folder: Path) -> Iterator[str]:
+    """Runs a backend; yields its URL."""
+    if backend == "ministack":
+        emulator = Emulator(
+            processes, find_tools().emulator_python, port=free_port(0), folder=folder, log=folder / "emulator.log"
+        )
+        yield emulator.account.endpoint_url
+        emulator.stop()
+    else:
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": "us-east-1"}
+        log = folder / "moto.log"
+        process = processes.start([sys.executable, "-m", "tests.races.moto_server"], env=environment, cwd=ROOT, log=log)
+        yield first_line(process, log)
+        process.stop()
+
+
+def first_line(process: Process, log: Path) -> str:
+    """What a server says when it is ready: its URL."""
+    end = time.monotonic() + _SECONDS_TO_START
+    while "\n" not in (said := log.read_text()):
+        assert process.alive and time.monotonic() < end, f"it did not start: {said}"
+        time.sleep(0.02)
+    return said.partition("\n")[0]

@@ -1,0 +1,185 @@
+"""The two accounts, the fleet of processes, the model, and those who watch a turn while others fight for it."""
+
+import collections
+import json
+import os
+import random
+import statistics
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import pytest
+
+from local import model_server
+from local.processes import Processes
+from tests.races import moves
+from tests.races.accounts import BACKENDS, Item, Races, endpoint
+from tests.races.fleet import Call, Fleet
+from turnqueue.turn import FINAL, Key, Turn, new_ulid, session_key
+
+FLEET = 50
+_WORKERS = 3  # the first processes of the fleet have the worker imported, too
+
+_SECONDS_BETWEEN_LOOKS = 0.004  # it shares two processors with those it watches
+
+_seed = int(os.environ.get("RACES_SEED", random.randrange(10**6)))
+_told: dict[str, collections.Counter[str]] = {}
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if not _told:
+        return
+    terminalreporter.section("races")
+    terminalreporter.line(f"RACES_SEED={_seed}")
+    for race, outcomes in _told.items():
+        terminalreporter.line(f"{race}: {', '.join(f'{count} {what}' for what, count in outcomes.most_common())}")
+
+
+class Arena:
+    """A backend, and a fleet of processes that work on it. Owners and turns are new for each round."""
+
+    def __init__(self, races: Races, fleet: Fleet, model: "Model", name: str, chance: random.Random) -> None:
+        self.races, self.fleet, self.model, self.chance = races, fleet, model, chance
+        self.outcomes = _told.setdefault(name, collections.Counter())
+        self._seconds_of_a_call = self._pace()
+
+    def race(self, calls: Sequence[Call]) -> list[Any]:
+        return self.fleet.race(calls)
+
+    def moment(self, calls: float) -> float:
+        """When somebody begins: some moment in the time that so many calls of AWS take here and now, so that those who
+        race meet, on a fast machine and on a slow one."""
+        return self.chance.uniform(0, calls * self._seconds_of_a_call)
+
+    def _pace(self) -> float:
+        turn, times = self.submitted(), []
+        for _ in range(7):
+            began = time.monotonic()
+            self.fleet.do(moves.store, "read", turn.key, time.time())
+            times.append(time.monotonic() - began)
+        return statistics.median(times)
+
+    def owner(self) -> str:
+        return f"owner-{self.chance.getrandbits(64):016x}"
+
+    def submitted(self, *, message: str = "hello", age: float = 0.0) -> Turn:
+        """A turn as submit records it, `age` seconds ago."""
+        now = time.time() - age
+        key = Key(session_key(self.owner(), "session"), new_ulid(now))
+        turn = Turn.submitted(key, {"message": message, "role": "assistant"}, now)
+        assert self.fleet.do(moves.store, "create", turn).done
+        return turn
+
+    def claimed(self, *, age: float = 0.0, lease: float = 100.0) -> Turn:
+        """A turn that a worker took right after its submission, for a lease of so many seconds from now."""
+        turn = self.submitted(age=age)
+        taken: moves.Written = self.fleet.do(
+            moves.store, "claim", turn.key, turn.created_at + 0.001, time.time() + lease
+        )
+        assert taken.done and taken.turn
+        return taken.turn
+
+    def item(self, key: Key) -> Item:
+        item = self.races.item(*key)
+        assert item is not None
+        return item
+
+    def watch(self, key: Key) -> "Watch":
+        return Watch(self.races, key)
+
+
+class Watch:
+    """Reads a turn again and again while it is fought for, and knows afterwards whether a final state has changed."""
+
+    def __init__(self, races: Races, key: Key) -> None:
+        self._races, self._key = races, key
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.seen: list[Item] = []
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._look_once()
+        if error is None:
+            self._check()
+
+    def _look(self) -> None:
+        while not self._stop.wait(_SECONDS_BETWEEN_LOOKS):
+            self._look_once()
+
+    def _look_once(self) -> None:
+        item = self._races.item(*self._key)
+        if item is not None and (not self.seen or self.seen[-1] != item):
+            self.seen.append(item)
+
+    def _check(self) -> None:
+        finals = [index for index, item in enumerate(self.seen) if status(item) in FINAL]
+        assert finals in ([], [len(self.seen) - 1]), f"what was final has changed: {self.seen}"
+        attempts = [int(item["attempt"]["N"]) for item in self.seen]
+        assert attempts == sorted(attempts), f"the attempts went backwards: {self.seen}"
+
+
+class Model:
+    """The stand-in model, from the side of one who counts its calls."""
+
+    def __init__(self, url: str) -> None:
+        self._calls = url.removesuffix("/v1") + "/stand-in/calls"
+
+    def calls(self, message: str) -> int:
+        """How often it was asked this very message."""
+        with urllib.request.urlopen(self._calls, timeout=10) as answer:
+            by_message: dict[str, int] = json.loads(answer.read())["by_message"]
+        return by_message.get(message, 0)
+
+
+def status(item: Item) -> str:
+    text: str = item["status"]["S"]
+    return text
+
+
+def code(item: Item) -> str:
+    text: str = item.get("error_code", {}).get("S", "")
+    return text
+
+
+def ended(item: Item) -> str:
+    """How a turn ended, in a word."""
+    assert status(item) in FINAL, item
+    return code(item) or status(item)
+
+
+@pytest.fixture(scope="session")
+def model_url() -> Iterator[str]:
+    with model_server.serve() as url:
+        yield url
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
+def backend(
+    request: pytest.FixtureRequest, model_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Races, Fleet]]:
+    folder = tmp_path_factory.mktemp(request.param)
+    with Processes() as processes, endpoint(request.param, processes, folder) as url:
+        races = Races(url, model_url)
+        with Fleet(processes, races.environment, FLEET, folder / "fleet.log") as fleet:
+            fleet.race([Call(moves.warm, ("worker",))] * _WORKERS)
+            yield races, fleet
+
+
+@pytest.fixture
+def arena(backend: tuple[Races, Fleet], model_url: str, request: pytest.FixtureRequest) -> Iterator[Arena]:
+    races, fleet = backend
+    name = request.node.name
+    yield Arena(races, fleet, Model(model_url), name.removeprefix("test_"), random.Random(f"{_seed} {name}"))
+    races.drain()

@@ -1,0 +1,88 @@
+"""Two workers with one turn: its message delivered twice, at once, or again when the first worker's lease is over."""
+
+from typing import Any
+
+from tests.races import events, moves
+from tests.races.conftest import Arena, ended, status
+from tests.races.fleet import call
+from turnqueue.turn import Key
+
+ROUNDS = 5
+LEASE = 184
+"""What a clock must be ahead so that the lease of a worker that began just now is over for it."""
+
+
+def accepted(arena: Arena, orders: str = "") -> tuple[Key, str, list[events.Record]]:
+    """A turn as a client submits it, its message, and the delivery of it. `orders` are for the model."""
+    owner, message = arena.owner(), f"{orders} {arena.chance.random()}"
+    answer: moves.Answer = arena.fleet.do(moves.request, "submit", events.submit(owner, message))
+    assert answer.status == 202
+    key = Key.of_task(owner, answer.body["task_id"])
+    assert key
+    [record] = arena.races.receive()
+    return key, message, [record]
+
+
+def test_a_message_delivered_twice_at_once_is_answered_once(arena: Arena) -> None:
+    for _ in range(ROUNDS):
+        key, message, records = accepted(arena, "[[latency=0.2]]")
+        with arena.watch(key):
+            worked = arena.race([call(moves.timed_batch, "worker", records, after=arena.moment(5)) for _ in range(2)])
+
+        item = arena.item(key)
+        assert ended(item) == "SUCCESS"
+        assert item["attempt"]["N"] == "1"
+        assert arena.model.calls(message) == 1
+        # One of them met the other's lease, and gave the message back; unless it came when all was over.
+        for given_back, done_at in worked:
+            assert given_back or done_at >= float(item["finished_at"]["N"])
+        met = [given_back for given_back, _ in worked if given_back]
+        assert len(met) < 2
+        assert arena.fleet.do(moves.batch, "worker", records) == []
+        assert arena.model.calls(message) == 1
+        arena.outcomes["met a lease" if met else "met its end"] += 1
+
+
+def test_a_message_delivered_again_when_the_lease_is_over_is_recorded_once(arena: Arena) -> None:
+    """The second worker's clock is ahead by a lease: for it the first has died. It has not, and finishes late."""
+    for _ in range(ROUNDS):
+        key, message, records = accepted(arena, "[[latency=0.25]]")
+        with arena.watch(key):
+            first, second = arena.race(
+                [
+                    call(moves.batch, "worker", records),
+                    call(moves.batch, "worker", records, LEASE, after=arena.chance.uniform(0.05, 0.45)),
+                ]
+            )
+
+        item = arena.item(key)
+        attempts = int(item["attempt"]["N"])
+        assert ended(item) == "SUCCESS"
+        assert arena.model.calls(message) == attempts
+        assert second == []
+        assert attempts == 2 or first == []
+        arena.outcomes["the second answered" if attempts == 2 else "the first had answered"] += 1
+
+
+def test_cancel_against_a_worker_at_any_moment(arena: Arena) -> None:
+    for _ in range(2 * ROUNDS):
+        key, message, records = accepted(arena)
+        with arena.watch(key) as watch:
+            given_back, answer = arena.race(
+                [
+                    call(moves.batch, "worker", records, after=arena.moment(2)),
+                    call(moves.request, "status", events.cancel(key), after=arena.moment(8)),
+                ]
+            )
+
+        item = arena.item(key)
+        assert given_back == []
+        assert ended(item) in ("SUCCESS", "cancelled")
+        expected: dict[str, Any] = {"status": status(item), "error_code": item.get("error_code", {}).get("S")}
+        if answer.status == 200:
+            assert {name: answer.body[name] for name in expected} == expected
+        else:
+            assert answer.status == 202
+        if all(status(seen) != "STARTED" for seen in watch.seen) and ended(item) == "cancelled":
+            assert arena.model.calls(message) == 0
+        arena.outcomes[f"{answer.status} {ended(item)}"] += 1

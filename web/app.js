@@ -1,0 +1,211 @@
+/** The console: conversations on the left, the tasks behind them on the right. */
+
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { Connection } from "./connection.js";
+import { Conversation } from "./conversation.js";
+import { Conversations, newId } from "./conversations.js";
+import { $, h, setText } from "./dom.js";
+import { showFigures } from "./figures.js";
+import { Settings } from "./settings.js";
+import { Tasks } from "./tasks.js";
+import { Timelines } from "./timelines.js";
+import { sentence, when } from "./words.js";
+
+const EXAMPLES = [
+  { message: "I need a haircut tomorrow at 3pm.", role: "booking" },
+  { message: "What is a queue good for?", role: "general" },
+];
+const SESSION_ID = /^[A-Za-z0-9_-]{1,64}$/;
+
+const connection = await Connection.open();
+const conversations = new Conversations(connection.scope);
+const tasks = new Tasks(connection.scope);
+const timelines = new Timelines();
+const composer = new Composer((message) => send(message));
+const chat = new Chat((turn) => composer.write(turn.request.message));
+const settings = new Settings(connection, connect);
+
+let opened = new Map(); // the conversations that are watched, by their ids
+let current = null;
+
+// ---- Conversations
+
+/** The conversation with this id; read from the API unless it is `fresh`. */
+function conversation(id, { fresh = false } = {}) {
+  if (opened.has(id)) return opened.get(id);
+  const it = new Conversation(id, connection.client, conversations);
+  opened.set(id, it);
+  it.addEventListener("turn", ({ detail: turn }) => {
+    if (turn.task) tasks.note([turn.task]);
+    if (it === current) {
+      chat.showTurn(turn);
+      timelines.show(it.turns);
+    }
+    showBusy();
+  });
+  it.addEventListener("turns", () => {
+    tasks.note(it.turns.map(({ task }) => task).filter(Boolean));
+    showBusy();
+    if (it !== current) return;
+    chat.show(it);
+    timelines.show(it.turns);
+    showNotice();
+  });
+  if (!fresh) it.open();
+  return it;
+}
+
+/** Show the conversation that the address names, or a new one. */
+function navigate() {
+  if (!connection.complete) return;
+  const id = decodeURIComponent(location.hash.slice(1));
+  const known = SESSION_ID.test(id);
+  current = conversation(known ? id : newId(), { fresh: !known });
+  composer.role = conversations.get(current.id)?.role ?? "general";
+  chat.show(current);
+  timelines.show(current.turns);
+  showConversations();
+  showNotice();
+  showPane("chat");
+  chat.toLatest();
+}
+
+function send(message) {
+  if (!connection.complete) {
+    composer.write(message.message);
+    settings.open();
+    return;
+  }
+  current.send(message);
+  // Now it can be come back to.
+  if (location.hash.slice(1) !== current.id) history.pushState(null, "", `#${current.id}`);
+  showConversations();
+  chat.toLatest();
+}
+
+function showConversations() {
+  const all = conversations.all;
+  $("no-conversations").hidden = all.length > 0;
+  $("conversation-list").replaceChildren(
+    ...all.map(({ id, title, at }) => {
+      const here = id === current?.id ? "page" : null;
+      const link = { href: `#${id}`, "aria-current": here, onclick: () => showPane("chat") };
+      const button = { class: "remove", "aria-label": `Take “${title}” off this list`, onclick: () => remove(id) };
+      return h(
+        "li",
+        { "data-session": id },
+        h("a", link, h("span", { class: "name" }, title), h("span", { class: "hint" }, when(at))),
+        h("button", { type: "button", ...button }, "×"),
+      );
+    }),
+  );
+  const title = conversations.get(current?.id)?.title ?? "New conversation";
+  setText($("title"), title);
+  document.title = `${title} – Turnqueue`;
+  showBusy();
+}
+
+function showBusy() {
+  for (const item of $("conversation-list").children) {
+    item.classList.toggle("busy", Boolean(opened.get(item.dataset.session)?.busy));
+  }
+}
+
+/** To a new conversation. */
+function leave() {
+  history.pushState(null, "", location.pathname);
+  navigate();
+}
+
+function remove(id) {
+  opened.get(id)?.close();
+  opened.delete(id);
+  conversations.remove(id);
+  if (id === current.id) leave();
+  $("new").focus();
+}
+
+// ---- The connection
+
+/** Begin anew, as whom and where the settings say. */
+function connect() {
+  for (const each of opened.values()) each.close();
+  opened = new Map();
+  conversations.scope = connection.scope;
+  tasks.scope = connection.scope;
+  showConnection();
+  if (!connection.complete) {
+    settings.open();
+    return;
+  }
+  // What was begun before this page was loaded is sent, and watched to its end.
+  const begun = [...conversations.unacknowledged.map(({ request }) => request.session_id), ...tasks.unfinishedSessions];
+  for (const id of begun) if (conversations.get(id)) conversation(id);
+  navigate();
+}
+
+function showConnection() {
+  const { health, owner, apiUrl, complete } = connection;
+  const offline = !navigator.onLine;
+  $("connection").dataset.health = offline ? "unreachable" : health;
+  const trouble = { unreachable: "API out of reach", refused: "token refused", hidden: "requests refused" }[health];
+  const where = complete ? `${owner} at ${new URL(apiUrl).host}` : "Not connected";
+  setText($("connection-text"), offline ? "Offline" : [where, trouble].filter(Boolean).join(": "));
+  $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
+}
+
+/** What stands in the way of the whole page. */
+function showNotice() {
+  const problem = current?.problem;
+  let text = problem ? sentence(problem) : "";
+  if (connection.health === "hidden") {
+    text = "The API is up but refuses what this page asks. Most likely your token is missing, wrong or out of date.";
+  }
+  if (!navigator.onLine) text = "You are offline. What you send now is sent when you are back.";
+  setText($("notice-text"), text);
+  $("notice").hidden = !text;
+  $("notice-settings").hidden = !navigator.onLine || problem?.status === 404;
+}
+
+// ---- The page
+
+function showPane(pane) {
+  document.body.dataset.pane = pane;
+  for (const button of document.querySelectorAll(".panes button")) {
+    button.setAttribute("aria-pressed", String(button.dataset.pane === pane));
+  }
+}
+
+for (const button of document.querySelectorAll(".panes button")) {
+  button.addEventListener("click", () => showPane(button.dataset.pane));
+}
+$("examples").append(
+  ...EXAMPLES.map(({ message, role }) =>
+    h("button", { type: "button", onclick: () => { composer.role = role; composer.write(message); } }, message),
+  ),
+);
+$("new").addEventListener("click", () => {
+  leave();
+  $("message").focus();
+});
+addEventListener("hashchange", navigate);
+conversations.addEventListener("change", showConversations);
+conversations.addEventListener("elsewhere", () => {
+  if (conversations.get(current?.id)) current.refresh(); // another tab has sent something, perhaps here
+});
+tasks.addEventListener("change", () => showFigures(tasks));
+connection.addEventListener("health", () => {
+  showConnection();
+  showNotice();
+});
+for (const name of ["online", "offline"]) {
+  addEventListener(name, () => {
+    showConnection();
+    showNotice();
+    if (name === "online" && current?.problem) current.refresh();
+  });
+}
+
+showFigures(tasks);
+connect();

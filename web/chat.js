@@ -1,0 +1,224 @@
+/** The messages of a conversation and their answers. What the model says is shown as it is: as text. */
+
+import { isFinal } from "./conversation.js";
+import { $, announce, h, setText } from "./dom.js";
+import * as time from "./time.js";
+import { duration, sentence, stateOf, value } from "./words.js";
+
+const LIVE_MS = 250;
+const NEAR_PX = 80;
+
+export class Chat {
+  #views = new Map(); // by turn
+  #conversation = null;
+  #edit;
+  #pinned = true; // whether the latest is in sight, and should stay there
+  #ticking = null;
+
+  /** `edit` is called with the turn whose message the user wants to change. */
+  constructor(edit) {
+    this.#edit = edit;
+    const scroll = $("scroll");
+    scroll.addEventListener("scroll", () => {
+      this.#pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_PX;
+      $("latest").hidden = this.#pinned;
+    });
+    $("latest").addEventListener("click", () => this.toLatest());
+    new ResizeObserver(() => this.#pinned && this.toLatest()).observe($("turns"));
+    new ResizeObserver(() => this.#pinned && this.toLatest()).observe(scroll);
+  }
+
+  /** Show a conversation, or what has become of it. */
+  show(conversation) {
+    if (conversation !== this.#conversation) {
+      this.#conversation = conversation;
+      this.#views.clear();
+      $("turns").replaceChildren();
+      this.#pinned = true;
+    }
+    const { turns } = conversation;
+    for (const [turn, view] of this.#views) {
+      if (!turns.includes(turn)) {
+        view.element.remove();
+        this.#views.delete(turn);
+      }
+    }
+    let before = null;
+    turns.forEach((turn, index) => {
+      const view = this.#views.get(turn) ?? new TurnView(turn, conversation, this.#edit);
+      this.#views.set(turn, view);
+      view.show(before);
+      if ($("turns").children[index] !== view.element) {
+        $("turns").insertBefore(view.element, $("turns").children[index] ?? null);
+      }
+      before = turn;
+    });
+    $("loading").hidden = !conversation.loading || turns.length > 0;
+    $("empty").hidden = conversation.loading || turns.length > 0 || conversation.problem !== null;
+    this.#tick();
+  }
+
+  /** Show what has become of one of its turns. */
+  showTurn(turn) {
+    const { turns, loading } = this.#conversation;
+    const view = this.#views.get(turn);
+    if (!view) return;
+    const index = turns.indexOf(turn);
+    const said = view.show(turns[index - 1] ?? null);
+    if (said && !loading) announce(said);
+    this.#views.get(turns[index + 1])?.show(turn); // which tells what it waits for, and what is new in its draft
+    this.#tick();
+  }
+
+  toLatest() {
+    $("scroll").scrollTop = $("scroll").scrollHeight;
+    this.#pinned = true;
+  }
+
+  #tick() {
+    clearTimeout(this.#ticking);
+    const living = [...this.#views].filter(([turn]) => turn.task && !isFinal(turn) && !turn.lost);
+    if (!living.length) return;
+    this.#ticking = setTimeout(() => {
+      for (const [, view] of living) view.showTime();
+      this.#tick();
+    }, LIVE_MS);
+  }
+}
+
+class TurnView {
+  #turn;
+  #label = null;
+  #shownTask;
+  #shownDraft;
+
+  constructor(turn, conversation, edit) {
+    this.#turn = turn;
+    this.text = h("div", { class: "text" });
+    this.cards = h("div", { class: "cards" });
+    this.trouble = h("p", { class: "trouble", hidden: true });
+    this.chip = h("span", { class: "chip" });
+    this.time = h("span", { class: "hint" });
+    this.progress = h("progress", { max: 1, "aria-label": "Progress of the answer", hidden: true });
+    const button = (label, onclick) => h("button", { type: "button", class: "plain", hidden: true, onclick }, label);
+    this.cancel = button("Cancel", () => conversation.cancel(turn));
+    this.again = button("Send again", () => conversation.retry(turn));
+    this.edit = button("Edit", () => {
+      edit(turn);
+      conversation.discard(turn);
+    });
+    this.discard = button("Discard", () => conversation.discard(turn));
+    this.check = button("Check now", () => conversation.check(turn));
+    const buttons = [this.cancel, this.check, this.again, this.edit, this.discard];
+    const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
+    this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, state);
+    this.element = h("article", { class: "turn" }, said(turn.request), this.answer);
+  }
+
+  /** Show the turn as it is; `before` is the one before it. Returns what a listener should hear if that is new. */
+  show(before) {
+    const turn = this.#turn;
+    const { task } = turn;
+    const { kind, label } = stateOf(turn);
+    const error = turn.problem ?? turn.lost;
+    const failed = task?.status === "FAILURE";
+
+    this.element.dataset.state = kind;
+    if (turn.taskId) this.element.dataset.task = turn.taskId;
+    this.element.setAttribute("aria-label", `${turn.request.message.slice(0, 60)}: ${label}`);
+    this.answer.setAttribute("aria-busy", String(!isFinal(turn) && !error));
+    this.chip.className = `chip ${kind}`;
+    setText(this.chip, label);
+
+    setText(this.text, task?.result?.message ?? task?.partial ?? "");
+    this.text.classList.toggle("unfinished", task?.status !== "SUCCESS");
+    const draftBefore = before?.task?.result?.draft;
+    if (this.#shownTask !== task || this.#shownDraft !== draftBefore) {
+      this.cards.replaceChildren(...cardsOf(task?.result, draftBefore));
+      [this.#shownTask, this.#shownDraft] = [task, draftBefore];
+    }
+
+    const trouble = error ? lostSentence(turn, error) : failed && kind !== "cancelled" ? task.error : "";
+    setText(this.trouble, trouble);
+    this.trouble.hidden = !trouble;
+
+    this.progress.hidden = task?.status !== "STARTED";
+    if (task?.progress) this.progress.value = task.progress;
+    else this.progress.removeAttribute("value");
+    const notSent = !turn.taskId && Boolean(turn.problem);
+    this.#offer(this.cancel, Boolean(turn.taskId) && !isFinal(turn) && !turn.cancelling && turn.lost?.status !== 404);
+    this.#offer(this.check, Boolean(turn.lost) && turn.lost.status !== 404);
+    this.#offer(this.again, notSent || failed);
+    this.#offer(this.edit, notSent);
+    this.#offer(this.discard, notSent);
+    this.behind = Boolean(before?.taskId) && !isFinal(before) && task?.status === "PENDING";
+    this.showTime();
+
+    const news = label !== this.#label && this.#label !== null;
+    this.#label = label;
+    if (task?.status === "SUCCESS") return news ? `Answer: ${task.result.message}` : null;
+    return news ? [label, trouble].filter(Boolean).join(". ") : null;
+  }
+
+  showTime() {
+    const { task } = this.#turn;
+    if (!task) {
+      setText(this.time, "");
+      return;
+    }
+    const end = task.finished_at ? Date.parse(task.finished_at) : time.now();
+    const parts = [duration(Math.max(0, end - Date.parse(task.created_at)))];
+    if (this.behind) parts.push("behind the message before it");
+    if (task.attempt > 1) parts.push(`attempt ${task.attempt}`);
+    if (task.usage?.finish_reason === "length") parts.push("cut off at the model's limit");
+    setText(this.time, parts.join(" · "));
+  }
+
+  /** Show or hide a button, without losing the focus when it goes. */
+  #offer(button, offered) {
+    const focused = document.activeElement === button;
+    button.hidden = !offered;
+    if (focused && !offered) $("message").focus({ preventScroll: true });
+  }
+}
+
+function lostSentence(turn, error) {
+  if (!turn.lost) return sentence(error);
+  if (error.status === 404) return sentence(error);
+  return `${sentence(error)} Your message is safe and being worked on; this page looks again by itself.`;
+}
+
+function said({ message, role, media }) {
+  const images = (media ?? []).map(({ url }, index) =>
+    h("img", { src: url, alt: `Attached image ${index + 1}`, referrerpolicy: "no-referrer" }),
+  );
+  return h(
+    "div",
+    { class: "said" },
+    images.length ? h("div", { class: "images" }, ...images) : null,
+    h("div", { class: "bubble" }, message),
+    role && role !== "general" ? h("span", { class: "hint" }, role) : null,
+  );
+}
+
+/** What came with the answer. Of the draft, what is new since the turn before is marked. */
+function cardsOf(result, draftBefore) {
+  const cards = [];
+  if (result?.draft) cards.push(card("Draft", result.draft, draftBefore ?? {}));
+  if (result?.data) cards.push(card("Data", result.data, result.data));
+  return cards;
+}
+
+function card(title, members, before) {
+  const rows = Object.entries(members).flatMap(([name, it]) => {
+    const shown = value(it);
+    const fresh = shown !== null && shown !== value(before[name]);
+    return [
+      h("dt", {}, name.replaceAll("_", " ")),
+      shown === null
+        ? h("dd", { class: "unknown" }, "not known yet")
+        : h("dd", { class: fresh ? "fresh" : null }, shown, fresh ? h("span", { class: "new" }, "new") : null),
+    ];
+  });
+  return h("section", { class: "card" }, h("h3", {}, title), h("dl", {}, ...rows));
+}

@@ -1,0 +1,75 @@
+/** How things are said: states, durations, errors. */
+
+import { NetworkError } from "../clients/javascript/turnqueue.js";
+
+/** What a turn is in, as its reader sees it: `kind` is for colours, `label` is said. */
+export function stateOf(turn) {
+  const { task } = turn;
+  if (!turn.taskId) return turn.problem ? state("failed", "Not sent") : state("queued", "Sending");
+  if (!task) return state("queued", "Queued");
+  if (task.status === "SUCCESS") return state("done", "Done");
+  if (task.status === "FAILURE") {
+    return task.error_code === "cancelled" ? state("cancelled", "Cancelled") : state("failed", "Failed");
+  }
+  if (turn.cancelling) return state("running", "Cancelling");
+  if (task.status === "STARTED") return state("running", task.partial ? "Answering" : "Running");
+  return task.attempt ? state("queued", "Waiting to try again") : state("queued", "Queued");
+}
+
+function state(kind, label) {
+  return { kind, label };
+}
+
+export const KINDS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+
+export function duration(ms) {
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  if (ms < 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms < 60_000) return `${Math.round(ms / 1000)} s`;
+  const seconds = Math.round(ms / 1000);
+  return `${Math.floor(seconds / 60)} min ${seconds % 60} s`;
+}
+
+export function clockTime(ms) {
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+}
+
+/** Today's time, else the day. */
+export function when(ms) {
+  const date = new Date(ms);
+  const today = date.toDateString() === new Date().toDateString();
+  return today
+    ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })
+    : date.toLocaleDateString([], { day: "numeric", month: "short" });
+}
+
+/** The error as a sentence that helps. */
+export function sentence(error) {
+  if (error instanceof NetworkError) {
+    if (!navigator.onLine) return "You are offline.";
+    return error.code === "request_timeout"
+      ? "The API does not answer."
+      : "The API cannot be reached. Is its URL right, is it up, and may pages from here call it?";
+  }
+  if (error.status === 401 || error.status === 403) {
+    return "The API refused your token: it is missing, wrong or out of date. You can change it in the settings.";
+  }
+  if (error.code === "session_not_found") return "This conversation is not kept any more, or was never begun.";
+  if (error.code === "task_not_found") return "This task is not kept any more: tasks are forgotten after 7 days.";
+  if (error.status === 429) return "You have sent too many requests for the moment. Please wait a little.";
+  if (error.status === 413) return "The message is too large.";
+  return finished(error.message || "Something went wrong.");
+}
+
+function finished(text) {
+  const begun = text.charAt(0).toUpperCase() + text.slice(1);
+  return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
+}
+
+/** A value of `draft` or `data`; null if there is nothing to say. */
+export function value(it) {
+  if (it === null || it === undefined || it === "") return null;
+  if (typeof it === "boolean") return it ? "yes" : "no";
+  if (Array.isArray(it)) return it.length ? it.map((each) => value(each) ?? "–").join(", ") : "none";
+  return typeof it === "object" ? JSON.stringify(it) : String(it);
+}
