@@ -89,6 +89,17 @@ def test_a_claim_that_is_repeated_because_its_answer_was_lost_is_one_claim(accou
     assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
 
 
+def test_an_end_that_another_wrote_in_the_same_millisecond_is_not_ours(account: Account, worker: ModuleType) -> None:
+    account.queued()
+    (record,) = account.receive()
+    now = time.time()
+    turn = worker.store.claim(worker.decode(record["body"]), now, now - 1)
+    worker.store.fail(turn.key, "worker_lost", now)
+
+    with pytest.raises(worker.Refused):
+        worker.store.succeed(turn, {"message": "late"}, {}, now)
+
+
 def test_after_the_lease_the_turn_is_run_again(
     account: Account, worker: ModuleType, clock: Clock, model: StandIn
 ) -> None:

@@ -185,10 +185,8 @@ class TurnStore:
             turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
         except Refused as refused:
             current = refused.current
-            if current is None or (current.attempt, current.finished_at) != (
-                claimed.attempt,
-                round(end["finished_at"], 3),
-            ):
+            ours = (claimed.attempt, end["status"], end.get("error_code"), round(end["finished_at"], 3))
+            if current is None or ours != (current.attempt, current.status, current.error_code, current.finished_at):
                 raise
             turn = current
         report_finished(turn)
