@@ -73,8 +73,8 @@ MUTANTS = [
         "the message is deleted before the turn is final",
         WORKER,
         (
-            "            verdict = await run_turn(record, ends_at)",
-            "            await delete(record)\n            verdict = await run_turn(record, ends_at)",
+            '            verdict = await run_turn(decode(record["body"]), ends_at)',
+            '            await delete(record)\n            verdict = await run_turn(decode(record["body"]), ends_at)',
         ),
     ),
     mutant(
@@ -143,8 +143,8 @@ MUTANTS = [
             "    unfinished: list[dict[str, Any]] = []\n    for index, record in enumerate(records):\n",
         ),
         (
-            "            return unfinished\n        await delete(record)\n    return []",
-            "            continue\n        await delete(record)\n    return unfinished",
+            "            return [*malformed, *unfinished]\n        await delete(record)\n    return malformed",
+            "            continue\n        await delete(record)\n    return [*malformed, *unfinished]",
         ),
     ),
     mutant(
@@ -222,7 +222,7 @@ MUTANTS = [
     mutant(
         "a duplicate deletes the message of a turn that another works on",
         WORKER,
-        ("        return ComeBack(current.lease_until - now + 1)", "        return None"),
+        ("        return ComeBack(max((current.lease_until or now) - now, 0) + 1)", "        return None"),
     ),
     mutant(
         "the failures of a batch are not reported",
