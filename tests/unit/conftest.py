@@ -570,7 +570,7 @@ _functions = Shared(_loaded)
 @pytest.fixture(scope="session")
 def functions(model_url: str) -> Iterator[dict[str, ModuleType]]:
     """The modules of the four functions, in one process; what each may import is tested in test_imports.py."""
-    os.environ["MODEL_BASE_URL"] = model_url
+    os.environ.update(ENVIRONMENT | {"MODEL_BASE_URL": model_url})  # tests of another folder may have set others
     with _functions.used() as modules:
         yield modules
 
