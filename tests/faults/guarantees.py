@@ -339,10 +339,10 @@ class Watch:
     def _queued_before(self, record: Record) -> list[Record]:
         """The turns of the session whose messages came before, but for those that the queue gave up."""
         order: list[Record] = []
-        given_up = {tuple(json.loads(body).values()) for body in self.world.dead_letters.bodies}
+        given_up = {place_of(body) for body in self.world.dead_letters.bodies}
         for body in self.world.queue.bodies:
-            place = tuple(json.loads(body).values())
-            found = self.turns.get((place[0], place[1]))
+            place = place_of(body)
+            found = self.turns.get(place) if place else None
             if found is record:
                 return order
             if found and found.session == record.session and place not in given_up:
@@ -361,6 +361,15 @@ class Watch:
         # Told to the scheduler as well: the product may stand between here and there, and it catches what it can.
         self.world.scheduler.fail(error)
         raise error
+
+
+def place_of(body: str) -> tuple[str, str] | None:
+    """The key of the turn that a message tells of; None if it tells of none."""
+    try:
+        message = json.loads(body)
+        return message["session"], message["turn"]
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def _name(record: Record) -> str:

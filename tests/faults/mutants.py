@@ -271,9 +271,19 @@ MUTANTS = [
     ),
     mutant(
         "the prompt is in the message",
-        "layers/shared/turnqueue/queue.py",
-        ("    def send(self, key: Key) -> None:", '    def send(self, key: Key, text: str = "") -> None:'),
-        ("MessageBody=encode(key),", 'MessageBody=encode(key)[:-1] + f\', "text": "{text}"}}\','),
+        SUBMIT,
+        ("import os\n", "import json\nimport os\n"),
+        (
+            "        queue.send(turn.key)\n    except (BotoCoreError, ClientError) as error:\n        try:",
+            """        queue._client.send_message(
+            QueueUrl=queue._url,
+            MessageBody=json.dumps(turn.key._asdict() | {"text": turn.request["message"]}),
+            MessageGroupId=turn.key.group,
+            MessageDeduplicationId=turn.key.task_id,
+        )
+    except (BotoCoreError, ClientError) as error:
+        try:""",
+        ),
     ),
     mutant(
         "a sync request whose time is up is answered 504",

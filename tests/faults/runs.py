@@ -95,10 +95,10 @@ def _check_price(world: World, story: Story) -> None:
             raise FaultTooDear(f"{marker} ends as {end}")
         if world.by_chance:
             continue  # its calls may be as slow as they like
-        if after > allowed:
-            raise FaultTooDear(f"{marker} is final after {after:.0f} s")
         if not world.plan.struck and after > story.at_most.get(marker, after):
             raise GuaranteeBroken(4, f"{marker} is final after {after:.0f} s, for other sessions are slow or fail")
+        if after > allowed:
+            raise FaultTooDear(f"{marker} is final after {after:.0f} s")
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from tests.faults.clients import Client
 from tests.faults.faults import Variant
 from tests.faults.model import Answers
-from tests.faults.world import World
+from tests.faults.world import COLD_START_SECONDS, World
 
 
 @dataclass(frozen=True)
@@ -213,6 +213,21 @@ def read_repair(world: World) -> None:
     alice.look(posted)
 
 
+@story(a="SUCCESS", b="SUCCESS")
+def malformed_message(world: World) -> None:
+    """A message that is no turn lies between two of a session, and ends with the dead letters, for an operator to see."""
+    alice = Client(world, "alice")
+    world.source.paused = True
+    alice.insist("a")
+    before = world.queue.waiting()
+    message = world.queue.send("no turn", before[-1].group if before else "g", "malformed")
+    message.received = (world.queue.most_receives or 0) - 2
+    alice.insist("b")
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(10)
+
+
 @story(a="SUCCESS")
 def dead_letter_of_an_answered_turn(world: World) -> None:
     """Its message could not be deleted, and has come back too often."""
@@ -336,10 +351,12 @@ def many_with_one_key(world: World) -> None:
 
 
 def _at_about(world: World, at: float, times: int, act: Callable[[], object]) -> None:
-    """Do something several times at once, each at a moment near `at`."""
+    """Do something several times at once, each at a moment near `at`. A request that comes beside others needs a new
+    process, so it is sent earlier by the time that one takes to start."""
 
     def later() -> None:
-        world.scheduler.wait(max(0.0, at + world.random.uniform(-0.1, 0.1) - world.now))
+        moment = at - COLD_START_SECONDS + world.random.uniform(-0.1, 0.1)
+        world.scheduler.wait(max(0.0, moment - world.now))
         act()
 
     for number in range(times):

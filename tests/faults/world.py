@@ -19,7 +19,7 @@ from tests import cfn
 from tests.faults import model, patches, source, wire
 from tests.faults.faults import Call, Fault, Plan, Variant
 from tests.faults.fifo_queue import FifoQueue
-from tests.faults.guarantees import Watch
+from tests.faults.guarantees import Watch, place_of
 from tests.faults.lambdas import EventSource
 from tests.faults.scheduler import EPOCH, Group, Killed, Scheduler
 from tests.faults.table import Item, Table
@@ -368,9 +368,9 @@ class World:
     # ---- the end
 
     def quiet(self) -> bool:
-        """Whether no request is under way and no message waits."""
-        queues = self.queue.waiting() or self.dead_letters.waiting()
-        return not queues and all(invocation.fate for invocation in self.invocations)
+        """Whether no request is under way and no message waits, but for dead letters that are no turns: those stay."""
+        dead = any(place_of(message.body) for message in self.dead_letters.waiting())
+        return not dead and not self.queue.waiting() and all(invocation.fate for invocation in self.invocations)
 
     def settle(self, seconds: float = 7200.0) -> None:
         """Let time run on without further faults until nothing is left to do."""
