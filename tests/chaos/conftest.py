@@ -127,7 +127,6 @@ class Lab:
         self.mend_the_deployment()
         self.hide_for(self._visibility)
         self.model.faults()
-        self.source.start()
 
     def break_the_deployment(self) -> None:
         """From now on the worker cannot be initialised."""
@@ -135,14 +134,18 @@ class Lab:
         self.stack.host.add(dataclasses.replace(self._function, handler="absent.handler"))
 
     def mend_the_deployment(self) -> None:
+        if self.stack.host.function(self.worker) == self._function:
+            return
         self.stack.host.kill(self.worker)
         self.stack.host.add(self._function)
 
     def hide_for(self, seconds: int) -> None:
         """How long SQS hides a message that it has given out, if the worker does not say otherwise."""
+        self.source.stop()  # what it holds would keep the old time
         self.stack.client("sqs").set_queue_attributes(
             QueueUrl=self.stack.outputs["QueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
         )
+        self.source.start()
 
     def session(self) -> str:
         """A new one."""
