@@ -4,13 +4,15 @@ emulated account.
 Nothing of a real account can be reached from here: the AWS settings of the caller's shell are not passed on.
 """
 
+import contextlib
 import os
+import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from local.account import Account
-from local.processes import Processes
+from local.processes import Processes, locked
 
 STACK_NAME = "turnqueue-local"
 _CONFIG_ENV = "local"
@@ -22,6 +24,11 @@ class DeployFailed(Exception):
     """A sam command ended with an error; the message ends with the last lines it wrote."""
 
 
+def architecture() -> str:
+    """That of this machine, as Lambda calls it: the functions run here."""
+    return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
+
+
 class Sam:
     """The SAM CLI, used on the project in `root`. What it writes is added to the file `log`."""
 
@@ -31,6 +38,14 @@ class Sam:
         self._root = root
         self._log = log
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """No other run builds in the project meanwhile: what is deployed is what was built."""
+        folder = self._root / ".aws-sam"
+        folder.mkdir(exist_ok=True)
+        with locked(folder / "lock"):
+            yield
+
     def build(self, architecture: str, tell: Callable[[str], None]) -> None:
         """Build what has changed since the last build, for `architecture` (x86_64 or arm64). `tell` gets each
         line of output. Raises DeployFailed."""
@@ -38,9 +53,9 @@ class Sam:
         self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
 
     def deploy(self, account: Account, parameters: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, str]:
-        """Deploy what is built. `parameters` of the template; one that is empty is left to its default.
-        Returns the outputs of the stack. Raises DeployFailed."""
-        overrides = [f"{name}={value}" for name, value in parameters.items() if value]
+        """Deploy what is built. A parameter of the template that is not among `parameters` keeps the value of the
+        deployment before, if there was one. Returns the outputs of the stack. Raises DeployFailed."""
+        overrides = [f"{name}={value}" if value else f'{name}=""' for name, value in parameters.items()]
         command = ["deploy", "--config-env", _CONFIG_ENV, "--stack-name", STACK_NAME]
         command += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
         # It would look for the end of each step every 5 s.

@@ -51,7 +51,7 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
             Mapping(
                 queue_arn=arn,
                 queue_url=sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"],
-                function=deployed["FunctionArn"].rpartition(":")[2],
+                function=deployed["FunctionArn"].split(":")[6],  # without the alias
                 batch_size=deployed["BatchSize"],
                 max_concurrency=deployed.get("ScalingConfig", {}).get("MaximumConcurrency", _DEFAULT_CONCURRENCY),
                 reports_failures="ReportBatchItemFailures" in deployed.get("FunctionResponseTypes", []),

@@ -121,7 +121,9 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
     """Make MiniStack send the function's invocations, and those of its API, to `url` instead of running
-    them."""
+    them. Its aliases lead to what was just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )
+    for alias in lambda_client.list_aliases(FunctionName=function.name)["Aliases"]:
+        lambda_client.update_alias(FunctionName=function.name, Name=alias["Name"], FunctionVersion="$LATEST")

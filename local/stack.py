@@ -2,11 +2,9 @@
 model."""
 
 import contextlib
-import fcntl
 import itertools
 import logging
 import os
-import platform
 import shutil
 import sys
 import time
@@ -17,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from local.deploy import STACK_NAME, Sam
+from local.deploy import STACK_NAME, Sam, architecture
 from local.emulator import Emulator
 from local.event_source import EventSource, take_over_mappings
 from local.front import serve_api
@@ -25,7 +23,7 @@ from local.functions import CodeStore, Function, deployed_function, hand_over
 from local.issuer import Issuer
 from local.lambda_host import LambdaHost
 from local.loopback import free_port
-from local.processes import Processes
+from local.processes import Processes, locked
 from local.progress import Progress
 from local.repairs import repair
 from local.tools import ROOT, find_tools
@@ -131,9 +129,9 @@ class LocalStack:
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")
-        with _locked(self._state / "build.lock"):
+        with sam.alone():
             with self._progress.step("sam build, and MiniStack and the model server meanwhile") as step:
-                build = pool.submit(sam.build, _architecture(), step.tell)
+                build = pool.submit(sam.build, architecture(), step.tell)
                 self.emulator = Emulator(
                     processes,
                     tools.emulator_python,
@@ -161,7 +159,7 @@ class LocalStack:
             folder = self._state if number == 1 else self._state / f"run-{number}"
             folder.mkdir(exist_ok=True)
             try:
-                self._open.enter_context(_locked(folder / "run.lock", wait=False))
+                self._open.enter_context(locked(folder / "run.lock", wait=False))
             except BlockingIOError:
                 continue
             break
@@ -192,15 +190,15 @@ class LocalStack:
     def _stack_parameters(self) -> dict[str, str]:
         secret = self.client("secretsmanager").create_secret(Name="model-key", SecretString=self.model.key)
         return {
-            "Architecture": _architecture(),
+            "Architecture": architecture(),
             "ModelBaseUrl": self.model.base_url,
-            "ModelName": self.model.name,
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
             # Each is a process of some 100 MB here, and does ten turns at a time.
             "WorkerConcurrency": str(max(2, (os.cpu_count() or 2))),
             "DataDeletionPolicy": "Delete",
+            **({"ModelName": self.model.name} if self.model.name else {}),
             **self._parameters,
         }
 
@@ -239,19 +237,6 @@ class LocalStack:
             self.event_sources[function.label] = source
             source.start()
             self._open.callback(source.abandon)
-
-
-def _architecture() -> str:
-    """That of this machine, as Lambda calls it: the functions run here."""
-    return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file. Raises BlockingIOError if another process has it and `wait` is not."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        yield
 
 
 @contextlib.contextmanager

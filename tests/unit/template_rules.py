@@ -13,6 +13,7 @@ from tests import cfn
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
 
+NO_VALUE = {"Ref": "AWS::NoValue"}
 HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEADLINE_SECONDS = 15 * 60
 MAX_ATTEMPTS = 3
@@ -55,9 +56,9 @@ def queue_events(template: Template) -> Iterator[tuple[str, dict[str, Any], dict
 
 
 def target(reference: Any) -> str:
-    """The logical id that `!Ref X` or `!GetAtt X.Y` names."""
-    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"].partition(".")[0]
-    return name
+    """The logical id that `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Y` names."""
+    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]
+    return name.partition(".")[0]
 
 
 def number(template: Template, value: Any) -> Any:
@@ -334,6 +335,92 @@ def every_function_has_a_log_group_of_its_own_that_forgets(template: Template) -
     for name, group in groups.items():
         if not group.get("RetentionInDays"):
             yield f"{name}: keeps for ever"
+
+
+def parameters_in(value: Any, template: Template) -> set[str]:
+    """The names of the parameters to which a value refers."""
+    referred = {inner["Ref"] for _, inner in walk(value) if isinstance(inner, dict) and "Ref" in inner}
+    for _, inner in walk(value):
+        if isinstance(inner, dict) and "Fn::Sub" in inner:
+            referred |= set(re.findall(r"\$\{([\w:]+)\}", json.dumps(inner)))
+    return referred & set(template["Parameters"])
+
+
+@rule
+def a_changed_parameter_makes_a_new_version(template: Template) -> Iterator[str]:
+    """The traffic goes to a version. SAM makes a new one when its own text changes; a version's description, which
+    CloudFormation cannot update, makes one when a parameter does."""
+    for name, function in functions(template).items():
+        described = parameters_in(function.get("VersionDescription"), template)
+        used = {**function, "VersionDescription": None, "Events": None, "ReservedConcurrentExecutions": None}
+        for parameter in sorted(parameters_in(used, template) - described):
+            yield f"{name}: {parameter} is not in its VersionDescription"
+
+
+ARN_BEFORE_THE_NAME = len("arn:aws:secretsmanager:us-east-1:000000000000:secret:")
+
+
+def longest(value: Any, template: Template) -> int:
+    """The most characters that a text, a parameter, or a !Sub of them can have."""
+    if isinstance(value, str):
+        return len(value)
+    if "Ref" in value:
+        parameter = template["Parameters"][value["Ref"]]
+        return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
+    if "Fn::Select" in value:  # the name in an ARN
+        return longest(value["Fn::Select"][1]["Fn::Split"][1], template) - ARN_BEFORE_THE_NAME
+    text, given = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
+    names = re.findall(r"\$\{(\w+)\}", text)
+    values = sum(longest(given.get(name, {"Ref": name}), template) for name in names)
+    return len(re.sub(r"\$\{\w+\}", "", text)) + values
+
+
+@rule
+def a_version_can_be_described(template: Template) -> Iterator[str]:
+    """In 256 characters, whatever the values of the parameters."""
+    for name, function in functions(template).items():
+        if (length := longest(function.get("VersionDescription", ""), template)) > 256:
+            yield f"{name}: {length} characters"
+
+
+@rule
+def traffic_goes_to_the_alias(template: Template) -> Iterator[str]:
+    if template["Globals"]["Function"].get("AutoPublishAlias") != "live":
+        yield "there is none"
+    for name, function in functions(template).items():
+        if function.get("AutoPublishAliasAllProperties") is not True:
+            yield f"{name}: a changed setting makes no new version"
+    for name, layer in properties(template, "AWS::Serverless::LayerVersion").items():
+        if layer.get("PublishLambdaVersion") is not True:
+            yield f"{name}: a changed layer makes no new version of the functions"
+    callers = [
+        *(
+            (name, each["IntegrationUri"])
+            for name, each in properties(template, "AWS::ApiGatewayV2::Integration").items()
+        ),
+        *((name, each["FunctionName"]) for name, each in properties(template, "AWS::Lambda::Permission").items()),
+    ]
+    for name, called in callers:
+        if not called.get("Ref", "").endswith(".Alias"):
+            yield f"{name}: calls the function past its alias"
+
+
+@rule
+def what_is_reserved_for_the_worker_is_what_it_may_use(template: Template) -> Iterator[str]:
+    """Less would make Lambda's pollers count throttled receives; more would be kept from everybody for nothing."""
+    for name, function, trigger, _ in queue_events(template):
+        reserved = function.get("ReservedConcurrentExecutions")
+        if reserved and reserved["Fn::If"][1:] != [trigger["ScalingConfig"]["MaximumConcurrency"], NO_VALUE]:
+            yield f"{name}: reserves {reserved['Fn::If'][1]}"
+
+
+@rule
+def the_api_bounds_its_requests_and_logs_them(template: Template) -> Iterator[str]:
+    for name, stage in properties(template, "AWS::ApiGatewayV2::Stage").items():
+        if not {"ThrottlingRateLimit", "ThrottlingBurstLimit"} <= set(stage.get("DefaultRouteSettings", {})):
+            yield f"{name}: takes whatever the account does"
+        if "AccessLogSettings" not in stage:
+            yield f"{name}: logs no request"
 
 
 @rule

@@ -183,6 +183,38 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_function_has_a_role_of_its_own_and_no_policy_of_sams,
         change(f"{WORKER}/Policies", [{"DynamoDBCrudPolicy": {"TableName": {"Ref": "TurnsTable"}}}]),
     ),
+    "a parameter that makes no version": (
+        rules.a_changed_parameter_makes_a_new_version,
+        change(f"{WORKER}/VersionDescription", "${ModelName}"),
+    ),
+    "a parameter that is long": (
+        rules.a_version_can_be_described,
+        globally("Parameters/ModelBaseUrl/MaxLength", None),
+    ),
+    "a setting that makes no version": (
+        rules.traffic_goes_to_the_alias,
+        change(f"{WORKER}/AutoPublishAliasAllProperties", None),
+    ),
+    "a layer that makes no version": (
+        rules.traffic_goes_to_the_alias,
+        change("SharedLayer/Properties/PublishLambdaVersion", False),
+    ),
+    "an integration past the alias": (
+        rules.traffic_goes_to_the_alias,
+        change("SubmitIntegration/Properties/IntegrationUri", {"Fn::GetAtt": "SubmitFunction.Arn"}),
+    ),
+    "another reserve": (
+        rules.what_is_reserved_for_the_worker_is_what_it_may_use,
+        change(f"{WORKER}/ReservedConcurrentExecutions/Fn::If/1", 5),
+    ),
+    "no throttling": (
+        rules.the_api_bounds_its_requests_and_logs_them,
+        change("HttpApiStage/Properties/DefaultRouteSettings", None),
+    ),
+    "no access log": (
+        rules.the_api_bounds_its_requests_and_logs_them,
+        change("HttpApiStage/Properties/AccessLogSettings", None),
+    ),
     "every action": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Action", "dynamodb:*")),
     "every reading action": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Action", ["dynamodb:Get*"])),
     "every resource": (rules.no_role_may_more_than_it_names, change(f"{STATEMENT}/Resource", "*")),

@@ -1,0 +1,146 @@
+"""The template with every parameter on, every one off, and one changed, deployed to the emulated account."""
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from local.account import Account
+from local.deploy import STACK_NAME, Sam, architecture
+from local.processes import Processes
+from local.tools import ROOT, Tools
+from tests import cfn
+
+# Whose other value the emulated account cannot hold; tests/build/test_versions.py looks at what becomes of it.
+NOT_HERE = {"TrafficShift": "it has no CodeDeploy"}
+
+pytestmark = pytest.mark.timeout(300)
+
+ON = {
+    "Architecture": architecture(),
+    "ModelBaseUrl": "http://127.0.0.1:9/v1",
+    "ModelName": "another-model",
+    "FeatureAsyncChatEnabled": "true",
+    "JwtIssuer": "https://issuer.example",
+    "JwtAudience": "chat",
+    "AllowedOrigins": "https://a.example,https://b.example",
+    "WorkerConcurrency": "7",
+    "ReserveWorkerConcurrency": "true",
+    "ApiConcurrency": "9",
+    "ApiRequestsPerSecond": "11",
+    "ApiBurst": "13",
+    "AccessLogs": "true",
+    "LogRetentionDays": "5",
+    "DataDeletionPolicy": "Delete",
+}
+OFF = {
+    "Architecture": architecture(),
+    "FeatureAsyncChatEnabled": "false",
+    "JwtIssuer": "",  # left out it would keep the value that it has
+    "JwtAudience": "",
+    "ReserveWorkerConcurrency": "false",
+    "ApiConcurrency": "0",
+    "AccessLogs": "false",
+    "DataDeletionPolicy": "Delete",
+}
+
+FUNCTIONS = ("SubmitFunction", "StatusFunction", "WorkerFunction", "DeadletterFunction")
+
+
+class Deployed:
+    """What the account held after a deployment."""
+
+    def __init__(self, account: Account, outputs: dict[str, str]) -> None:
+        resources = account.client("cloudformation").describe_stack_resources(StackName=STACK_NAME)["StackResources"]
+        self.ids = {resource["LogicalResourceId"]: resource["PhysicalResourceId"] for resource in resources}
+        functions, api = account.client("lambda"), account.client("apigatewayv2")
+        self.live: dict[str, dict[str, Any]] = {}
+        """The configuration to which the traffic of each function goes."""
+        for name in FUNCTIONS:
+            function = self.ids[name]
+            self.live[name] = functions.get_function_configuration(FunctionName=function, Qualifier="live")
+        self.stage = api.get_stage(ApiId=outputs["HttpApiId"], StageName="$default")
+        [authorizer] = api.get_authorizers(ApiId=outputs["HttpApiId"])["Items"]
+        self.tokens = authorizer["JwtConfiguration"]
+
+    def variable(self, function: str, name: str) -> str:
+        value: str = self.live[function]["Environment"]["Variables"][name]
+        return value
+
+
+@pytest.fixture(scope="module")
+def deploy(
+    tools: Tools, processes: Processes, account: Account, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[dict[str, str]], Deployed]]:
+    sam = Sam(processes, tools.sam, root=ROOT, log=tmp_path_factory.mktemp("sam") / "sam.log")
+    secret = account.client("secretsmanager").create_secret(Name="model-key", SecretString="x")["ARN"]
+    with sam.alone():
+        sam.build(architecture(), print)
+        yield lambda parameters: Deployed(
+            account, sam.deploy(account, {"ModelKeySecretArn": secret} | parameters, print)
+        )
+
+
+# Each is an update of the one before, as for somebody who changes their mind.
+
+
+@pytest.fixture(scope="module")
+def off(deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+    return deploy(OFF)
+
+
+@pytest.fixture(scope="module")
+def on(off: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+    return deploy(ON)
+
+
+@pytest.fixture(scope="module")
+def changed(on: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+    """By parameters alone: the build is the same."""
+    return deploy(ON | {"ModelName": "a-third-model", "FeatureAsyncChatEnabled": "false"})
+
+
+@pytest.fixture(scope="module")
+def off_again(changed: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+    return deploy(OFF)
+
+
+def test_every_parameter_is_switched_on() -> None:
+    assert set(ON) | set(NOT_HERE) | {"ModelKeySecretArn"} == set(cfn.template()["Parameters"])
+
+
+def test_everything_off(off: Deployed, off_again: Deployed) -> None:
+    for deployed in (off, off_again):
+        assert {"UserPool", "UserPoolClient"} <= set(deployed.ids)
+        assert deployed.ids["UserPool"] in deployed.tokens["Issuer"]
+        assert deployed.tokens["Audience"] == [deployed.ids["UserPoolClient"]]
+        assert "AccessLogGroup" not in deployed.ids
+        assert not deployed.stage.get("AccessLogSettings")
+        assert deployed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
+
+
+def test_everything_on(on: Deployed) -> None:
+    assert not {"UserPool", "UserPoolClient"} & set(on.ids)
+    assert on.tokens == {"Issuer": "https://issuer.example", "Audience": ["chat"]}
+    assert on.ids["AccessLogGroup"] in on.stage["AccessLogSettings"]["DestinationArn"]
+    assert on.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "true"
+    assert on.variable("WorkerFunction", "MODEL_NAME") == "another-model"
+
+
+def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed) -> None:
+    """SAM makes no new version for it by itself, and an alias leads to a version."""
+    assert changed.variable("WorkerFunction", "MODEL_NAME") == "a-third-model"
+    assert changed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
+    for name in ("WorkerFunction", "SubmitFunction"):
+        assert changed.live[name]["Version"] != on.live[name]["Version"]
+    assert changed.live["StatusFunction"]["Version"] == on.live["StatusFunction"]["Version"]
+
+
+def test_the_lines_of_the_access_log_are_json(on: Deployed) -> None:
+    line = json.loads(on.stage["AccessLogSettings"]["Format"])
+
+    assert set(line.values()) == {value for value in line.values() if value.startswith("$context.")}
+    # A path holds ids that are meant for their owner alone; an address or a browser is a person's.
+    assert not [value for value in line.values() if re.search(r"path|sourceIp|userAgent|claims|identity", value)]
