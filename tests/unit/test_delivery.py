@@ -89,6 +89,18 @@ def test_a_claim_that_is_repeated_because_its_answer_was_lost_is_one_claim(accou
     assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
 
 
+def test_a_release_that_is_repeated_because_its_answer_was_lost_is_one_release(account: Account, wire: Wire) -> None:
+    task_id = account.queued("[[status=429]]")
+    wire.after("UpdateItem", lambda _: wire.lose_answer("UpdateItem"))  # after the claim
+
+    account.work()
+
+    assert len(wire.made("UpdateItem")) == 2
+    assert hidden(wire)[-1] < 5, "it comes back with the back-off, and not when the lease is over"
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("PENDING", 1)
+
+
 def test_an_end_that_another_wrote_in_the_same_millisecond_is_not_ours(account: Account, worker: ModuleType) -> None:
     account.queued()
     (record,) = account.receive()
