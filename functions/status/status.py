@@ -1,6 +1,7 @@
 """What has become of a task, its cancellation, the conversation of a session, and the health of the service."""
 
 import os
+import re
 import time
 from typing import Any
 
@@ -10,10 +11,12 @@ from turnqueue.store import Refused, TurnStore
 from turnqueue.task import task_status
 from turnqueue.telemetry import observed
 from turnqueue.turn import SESSION_ID, Key, Turn, is_ulid
+from turnqueue.usage import UsageStore, day_of
 from turnqueue.wait import wait_until_final
 
 table = os.environ["TURNS_TABLE"]
 store = TurnStore(table, attempts=3)
+usages = UsageStore(os.environ["GUARDS_TABLE"], attempts=3)
 
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
@@ -27,6 +30,7 @@ def handler(event: Event, context: Any) -> Response:
             "GET /chat/task/{task_id}": task,
             "POST /chat/task/{task_id}/cancel": cancel,
             "GET /chat/session/{session_id}": session,
+            "GET /chat/usage": usage,
             "GET /health": health,
         },
     )
@@ -78,6 +82,15 @@ def session(event: Event) -> Response:
             "next_cursor": turns[-1].key.turn if turns and more else None,
         },
     )
+
+
+def usage(event: Event) -> Response:
+    """What the caller has used on a day: `?day=YYYY-MM-DD` (UTC), today without it."""
+    caller = owner(event)
+    day = query(event, "day") or day_of(time.time())
+    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day):
+        raise Problem(422, "invalid_parameter", "day must be a date, YYYY-MM-DD.", param="day")
+    return respond(200, {"day": day, **usages.read(caller, day)})
 
 
 def health(event: Event) -> Response:

@@ -8,21 +8,36 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from limits import Limiter, parse_limits
 from preference import preference
 from request import ChatRequest, parse
-from turnqueue.guards import IdempotencyKeys, Reservation
+from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
 from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond
 from turnqueue.queue import TurnQueue
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import accepted, chat_response, poll_after_ms
 from turnqueue.telemetry import count, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
+from turnqueue.usage import UsageStore
 from turnqueue.wait import wait_until_final
 
 # Two tries of each call: the three calls of a submit then fail within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 store = TurnStore(table, attempts=2)
-keys = IdempotencyKeys(os.environ["GUARDS_TABLE"], attempts=2)
+guards = os.environ["GUARDS_TABLE"]
+keys = IdempotencyKeys(guards, attempts=2)
+# One short try: a limit that cannot be checked is a 503, soon. To let everybody in would be what a flood hopes for.
+limits = parse_limits(os.environ["OWNER_LIMITS"])
+limiter = (
+    Limiter(
+        limits,
+        os.environ["LIMIT_GROUP_CLAIM"],
+        RateLimiter(guards, attempts=1, read_timeout=1),
+        UsageStore(guards, attempts=1, read_timeout=1),
+    )
+    if limits
+    else None
+)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
@@ -44,13 +59,15 @@ def chat(event: Event, ends_at: float) -> Response:
     idempotency_key = _idempotency_key(event)
     request = parse(body(event))
 
+    headers = limiter.admit(event, caller) if limiter else {}
     turn, replayed = submit(caller, request, idempotency_key)
     count("TaskReplayed" if replayed else "TaskSubmitted")
     logger.info(
         "task replayed" if replayed else "task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait}
     )
 
-    headers = {"Preference-Applied": wanted.applied} if wanted.applied else {}
+    if wanted.applied:
+        headers["Preference-Applied"] = wanted.applied
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     if wanted.wait:

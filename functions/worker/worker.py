@@ -24,10 +24,12 @@ from turnqueue.queue import Malformed, TurnQueue, decode
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, logger, milliseconds, observed
 from turnqueue.turn import MAX_ATTEMPTS, Key, Turn
+from turnqueue.usage import UsageStore
 
 # Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
 store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
+usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
 secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
 
@@ -184,6 +186,7 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         )
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
     await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
+    await add_usage(turn, answer)
     return None
 
 
@@ -246,6 +249,14 @@ async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeB
         extra={"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code, "delay_s": round(delay, 1)},
     )
     return ComeBack(delay)
+
+
+async def add_usage(turn: Turn, answer: Answer) -> None:
+    """Add an answer to its owner's day. If that fails, or we die before, the day shows one answer less."""
+    try:
+        await asyncio.to_thread(usage.add, turn.key.owner, answer.usage, time.time())
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
 
 async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:

@@ -49,6 +49,8 @@ ENVIRONMENT = {
     "GUARDS_TABLE": "GuardsTable",
     "QUEUE_URL": f"{QUEUE_URL}TurnQueue.fifo",
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
+    "OWNER_LIMITS": "",
+    "LIMIT_GROUP_CLAIM": "",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
 }

@@ -1,6 +1,11 @@
-"""Small guards in DynamoDB, each an item with a time to live under one key. Now: idempotency keys."""
+"""Small guards in DynamoDB, each an item with a time to live under one key: idempotency keys, rates, usage.
+
+Every method raises botocore's ClientError or BotoCoreError as those of `TurnStore` do.
+"""
 
 import hashlib
+import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from turnqueue import aws
@@ -17,7 +22,7 @@ class Reservation(NamedTuple):
 
 
 class IdempotencyKeys:
-    """The Idempotency-Keys of all owners. Raises botocore's ClientError or BotoCoreError as `TurnStore` does."""
+    """The Idempotency-Keys of all owners."""
 
     def __init__(self, table: str, *, attempts: int) -> None:
         self._table = table
@@ -29,8 +34,8 @@ class IdempotencyKeys:
             self._client.put_item(
                 TableName=self._table,
                 Item={
-                    # A hash: keys are the client's, of any length up to 255, and an owner must not reach another's.
-                    "guard": {"S": "idempotency#" + hashlib.sha256(f"{owner}\n{key}".encode()).hexdigest()},
+                    # Both in one hash: an owner must not reach another's key.
+                    "guard": {"S": guard_key("idempotency", f"{owner}\n{key}")},
                     "task_id": {"S": wanted.task_id},
                     "fingerprint": {"S": wanted.fingerprint},
                     "expires_at": {"N": str(int(now) + IDEMPOTENCY_SECONDS)},
@@ -43,3 +48,75 @@ class IdempotencyKeys:
             bound = error.response["Item"]
             return Reservation(bound["task_id"]["S"], bound["fingerprint"]["S"])
         return wanted
+
+
+class Rate(NamedTuple):
+    """So many requests a minute, and of them so many at once after a pause."""
+
+    per_minute: int
+    burst: int
+
+    @property
+    def interval(self) -> float:
+        """Seconds from one request to the next, of those who send evenly."""
+        return 60 / self.per_minute
+
+
+class Grant(NamedTuple):
+    """What became of a request for a place.
+
+    `wait`: the seconds until there is one, 0 if this request has it; `left`: how many more there are at once;
+    `full_after`: the seconds until the whole burst is there again.
+    """
+
+    wait: float
+    left: int
+    full_after: float
+
+
+class RateLimiter:
+    """The rates of all owners, by the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3): of an owner one number is
+    kept, the time at which a request that keeps to the rate is due next (`tat`, theoretical arrival time).
+
+    DynamoDB compares and adds in one step, so that requests at once are granted exactly as many places as there are.
+    A request whose answer was lost on its way may take two.
+    """
+
+    def __init__(self, table: str, *, attempts: int, read_timeout: float) -> None:
+        self._table = table
+        self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
+
+    def take(self, owner: str, rate: Rate, now: float) -> Grant:
+        """Take a place, if there is one. One write; a second one for who is ahead of the rate, within the burst."""
+        latest = now + (rate.burst - 1) * rate.interval
+        steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
+        taken, due = self._move(
+            owner, "tat = :now + :interval", "attribute_not_exists(guard) OR tat <= :now", steps | {":now": now}
+        )
+        if not taken and due <= latest:
+            taken, due = self._move(owner, "tat = tat + :interval", "tat <= :latest", steps | {":latest": latest})
+        if not taken:
+            return Grant(due - latest, 0, due - now)
+        left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6: for sums of floats
+        return Grant(0, max(left, 0), due - now)
+
+    def _move(self, owner: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
+        """Whether the condition held, and the due time as it is now."""
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key={"guard": {"S": guard_key("rate", owner)}},
+                UpdateExpression=f"SET {update}, expires_at = :expires_at",
+                ConditionExpression=condition,
+                ExpressionAttributeValues={name: {"N": repr(round(value, 6))} for name, value in values.items()},
+                ReturnValues="UPDATED_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            return False, float(error.response["Item"]["tat"]["N"])
+        return True, float(answer["Attributes"]["tat"]["N"])
+
+
+def guard_key(kind: str, name: str) -> str:
+    """A hash, for owners and what they send may hold any character and any length."""
+    return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"

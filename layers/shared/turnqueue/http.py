@@ -123,6 +123,11 @@ def owner(event: Event) -> str:
     return sub
 
 
+def claim(event: Event, name: str) -> str:
+    """A claim of the token as text, empty if it has none; API Gateway writes a list as "[a b]"."""
+    return str(event["requestContext"]["authorizer"]["jwt"]["claims"].get(name, ""))
+
+
 def header(event: Event, name: str) -> str | None:
     """A request header; API Gateway lower-cases the names and joins repeated ones by commas."""
     return (event.get("headers") or {}).get(name.lower())

@@ -115,6 +115,18 @@ class SessionPage(TypedDict):
     """The `cursor` of the next page; null on the last."""
 
 
+class UsageDay(TypedDict):
+    """What the caller has used on a day."""
+
+    day: str
+    """YYYY-MM-DD, in UTC."""
+    answers: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    """Of the prompt tokens, those that the model's provider had cached."""
+
+
 class Health(TypedDict):
     """The service answers."""
 
