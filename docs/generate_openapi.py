@@ -663,7 +663,7 @@ def paths() -> Json:
         key = route["RouteKey"]
         method, path = key.split(" ")
         integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]
-        function = FUNCTIONS[integration["IntegrationUri"]["Fn::GetAtt"].removesuffix(".Arn")]
+        function = FUNCTIONS[integration["IntegrationUri"]["Ref"].removesuffix(".Alias")]
         operation = dict(OPERATIONS[key])
         if "parameters" in operation:
             operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]

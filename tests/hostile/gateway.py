@@ -56,7 +56,7 @@ def routes() -> list[Route]:
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
         method, path = route["RouteKey"].split(" ")
         integration = resources[route["Target"]["Fn::Sub"].removeprefix("integrations/${").removesuffix("}")]
-        function = integration["Properties"]["IntegrationUri"]["Fn::GetAtt"].removesuffix(".Arn")
+        function = integration["Properties"]["IntegrationUri"]["Ref"].removesuffix(".Alias")
         handler = resources[function]["Properties"]["Handler"].removesuffix(".handler")
         pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
         found.append(Route(route["RouteKey"], method, pattern, handler, route["AuthorizationType"] == "JWT"))
