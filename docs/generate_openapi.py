@@ -37,6 +37,8 @@ os.environ.update(
     GUARDS_TABLE="GuardsTable",
     QUEUE_URL="https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
     FEATURE_ASYNC_CHAT_ENABLED="false",
+    OWNER_LIMITS="",
+    LIMIT_GROUP_CLAIM="",
 )
 
 import preference
@@ -44,7 +46,7 @@ import request
 import status
 import submit
 from tests import cfn
-from turnqueue import __version__, http, task, turn
+from turnqueue import __version__, http, task, turn, usage
 from turnqueue.guards import IdempotencyKeys
 from turnqueue.personas import ROLES
 from turnqueue.queue import TurnQueue
@@ -237,6 +239,7 @@ class Refusal(NamedTuple):
 # Those whose text depends on the request.
 PROBLEM_WORDS = {
     "invalid_request": "The body does not fit ChatRequest; `errors` names its fields.",
+    "rate_limited": "The owner has sent too much, by the limits that the service was deployed with.",
     "invalid_parameter": "A parameter or preference has a value that means nothing; `error.param` names it.",
 }
 
@@ -333,7 +336,9 @@ def problems(function: types.ModuleType, route: str) -> Json:
 def _problem(number: int, found: list[Refusal]) -> Json:
     codes = [refusal.code for refusal in found]
     words = {refusal.code: refusal.text for refusal in found}
-    headers = [header("Retry-After", required=True)] if number == 503 else []
+    headers = [header("Retry-After", required=True)] if number in (429, 503) else []
+    if number == 429:
+        headers += [header("RateLimit-Policy", required=True), header("RateLimit", required=True)]
     if any(refusal.of_task for refusal in found):
         headers += [header("Preference-Applied"), header("Idempotency-Replayed")]
     response: Json = {
@@ -463,6 +468,17 @@ HEADERS: dict[str, Json] = {
         "description": "The task had been made by an earlier request with this Idempotency-Key.",
         "schema": {"const": "true"},
     },
+    "RateLimit-Policy": {
+        "description": "The caller's limits, if there are any: `q` messages at once or tokens, in `w` seconds "
+        "(draft-ietf-httpapi-ratelimit-headers-10).",
+        "schema": {"type": "string"},
+        "example": '"tokens";q=100000;qu="tokens";w=86400, "messages";q=5;w=15',
+    },
+    "RateLimit": {
+        "description": "What is left of them: `r`, and in `t` seconds all of it.",
+        "schema": {"type": "string"},
+        "example": '"tokens";r=87412;t=31022, "messages";r=4;t=3',
+    },
     "WWW-Authenticate": {"description": "From API Gateway.", "schema": {"type": "string"}},
 }
 
@@ -510,6 +526,11 @@ PARAMETERS: dict[str, Json] = {
         "in": "query",
         "description": f"Messages a page; more than {status.MAX_PAGE} is taken as {status.MAX_PAGE}.",
         "schema": {"type": "integer", "minimum": 1, "default": 50},
+    },
+    "day": {
+        "in": "query",
+        "description": f"YYYY-MM-DD, in UTC; today without it. {usage.RETENTION_DAYS} days are kept.",
+        "schema": {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
     },
     "cursor": {
         "in": "query",
@@ -578,6 +599,8 @@ _CHAT: Json = {
             task.chat_response(ANSWERED),
             header("Preference-Applied"),
             header("Idempotency-Replayed"),
+            header("RateLimit-Policy"),
+            header("RateLimit"),
         ),
         "202": _success(
             "Accepted: the message is recorded and queued. Ask for the task.",
@@ -587,6 +610,8 @@ _CHAT: Json = {
             header("Retry-After", required=True),
             header("Preference-Applied"),
             header("Idempotency-Replayed"),
+            header("RateLimit-Policy"),
+            header("RateLimit"),
         ),
     },
 }
@@ -639,6 +664,25 @@ OPERATIONS: dict[str, Json] = {
         "description": "The messages of a session with their tasks, in the order in which they were sent.",
         "parameters": ["session_id", "limit", "cursor"],
         "responses": {"200": _success("A page of the conversation.", "SessionPage", _session_example())},
+    },
+    "GET /chat/usage": {
+        "operationId": "getUsage",
+        "summary": "Ask what was used",
+        "description": "What the caller's answers of a day took, as the model's server counted it.",
+        "parameters": ["day"],
+        "responses": {
+            "200": _success(
+                "The day.",
+                "UsageDay",
+                {
+                    "day": "2026-11-22",
+                    "answers": 31,
+                    "prompt_tokens": 12044,
+                    "completion_tokens": 3120,
+                    "cached_tokens": 0,
+                },
+            )
+        },
     },
     "GET /health": {
         "operationId": "health",

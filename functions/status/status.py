@@ -87,7 +87,9 @@ def session(event: Event) -> Response:
 def usage(event: Event) -> Response:
     """What the caller has used on a day: `?day=YYYY-MM-DD` (UTC), today without it."""
     caller = owner(event)
-    day = query(event, "day") or day_of(time.time())
+    day = query(event, "day")
+    if day is None:
+        day = day_of(time.time())
     if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day):
         raise Problem(422, "invalid_parameter", "day must be a date, YYYY-MM-DD.", param="day")
     return respond(200, {"day": day, **usages.read(caller, day)})

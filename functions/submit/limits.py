@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from turnqueue.guards import Rate, RateLimiter
-from turnqueue.http import Event, Problem, claim
+from turnqueue.http import Event, claim
 from turnqueue.usage import UsageStore, day_of
 
 DEFAULT_GROUP = "default"
@@ -39,6 +39,15 @@ def parse_limits(text: str) -> dict[str, Limit]:
     return limits
 
 
+class Verdict(NamedTuple):
+    """What a limiter says of a message: the `fields` for the response, and of one too many the `limit` that it breaks,
+    for people, and the seconds to `wait`."""
+
+    fields: dict[str, str]
+    limit: str = ""
+    wait: float = 0
+
+
 class Limiter:
     """Holds owners to the limits of their groups. The group of an owner is the first that the token's claim
     `group_claim` names, else "default"; without a limit for it there is none."""
@@ -49,52 +58,39 @@ class Limiter:
         self._rates = rates
         self._usage = usage
 
-    def admit(self, event: Event, caller: str) -> dict[str, str]:
-        """Count a message of the caller. Returns the fields for the response. Raises a 429 Problem if it is one too
-        many."""
+    def check(self, event: Event, caller: str) -> Verdict:
+        """Count a message of the caller, unless it is one too many."""
         named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
         limit = self._limits.get(next((group for group in named if group in self._limits), DEFAULT_GROUP))
         if limit is None:
-            return {}
+            return Verdict({})
         now = time.time()
-        policies, states = [], []
-        if limit.tokens_per_day:
-            policy, state = self._tokens(caller, limit.tokens_per_day, now)
-            policies.append(policy)
-            states.append(state)
+        fields: list[tuple[str, str]] = []
+        if quota := limit.tokens_per_day:
+            used = self._usage.read(caller, day_of(now))
+            # What the turns under way will take is not known, and so is not counted.
+            left = quota - used["prompt_tokens"] - used["completion_tokens"]
+            midnight = DAY_SECONDS - now % DAY_SECONDS
+            fields.append((f'"tokens";q={quota};qu="tokens";w={DAY_SECONDS}', _state("tokens", left, midnight)))
+            if left <= 0:
+                return Verdict(_joined(fields), f"You may use {quota} tokens a day (UTC).", midnight)
         rate = limit.rate
         grant = self._rates.take(caller, rate, now)
-        policies.append(f'"messages";q={rate.burst};w={math.ceil(rate.burst * rate.interval)}')
-        states.append(f'"messages";r={grant.left};t={math.ceil(grant.full_after)}')
-        fields = _fields(policies, states)
-        if grant.wait:
-            raise _too_many(
-                f"You may send {rate.per_minute} messages a minute, {rate.burst} of them at once.", grant.wait, fields
-            )
-        return fields
-
-    def _tokens(self, caller: str, quota: int, now: float) -> tuple[str, str]:
-        """The policy and its state. What the turns under way will take is not known yet, and so is not counted."""
-        used = self._usage.read(caller, day_of(now))
-        left = quota - used["prompt_tokens"] - used["completion_tokens"]
-        until_midnight = DAY_SECONDS - now % DAY_SECONDS
-        policy = f'"tokens";q={quota};qu="tokens";w={DAY_SECONDS}'
-        state = f'"tokens";r={max(left, 0)};t={math.ceil(until_midnight)}'
-        if left <= 0:
-            raise _too_many(f"You may use {quota} tokens a day (UTC).", until_midnight, _fields([policy], [state]))
-        return policy, state
+        window = whole_seconds(rate.burst * rate.interval)
+        fields.append((f'"messages";q={rate.burst};w={window}', _state("messages", grant.left, grant.full_after)))
+        text = f"You may send {rate.per_minute} messages a minute, {rate.burst} of them at once."
+        return Verdict(_joined(fields), text, grant.wait)
 
 
-def _fields(policies: list[str], states: list[str]) -> dict[str, str]:
+def _state(policy: str, left: int, full_after: float) -> str:
+    return f'"{policy}";r={max(left, 0)};t={whole_seconds(full_after)}'
+
+
+def whole_seconds(seconds: float) -> int:
+    """Rounded up, but for what a sum of floats may have added."""
+    return math.ceil(round(seconds, 3))
+
+
+def _joined(fields: list[tuple[str, str]]) -> dict[str, str]:
+    policies, states = zip(*fields, strict=True)
     return {"RateLimit-Policy": ", ".join(policies), "RateLimit": ", ".join(states)}
-
-
-def _too_many(limit: str, wait: float, fields: Mapping[str, str]) -> Problem:
-    seconds = max(1, math.ceil(wait))
-    return Problem(
-        429,
-        "rate_limited",
-        f"{limit} Please try again in {seconds} s.",
-        headers={**fields, "Retry-After": str(seconds)},
-        retryable=True,
-    )

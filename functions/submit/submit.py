@@ -8,7 +8,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from limits import Limiter, parse_limits
+from limits import Limiter, parse_limits, whole_seconds
 from preference import preference
 from request import ChatRequest, parse
 from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
@@ -59,7 +59,7 @@ def chat(event: Event, ends_at: float) -> Response:
     idempotency_key = _idempotency_key(event)
     request = parse(body(event))
 
-    headers = limiter.admit(event, caller) if limiter else {}
+    headers = _admit(event, caller)
     turn, replayed = submit(caller, request, idempotency_key)
     count("TaskReplayed" if replayed else "TaskSubmitted")
     logger.info(
@@ -78,6 +78,23 @@ def chat(event: Event, ends_at: float) -> Response:
     retry_after = max(1, round(poll_after_ms(turn, time.time()) / 1000))
     headers |= {"Location": f"/chat/task/{turn.key.task_id}", "Retry-After": str(retry_after)}
     return respond(202, accepted(turn), headers)
+
+
+def _admit(event: Event, caller: str) -> dict[str, str]:
+    """Count the message against the caller's limits. Returns the fields that tell of them. Raises a 429 Problem."""
+    if limiter is None:
+        return {}
+    verdict = limiter.check(event, caller)
+    if not verdict.wait:
+        return verdict.fields
+    count("RateLimited")
+    seconds = max(1, whole_seconds(verdict.wait))
+    raise Problem(
+        429,
+        "rate_limited",
+        f"{verdict.limit} Please try again in {seconds} s.",
+        headers={**verdict.fields, "Retry-After": str(seconds)},
+    )
 
 
 def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tuple[Turn, bool]:

@@ -496,7 +496,7 @@ def test_a_message_is_deleted_before_the_next_of_its_session_is_run(account: Acc
     account.work(records)
 
     kinds = [call.operation for call in wire.calls if call.operation in ("UpdateItem", "DeleteMessage")]
-    assert kinds == ["UpdateItem", "UpdateItem", "DeleteMessage"] * 2
+    assert kinds == ["UpdateItem", "UpdateItem", "UpdateItem", "DeleteMessage"] * 2  # claim, finish, usage
 
 
 def test_nothing_is_deleted_that_is_not_final(account: Account, wire: Wire) -> None:

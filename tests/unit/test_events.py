@@ -12,7 +12,7 @@ from tests import cfn
 from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
-HTTP = ("submit", "status", "cancel", "session", "health")
+HTTP = ("submit", "status", "cancel", "session", "usage", "health")
 QUEUE = ("worker", "deadletter")
 TASK_ID = "session_123.01KANEC0X00000000000000000"
 

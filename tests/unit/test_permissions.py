@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, Wire, refusing
+from tests.unit.conftest import Account, Call, Clock, Context, Wire, event_file, refusing
 
 type Permission = tuple[str, str]
 
@@ -51,7 +51,12 @@ def calls(wire: Wire, task_id: str) -> Iterator[list[Call]]:
     yield wire.calls
 
 
-def test_submit(account: Account, calls: list[Call], wire: Wire, clock: Clock) -> None:
+def test_submit(
+    account: Account, calls: list[Call], wire: Wire, clock: Clock, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
+    usage = submit.UsageStore("GuardsTable", attempts=1)
+    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:60/9/1000"), "", rates, usage))
     for _ in range(2):
         account.post({"message": "x"}, headers={"Idempotency-Key": "k-1", "Prefer": "wait=1"})
     wire.before("SendMessage", refusing())
@@ -64,6 +69,7 @@ def test_status(account: Account, calls: list[Call], task_id: str, clock: Clock)
     account.get(task_id)
     account.session("s-1")
     account.cancel(task_id)
+    account.functions["status"].handler(event_file("usage"), Context(29.0))
 
     assert needed(calls) == allowed("status")
 

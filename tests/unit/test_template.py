@@ -144,7 +144,7 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "a variable that nobody reads": (
         rules.the_template_gives_the_environment_that_the_code_reads,
-        change(f"{WORKER}/Environment/Variables/GUARDS_TABLE", {"Ref": "GuardsTable"}),
+        change(f"{WORKER}/Environment/Variables/OWNER_LIMITS", {"Ref": "OwnerLimits"}),
     ),
     "no namespace": (
         rules.powertools_is_told_its_service_and_namespace,

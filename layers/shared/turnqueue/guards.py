@@ -3,12 +3,12 @@
 Every method raises botocore's ClientError or BotoCoreError as those of `TurnStore` do.
 """
 
-import hashlib
 import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from turnqueue import aws
+from turnqueue.turn import guard_key
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 """How long an Idempotency-Key is remembered."""
@@ -115,8 +115,3 @@ class RateLimiter:
         except self._client.exceptions.ConditionalCheckFailedException as error:
             return False, float(error.response["Item"]["tat"]["N"])
         return True, float(answer["Attributes"]["tat"]["N"])
-
-
-def guard_key(kind: str, name: str) -> str:
-    """A hash, for owners and what they send may hold any character and any length."""
-    return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"

@@ -108,6 +108,11 @@ def session_key(owner: str, session_id: str) -> str:
     return f"{owner}#{session_id}"
 
 
+def guard_key(kind: str, name: str) -> str:
+    """The key of an item in the guards table. A hash: owners, and what they send, may hold any character."""
+    return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"
+
+
 def new_session_id() -> str:
     return secrets.token_urlsafe(16)
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from turnqueue import aws
-from turnqueue.guards import guard_key
+from turnqueue.turn import guard_key
 
 RETENTION_DAYS = 40
 """How long a day can be asked for: past the end of the month after it."""

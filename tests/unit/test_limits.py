@@ -1,0 +1,275 @@
+"""Limits of an owner: messages a minute and tokens a day, exact however many come at once; and the usage of a day."""
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Account, Clock, Context, Response, Wire, api_event, read, refusing
+
+type SetLimits = Callable[..., None]
+
+
+@pytest.fixture
+def set_limits(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> SetLimits:
+    """Gives submit the limits of a parameter; `now` is an hour after midnight, so that no day ends meanwhile."""
+
+    def set_limits(text: str, group_claim: str = "") -> None:
+        limits = submit.parse_limits(text)
+        rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
+        usage = submit.UsageStore("GuardsTable", attempts=1, read_timeout=1)
+        monkeypatch.setattr(submit, "limiter", submit.Limiter(limits, group_claim, rates, usage))
+
+    clock.forward(86_400 - time.time() % 86_400 + 3600)
+    return set_limits
+
+
+def send(account: Account, owner: str = "alice", message: str = "hello", **claims: str) -> Response:
+    event = account.post_event({"message": message}, owner=owner, query={"async_mode": "true"})
+    event["requestContext"]["authorizer"]["jwt"]["claims"] |= claims
+    return read(account.functions["submit"].handler(event, Context(29.0)))
+
+
+def usage(account: Account, owner: str = "alice", **query: str) -> Response:
+    return read(account.functions["status"].handler(api_event("usage", owner=owner, query=query), Context(29.0)))
+
+
+def today() -> str:
+    return datetime.fromtimestamp(time.time(), UTC).date().isoformat()
+
+
+# ---- Messages a minute
+
+
+def test_after_the_burst_comes_a_429_that_says_when(account: Account, set_limits: SetLimits, clock: Clock) -> None:
+    set_limits("default:6/3")  # every 10 s, three at once
+    accepted = [send(account) for _ in range(3)]
+
+    refused = send(account)
+
+    assert [response["statusCode"] for response in accepted] == [202] * 3
+    assert [response["headers"]["RateLimit"] for response in accepted] == [
+        '"messages";r=2;t=10',
+        '"messages";r=1;t=20',
+        '"messages";r=0;t=30',
+    ]
+    assert refused["statusCode"] == 429
+    assert refused["headers"]["Content-Type"] == "application/problem+json"
+    assert refused["headers"]["RateLimit-Policy"] == '"messages";q=3;w=30'
+    assert refused["headers"]["RateLimit"] == '"messages";r=0;t=30'
+    assert refused["headers"]["Retry-After"] == "10"
+    assert refused["json"]["code"] == "rate_limited"
+    assert "6 messages a minute, 3 of them at once" in refused["json"]["detail"]
+    assert len(account.items()) == 3
+
+
+def test_who_waits_as_told_is_let_in(account: Account, set_limits: SetLimits, clock: Clock) -> None:
+    set_limits("default:6/3")
+    for _ in range(3):
+        send(account)
+    for _ in range(5):
+        refused = send(account)
+        clock.forward(int(refused["headers"]["Retry-After"]))
+        assert send(account)["statusCode"] == 202
+
+
+def test_after_a_pause_there_is_the_whole_burst_and_no_more(
+    account: Account, set_limits: SetLimits, clock: Clock
+) -> None:
+    set_limits("default:6/3")
+    send(account)
+    clock.forward(3600)
+
+    assert [send(account)["statusCode"] for _ in range(5)] == [202, 202, 202, 429, 429]
+
+
+def test_a_refused_message_costs_no_place(account: Account, set_limits: SetLimits, clock: Clock) -> None:
+    set_limits("default:6/1")
+    send(account)
+    for _ in range(20):
+        assert send(account)["statusCode"] == 429
+    clock.forward(10)
+
+    assert send(account)["statusCode"] == 202
+
+
+def test_a_message_that_does_not_fit_costs_no_place(account: Account, set_limits: SetLimits) -> None:
+    set_limits("default:6/1")
+
+    assert send(account, message="")["statusCode"] == 422
+    assert send(account)["statusCode"] == 202
+
+
+def test_owners_have_their_places_each(account: Account, set_limits: SetLimits) -> None:
+    set_limits("default:6/1")
+
+    assert [send(account, owner)["statusCode"] for owner in ("alice", "bob", "alice")] == [202, 202, 429]
+
+
+def test_of_200_at_once_exactly_the_burst_is_let_in(
+    account: Account, set_limits: SetLimits, submit: ModuleType
+) -> None:
+    set_limits("default:1/20")
+    begin = threading.Barrier(200)
+    event = account.post_event({"message": "hello"}, query={"async_mode": "true"})
+
+    def request() -> bool:
+        begin.wait(timeout=20)
+        try:
+            # Not `handler`, whose metrics are those of a process that has one request at a time.
+            return bool(submit.chat(event, ends_at=time.time() + 29)["statusCode"] == 202)
+        except submit.Problem as problem:
+            assert problem.status == 429
+            return False
+
+    with ThreadPoolExecutor(200) as threads:
+        accepted = [future.result() for future in [threads.submit(request) for _ in range(200)]]
+
+    assert accepted.count(True) == 20
+    assert len(account.items()) == 20
+
+
+def test_who_keeps_to_the_rate_costs_one_write_a_message(
+    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
+) -> None:
+    set_limits("default:6/3")
+    for _ in range(4):
+        send(account)
+        clock.forward(10)
+
+    assert len(wire.made("UpdateItem")) == 4
+
+
+def test_a_limit_that_cannot_be_checked_lets_nobody_in_and_loses_nothing(
+    account: Account, set_limits: SetLimits, wire: Wire
+) -> None:
+    set_limits("default:6/3")
+    wire.before("UpdateItem", refusing())
+
+    refused = send(account)
+
+    assert (refused["statusCode"], refused["headers"]["Retry-After"]) == (503, "2")
+    assert account.items() == []
+    assert send(account)["statusCode"] == 202
+
+
+def test_without_limits_nothing_is_counted(account: Account, wire: Wire) -> None:
+    response = send(account)
+
+    assert "RateLimit" not in response["headers"]
+    assert [call.operation for call in wire.calls] == ["PutItem", "SendMessage"]
+
+
+# ---- Groups
+
+
+@pytest.mark.parametrize(
+    ("claims", "burst"),
+    [
+        ({}, 1),
+        ({"plan": "pro"}, 3),
+        ({"plan": "gold"}, 1),  # which has no limit of its own
+        ({"plan": "[staff pro]"}, 3),  # API Gateway's way to write a list
+        ({"role": "pro"}, 1),
+    ],
+)
+def test_a_claim_names_the_group(account: Account, set_limits: SetLimits, claims: dict[str, str], burst: int) -> None:
+    set_limits("default:1/1,pro:1/3", group_claim="plan")
+
+    accepted = [send(account, **claims)["statusCode"] for _ in range(4)]
+
+    assert accepted == [202] * burst + [429] * (4 - burst)
+
+
+def test_a_group_without_a_limit_has_none_if_there_is_no_default(account: Account, set_limits: SetLimits) -> None:
+    set_limits("free:1/1", group_claim="plan")
+
+    assert [send(account, plan="pro")["statusCode"] for _ in range(3)] == [202] * 3
+    assert [send(account, plan="free")["statusCode"] for _ in range(2)] == [202, 429]
+
+
+@pytest.mark.parametrize("text", ["20/5", "default:0/5", "default:20/0", "default:20", "default:20/5/x", "a b:1/1"])
+def test_what_is_no_limit_is_named(submit: ModuleType, text: str) -> None:
+    with pytest.raises(ValueError, match=r"group:messages a minute/at once\[/tokens a day\]") as refused:
+        submit.parse_limits(f"pro:100/20,{text}")
+
+    assert str(refused.value).endswith(text)
+
+
+# ---- Tokens a day
+
+
+def test_when_the_tokens_of_the_day_are_used_up_the_next_day_has_more(
+    account: Account, set_limits: SetLimits, clock: Clock
+) -> None:
+    set_limits("default:600/100/100")
+    first = send(account, message="x " * 90)
+    account.work()
+    used = usage(account)["json"]
+    assert used["prompt_tokens"] + used["completion_tokens"] >= 100
+
+    refused = send(account)
+
+    assert first["headers"]["RateLimit-Policy"] == '"tokens";q=100;qu="tokens";w=86400, "messages";q=100;w=10'
+    assert first["headers"]["RateLimit"].startswith('"tokens";r=100;t=8')
+    assert refused["statusCode"] == 429
+    assert "100 tokens a day" in refused["json"]["detail"]
+    assert 22 * 3600 < int(refused["headers"]["Retry-After"]) <= 23 * 3600
+    assert send(account, "bob")["statusCode"] == 202
+    clock.forward(int(refused["headers"]["Retry-After"]))
+    assert send(account)["statusCode"] == 202
+
+
+# ---- Usage
+
+
+def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> None:
+    tasks = [account.queued("[[tokens=40]]") for _ in range(3)]
+    account.work()
+    spent: list[dict[str, Any]] = [account.task(task_id)["usage"] for task_id in tasks]
+
+    answer = usage(account)
+
+    assert answer["statusCode"] == 200
+    assert answer["json"] == {
+        "day": today(),
+        "answers": 3,
+        "prompt_tokens": sum(each["prompt_tokens"] for each in spent),
+        "completion_tokens": sum(each["completion_tokens"] for each in spent),
+        "cached_tokens": sum(each["cached_tokens"] for each in spent),
+    }
+    assert answer["json"]["completion_tokens"] > 0
+    assert usage(account, day=today())["json"] == answer["json"]
+    assert usage(account, "bob")["json"]["answers"] == 0
+    clock.forward(86_400)
+    assert usage(account)["json"]["answers"] == 0
+
+
+def test_a_failed_turn_is_no_answer(account: Account) -> None:
+    account.queued("[[refuse]]")
+    account.work()
+
+    assert usage(account)["json"]["answers"] == 0
+
+
+def test_an_answer_does_not_depend_on_its_being_added(account: Account, wire: Wire) -> None:
+    task_id = account.queued()
+    wire.after("UpdateItem", lambda _: wire.after("UpdateItem", lambda _: wire.before("UpdateItem", refusing())))
+
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert usage(account)["json"]["answers"] == 0
+    assert account.waiting() == (0, 0)
+
+
+@pytest.mark.parametrize("day", ["today", "2026-1-1", "2026-01-01T00:00"])
+def test_a_day_that_is_none_is_refused(account: Account, day: str) -> None:
+    answer = usage(account, day=day)
+
+    assert (answer["statusCode"], answer["json"]["error"]["param"]) == (422, "day")
