@@ -53,6 +53,8 @@ class Races:
             "GUARDS_TABLE": "GuardsTable",
             "QUEUE_URL": self._queue,
             "FEATURE_ASYNC_CHAT_ENABLED": "false",
+            "OWNER_LIMITS": "",
+            "LIMIT_GROUP_CLAIM": "",
             "MODEL_BASE_URL": model_url,
             "MODEL_NAME": "stand-in",
             "MODEL_KEY_SECRET_ARN": "model-key",

@@ -109,7 +109,7 @@ class RateLimiter:
                 UpdateExpression=f"SET {update}, expires_at = :expires_at",
                 ConditionExpression=condition,
                 ExpressionAttributeValues={name: {"N": repr(round(value, 6))} for name, value in values.items()},
-                ReturnValues="UPDATED_NEW",
+                ReturnValues="ALL_NEW",
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",
             )
         except self._client.exceptions.ConditionalCheckFailedException as error:

@@ -31,8 +31,10 @@ class UsageStore:
         self._client.update_item(
             TableName=self._table,
             Key=self._key(owner, day_of(now)),
-            UpdateExpression="ADD " + ", ".join(f"{name} :{name}" for name in counts) + " SET expires_at = :expires_at",
+            UpdateExpression="SET expires_at = :expires_at, "
+            + ", ".join(f"{name} = if_not_exists({name}, :zero) + :{name}" for name in counts),
             ExpressionAttributeValues={
+                ":zero": {"N": "0"},
                 ":expires_at": {"N": str(int(now) + RETENTION_DAYS * 86_400)},
                 **{f":{name}": {"N": str(count)} for name, count in counts.items()},
             },
