@@ -174,10 +174,7 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     except ModelError as error:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
-        if refused.current and refused.current.attempt == turn.attempt and refused.current.cancel_requested:
-            await _fail(turn, "cancelled", reply)
-            return None
-        raise
+        return await _cancelled(turn, refused, reply)
     except Exception as error:
         logger.error(
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
@@ -239,13 +236,24 @@ async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeB
     if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
         await _fail(turn, error.code, reply)
         return None
-    await asyncio.to_thread(store.release, turn)
+    try:
+        await asyncio.to_thread(store.release, turn)
+    except Refused as refused:
+        return await _cancelled(turn, refused, reply)
     count("TaskRetried")
     logger.warning(
         "attempt failed, task goes back",
         extra={"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code, "delay_s": round(delay, 1)},
     )
     return ComeBack(delay)
+
+
+async def _cancelled(turn: Turn, refused: Refused, reply: Reply) -> None:
+    """After a refused write: end the turn if it was refused for its cancellation. Raises Refused if it is not ours."""
+    current = refused.current
+    if current is None or current.attempt != turn.attempt or not current.cancel_requested:
+        raise refused
+    await _fail(turn, "cancelled", reply)
 
 
 async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:

@@ -495,6 +495,23 @@ def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, 
     assert "cancel_requested" not in account.item(task_id)
 
 
+def test_a_task_that_is_handed_back_while_it_is_cancelled_ends_at_once(
+    account: Account, worker: ModuleType, wire: Wire
+) -> None:
+    """Nobody works on it any more who would see a mark, and its back-off may be long."""
+    task_id = account.queued()
+    claimed = claim(account, worker, task_id)
+
+    def then(params: dict[str, Any]) -> None:
+        wire.before("UpdateItem", lambda _: worker.store.release(claimed))
+
+    wire.before("UpdateItem", then)
+
+    response = account.cancel(task_id)
+
+    assert (response["statusCode"], response["json"]["error_code"]) == (200, "cancelled")
+
+
 def test_a_cancelled_turn_does_not_hold_up_its_session(account: Account, model: StandIn) -> None:
     account.cancel(account.queued("one", session_id="s-1"))
     second = account.queued("two", session_id="s-1")
