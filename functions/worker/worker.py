@@ -174,7 +174,8 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     except ModelError as error:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
-        return await _cancelled(turn, refused, reply)
+        await _cancelled(turn, refused, reply)
+        return None
     except Exception as error:
         logger.error(
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
@@ -239,7 +240,8 @@ async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeB
     try:
         await asyncio.to_thread(store.release, turn)
     except Refused as refused:
-        return await _cancelled(turn, refused, reply)
+        await _cancelled(turn, refused, reply)
+        return None
     count("TaskRetried")
     logger.warning(
         "attempt failed, task goes back",

@@ -312,6 +312,18 @@ def test_wait_is_over_after_so_many_seconds(account: Account, clock: Clock, wait
     assert sum(clock.slept) <= seconds <= time.time() - began
 
 
+def test_a_wait_after_a_slow_first_read_ends_before_the_function_does(
+    account: Account, clock: Clock, wire: Wire
+) -> None:
+    """Two tries of the first read may hang for 4 s each, and API Gateway would answer the rest for us."""
+    task_id = account.queued()
+    began = time.time()
+    wire.before("GetItem", lambda _: clock.forward(10))
+
+    assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "PENDING"
+    assert time.time() - began < 29 - 2
+
+
 def test_a_read_that_fails_does_not_end_the_wait(account: Account, clock: Clock, wire: Wire) -> None:
     task_id = account.queued()
     clock.meanwhile = account.work
