@@ -47,7 +47,10 @@ _LEASE_MARGIN_SECONDS = 3.0
 
 _WATCH_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 300.0
+# While AWS fails: the n-th delivery comes back after n x 5 s, at most 30. The 50 that the queue allows then outlast the
+# deadline of a turn, so that it is not lost before its time is up.
 _AWS_BACKOFF_SECONDS = 5.0
+_LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
 
 class ComeBack(NamedTuple):
@@ -104,7 +107,8 @@ async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequ
             continue
         except (BotoCoreError, ClientError) as error:
             logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
-            verdict = ComeBack(_AWS_BACKOFF_SECONDS)
+            deliveries = int(record["attributes"]["ApproximateReceiveCount"])
+            verdict = ComeBack(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
         except Exception as error:
             logger.error("turn failed", extra={"error": error_name(error), "where": where(error)})
             verdict = ComeBack(None)
