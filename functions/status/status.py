@@ -2,6 +2,7 @@
 
 import os
 import time
+from functools import partial
 from typing import Any
 
 from turnqueue import __version__
@@ -21,10 +22,11 @@ MAX_PAGE = 100
 
 @observed
 def handler(event: Event, context: Any) -> Response:
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     return dispatch(
         event,
         {
-            "GET /chat/task/{task_id}": task,
+            "GET /chat/task/{task_id}": partial(task, ends_at=ends_at),
             "POST /chat/task/{task_id}/cancel": cancel,
             "GET /chat/session/{session_id}": session,
             "GET /health": health,
@@ -32,7 +34,7 @@ def handler(event: Event, context: Any) -> Response:
     )
 
 
-def task(event: Event) -> Response:
+def task(event: Event, ends_at: float) -> Response:
     """200 with the task while it exists, whatever its state; `?wait=N` waits up to N seconds for a final one."""
     key = _key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
@@ -40,7 +42,7 @@ def task(event: Event) -> Response:
     if turn is None:
         raise _no_such_task()
     if seconds:
-        turn = wait_until_final(table, turn, seconds)
+        turn = wait_until_final(table, turn, seconds, ends_at)
     return _task(200, turn)
 
 

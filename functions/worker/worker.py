@@ -47,7 +47,10 @@ _LEASE_MARGIN_SECONDS = 3.0
 
 _WATCH_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 300.0
+# While AWS fails: the n-th delivery comes back after n x 5 s, at most 30. The 50 that the queue allows then outlast the
+# deadline of a turn, so that it is not lost before its time is up.
 _AWS_BACKOFF_SECONDS = 5.0
+_LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
 
 class ComeBack(NamedTuple):
@@ -104,7 +107,8 @@ async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequ
             continue
         except (BotoCoreError, ClientError) as error:
             logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
-            verdict = ComeBack(_AWS_BACKOFF_SECONDS)
+            deliveries = int(record["attributes"]["ApproximateReceiveCount"])
+            verdict = ComeBack(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
         except Exception as error:
             logger.error("turn failed", extra={"error": error_name(error), "where": where(error)})
             verdict = ComeBack(None)
@@ -174,10 +178,8 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     except ModelError as error:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
-        if refused.current and refused.current.attempt == turn.attempt and refused.current.cancel_requested:
-            await _fail(turn, "cancelled", reply)
-            return None
-        raise
+        await _cancelled(turn, refused, reply)
+        return None
     except Exception as error:
         logger.error(
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
@@ -239,13 +241,25 @@ async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeB
     if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
         await _fail(turn, error.code, reply)
         return None
-    await asyncio.to_thread(store.release, turn)
+    try:
+        await asyncio.to_thread(store.release, turn)
+    except Refused as refused:
+        await _cancelled(turn, refused, reply)
+        return None
     count("TaskRetried")
     logger.warning(
         "attempt failed, task goes back",
         extra={"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code, "delay_s": round(delay, 1)},
     )
     return ComeBack(delay)
+
+
+async def _cancelled(turn: Turn, refused: Refused, reply: Reply) -> None:
+    """After a refused write: end the turn if it was refused for its cancellation. Raises Refused if it is not ours."""
+    current = refused.current
+    if current is None or current.attempt != turn.attempt or not current.cancel_requested:
+        raise refused
+    await _fail(turn, "cancelled", reply)
 
 
 async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:

@@ -50,6 +50,16 @@ def report_finished(turn: Turn) -> None:
     )
 
 
+def _flush() -> None:
+    if not _metrics.metric_set:
+        return
+    try:
+        _metrics.flush_metrics()
+    except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
+        logger.error("metrics not written", extra={"error": type(error).__name__})
+        _metrics.clear_metrics()
+
+
 def observed(
     handler: Callable[[dict[str, Any], Any], dict[str, Any]],
 ) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -61,7 +71,6 @@ def observed(
         try:
             return handler(event, context)
         finally:
-            if _metrics.metric_set:
-                _metrics.flush_metrics()
+            _flush()
 
     return wrapper
