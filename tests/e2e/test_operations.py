@@ -1,0 +1,85 @@
+"""`python -m operations`, as an operator runs it, against the emulated account."""
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from local.deploy import STACK_NAME
+from local.stack import LocalStack
+from local.tools import ROOT
+from tests.e2e.conftest import Api
+from turnqueue.queue import encode
+from turnqueue.turn import Key
+
+
+def operate(stack: LocalStack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m operations` as an operator does, in the emulated account."""
+    variables = {**os.environ, **stack.emulator.account.variables(), "NO_PROXY": "127.0.0.1", **environment}
+    command = [sys.executable, "-W", "error", "-m", "operations", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=50, check=False)
+
+
+@contextmanager
+def no_workers(stack: LocalStack) -> Iterator[None]:
+    source = stack.event_sources["WorkerFunction"]
+    source.stop()
+    try:
+        yield
+    finally:
+        source.start()
+
+
+def dead_letter(stack: LocalStack, task_id: str) -> None:
+    """Do what SQS does with the task's message after 50 receives: move it to the dead letters."""
+    sqs, queue = stack.client("sqs"), stack.outputs["QueueUrl"]
+    key = Key.of_task("alice", task_id)
+    assert key
+    [message] = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=5)["Messages"]
+    assert message["Body"] == encode(key)
+    sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
+    letter = {"MessageBody": message["Body"], "MessageGroupId": key.group, "MessageDeduplicationId": task_id}
+    sqs.send_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], **letter)
+
+
+def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
+    session = f"s-{uuid.uuid4().hex}"
+    with no_workers(stack):
+        task_id = alice.submit("hello again", session_id=session)
+        dead_letter(stack, task_id)
+        assert alice.finished(task_id)["error_code"] == "worker_lost"
+
+        looked = operate(stack, "replay", "--stack", STACK_NAME, "--dry-run")
+        assert (looked.returncode, looked.stderr) == (0, "")
+        assert f"{task_id}  worker_lost: would be queued\n" in looked.stdout
+        assert alice.task(task_id)["status"] == "FAILURE"
+
+        ran = operate(stack, "replay", "--stack", STACK_NAME, "--code", "worker_lost", "--since", "24h", task_id)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        assert f"{task_id}  worker_lost: queued\n1 queued, 0 changed meanwhile" in ran.stdout
+        assert alice.task(task_id)["status"] == "PENDING"
+
+    task = alice.finished(task_id)
+    assert (task["status"], task["error"], task["attempt"]) == ("SUCCESS", None, 1)
+    assert "hello again" in task["result"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["replay", "--stack", "no-such-stack"], "there is no stack no-such-stack"),
+        (["replay", "--stack", STACK_NAME, "--code", "cancelled"], "invalid choice"),
+        (["replay", "--stack", STACK_NAME, "--since", "yesterday"], "24h, for example"),
+        (["forget", "--stack", STACK_NAME], "--owner"),
+    ],
+)
+def test_a_wrong_command_is_told_so(stack: LocalStack, arguments: list[str], complaint: str) -> None:
+    ran = operate(stack, *arguments)
+
+    assert ran.returncode in (1, 2)
+    assert complaint in ran.stderr
+    assert "Traceback" not in ran.stderr
