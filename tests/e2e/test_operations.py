@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,6 +47,14 @@ def dead_letter(stack: LocalStack, task_id: str) -> None:
     sqs.send_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], **letter)
 
 
+def wait_until_empty(stack: LocalStack) -> None:
+    request = {"QueueUrl": stack.outputs["QueueUrl"], "AttributeNames": ["All"]}
+    end = time.monotonic() + 20
+    while int(stack.client("sqs").get_queue_attributes(**request)["Attributes"]["ApproximateNumberOfMessages"]):
+        assert time.monotonic() < end, "messages are still waiting"
+        time.sleep(0.1)
+
+
 def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
     session = f"s-{uuid.uuid4().hex}"
     with no_workers(stack):
@@ -83,3 +92,48 @@ def test_a_wrong_command_is_told_so(stack: LocalStack, arguments: list[str], com
     assert ran.returncode in (1, 2)
     assert complaint in ran.stderr
     assert "Traceback" not in ran.stderr
+
+
+def test_an_owner_is_forgotten(stack: LocalStack) -> None:
+    """One whose name begins with another's, and the other way round."""
+    apis = {owner: Api(stack.api_url, stack.token(owner)) for owner in ("carol", "carol#s", "caro")}
+    tasks = {owner: api.submit("hello", headers={"Idempotency-Key": "k"}) for owner, api in apis.items()}
+    with no_workers(stack):
+        waiting = apis["carol"].submit("and then?")
+
+        asked = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol")
+        assert (asked.returncode, asked.stderr) == (0, "")
+        assert "would delete: 2 turns of 2 sessions, 1 guards" in asked.stdout
+        assert apis["carol"].task(waiting)["status"] == "PENDING"
+
+        done = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
+        assert (done.returncode, done.stderr) == (0, "")
+        assert "deleted: 2 turns of 2 sessions, 1 guards" in done.stdout
+
+    again = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
+    assert "deleted: 0 turns" in again.stdout
+    for task_id in (tasks["carol"], waiting):
+        assert apis["carol"].http.get(f"/chat/task/{task_id}").status_code == 404
+    for owner in ("carol#s", "caro"):
+        assert apis[owner].finished(tasks[owner])["status"] == "SUCCESS"
+    wait_until_empty(stack)  # its message is received, and dropped
+    assert apis["carol"].http.get(f"/chat/task/{waiting}").status_code == 404
+    for api in apis.values():
+        api.http.close()
+
+
+def test_a_smoke_test_of_a_deployment(stack: LocalStack) -> None:
+    ran = operate(stack, "smoke", "--url", stack.api_url, API_TOKEN=stack.token("smoke"))
+
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert " is SUCCESS after " in ran.stdout
+
+
+def test_a_smoke_test_that_fails_says_so_and_not_the_token(stack: LocalStack) -> None:
+    for token, complaint in (("", "API_TOKEN is not set"), ("planted-token", "is answered 401")):
+        ran = operate(stack, "smoke", "--url", stack.api_url, API_TOKEN=token)
+        assert ran.returncode == 1
+        assert complaint in ran.stderr
+        assert "planted-token" not in ran.stdout + ran.stderr
+    nowhere = operate(stack, "smoke", "--url", "http://127.0.0.1:9", API_TOKEN="planted-token")
+    assert (nowhere.returncode, "is not answered" in nowhere.stderr) == (1, True)

@@ -12,21 +12,9 @@ from boto3.dynamodb.types import TypeDeserializer
 from operations import replay as replaying
 from operations.replay import CODES, Replayed, Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import QUEUE_URL, Account, Clock, Printed, StandIn, Wire, event_file
+from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Printed, StandIn, Wire, event_file
 
-OUTPUTS = {
-    "TurnsTableName": "TurnsTable",
-    "GuardsTableName": "GuardsTable",
-    "QueueUrl": f"{QUEUE_URL}TurnQueue.fifo",
-}
 PROMPT = "Xyzzy-prompt"
-
-
-@pytest.fixture
-def stack(account: Account) -> Stack:
-    stack = Stack("turnqueue-test", "us-east-1")
-    stack.__dict__["outputs"] = OUTPUTS  # cached: there is no CloudFormation here
-    return stack
 
 
 @pytest.fixture
@@ -36,7 +24,7 @@ def lost(account: Account, worker: ModuleType) -> Callable[..., str]:
     def make(message: str = "hello", *, attempts: int = 0, code: str = "worker_lost", **request: Any) -> str:
         task_id = account.queued(message, **request)
         for record in account.receive():
-            account.sqs.delete_message(QueueUrl=OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])
+            account.sqs.delete_message(QueueUrl=STACK_OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])
         key = worker.Key.of_task(request.get("owner", "alice"), task_id)
         for _ in range(attempts):
             worker.store.claim(key, time.time(), time.time() - 1)
@@ -391,7 +379,7 @@ def test_two_operators_at_once_make_one_replay(
 ) -> None:
     task_id = lost()
     other = Stack("turnqueue-test", "us-east-1")
-    other.__dict__["outputs"] = OUTPUTS
+    other.__dict__["outputs"] = STACK_OUTPUTS
     done: list[Replayed] = []
 
     def meanwhile(**_: Any) -> None:
