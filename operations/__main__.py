@@ -1,4 +1,4 @@
-"""`python -m operations replay|forget|smoke`: see docs/operations.md. The exit code is 0 if all went as it should."""
+"""`python -m operations`: see docs/operations.md. The exit code is 0 if all went as it should."""
 
 import argparse
 import os
@@ -11,7 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from operations.forget import forget
 from operations.replay import CODES, Replayed, Wanted, replay
-from operations.smoke import SmokeFailed, smoke
+from operations.restore import restore
+from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack, StackNotFound
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -52,8 +53,17 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--yes", action="store_true", help="do it; without this it only says what it would delete")
     command.set_defaults(run=_forget)
 
-    command = commands.add_parser("smoke", help="send one chat, and wait for its answer; needs API_TOKEN")
-    command.add_argument("--url", required=True, help="the API: the stack's output ApiUrl")
+    command = commands.add_parser("restore", parents=[of_stack], help="put turns back that a restored table has")
+    command.add_argument("--from", required=True, dest="source", metavar="TABLE", help="the restored table")
+    command.add_argument("--owner", metavar="SUB", help="only turns of this owner")
+    command.add_argument("--dry-run", action="store_true", help="only count")
+    command.set_defaults(run=_restore)
+
+    command = commands.add_parser("smoke", help="send one chat, and wait for its answer; needs a token")
+    command.add_argument("--stack", metavar="NAME", help="the CloudFormation stack")
+    command.add_argument("--region", help="where it is, if not in the region of the environment")
+    command.add_argument("--url", help="the API, if not the stack's output ApiUrl")
+    command.epilog = "API_TOKEN is a bearer token, or API_USER and API_PASSWORD are a user's of the stack's own pool."
     command.set_defaults(run=_smoke)
     return parser
 
@@ -109,12 +119,24 @@ def _forget(options: argparse.Namespace) -> int:
     return 0
 
 
+def _restore(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack, options.region)
+    done = restore(stack, options.source, owner=options.owner, dry_run=options.dry_run)
+    verb = "would be put back" if options.dry_run else "put back"
+    print(f"{done.turns} {verb}, {done.present} are there, {done.expired} have expired; {done.units:g} read units")
+    return 0
+
+
 def _smoke(options: argparse.Namespace) -> int:
-    token = os.environ.get("API_TOKEN", "")
-    if not token:
-        raise SmokeFailed("API_TOKEN is not set: a bearer token for the API")
+    token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
+    if not options.stack and not (options.url and token):
+        raise SmokeFailed("give --stack, or --url and API_TOKEN")
+    stack = Stack(options.stack, options.region)
+    if not token and not user:
+        raise SmokeFailed("neither API_TOKEN nor API_USER and API_PASSWORD are set")
+    token = token or sign_in(stack, user, os.environ.get("API_PASSWORD", ""))
     began = time.monotonic()
-    task = smoke(options.url, token)
+    task = smoke(options.url or stack.outputs["ApiUrl"], token)
     print(f"{task['task_id']} is SUCCESS after {time.monotonic() - began:.1f} s")
     return 0
 

@@ -6,11 +6,25 @@ import urllib.error
 import urllib.request
 from typing import Any
 
+from operations.stack import Stack
+
 MESSAGE = "Hello. Please answer with one word."
 
 
 class SmokeFailed(Exception):
     """The chat did not come out as it should; the text says at which step, and never what was answered."""
+
+
+def sign_in(stack: Stack, user: str, password: str) -> str:
+    """A bearer token of a user of the stack's own pool. Raises SmokeFailed if there is none, or botocore's errors."""
+    client_id = stack.outputs.get("UserPoolClientId")
+    if not client_id:
+        raise SmokeFailed("the stack has no user pool: API_TOKEN must be a token of its issuer")
+    answer = stack.cognito.initiate_auth(
+        AuthFlow="USER_PASSWORD_AUTH", ClientId=client_id, AuthParameters={"USERNAME": user, "PASSWORD": password}
+    )
+    token: str = answer["AuthenticationResult"]["IdToken"]
+    return token
 
 
 def smoke(url: str, token: str, *, seconds: float = 120.0) -> dict[str, Any]:

@@ -38,18 +38,22 @@ class Stack:
 
     @cached_property
     def turns(self) -> Any:
-        return self._table("TurnsTableName")
+        return self.table(self.outputs["TurnsTableName"])
 
     @cached_property
     def guards(self) -> Any:
-        return self._table("GuardsTableName")
+        return self.table(self.outputs["GuardsTableName"])
 
     @cached_property
     def sqs(self) -> Any:
         return self._session.client("sqs", config=self._config)
 
-    def _table(self, output: str) -> Any:
-        return self._session.resource("dynamodb", config=self._config).Table(self.outputs[output])
+    @cached_property
+    def cognito(self) -> Any:
+        return self._session.client("cognito-idp", config=self._config)
+
+    def table(self, name: str) -> Any:
+        return self._session.resource("dynamodb", config=self._config).Table(name)
 
 
 class Reads:

@@ -1,6 +1,8 @@
 """`python -m operations`, as an operator runs it, against the emulated account."""
 
 import os
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -77,6 +79,26 @@ def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
     assert "hello again" in task["result"]["message"]
 
 
+def documented() -> list[str]:
+    """The commands of docs/operations.md and README.md, but for the smoke test, which is a test of its own here."""
+    text = (ROOT / "docs/operations.md").read_text() + (ROOT / "README.md").read_text()
+    return re.findall(r"^    python -m operations ((?!smoke).*)$", text, re.MULTILINE)
+
+
+def test_every_command_as_it_is_written_down(stack: LocalStack) -> None:
+    assert {command.split()[0] for command in documented()} == {"replay", "forget", "restore"}
+    for command in documented():
+        for name, value in {
+            "turnqueue-dev": STACK_NAME,
+            "SUB": "nobody",
+            "turns-restored": stack.outputs["TurnsTableName"],
+        }.items():
+            command = re.sub(rf"\b{name}(?=\s|$)", value, command)
+        ran = operate(stack, *shlex.split(command, comments=True))
+        assert (ran.returncode, ran.stderr) == (0, ""), command
+        assert ran.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
@@ -130,7 +152,7 @@ def test_a_smoke_test_of_a_deployment(stack: LocalStack) -> None:
 
 
 def test_a_smoke_test_that_fails_says_so_and_not_the_token(stack: LocalStack) -> None:
-    for token, complaint in (("", "API_TOKEN is not set"), ("planted-token", "is answered 401")):
+    for token, complaint in (("", "give --stack, or --url and API_TOKEN"), ("planted-token", "is answered 401")):
         ran = operate(stack, "smoke", "--url", stack.api_url, API_TOKEN=token)
         assert ran.returncode == 1
         assert complaint in ran.stderr
