@@ -17,7 +17,7 @@ from local.stack import LocalStack
 from local.tools import ROOT
 from tests.e2e.conftest import Api
 from turnqueue.queue import encode
-from turnqueue.turn import Key
+from turnqueue.turn import MAX_ATTEMPTS, Key
 
 
 def operate(stack: LocalStack, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -38,12 +38,18 @@ def no_workers(stack: LocalStack) -> Iterator[None]:
 
 
 def dead_letter(stack: LocalStack, task_id: str) -> None:
-    """Do what SQS does with the task's message after 50 receives: move it to the dead letters."""
+    """Do what SQS does with the message of a task after 50 receives, here with all attempts made: move it there."""
     sqs, queue = stack.client("sqs"), stack.outputs["QueueUrl"]
     key = Key.of_task("alice", task_id)
     assert key
     [message] = sqs.receive_message(QueueUrl=queue, MaxNumberOfMessages=10, WaitTimeSeconds=5)["Messages"]
     assert message["Body"] == encode(key)
+    stack.client("dynamodb").update_item(
+        TableName=stack.outputs["TurnsTableName"],
+        Key={"session": {"S": key.session}, "turn": {"S": key.turn}},
+        UpdateExpression="SET attempt = :all",
+        ExpressionAttributeValues={":all": {"N": str(MAX_ATTEMPTS)}},
+    )
     sqs.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
     letter = {"MessageBody": message["Body"], "MessageGroupId": key.group, "MessageDeduplicationId": task_id}
     sqs.send_message(QueueUrl=stack.outputs["DeadLetterQueueUrl"], **letter)
@@ -75,7 +81,7 @@ def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
         assert alice.task(task_id)["status"] == "PENDING"
 
     task = alice.finished(task_id)
-    assert (task["status"], task["error"], task["attempt"]) == ("SUCCESS", None, 1)
+    assert (task["status"], task["error"], task["attempt"]) == ("SUCCESS", None, MAX_ATTEMPTS + 1)
     assert "hello again" in task["result"]["message"]
 
 
