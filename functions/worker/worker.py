@@ -23,7 +23,7 @@ from turnqueue.http import error_name, where
 from turnqueue.queue import Malformed, TurnQueue, decode
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, logger, milliseconds, observed
-from turnqueue.turn import MAX_ATTEMPTS, Key, Turn
+from turnqueue.turn import Key, Turn
 
 # Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
 store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
@@ -130,8 +130,8 @@ async def run_turn(key: Key, ends_at: float) -> ComeBack | None:
         turn = await asyncio.to_thread(store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)
     except Refused as refused:
         return await _not_claimed(key, refused.current)
-    if turn.attempt == 1:
-        milliseconds("QueueTime", now - turn.created_at)
+    if turn.tries == 1:
+        milliseconds("QueueTime", now - turn.queued_at)
     try:
         return await _attempt(turn, ends_at)
     except Refused as refused:
@@ -146,7 +146,7 @@ async def _not_claimed(key: Key, current: Turn | None) -> ComeBack | None:
         return None
     if current.overdue(now):
         code = "deadline_exceeded"
-    elif current.attempt >= MAX_ATTEMPTS and not current.held(now):
+    elif current.attempt >= current.last_attempt and not current.held(now):
         code = "worker_lost"  # The last attempt died without a word.
     else:
         return ComeBack(max((current.lease_until or now) - now, 0) + 1)
@@ -234,11 +234,11 @@ async def _watch(turn: Turn, reply: Reply) -> None:
 async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeBack | None:
     """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
     now = time.time()
-    delay = backoff(turn.attempt, error.retry_after)
+    delay = backoff(turn.tries, error.retry_after)
     if turn.overdue(now):
         await _fail(turn, "deadline_exceeded", reply)
         return None
-    if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
+    if not error.retryable or turn.attempt >= turn.last_attempt or now + delay >= turn.deadline_at:
         await _fail(turn, error.code, reply)
         return None
     try:
@@ -267,10 +267,10 @@ async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:
     await asyncio.to_thread(store.fail_attempt, turn, code, partial, time.time())
 
 
-def backoff(attempt: int, retry_after: float | None) -> float:
+def backoff(tries: int, retry_after: float | None) -> float:
     """Seconds before the next attempt: 2 doubling, at least what the provider asked for, and up to half as much again
     by chance, so that those who failed together do not come back together."""
-    return min(max(2.0**attempt, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
+    return min(max(2.0**tries, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
 
 
 async def hide(records: Sequence[dict[str, Any]], seconds: float) -> None:

@@ -51,7 +51,7 @@ MUTANTS = [
     mutant(
         "the claim has no condition on the state",
         STORE,
-        ('condition=f"{_UNHELD} AND #attempt', 'condition=f"#attempt'),
+        ('condition=f"{_UNHELD} AND {_BUDGETED}', 'condition=f"{_BUDGETED}'),
         (
             '''                    "pending": Status.PENDING,
                     "started": Status.STARTED,

@@ -26,6 +26,7 @@ _OPTIONAL = (
     "error",
     "error_code",
     "usage",
+    "replayed_at",
 )
 
 
@@ -141,7 +142,7 @@ class TurnStore:
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
                 remove=("progress", "partial"),
-                condition=f"{_UNHELD} AND #attempt < :max_attempts AND #deadline_at > :now",
+                condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
                     "pending": Status.PENDING,
                     "started": Status.STARTED,
@@ -307,6 +308,8 @@ class TurnStore:
 _OURS = "#status = :started AND #attempt = :attempt"
 _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
+# Only a turn that was replayed has a last_attempt; what is not there is not greater than anything.
+_BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 def _ours(claimed: Turn) -> dict[str, Any]:
@@ -363,5 +366,6 @@ def _turn(item: dict[str, Any] | None) -> Turn | None:
         deadline_at=plain["deadline_at"],
         expires_at=int(plain["expires_at"]),
         attempt=int(plain["attempt"]),
+        last_attempt=int(plain.get("last_attempt", MAX_ATTEMPTS)),
         **{name: plain[name] for name in _OPTIONAL if name in plain},
     )

@@ -27,7 +27,7 @@ def milliseconds(name: str, seconds: float) -> None:
 
 def report_finished(turn: Turn) -> None:
     """Count and log a turn that has just become final."""
-    seconds = (turn.finished_at or turn.created_at) - turn.created_at
+    seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
     if turn.status is Status.SUCCESS:
         count("TaskSucceeded")
