@@ -38,3 +38,30 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
         for name, resource in template()["Resources"].items()
         if resource["Type"] == kind
     }
+
+
+def role(function: str) -> str:
+    """The logical id of the role of a function, given by its own."""
+    name: str = resources("AWS::Serverless::Function")[function]["Role"]["Fn::GetAtt"].partition(".")[0]
+    return name
+
+
+def permissions(role: str) -> set[tuple[str, str]]:
+    """What the role with this logical id may: each action with the logical id of the resource."""
+    return {
+        (action, target(resource))
+        for policy in resources("AWS::IAM::Role")[role]["Policies"]
+        for statement in policy["PolicyDocument"]["Statement"]
+        for action in _listed(statement["Action"])
+        for resource in _listed(statement["Resource"])
+    }
+
+
+def target(reference: dict[str, Any]) -> str:
+    """The logical id that `!Ref X` or `!GetAtt X.Y` names."""
+    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"].partition(".")[0]
+    return name
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

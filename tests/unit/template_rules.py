@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import cfn
+from tests.cfn import target
 
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
@@ -52,12 +53,6 @@ def queue_events(template: Template) -> Iterator[tuple[str, dict[str, Any], dict
             if event["Type"] == "SQS":
                 trigger = event["Properties"]
                 yield name, function, trigger, queues(template)[target(trigger["Queue"])]
-
-
-def target(reference: Any) -> str:
-    """The logical id that `!Ref X` or `!GetAtt X.Y` names."""
-    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"].partition(".")[0]
-    return name
 
 
 def number(template: Template, value: Any) -> Any:
@@ -374,6 +369,14 @@ def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
                 for key in ("Action", "Resource"):
                     if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
                         yield f"{name}: {key} with a *"
+
+
+@rule
+def lambda_alone_may_take_on_a_role(template: Template) -> Iterator[str]:
+    for name, role in properties(template, "AWS::IAM::Role").items():
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            if statement["Principal"] != {"Service": "lambda.amazonaws.com"} or statement["Action"] != "sts:AssumeRole":
+                yield f"{name}: can be taken on by another"
 
 
 @rule

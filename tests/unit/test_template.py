@@ -195,6 +195,10 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.no_role_may_more_than_it_names,
         change("WorkerRole/Properties/ManagedPolicyArns", ["arn:aws:iam::aws:policy/AdministratorAccess"]),
     ),
+    "a role for another account": (
+        rules.lambda_alone_may_take_on_a_role,
+        change("WorkerRole/Properties/AssumeRolePolicyDocument/Statement/0/Principal", {"AWS": "111122223333"}),
+    ),
     "a function that the API may not call": (
         rules.api_gateway_alone_may_call_the_api_functions,
         change("StatusPermission", None),
