@@ -1,5 +1,6 @@
 """template.yaml as plain data: `!Ref X` reads {"Ref": "X"}, `!GetAtt A.B` {"Fn::GetAtt": "A.B"}, and so on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,14 +48,19 @@ def role(function: str) -> str:
 
 
 def permissions(role: str) -> set[tuple[str, str]]:
-    """What the role with this logical id may: each action with the logical id of the resource."""
+    """What the role with this logical id always may: each action with the logical id of the resource."""
     return {
         (action, target(resource))
-        for policy in resources("AWS::IAM::Role")[role]["Policies"]
-        for statement in policy["PolicyDocument"]["Statement"]
-        for action in _listed(statement["Action"])
-        for resource in _listed(statement["Resource"])
+        for statement in statements(resources("AWS::IAM::Role")[role])
+        for action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
     }
+
+
+def statements(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The statements of a role or a policy, by its properties."""
+    for policy in properties.get("Policies", [properties]):
+        yield from policy["PolicyDocument"]["Statement"]
 
 
 def target(reference: dict[str, Any]) -> str:
@@ -63,5 +69,5 @@ def target(reference: dict[str, Any]) -> str:
     return name
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
