@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
 import time
 import uuid
 from collections.abc import Callable
@@ -119,3 +120,17 @@ def test_another_owner_reaches_a_thing_by_no_route(alice: Api, bob: Api) -> None
     assert mine == {joined.json()["task_id"], asked["task_id"]}
     for theirs in mine:
         assert alice.http.get(f"/chat/task/{theirs}").status_code == 404
+
+
+def test_nobody_here_fetches_what_a_client_names(alice: Api, stack: LocalStack) -> None:
+    """An address of our network in a message's media would be fetched with our rights. The model gets it as it is."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        url = f"https://127.0.0.1:{port}/latest/meta-data"
+
+        body = alice.chat("what is this?", media=[{"type": "image", "url": url}]).json()
+
+        assert "1 image" in body["message"]
+        server.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            server.accept()
