@@ -503,7 +503,7 @@ def every_table_is_paid_by_the_request_and_has_no_index(template: Template) -> I
 def every_queue_encrypts(template: Template) -> Iterator[str]:
     """By a key of SQS's, or by the deployer's: never by both."""
     for name, queue in queues(template).items():
-        if queue.get("SqsManagedSseEnabled") != {"Fn::If": ["UseKmsKey", False, True]}:
+        if queue.get("SqsManagedSseEnabled") != {"Fn::If": ["UseKmsKey", {"Ref": "AWS::NoValue"}, True]}:
             yield name
 
 
