@@ -6,6 +6,7 @@ export SAM_CLI_TELEMETRY := 0
 
 PYTHON := .tools/dev/bin/python
 SAM := .tools/sam/bin/sam
+CHECKOV := .tools/checkov/bin/checkov
 SHIPPED := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt
 
 # One thing at a time, except in setup.
@@ -44,8 +45,9 @@ types: setup ## Check types.
 	$(PYTHON) -m mypy
 
 .PHONY: validate
-validate: setup ## Check the template.
+validate: setup .tools/checkov/.ready ## Check the template.
 	$(SAM) validate --lint
+	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --quiet --compact
 
 .PHONY: build
 build: setup ## Build the functions and the layer for Lambda, into .aws-sam.
@@ -94,6 +96,7 @@ clean: ## Remove all that make has made, .tools too.
 .tools/sam/.ready: local/requirements/sam.txt
 .tools/ministack/.ready: local/requirements/ministack.txt
 .tools/runtime/.ready: local/requirements/runtime.txt
+.tools/checkov/.ready: local/requirements/checkov.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile

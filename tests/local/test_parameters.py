@@ -32,6 +32,7 @@ ON = {
     "ApiRequestsPerSecond": "11",
     "ApiBurst": "13",
     "AccessLogs": "true",
+    "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "LogRetentionDays": "5",
     "DataDeletionPolicy": "Delete",
 }
@@ -40,6 +41,7 @@ OFF = {
     "FeatureAsyncChatEnabled": "false",
     "JwtIssuer": "",  # left out it would keep the value that it has
     "JwtAudience": "",
+    "KmsKeyArn": "",
     "ReserveWorkerConcurrency": "false",
     "ApiConcurrency": "0",
     "AccessLogs": "false",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import cfn
+from tests.cfn import target
 
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
@@ -53,12 +54,6 @@ def queue_events(template: Template) -> Iterator[tuple[str, dict[str, Any], dict
             if event["Type"] == "SQS":
                 trigger = event["Properties"]
                 yield name, function, trigger, queues(template)[target(trigger["Queue"])]
-
-
-def target(reference: Any) -> str:
-    """The logical id that `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Y` names."""
-    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]
-    return name.partition(".")[0]
 
 
 def number(template: Template, value: Any) -> Any:
@@ -454,13 +449,56 @@ def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
     for name, role in properties(template, "AWS::IAM::Role").items():
         if "ManagedPolicyArns" in role:
             yield f"{name}: has a policy of AWS's"
-        for policy in role["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
-                    yield f"{name}: names what it may not"
-                for key in ("Action", "Resource"):
-                    if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
-                        yield f"{name}: {key} with a *"
+    for name, given in (properties(template, "AWS::IAM::Role") | properties(template, "AWS::IAM::Policy")).items():
+        for statement in cfn.statements(given):
+            if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
+                yield f"{name}: names what it may not"
+            for key in ("Action", "Resource"):
+                if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
+                    yield f"{name}: {key} with a *"
+
+
+@rule
+def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]:
+    key = {"Fn::If": ["UseKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    for name, resource in template["Resources"].items():
+        given = resource.get("Properties", {})
+        places = {
+            "AWS::DynamoDB::Table": given.get("SSESpecification", {}).get("KMSMasterKeyId"),
+            "AWS::SQS::Queue": given.get("KmsMasterKeyId"),
+            "AWS::Logs::LogGroup": given.get("KmsKeyId"),
+        }
+        if places.get(resource["Type"], key) != key:
+            yield f"{name}: is not encrypted by the key"
+
+
+@rule
+def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(template: Template) -> Iterator[str]:
+    """Who sends to an encrypted queue needs a data key; who does that, or receives, or calls a table, Decrypt. Neither
+    by calling KMS itself."""
+    policies = properties(template, "AWS::IAM::Policy")
+    roles = properties(template, "AWS::IAM::Role")
+    for name, policy in policies.items():
+        if template["Resources"][name].get("Condition") != "UseKmsKey":
+            yield f"{name}: is always there"
+        (role,), (statement,) = map(target, policy["Roles"]), cfn.statements(policy)
+        called = {action for each in cfn.statements(roles[role]) for action in cfn.listed(each["Action"])}
+        services = {action.partition(":")[0] for action in called} - {"logs"}
+        needed = {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if "sqs:SendMessage" in called else set())
+        if set(cfn.listed(statement["Action"])) != needed or statement["Resource"] != {"Ref": "KmsKeyArn"}:
+            yield f"{name}: allows other actions than {needed}"
+        via = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
+        if [text["Fn::Sub"] for text in via] != [f"{each}.${{AWS::Region}}.amazonaws.com" for each in sorted(services)]:
+            yield f"{name}: is not for {services}"
+    yield from sorted(set(roles) - {target(policy["Roles"][0]) for policy in policies.values()})
+
+
+@rule
+def lambda_alone_may_take_on_a_role(template: Template) -> Iterator[str]:
+    for name, role in properties(template, "AWS::IAM::Role").items():
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            if statement["Principal"] != {"Service": "lambda.amazonaws.com"} or statement["Action"] != "sts:AssumeRole":
+                yield f"{name}: can be taken on by another"
 
 
 @rule
@@ -550,8 +588,9 @@ def every_table_is_paid_by_the_request_and_has_no_index(template: Template) -> I
 
 @rule
 def every_queue_encrypts(template: Template) -> Iterator[str]:
+    """By a key of SQS's, or by the deployer's: never by both."""
     for name, queue in queues(template).items():
-        if not (queue.get("SqsManagedSseEnabled") or queue.get("KmsMasterKeyId")):
+        if queue.get("SqsManagedSseEnabled") != {"Fn::If": ["UseKmsKey", {"Ref": "AWS::NoValue"}, True]}:
             yield name
 
 

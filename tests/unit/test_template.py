@@ -34,6 +34,7 @@ def change(path: str, value: Any) -> Callable[[Template], None]:
 WORKER = "WorkerFunction/Properties"
 TRIGGER = f"{WORKER}/Events/Turns/Properties"
 STATEMENT = "WorkerRole/Properties/Policies/0/PolicyDocument/Statement/0"
+KEY_STATEMENT = "StatusKeyPolicy/Properties/PolicyDocument/Statement/0"
 WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0"
 METRIC = f"{WIDGET}/properties/metrics/0"
 SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1/properties/metrics/0"
@@ -227,6 +228,39 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.no_role_may_more_than_it_names,
         change("WorkerRole/Properties/ManagedPolicyArns", ["arn:aws:iam::aws:policy/AdministratorAccess"]),
     ),
+    "a table that the key leaves out": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change("GuardsTable/Properties/SSESpecification/KMSMasterKeyId", None),
+    ),
+    "a log that the key leaves out": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change("WorkerLogGroup/Properties/KmsKeyId", None),
+    ),
+    "a key that a role may use by itself": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Condition", None),
+    ),
+    "a key for more than is done": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Action", ["kms:Decrypt", "kms:Encrypt"]),
+    ),
+    "any key": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Resource", {"Fn::Sub": "arn:aws:kms:${AWS::Region}:${AWS::AccountId}:key/1"}),
+    ),
+    "a key that there may not be": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change("StatusKeyPolicy/Condition", None),
+    ),
+    "a role that cannot use the key": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change("StatusKeyPolicy", None),
+    ),
+    "every key": (rules.no_role_may_more_than_it_names, change(f"{KEY_STATEMENT}/Resource", "*")),
+    "a role for another account": (
+        rules.lambda_alone_may_take_on_a_role,
+        change("WorkerRole/Properties/AssumeRolePolicyDocument/Statement/0/Principal", {"AWS": "111122223333"}),
+    ),
     "a function that the API may not call": (
         rules.api_gateway_alone_may_call_the_api_functions,
         change("StatusPermission", None),
@@ -293,7 +327,10 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_table_is_paid_by_the_request_and_has_no_index,
         change("TurnsTable/Properties/GlobalSecondaryIndexes", [{}]),
     ),
-    "no encryption of a queue": (rules.every_queue_encrypts, change("TurnQueue/Properties/SqsManagedSseEnabled", None)),
+    "no encryption of a queue": (
+        rules.every_queue_encrypts,
+        change("TurnQueue/Properties/SqsManagedSseEnabled", {"Fn::If": ["UseKmsKey", False, False]}),
+    ),
     "data that goes with the stack": (
         rules.the_deployer_says_what_becomes_of_the_data,
         change("TurnsTable/DeletionPolicy", "Delete"),

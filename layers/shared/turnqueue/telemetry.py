@@ -1,8 +1,9 @@
 """Logs and metrics: one JSON line an event in the log, one EMF line an invocation for the metrics.
 
-No line holds a prompt, an answer or a key: only ids, sizes, codes and durations.
+No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. `FIELDS` is all that a line can have.
 """
 
+import json
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,7 +13,37 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from turnqueue.turn import Status, Turn
 
-logger = Logger()
+FIELDS = {
+    "level": "of the line",
+    "location": "function and line of our code",
+    "message": "what happened: a constant of our code",
+    "timestamp": "of the line",
+    "service": "a constant",
+    "request_id": "of the invocation, by Lambda",
+    "xray_trace_id": "of the invocation, by Lambda",
+    "task_id": "finds the task; gives no access without its owner's token. The session id in it is the client's choice",
+    "message_id": "of the queue's message, by SQS: all there is to name one that is no turn",
+    "status": "of a task, or of a response: one of ours",
+    "code": "why a task or a request failed: a constant of our code",
+    "error": "an exception's type, and the code that AWS gave; never its text",
+    "where": "file and line of an exception",
+    "attempt": "a count",
+    "wait": "seconds",
+    "delay_s": "seconds",
+    "total_ms": "milliseconds",
+    "prompt_tokens": "a count",
+    "completion_tokens": "a count",
+}
+"""What a log line may hold, and what that is. All else is dropped, whoever logs it: an exception's text, or what a
+library adds to a record, may quote the user."""
+
+
+def _line(fields: dict[str, Any]) -> str:
+    allowed = {name: fields[name] for name in FIELDS if name in fields}
+    return json.dumps(allowed, separators=(",", ":"), default=lambda value: type(value).__name__)
+
+
+logger = Logger(json_serializer=_line)
 _metrics = Metrics()
 
 
