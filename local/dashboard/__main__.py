@@ -5,8 +5,10 @@ import argparse
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 from local.dashboard.load import Load
+from local.dashboard.metrics import log_lines
 from local.dashboard.picture import Picture
 from local.deploy import DeployFailed
 from local.emulator import EmulatorFailed
@@ -36,6 +38,7 @@ def main() -> int:
             load = Load(stack, asked.seconds)
             with progress.step(f"chats for {asked.seconds:.0f} s") as step:
                 load.run(step.tell)
+            progress.say(f"  {_bytes_logged(load)}")
             picture = Picture(json.loads(body), alarms, load)
             asked.out.write_text(picture.svg())
     except (ToolMissing, EmulatorFailed, DeployFailed, OSError) as error:
@@ -43,6 +46,19 @@ def main() -> int:
         return 1
     progress.say(f"  {asked.out}")
     return 0
+
+
+def _bytes_logged(load: Load) -> str:
+    """What the chats cost in the log, which is paid for by the byte."""
+    lines = list(log_lines(load.logs))
+    chats = sum("TaskSubmitted" in line for line in lines)
+    of_all = sum(map(_bytes, lines)) / chats
+    of_metrics = sum(_bytes(line) for line in lines if "_aws" in line) / chats
+    return f"{of_all:,.0f} bytes of log a chat, of which {of_metrics:,.0f} are metrics"
+
+
+def _bytes(line: dict[str, Any]) -> int:
+    return len(json.dumps(line).encode()) + 1
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ _SESSIONS = 40
 _CLIENTS = 48
 _SAMPLE_SECONDS = 0.5
 _POLL_SECONDS = 0.7
-_WARM_UP_SECONDS = 12
 
 
 class Load:
-    """Chats for so many seconds: `start` and `end` are its times since the epoch. Some seconds before `start` the first
-    chats come, which wait for the processes of the functions."""
+    """Chats for so many seconds: from `start` to `end`, times since the epoch, that are known once it runs."""
+
+    start: float
+    end: float
 
     def __init__(self, stack: LocalStack, seconds: float) -> None:
         self._stack = stack
@@ -46,11 +47,16 @@ class Load:
         self._lock = threading.Lock()
         self._over = threading.Event()
         stack.host.watch = self._invoked
-        self.start = time.time() + _WARM_UP_SECONDS
-        self.end = self.start + seconds
+        self._seconds = seconds
 
     def run(self, tell: Callable[[str], None]) -> None:
-        """Chat until the end. For a twelfth of the time the model refuses every call. `tell` is told how far it is."""
+        """Start the functions' processes, then chat until the end. For a twelfth of the time the model refuses every
+        call. `tell` is told how far it is."""
+        with ThreadPoolExecutor(_CLIENTS // 2) as clients:
+            for _ in range(2 * _CLIENTS):
+                clients.submit(self._call, "alice", "POST", "/chat/", {"message": "[[latency=0.5]] hello"})
+        self.start = time.time()
+        self.end = self.start + self._seconds
         outage_at = self.start + (self.end - self.start) * 0.4
         submitted = 0
         with ThreadPoolExecutor(_CLIENTS) as clients, self._sampled():
