@@ -204,6 +204,7 @@ class LocalStack:
             "JwtAudience": AUDIENCE,
             # Each is a process of some 100 MB here, and does ten turns at a time.
             "WorkerConcurrency": str(max(2, (os.cpu_count() or 2))),
+            "CompositeAlarms": "false",
             "DataDeletionPolicy": "Delete",
             **({"ModelName": self.model.name} if self.model.name else {}),
             **self._parameters,

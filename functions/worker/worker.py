@@ -234,6 +234,8 @@ async def _watch(turn: Turn, reply: Reply) -> None:
 async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeBack | None:
     """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
     now = time.time()
+    if error.code == "model_rate_limited":
+        count("ModelRateLimited")
     delay = backoff(turn.tries, error.retry_after)
     if turn.overdue(now):
         await _fail(turn, "deadline_exceeded", reply)

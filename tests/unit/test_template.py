@@ -35,9 +35,10 @@ WORKER = "WorkerFunction/Properties"
 TRIGGER = f"{WORKER}/Events/Turns/Properties"
 STATEMENT = "WorkerRole/Properties/Policies/0/PolicyDocument/Statement/0"
 KEY_STATEMENT = "StatusKeyPolicy/Properties/PolicyDocument/Statement/0"
-WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0"
+WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1"
 METRIC = f"{WIDGET}/properties/metrics/0"
-SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1/properties/metrics/0"
+SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/2/properties/metrics/0"
+ALARM = "DeadLetterAlarm/Properties"
 CORS = "HttpApi/Properties/CorsConfiguration"
 
 
@@ -352,26 +353,83 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widget", []),
     ),
     "a widget without a place": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", None)),
-    "a widget off the grid": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", 13)),
+    "a widget off the grid": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", 10)),
     "a widget of no type": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/type", "graph")),
     "a widget without a region": (
         rules.the_dashboard_is_one_that_cloudwatch_takes,
         change(f"{WIDGET}/properties/region", None),
     ),
-    "a widget on another": (rules.no_two_widgets_lie_on_each_other, change(f"{WIDGET}/y", 5)),
-    "a metric that we do not emit": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/1", "TaskSubmited")),
-    "a metric of another service": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/3", "turns")),
-    "a metric with another dimension": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/2", "function")),
-    "a metric that SQS has not": (rules.every_metric_of_the_dashboard_exists, change(f"{SQS_METRIC}/1", "QueueDepth")),
+    "a widget on another": (rules.no_two_widgets_lie_on_each_other, change(f"{WIDGET}/y", 1)),
+    "a metric that we do not emit": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/1", "TaskSubmited")),
+    "a metric of another service": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/3", "turns")),
+    "a metric with another dimension": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/2", "function")),
+    "a metric that SQS has not": (rules.every_metric_that_is_watched_exists, change(f"{SQS_METRIC}/1", "QueueDepth")),
     "a metric by a dimension that SQS has not": (
-        rules.every_metric_of_the_dashboard_exists,
+        rules.every_metric_that_is_watched_exists,
         change(f"{SQS_METRIC}/2", "QueueArn"),
     ),
     "a metric of a queue by its name": (
-        rules.every_metric_of_the_dashboard_exists,
+        rules.every_metric_that_is_watched_exists,
         change(f"{SQS_METRIC}/3", "turns.fifo"),
     ),
-    "a metric of another namespace": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/0", "TurnQueue")),
+    "a metric of another namespace": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/0", "TurnQueue")),
+    "an alarm over what we do not emit": (
+        rules.every_metric_that_is_watched_exists,
+        change(f"{ALARM}/MetricName", "TaskDeadlettered"),
+    ),
+    "an alarm with another dimension": (
+        rules.every_metric_that_is_watched_exists,
+        change(f"{ALARM}/Dimensions/0/Name", "Service"),
+    ),
+    "an alarm over a metric of REST APIs": (
+        rules.every_metric_that_is_watched_exists,
+        change("Api5xxAlarm/Properties/MetricName", "5XXError"),
+    ),
+    "a metric that nobody watches": (
+        rules.every_metric_of_ours_is_watched,
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/9", None),
+    ),
+    "an alarm that tells nobody": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change(f"{ALARM}/AlarmActions", None),
+    ),
+    "an alarm over alarms that are not there": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change("OutageAlarm/Properties/AlarmRule", {"Fn::Sub": 'ALARM("${OldMessageAlarm}")'}),
+    ),
+    "an alarm that leaves it open what silence means": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change(f"{ALARM}/TreatMissingData", None),
+    ),
+    "an alarm that is not on the dashboard": (
+        rules.the_dashboard_shows_every_alarm_that_tells,
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0/properties/alarms/0", None),
+    ),
+    "an alarm over alarms in every account": (
+        rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
+        change("OutageAlarm/Condition", None),
+    ),
+    "an alarm's own name": (rules.nothing_has_a_physical_name, change(f"{ALARM}/AlarmName", "dead-letters")),
+    "a duration that the worker never reaches": (
+        rules.the_alarms_fit_what_they_watch,
+        change("WorkerDurationAlarm/Properties/Threshold", 175_000),
+    ),
+    "an age past the deadline": (
+        rules.the_alarms_fit_what_they_watch,
+        change("OldestMessageAlarm/Properties/Threshold", 900),
+    ),
+    "a letter's first stay": (
+        rules.the_alarms_fit_what_they_watch,
+        change("StuckDeadLetterAlarm/Properties/Threshold", 180),
+    ),
+    "a period shorter than a malformed message's stay": (
+        rules.the_alarms_fit_what_they_watch,
+        change("MalformedMessageAlarm/Properties/Period", 60),
+    ),
+    "a success every minute": (
+        rules.the_alarms_fit_what_they_watch,
+        change("NoSuccessAlarm/Properties/Period", 60),
+    ),
 }
 
 

@@ -1,9 +1,11 @@
 """Logs and metrics: one JSON line an event in the log, one EMF line an invocation for the metrics.
 
-No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. `FIELDS` is all that a line can have.
+No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; `FIELDS` is all that a line can have.
+The metrics have no dimension but `service`: each value of another would be one more metric to pay for.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -45,28 +47,37 @@ def _line(fields: dict[str, Any]) -> str:
 
 logger = Logger(json_serializer=_line)
 _metrics = Metrics()
+# Powertools' list of a metric's values is read, added to and written back. The worker's turns end in threads.
+_lock = threading.Lock()
 
 
 def count(name: str, value: int = 1) -> None:
-    _metrics.add_metric(name, MetricUnit.Count, value)
+    """Add a value to a metric. Each is kept: several of one invocation become an array in its EMF line."""
+    with _lock:
+        _metrics.add_metric(name, MetricUnit.Count, value)
 
 
 def milliseconds(name: str, seconds: float) -> None:
     """Record a duration of `seconds` under a metric that counts in milliseconds."""
-    _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
+    with _lock:
+        _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
 
 
 def report_finished(turn: Turn) -> None:
-    """Count and log a turn that has just become final."""
+    """Count and log a turn that has just become final: as succeeded, failed or cancelled.
+
+    TaskFailed is 1 of a failure and 0 of a success. So its sum counts the failures and its average is their share,
+    which an alarm can watch without metric math. Who cancels has not met a failure.
+    """
     seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
+    if turn.error_code == "cancelled":
+        count("TaskCancelled")
+    else:
+        count("TaskFailed", int(turn.status is Status.FAILURE))
     if turn.status is Status.SUCCESS:
         count("TaskSucceeded")
         milliseconds("AnswerTime", seconds)
-    else:
-        count("TaskFailed")
-        if turn.error_code == "cancelled":
-            count("TaskCancelled")
     logger.info(
         "task finished",
         extra={
