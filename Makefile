@@ -6,6 +6,7 @@ export SAM_CLI_TELEMETRY := 0
 
 PYTHON := .tools/dev/bin/python
 SAM := .tools/sam/bin/sam
+CHECKOV := .tools/checkov/bin/checkov
 SHIPPED := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt
 
 # One thing at a time, except in setup.
@@ -44,8 +45,9 @@ types: setup ## Check types.
 	$(PYTHON) -m mypy
 
 .PHONY: validate
-validate: setup ## Check the template.
+validate: setup .tools/checkov/.ready ## Check the template.
 	$(SAM) validate --lint
+	$(CHECKOV) --file template.yaml --framework cloudformation --skip-download --quiet --compact
 
 .PHONY: build
 build: setup ## Build the functions and the layer for Lambda, into .aws-sam.
@@ -72,6 +74,10 @@ browser: setup ## Test the console in a browser.
 screenshots: setup ## Take pictures of the console in its states, into screenshots/.
 	$(PYTHON) -m tests.browser.screenshots
 
+.PHONY: dashboard
+dashboard: setup ## Draw the CloudWatch dashboard from a load run on this machine, into docs/dashboard.svg. Minutes.
+	@$(PYTHON) -m local.dashboard
+
 .PHONY: mutants
 mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.
 	$(PYTHON) -m tests.faults.mutants
@@ -94,6 +100,7 @@ clean: ## Remove all that make has made, .tools too.
 .tools/sam/.ready: local/requirements/sam.txt
 .tools/ministack/.ready: local/requirements/ministack.txt
 .tools/runtime/.ready: local/requirements/runtime.txt
+.tools/checkov/.ready: local/requirements/checkov.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile

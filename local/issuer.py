@@ -1,6 +1,7 @@
-"""A STAND-IN identity provider, for development only: whoever asks it in code for a token gets one.
+"""A STAND-IN identity provider, for development only: whoever asks it for a token gets one.
 
-On loopback it serves what a JWT authorizer reads of a real one: the discovery document and the public key.
+On loopback it serves what a JWT authorizer reads of a real one, the discovery document and the public key, and a token
+endpoint (RFC 6749, client credentials) that believes every client.
 The key is made at start and kept nowhere, so its tokens are worthless after the end and everywhere else.
 """
 
@@ -9,6 +10,7 @@ import json
 import secrets
 import time
 from typing import Any
+from urllib.parse import parse_qsl
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
@@ -28,7 +30,11 @@ class Issuer:
     def token(self, sub: str, audience: str, ttl: int = 3600) -> str:
         """An RS256 JWT for the owner `sub`, valid for `ttl` seconds (a negative one: long expired)."""
         now = int(time.time())
-        claims = {"iss": self.url, "sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl}
+        return self.signed({"sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl})
+
+    def signed(self, claims: dict[str, Any]) -> str:
+        """An RS256 JWT of these claims, and this issuer's name if they have no other."""
+        claims = {"iss": self.url} | claims
         header = {"alg": "RS256", "typ": "JWT", "kid": self._key_id}
         signed = f"{_encode(header)}.{_encode(claims)}"
         signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
@@ -38,16 +44,29 @@ class Issuer:
         self._server.close()
 
     def _answer(self, request: Request) -> Response:
+        if (request.method, request.target) == ("POST", "/token"):
+            # Not for the page of a name of another's that resolves to this machine.
+            if request.headers.get("Host") != self._server.address:
+                return Response(403)
+            return self._token_endpoint(dict(parse_qsl(request.body.decode())))
         documents = {
             "/.well-known/openid-configuration": {
                 "issuer": self.url,
                 "jwks_uri": f"{self.url}/jwks.json",
+                "token_endpoint": f"{self.url}/token",
                 "id_token_signing_alg_values_supported": ["RS256"],
             },
             "/jwks.json": {"keys": [self._public_key()]},
         }
         document = documents.get(request.target)
         return Response(404) if document is None else Response(200, json.dumps(document).encode())
+
+    def _token_endpoint(self, form: dict[str, str]) -> Response:
+        if form.get("grant_type") != "client_credentials" or not form.get("client_id"):
+            return Response(400, b'{"error":"invalid_request"}')
+        token = self.token(form["client_id"], form.get("audience", ""))
+        document = {"access_token": token, "token_type": "Bearer", "expires_in": 3600}
+        return Response(200, json.dumps(document).encode())
 
     def _public_key(self) -> dict[str, str]:
         numbers = self._key.public_key().public_numbers()

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from local import gateway
@@ -32,8 +32,22 @@ _SECONDS_IN_LINE = 25
 after."""
 
 
+class Invocation(NamedTuple):
+    """One that has ended, for who watches: the function by its label, the times in seconds since the epoch."""
+
+    function: str
+    began_at: float
+    ended_at: float
+    error: str | None
+
+
 class LambdaHost:
-    """Runs functions from construction until close. Safe to call from many threads."""
+    """Runs functions from construction until close. Safe to call from many threads.
+
+    `watch` is told of each invocation, in the thread of its caller.
+    """
+
+    watch: Callable[[Invocation], object]
 
     def __init__(
         self,
@@ -53,6 +67,7 @@ class LambdaHost:
         self._logs = logs
         self._max_environments = max_environments
         self._freeze = freeze
+        self.watch = lambda invocation: None
         self._pools: dict[str, _Pool] = {}
         self._server = LoopbackServer(self._answer)
 
@@ -65,7 +80,9 @@ class LambdaHost:
                 function, self._processes, self._python, aws=self._aws(function), log=log, freeze=self._freeze
             )
 
-        self._pools[function.name] = _Pool(function, start, self._max_environments)
+        self._pools[function.name] = _Pool(
+            function, start, self._max_environments, tell=lambda invocation: self.watch(invocation)
+        )
 
     def invoke(self, name: str, event: Any) -> Result:
         """Run the function `name` on `event` (any JSON value) and wait. Raises KeyError if there is no such
@@ -79,6 +96,10 @@ class LambdaHost:
     def processes_of(self, name: str) -> list[int]:
         """The process ids of the function's environments, idle ones too."""
         return [environment.pid for environment in self._pools[name].environments()]
+
+    def running(self, name: str) -> int:
+        """How many invocations of the function are under way."""
+        return self._pools[name].running
 
     def kill(self, name: str) -> int:
         """Kill every environment of the function, as a fault; returns how many. Their invocations fail at
@@ -117,9 +138,12 @@ type _Start = Callable[[], Environment]
 class _Pool:
     """The environments of one function."""
 
-    def __init__(self, function: Function, start: _Start, max_environments: int) -> None:
+    def __init__(
+        self, function: Function, start: _Start, max_environments: int, *, tell: Callable[[Invocation], object]
+    ) -> None:
         self.function = function
         self._start = start
+        self._tell = tell
         self._reserved = function.reserved_concurrency is not None
         self._most = max_environments if function.reserved_concurrency is None else function.reserved_concurrency
         self._changed = threading.Condition()
@@ -127,6 +151,10 @@ class _Pool:
         self._taken = 0
         self._all: set[Environment] = set()
         self._closed = False
+
+    @property
+    def running(self) -> int:
+        return self._taken
 
     def environments(self) -> list[Environment]:
         with self._changed:
@@ -141,9 +169,13 @@ class _Pool:
                 return failed.result
             if environment is None:
                 message = {"errorType": THROTTLED, "errorMessage": "Rate Exceeded."}
+                self._tell(Invocation(self.function.label, time.time(), time.time(), THROTTLED))
                 return Result(json.dumps(message).encode(), THROTTLED)
+            began_at = time.time()
             try:
-                return environment.invoke(payload, request_id)
+                result = environment.invoke(payload, request_id)
+                self._tell(Invocation(self.function.label, began_at, time.time(), result.error))
+                return result
             except NotInvoked:
                 continue
             finally:

@@ -2,6 +2,7 @@
 connection."""
 
 import contextlib
+import http.client
 import socket
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -31,6 +32,31 @@ class Response:
 
 
 type Handle = Callable[[Request], Response]
+
+_SECONDS_TO_FORWARD = 60  # API Gateway ends what takes longer than 30
+_OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
+
+
+def forward(address: str, request: Request, *, prefix: str = "", more: Sequence[tuple[str, str]] = ()) -> Response:
+    """The answer of the server at `address` (host:port) to the request, sent on with its own Host header, its target
+    after `prefix` and `more` headers; 503 if there is none."""
+    headers = [*_of_the_message(request.headers.items()), *more, ("Content-Length", str(len(request.body)))]
+    connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)
+    try:
+        connection.putrequest(request.method, prefix + request.target, skip_host=True, skip_accept_encoding=True)
+        for name, value in headers:
+            connection.putheader(name, value)
+        connection.endheaders(request.body)
+        answer = connection.getresponse()
+        return Response(answer.status, answer.read(), _of_the_message(answer.getheaders()))
+    except (OSError, http.client.HTTPException):
+        return Response(503, b'{"message":"Service Unavailable"}')
+    finally:
+        connection.close()
+
+
+def _of_the_message(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in headers if name.lower() not in _OF_ONE_CONNECTION]
 
 
 def free_port(wished: int) -> int:

@@ -11,6 +11,7 @@ Trouble can be ordered inside the last user message (see `Fault` for what can be
 
 or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it.
 GET /stand-in/calls tells what was asked of the model, DELETE forgets it.
+POST /stand-in/key {"only": "sk-2"} refuses every other API key from then on; {} takes any again.
 """
 
 import argparse
@@ -470,6 +471,7 @@ class StandIn:
         self.latency = latency
         self.outage: Fault = {}
         self.outage_ends = 0.0
+        self.only_key: str | None = None
         self.forget()
 
     def forget(self) -> None:
@@ -498,7 +500,8 @@ class StandIn:
 
     def check_key(self, request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or key.strip() in ("", REFUSED_KEY):
+        refused = key.strip() in ("", REFUSED_KEY) or (self.only_key or key) != key
+        if scheme.lower() != "bearer" or refused:
             self.unauthorized += 1
             raise ApiError(401, "Incorrect API key provided.", code="invalid_api_key")
 
@@ -510,6 +513,10 @@ class StandIn:
         self.outage = checked_fault(asked)
         self.outage_ends = time.monotonic() + seconds
         return JSONResponse(self.outage)
+
+    async def set_key(self, request: Request) -> Response:
+        self.only_key = (await json_body(request)).get("only")
+        return Response(status_code=204)
 
     async def get_calls(self, request: Request) -> Response:
         counts = {"disconnected": self.disconnected, "unauthorized": self.unauthorized}
@@ -663,6 +670,7 @@ def make_app(latency: float = 0.0) -> ASGIApp:
         Route("/v1/chat/completions", ChatCompletions(stand_in), methods=["POST"]),
         Route("/v1/models", stand_in.get_models),
         Route("/stand-in/faults", stand_in.set_faults, methods=["POST"]),
+        Route("/stand-in/key", stand_in.set_key, methods=["POST"]),
         Route("/stand-in/calls", stand_in.get_calls),
         Route("/stand-in/calls", stand_in.delete_calls, methods=["DELETE"]),
         Route("/health", stand_in.get_health),

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,12 +25,15 @@ from local.lambda_host import LambdaHost
 from local.loopback import free_port
 from local.processes import Processes, locked
 from local.progress import Progress
+from local.recorder import Recorder
 from local.repairs import repair
 from local.tools import ROOT, find_tools
 
 AUDIENCE = "turnqueue-local"
 API_PORT = 8000
 EMULATOR_PORT = 4566
+POLLER = "'s event source"
+"""Ends the name of a caller in the recorder that is not the function itself."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,7 @@ class LocalStack:
 
     Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `host`,
     the Lambda service; `event_sources` and `functions` by the function's name in the template; `emulator`;
-    `logs`, the folder of the log files.
+    `recorder`, which knows what the functions called, if that was asked for; `logs`, the folder of the log files.
     """
 
     emulator: Emulator
@@ -66,6 +69,7 @@ class LocalStack:
     host: LambdaHost
     functions: dict[str, Function]
     event_sources: dict[str, EventSource]
+    recorder: Recorder | None = None
     outputs: dict[str, str]
     api_url: str
     logs: Path
@@ -78,14 +82,17 @@ class LocalStack:
         emulator_port: int = EMULATOR_PORT,
         parameters: dict[str, str] | None = None,
         model: Model | None = None,
+        record: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """`state` is for logs and unpacked code. A port that is taken is replaced by a free one. `parameters`
-        of the template override those chosen here. `model` replaces the stand-in."""
+        of the template override those chosen here. `model` replaces the stand-in. `record` writes down what the
+        functions call, at the price of a detour."""
         self._state = state
         self._ports = {"the API": api_port, "MiniStack": emulator_port}
         self._parameters = parameters or {}
         self._model = model
+        self._record = record
         self._progress = progress or Progress(quiet=True)
         self._open = contextlib.ExitStack()
 
@@ -197,6 +204,7 @@ class LocalStack:
             "JwtAudience": AUDIENCE,
             # Each is a process of some 100 MB here, and does ten turns at a time.
             "WorkerConcurrency": str(max(2, (os.cpu_count() or 2))),
+            "CompositeAlarms": "false",
             "DataDeletionPolicy": "Delete",
             **({"ModelName": self.model.name} if self.model.name else {}),
             **self._parameters,
@@ -206,12 +214,13 @@ class LocalStack:
         """Run the deployed functions, their queues and their API here instead of in MiniStack."""
         account = self.emulator.account
         repair(account, STACK_NAME)
+        if self._record:
+            self.recorder = Recorder(account.endpoint_url)
+            self._open.callback(self.recorder.close)
         lambda_client = account.client("lambda")
         store = CodeStore(self._state / "code")
         store.forget_old()
-        self.host = LambdaHost(
-            processes, runtime_python, aws=lambda function: account.variables(function.role), logs=self.logs
-        )
+        self.host = LambdaHost(processes, runtime_python, aws=self._variables, logs=self.logs)
         self._open.callback(self.host.close)
         resources = account.client("cloudformation").describe_stack_resources(StackName=STACK_NAME)["StackResources"]
         self.functions = {}
@@ -227,13 +236,20 @@ class LocalStack:
         self._open.callback(front.close)
         self.api_url = front.url
 
+    def _variables(self, function: Function) -> dict[str, str]:
+        """What leads the function's AWS SDK to the account, as its role."""
+        variables = self.emulator.account.variables(function.role)
+        return variables | ({"AWS_ENDPOINT_URL": self.recorder.endpoint(function.label)} if self.recorder else {})
+
     def _start_event_sources(self, lambda_client: Any) -> None:
         self.event_sources = {}
         for mapping in take_over_mappings(lambda_client, self.client("sqs")):
             function = self.host.function(mapping.function)
             # As on AWS, Lambda polls with the function's own permissions.
-            sqs = self.emulator.account.as_role(function.role).client("sqs")
-            source = EventSource(mapping, sqs, self.host.invoke)
+            poller = self.emulator.account.as_role(function.role)
+            if self.recorder:
+                poller = replace(poller, endpoint_url=self.recorder.endpoint(f"{function.label}{POLLER}"))
+            source = EventSource(mapping, poller.client("sqs"), self.host.invoke)
             self.event_sources[function.label] = source
             source.start()
             self._open.callback(source.abandon)

@@ -1,5 +1,6 @@
 """template.yaml as plain data: `!Ref X` reads {"Ref": "X"}, `!GetAtt A.B` {"Fn::GetAtt": "A.B"}, and so on."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,3 +39,35 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
         for name, resource in template()["Resources"].items()
         if resource["Type"] == kind
     }
+
+
+def role(function: str) -> str:
+    """The logical id of the role of a function, given by its own."""
+    name: str = resources("AWS::Serverless::Function")[function]["Role"]["Fn::GetAtt"].partition(".")[0]
+    return name
+
+
+def permissions(role: str) -> set[tuple[str, str]]:
+    """What the role with this logical id always may: each action with the logical id of the resource."""
+    return {
+        (action, target(resource))
+        for statement in statements(resources("AWS::IAM::Role")[role])
+        for action in listed(statement["Action"])
+        for resource in listed(statement["Resource"])
+    }
+
+
+def statements(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The statements of a role or a policy, by its properties."""
+    for policy in properties.get("Policies", [properties]):
+        yield from policy["PolicyDocument"]["Statement"]
+
+
+def target(reference: dict[str, Any]) -> str:
+    """The logical id that `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Y` names."""
+    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]
+    return name.partition(".")[0]
+
+
+def listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from functools import partial
 from typing import Any
 
 from turnqueue import __version__
@@ -24,10 +25,11 @@ MAX_PAGE = 100
 
 @observed
 def handler(event: Event, context: Any) -> Response:
+    ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     return dispatch(
         event,
         {
-            "GET /chat/task/{task_id}": task,
+            "GET /chat/task/{task_id}": partial(task, ends_at=ends_at),
             "POST /chat/task/{task_id}/cancel": cancel,
             "GET /chat/session/{session_id}": session,
             "GET /chat/usage": usage,
@@ -36,7 +38,7 @@ def handler(event: Event, context: Any) -> Response:
     )
 
 
-def task(event: Event) -> Response:
+def task(event: Event, ends_at: float) -> Response:
     """200 with the task while it exists, whatever its state; `?wait=N` waits up to N seconds for a final one."""
     key = _key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
@@ -44,7 +46,7 @@ def task(event: Event) -> Response:
     if turn is None:
         raise _no_such_task()
     if seconds:
-        turn = wait_until_final(table, turn, seconds)
+        turn = wait_until_final(table, turn, seconds, ends_at)
     return _task(200, turn)
 
 

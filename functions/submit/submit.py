@@ -41,9 +41,6 @@ limiter = (
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
-_SECONDS_TO_ANSWER = 3.5
-"""What a waiting request keeps for a last read that hangs (2 s) and its answer."""
-
 
 @observed
 def handler(event: Event, context: Any) -> Response:
@@ -71,7 +68,7 @@ def chat(event: Event, ends_at: float) -> Response:
     if replayed:
         headers["Idempotency-Replayed"] = "true"
     if wanted.wait:
-        turn = wait_until_final(table, turn, min(wanted.wait, ends_at - _SECONDS_TO_ANSWER - time.time()))
+        turn = wait_until_final(table, turn, wanted.wait, ends_at)
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")

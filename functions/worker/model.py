@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from persona import Persona
+from turnqueue.telemetry import count, milliseconds
 from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 
 # Per read; whoever awaits the call bounds it as a whole. 60 s, for some models think before they speak.
@@ -54,13 +55,17 @@ class Reply:
         self.structured = False
         self._parts: list[str] = []
         self._size = 0
-        self._began_at = time.time()
+        self._asked_at = time.time()
         self.first_token_ms: int | None = None
+
+    def asked(self) -> None:
+        """The model is being asked now: the time to its first token begins."""
+        self._asked_at = time.time()
 
     def add(self, text: str) -> None:
         """Append what the model has said now. Raises ModelError when it is more than can be kept."""
         if self.first_token_ms is None:
-            self.first_token_ms = round((time.time() - self._began_at) * 1000)
+            self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         self._parts.append(text)
         self._size += len(text.encode("utf-8", "surrogatepass"))
         if self._size > MAX_RESULT_BYTES:
@@ -121,6 +126,8 @@ class Model:
     async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
         usage: dict[str, Any] = {"model": self._name}
         finish_reason = None
+        asked_at = time.time()
+        reply.asked()
         stream: AsyncIterator[ChatCompletionChunk] = await self._client.chat.completions.create(**request)
         async with stream:  # type: ignore[attr-defined]
             async for chunk in stream:
@@ -140,11 +147,23 @@ class Model:
                     finish_reason = choice.finish_reason or finish_reason
         if finish_reason is None:
             raise ModelError("model_unavailable")  # The stream was cut.
+        _measure(time.time() - asked_at, reply.first_token_ms, usage)
         if finish_reason == "content_filter":
             raise ModelError("prompt_refused")
         counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
         timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
         return Answer(_result(persona, reply.text), counts | usage | timing)
+
+
+def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:
+    """Record a call that came to its end, also one whose answer is then found to be of no use: it is paid for."""
+    milliseconds("ModelLatency", seconds)
+    if first_token_ms is not None:
+        milliseconds("TimeToFirstToken", first_token_ms / 1000)
+    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
+    if isinstance(prompt, int) and isinstance(completion, int):  # The SDK takes null, and more, from a sloppy server.
+        count("PromptTokens", prompt)
+        count("CompletionTokens", completion)
 
 
 def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from turnqueue.http import error_name, where
 from turnqueue.queue import Malformed, TurnQueue, decode
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, logger, milliseconds, observed
-from turnqueue.turn import MAX_ATTEMPTS, Key, Turn
+from turnqueue.turn import Key, Turn
 from turnqueue.usage import UsageStore
 
 # Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
@@ -49,7 +49,10 @@ _LEASE_MARGIN_SECONDS = 3.0
 
 _WATCH_SECONDS = 1.0
 _LONGEST_BACKOFF_SECONDS = 300.0
+# While AWS fails: the n-th delivery comes back after n x 5 s, at most 30. The 50 that the queue allows then outlast the
+# deadline of a turn, so that it is not lost before its time is up.
 _AWS_BACKOFF_SECONDS = 5.0
+_LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
 
 class ComeBack(NamedTuple):
@@ -106,7 +109,8 @@ async def run_session(records: Sequence[dict[str, Any]], ends_at: float) -> Sequ
             continue
         except (BotoCoreError, ClientError) as error:
             logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
-            verdict = ComeBack(_AWS_BACKOFF_SECONDS)
+            deliveries = int(record["attributes"]["ApproximateReceiveCount"])
+            verdict = ComeBack(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
         except Exception as error:
             logger.error("turn failed", extra={"error": error_name(error), "where": where(error)})
             verdict = ComeBack(None)
@@ -128,8 +132,8 @@ async def run_turn(key: Key, ends_at: float) -> ComeBack | None:
         turn = await asyncio.to_thread(store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)
     except Refused as refused:
         return await _not_claimed(key, refused.current)
-    if turn.attempt == 1:
-        milliseconds("QueueTime", now - turn.created_at)
+    if turn.tries == 1:
+        milliseconds("QueueTime", now - turn.queued_at)
     try:
         return await _attempt(turn, ends_at)
     except Refused as refused:
@@ -144,7 +148,7 @@ async def _not_claimed(key: Key, current: Turn | None) -> ComeBack | None:
         return None
     if current.overdue(now):
         code = "deadline_exceeded"
-    elif current.attempt >= MAX_ATTEMPTS and not current.held(now):
+    elif current.attempt >= current.last_attempt and not current.held(now):
         code = "worker_lost"  # The last attempt died without a word.
     else:
         return ComeBack(max((current.lease_until or now) - now, 0) + 1)
@@ -176,10 +180,8 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     except ModelError as error:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
-        if refused.current and refused.current.attempt == turn.attempt and refused.current.cancel_requested:
-            await _fail(turn, "cancelled", reply)
-            return None
-        raise
+        await _cancelled(turn, refused, reply)
+        return None
     except Exception as error:
         logger.error(
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
@@ -235,14 +237,20 @@ async def _watch(turn: Turn, reply: Reply) -> None:
 async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeBack | None:
     """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
     now = time.time()
-    delay = backoff(turn.attempt, error.retry_after)
+    if error.code == "model_rate_limited":
+        count("ModelRateLimited")
+    delay = backoff(turn.tries, error.retry_after)
     if turn.overdue(now):
         await _fail(turn, "deadline_exceeded", reply)
         return None
-    if not error.retryable or turn.attempt >= MAX_ATTEMPTS or now + delay >= turn.deadline_at:
+    if not error.retryable or turn.attempt >= turn.last_attempt or now + delay >= turn.deadline_at:
         await _fail(turn, error.code, reply)
         return None
-    await asyncio.to_thread(store.release, turn)
+    try:
+        await asyncio.to_thread(store.release, turn)
+    except Refused as refused:
+        await _cancelled(turn, refused, reply)
+        return None
     count("TaskRetried")
     logger.warning(
         "attempt failed, task goes back",
@@ -259,15 +267,23 @@ async def add_usage(turn: Turn, answer: Answer) -> None:
         logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
 
+async def _cancelled(turn: Turn, refused: Refused, reply: Reply) -> None:
+    """After a refused write: end the turn if it was refused for its cancellation. Raises Refused if it is not ours."""
+    current = refused.current
+    if current is None or current.attempt != turn.attempt or not current.cancel_requested:
+        raise refused
+    await _fail(turn, "cancelled", reply)
+
+
 async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:
     partial = reply.readable() if reply else None
     await asyncio.to_thread(store.fail_attempt, turn, code, partial, time.time())
 
 
-def backoff(attempt: int, retry_after: float | None) -> float:
+def backoff(tries: int, retry_after: float | None) -> float:
     """Seconds before the next attempt: 2 doubling, at least what the provider asked for, and up to half as much again
     by chance, so that those who failed together do not come back together."""
-    return min(max(2.0**attempt, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
+    return min(max(2.0**tries, retry_after or 0), _LONGEST_BACKOFF_SECONDS) * (1 + random.random() / 2)
 
 
 async def hide(records: Sequence[dict[str, Any]], seconds: float) -> None:

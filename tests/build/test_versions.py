@@ -19,6 +19,8 @@ no_policies = type("NoPolicies", (), {"load": lambda self: {}})()
 print(json.dumps(transform(given["template"], given["parameters"], no_policies)["Resources"]))
 """
 
+ROLLBACK_ALARMS = {"WorkerErrorAlarm", "FailureRateAlarm", "Api5xxAlarm", "OldestMessageAlarm"}
+
 type Resources = dict[str, dict[str, Any]]
 
 
@@ -128,6 +130,10 @@ def test_a_gradual_deployment_covers_every_function() -> None:
             config[0].replace("${ConfigName}", config[1]["ConfigName"])
             == "CodeDeployDefault.LambdaCanary10Percent5Minutes"
         )
-        assert group["Properties"]["AutoRollbackConfiguration"]["Enabled"]
+        assert "DEPLOYMENT_STOP_ON_ALARM" in group["Properties"]["AutoRollbackConfiguration"]["Events"]
+        assert group["Properties"]["AlarmConfiguration"]["Enabled"]
+        assert {
+            alarm["Name"]["Ref"] for alarm in group["Properties"]["AlarmConfiguration"]["Alarms"]
+        } == ROLLBACK_ALARMS
     for alias in of_type(resources, "AWS::Lambda::Alias").values():
         assert alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"] in groups

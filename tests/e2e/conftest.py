@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import httpx
@@ -21,10 +21,19 @@ FINAL = ("SUCCESS", "FAILURE")
 class Api:
     """The API as one owner calls it."""
 
-    def __init__(self, url: str, token: str | None) -> None:
+    def __init__(self, url: str, token: str | None, refusals: list[str] | None = None) -> None:
+        """What is refused, and how, is added to `refusals`."""
+
+        def note(response: httpx.Response) -> None:
+            if refusals is not None and response.is_error:
+                refusals.append(f"{response.read().decode()} {response.headers}")
+
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
-        self.http = httpx.Client(base_url=url, headers=headers, timeout=40, limits=limits, trust_env=False)
+        hooks = {"response": [note]}
+        self.http = httpx.Client(
+            base_url=url, headers=headers, timeout=40, limits=limits, trust_env=False, event_hooks=hooks
+        )
 
     def chat(
         self, message: str, *, query: str = "", headers: dict[str, str] | None = None, **request: Any
@@ -58,15 +67,17 @@ class Api:
 
 @dataclass
 class Deployment:
-    """`stack` is None for a real account, where there is no model to ask and no process to kill."""
+    """`stack` is None for a real account, where there is no model to ask and no process to kill. `refusals` are the
+    errors of the whole run, headers too."""
 
     url: str
     tokens: dict[str, str]
     stack: LocalStack | None
+    refusals: list[str] = field(default_factory=list)
 
     @contextmanager
     def api(self, owner: str | None) -> Iterator[Api]:
-        api = Api(self.url, self.tokens[owner] if owner else None)
+        api = Api(self.url, self.tokens[owner] if owner else None, self.refusals)
         with api.http:
             yield api
 
@@ -76,7 +87,7 @@ def deployment() -> Iterator[Deployment]:
     if url := os.environ.get("API_URL"):
         yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
         return
-    with LocalStack() as stack:
+    with LocalStack(record=True) as stack:
         tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
         yield Deployment(stack.api_url, tokens, stack)
 

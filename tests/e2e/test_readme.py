@@ -1,29 +1,101 @@
-"""The Python programs of README.md, as they stand there, against the deployed stack."""
+"""The Python programs and the commands for a token of README.md, as they stand there, against deployed stacks."""
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
+from collections.abc import Iterator
+from pathlib import Path
 
+import httpx
 import pytest
 
+from local.deploy import STACK_NAME
+from local.stack import AUDIENCE, LocalStack
 from local.tools import ROOT
 from tests.e2e.conftest import Deployment
 
 
-def programs() -> list[str]:
+def blocks(title: str) -> list[str]:
     """The indented blocks of the section."""
-    section = (ROOT / "README.md").read_text().partition("## From Python\n")[2].partition("\n## ")[0]
-    blocks = re.findall(r"(?:^(?: {4}.*)?\n)+", section, re.MULTILINE)
-    return [textwrap.dedent(block) for block in blocks if block.strip()]
+    section = (ROOT / "README.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"(?:^(?: {4}.*)?\n)+", section, re.MULTILINE)
+    return [textwrap.dedent(block) for block in found if block.strip()]
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["sync", "async"])
 def test_a_python_caller(number: int, deployment: Deployment) -> None:
     environment = {**os.environ, "API": deployment.url, "TOKEN": deployment.tokens["alice"], "NO_PROXY": "127.0.0.1"}
-    program = [sys.executable, "-W", "error", "-c", programs()[number]]
+    program = [sys.executable, "-W", "error", "-c", blocks("From Python")[number]]
     ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=50, check=False)
     assert ran.returncode == 0, ran.stderr
     for text in [["I need a haircut"], ["Hello", "Tell me about queues"]][number]:
         assert deployment.stack is None or text in ran.stdout
+
+
+# ---- How to get a token
+
+
+@pytest.fixture(scope="module")
+def with_a_pool() -> Iterator[LocalStack]:
+    """Deployed without an issuer, and with a key of the deployer's: what the other stack is deployed without."""
+    key = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-555555555555"
+    with LocalStack(parameters={"JwtIssuer": "", "JwtAudience": "", "KmsKeyArn": key}) as stack:
+        yield stack
+
+
+def commands(number: int) -> str:
+    return blocks("Tokens")[number].replace("turnqueue-dev", STACK_NAME)
+
+
+def token_of(script: str, folder: Path, environment: dict[str, str]) -> str:
+    aws = folder / "aws"
+    aws.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent}/aws_cli.py" "$@"\n')
+    aws.chmod(0o755)
+    environment = {**os.environ, **environment, "NO_PROXY": "127.0.0.1", "PATH": f"{folder}:{os.environ['PATH']}"}
+    bash = ["bash", "-euo", "pipefail", "-c", f'{script}\nprintf %s "$TOKEN" >&2']
+    ran = subprocess.run(bash, env=environment, capture_output=True, text=True, timeout=50, check=False)
+    assert ran.returncode == 0, ran.stderr
+    return ran.stderr
+
+
+def chat(url: str, token: str) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {token}"}
+    return httpx.post(f"{url}/chat/", json={"message": "hello"}, headers=headers, timeout=40, trust_env=False)
+
+
+@pytest.mark.timeout(180)  # with the start of the second stack
+def test_a_token_of_the_user_pool(with_a_pool: LocalStack, deployment: Deployment, tmp_path: Path) -> None:
+    token = token_of(commands(0), tmp_path, with_a_pool.emulator.account.variables())
+
+    assert chat(with_a_pool.api_url, token).status_code == 200
+    assert chat(deployment.url, token).status_code == 401, "another issuer's"
+    assert chat(with_a_pool.api_url, deployment.tokens["alice"]).status_code == 401
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+def test_a_token_of_an_issuer_of_ones_own(stack: LocalStack, tmp_path: Path) -> None:
+    client = {"ISSUER": stack.issuer.url, "CLIENT": "a-program", "SECRET": "s", "AUDIENCE": AUDIENCE}
+
+    token = token_of(commands(1), tmp_path, client)
+
+    assert chat(stack.api_url, token).status_code == 200
+    other = token_of(commands(1), tmp_path, client | {"AUDIENCE": "another"})
+    assert chat(stack.api_url, other).status_code == 401
+
+
+@pytest.mark.timeout(180)
+def test_a_key_of_the_deployers_is_taken_for_queues_and_logs(with_a_pool: LocalStack) -> None:
+    """And the stack answers with it, above. Of the tables' key MiniStack's CloudFormation knows nothing."""
+    for queue in ("QueueUrl", "DeadLetterQueueUrl"):
+        url = with_a_pool.outputs[queue]
+        answer = with_a_pool.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        assert answer["KmsMasterKeyId"].startswith("arn:aws:kms:")
+        assert answer.get("SqsManagedSseEnabled") != "true"
+    groups = with_a_pool.client("logs").describe_log_groups()["logGroups"]
+    assert [group["kmsKeyId"][:12] for group in groups] == ["arn:aws:kms:"] * 4
+    for function in with_a_pool.functions.values():
+        name = function.role.rpartition("/")[2]
+        assert "key" in with_a_pool.client("iam").list_role_policies(RoleName=name)["PolicyNames"]

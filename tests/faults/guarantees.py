@@ -32,6 +32,7 @@ GUARANTEES = {
 
 FINAL = ("SUCCESS", "FAILURE")
 HISTORY_TURNS = 20
+MOST_ATTEMPTS = 3
 SKEW = 1.0
 """By how much two clocks may differ in a simulation."""
 
@@ -130,11 +131,24 @@ class Watch:
         assert found and found[1].group
         lease_until = float(new.get("lease_until", {"N": "0"})["N"])
         record.claims.append(Claim(int(new["attempt"]["N"]), found[1].group, self.world.now, lease_until))
+        self._check_lease(record, record.claims[-1])
+        if record.deadline_at + SKEW < self.world.calendar() + found[1].group.skew:
+            self._broken(7, f"{_name(record)} is begun past its deadline")
+        if len(record.claims) > MOST_ATTEMPTS:
+            self._broken(3, f"{_name(record)} is begun {len(record.claims)} times")
         if record.session in self.out_of_order:
             return
         for earlier in self._queued_before(record):
             if earlier.final_at is None:
                 self._broken(4, f"{_name(record)} is begun, though {_name(earlier)} came before it and is not final")
+
+    def _check_lease(self, record: Record, claim: Claim) -> None:
+        """A lease must outlive its worker, by the worker's own clock: else another may begin while it is at work."""
+        left = claim.lease_until - claim.process.skew - self.world.calendar()
+        if left < self.world.ends_at(claim.process) - self.world.now:
+            self._broken(
+                3, f"{claim.process.name} takes {_name(record)} for {left:.0f} s, and may be at work for longer"
+            )
 
     def model_called(self, call: ModelCall) -> None:
         now = self.world.calendar()

@@ -51,7 +51,7 @@ MUTANTS = [
     mutant(
         "the claim has no condition on the state",
         STORE,
-        ('condition=f"{_UNHELD} AND #attempt', 'condition=f"#attempt'),
+        ('condition=f"{_UNHELD} AND {_BUDGETED}', 'condition=f"{_BUDGETED}'),
         (
             '''                    "pending": Status.PENDING,
                     "started": Status.STARTED,
@@ -297,6 +297,43 @@ MUTANTS = [
         "a read that fails ends a waiting request",
         "layers/shared/turnqueue/wait.py",
         ('            logger.warning("read failed"', '            raise\n            logger.warning("read failed"'),
+    ),
+    mutant(
+        "the Idempotency-Key of one owner is that of all",
+        "layers/shared/turnqueue/guards.py",
+        ('f"{owner}\\n{key}"', "key"),
+    ),
+    mutant(
+        "a turn is handed back by whoever had it",
+        STORE,
+        (
+            """                remove=("lease_until", "progress"),
+                condition=_OURS_UNCANCELLED,
+                values=_ours(claimed),""",
+            """                remove=("lease_until", "progress"),
+                condition="#status = :started",
+                values={"started": Status.STARTED},""",
+        ),
+    ),
+    mutant(
+        "a turn is begun as often as its workers die",
+        STORE,
+        ('"max_attempts": MAX_ATTEMPTS,', '"max_attempts": 3 * MAX_ATTEMPTS,'),
+    ),
+    mutant(
+        "a turn is begun past its deadline",
+        STORE,
+        ("#attempt < :max_attempts AND #deadline_at > :now", "#attempt < :max_attempts"),
+    ),
+    mutant(
+        "a lease is over before its worker is",
+        WORKER,
+        ("store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)", "store.claim, key, now, now + 60)"),
+    ),
+    mutant(
+        "the turns behind one that goes back keep the visibility of their lease",
+        WORKER,
+        ("await hide(unfinished, verdict.seconds)", "await hide([record], verdict.seconds)"),
     ),
 ]
 

@@ -147,13 +147,14 @@ def run_with_rotated_key(world: World) -> None:
     alice.insist("a", sync=True)
 
 
-@story(seconds=30.0, a="SUCCESS", b=ANY, c="SUCCESS", d="SUCCESS")
+@story(seconds=30.0, a="SUCCESS", b=ANY, e="SUCCESS", c="SUCCESS", d="SUCCESS")
 def run_sessions_in_one_batch(world: World) -> None:
     """Two sessions of two owners in one batch; a turn in the middle of one uses up its attempts."""
     alice, bob = Client(world, "alice"), Client(world, "bob")
     world.source.paused = True
     alice.insist("a")
     alice.insist("b", answers=[Answers(status=429)] * 3)
+    alice.insist("e")
     bob.insist("c")
     bob.insist("d", answers=[Answers(seconds=5)])
     world.source.paused = False
@@ -213,6 +214,17 @@ def read_repair(world: World) -> None:
     alice.look(posted)
 
 
+@story(seconds=910.0, after=900.0, a="deadline_exceeded", b="SUCCESS")
+def delivered_past_its_deadline(world: World) -> None:
+    alice = Client(world, "alice")
+    world.source.paused = True
+    alice.insist("a")
+    alice.rest(901)
+    world.source.paused = False
+    world.source.wake()
+    alice.insist("b", sync=True)
+
+
 @story(a="SUCCESS", b="SUCCESS")
 def malformed_message(world: World) -> None:
     """A message that is no turn lies between two of a session, and ends with the dead letters, for an operator to see."""
@@ -270,21 +282,44 @@ def delivered_late(world: World) -> None:
 @story(seconds=200.0, a="SUCCESS")
 def zombie(world: World) -> None:
     """A worker whose clock is slow takes a lease that is over for all others, and is taken over while it works."""
+    _overtaken(world, 2.0, Answers(seconds=5))
+
+
+@story(seconds=200.0, after=math.inf, a="SUCCESS")
+def zombie_that_gives_up(world: World) -> None:
+    """Its attempt fails between two looks at the turn, and it would hand back what another has."""
+    _overtaken(world, 2.7, Answers(silence=3.5, status=500))
+
+
+def _overtaken(world: World, after: float, first: Answers) -> None:
     alice = Client(world, "alice")
     world.clocks["worker1"] = -200.0
-    alice.insist("a", answers=[Answers(seconds=5), Answers(seconds=8)])
-    alice.rest(2)
+    alice.insist("a", answers=[first, Answers(seconds=8)])
+    alice.rest(after)
     for _, batch in list(world.source.running):
         world.source.deliver(batch)
     alice.rest(15)
 
 
+@story(seconds=600.0, after=math.inf, a="worker_lost", b="SUCCESS")
+def every_worker_dies(world: World) -> None:
+    """A turn that costs every worker its life costs three, and then its session moves on."""
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=30)] * 4)
+    alice.insist("b")
+    for _ in range(3):
+        world.scheduler.wait(condition=lambda: bool(world.busy("worker")))
+        alice.rest(5)
+        for process in world.busy("worker"):
+            world.die(process, "in the middle of a call")
+
+
 @story(a="SUCCESS", m="SUCCESS")
 def stranger(world: World) -> None:
-    """Another owner who knows every id, and says that it is the first."""
+    """Another owner who knows every id and key, and says that it is the first."""
     alice, mallory = Client(world, "alice"), Client(world, "mallory")
-    posted = alice.insist("a", answers=[Answers(seconds=4)])
-    mallory.insist("m", metadata={"owner": "alice"}, sync=True)
+    posted = alice.insist("a", key="planted-idem-1", answers=[Answers(seconds=4)])
+    mallory.insist("m", key="planted-idem-1", metadata={"owner": "alice"}, sync=True)
     mallory.look(posted)
     mallory.cancel(posted)
     mallory.page("s")

@@ -284,6 +284,11 @@ class World:
         invocation.process.invocation = None
         self.scheduler.call_at(self.now, lambda: invocation.done(invocation))
 
+    def ends_at(self, process: Group) -> float:
+        """When a process that is at work is ended, done or not."""
+        assert isinstance(process, Process) and process.invocation
+        return process.invocation.ends_at
+
     def busy(self, function: str) -> list[Process]:
         return [p for p in self._processes.get(function, []) if p.invocation and not p.dead]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests import cfn
 from tests.hostile.checks import MARK, discreet, examples
 from tests.unit.conftest import QUEUE_URL, Account, Clock
+from turnqueue.http import MAX_OWNER_CHARACTERS
 from turnqueue.queue import Malformed, decode, encode
 from turnqueue.turn import SESSION_ID, Key, is_ulid
 
@@ -58,6 +59,7 @@ MALFORMED = {
     "session without a mark": key("alice"),
     "session empty": key(""),
     "session long": key("alice#" + "a" * 65),
+    "session longer than a key may be": key("é" * 1024 + "#s"),
     "session secret": key(f"alice#{MARK}"),
     "session zero": key("alice#\0"),
     "session line": key("alice#s\n"),
@@ -185,7 +187,7 @@ def test_what_is_decoded_is_a_key_that_submit_could_have_made(body: str) -> None
 
 
 @examples()
-@given(st.text(min_size=1), st.from_regex(r"\A[A-Za-z0-9_-]{1,64}\Z"))
+@given(st.text(min_size=1, max_size=MAX_OWNER_CHARACTERS), st.from_regex(r"\A[A-Za-z0-9_-]{1,64}\Z"))
 def test_every_key_of_submit_is_decoded_to_itself(owner: str, session_id: str) -> None:
     made = Key(f"{owner}#{session_id}", ULID)
     assert decode(encode(made)) == made

@@ -14,7 +14,7 @@ from local.tools import ROOT, Tools
 from tests import cfn
 
 # Whose other value the emulated account cannot hold; tests/build/test_versions.py looks at what becomes of it.
-NOT_HERE = {"TrafficShift": "it has no CodeDeploy"}
+NOT_HERE = {"TrafficShift": "it has no CodeDeploy", "CompositeAlarms": "it has none"}
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -32,17 +32,26 @@ ON = {
     "ApiRequestsPerSecond": "11",
     "ApiBurst": "13",
     "AccessLogs": "true",
+    "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "LogRetentionDays": "5",
+    "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
+    "PromptTokenPrice": "0.4",
+    "CompletionTokenPrice": "1.6",
     "DataDeletionPolicy": "Delete",
 }
+FIXED = {"CompositeAlarms": "false"}
 OFF = {
     "Architecture": architecture(),
     "FeatureAsyncChatEnabled": "false",
     "JwtIssuer": "",  # left out it would keep the value that it has
     "JwtAudience": "",
+    "KmsKeyArn": "",
     "ReserveWorkerConcurrency": "false",
     "ApiConcurrency": "0",
     "AccessLogs": "false",
+    "AlarmTopicArn": "",
+    "PromptTokenPrice": "0",
+    "CompletionTokenPrice": "0",
     "DataDeletionPolicy": "Delete",
 }
 
@@ -79,7 +88,7 @@ def deploy(
     with sam.alone():
         sam.build(architecture(), print)
         yield lambda parameters: Deployed(
-            account, sam.deploy(account, {"ModelKeySecretArn": secret} | parameters, print)
+            account, sam.deploy(account, FIXED | {"ModelKeySecretArn": secret} | parameters, print)
         )
 
 

@@ -32,6 +32,7 @@ from moto.secretsmanager.models import secretsmanager_backends
 from moto.sqs.models import sqs_backends
 
 from local import model_server
+from operations.stack import Stack
 from tests import cfn
 
 REGION = "us-east-1"
@@ -57,6 +58,12 @@ ENVIRONMENT = {
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)
 os.environ.update(ENVIRONMENT)
+
+STACK_OUTPUTS = {
+    "TurnsTableName": "TurnsTable",
+    "GuardsTableName": "GuardsTable",
+    "QueueUrl": ENVIRONMENT["QUEUE_URL"],
+}
 
 type Event = dict[str, Any]
 type Record = dict[str, Any]
@@ -594,6 +601,14 @@ def account(functions: dict[str, ModuleType], model_url: str) -> Iterator[Accoun
 @pytest.fixture
 def wire(account: Account) -> Wire:
     return _wire
+
+
+@pytest.fixture
+def stack(account: Account) -> Stack:
+    """The account as an operator reaches it."""
+    stack = Stack("turnqueue-test", REGION)
+    stack.__dict__["outputs"] = STACK_OUTPUTS  # where it keeps them: there is no CloudFormation here
+    return stack
 
 
 @pytest.fixture

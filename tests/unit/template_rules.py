@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tests import cfn
+from tests.cfn import target
 
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
@@ -53,12 +54,6 @@ def queue_events(template: Template) -> Iterator[tuple[str, dict[str, Any], dict
             if event["Type"] == "SQS":
                 trigger = event["Properties"]
                 yield name, function, trigger, queues(template)[target(trigger["Queue"])]
-
-
-def target(reference: Any) -> str:
-    """The logical id that `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Y` names."""
-    name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]
-    return name.partition(".")[0]
 
 
 def number(template: Template, value: Any) -> Any:
@@ -245,7 +240,6 @@ def more_is_received_than_attempted_and_kept_longer_than_any_deadline(template: 
 
 
 PHYSICAL_NAMES = {
-    "AWS::CloudWatch::Alarm": "AlarmName",
     "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::Cognito::UserPool": "UserPoolName",
     "AWS::Cognito::UserPoolClient": "ClientName",
@@ -268,6 +262,10 @@ def nothing_has_a_physical_name(template: Template) -> Iterator[str]:
     for name, api in properties(template, "AWS::ApiGatewayV2::Api").items():
         if api["Name"] != {"Ref": "AWS::StackName"}:
             yield f"{name}: Name"
+    # These are read at night by people, so they are named, after the stack.
+    for name, alarm in alarms(template).items():
+        if not re.fullmatch(r"\{'Fn::Sub': '\$\{AWS::StackName\}-[a-z0-9-]+'\}", str(alarm.get("AlarmName"))):
+            yield f"{name}: AlarmName"
 
 
 @rule
@@ -454,13 +452,56 @@ def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
     for name, role in properties(template, "AWS::IAM::Role").items():
         if "ManagedPolicyArns" in role:
             yield f"{name}: has a policy of AWS's"
-        for policy in role["Policies"]:
-            for statement in policy["PolicyDocument"]["Statement"]:
-                if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
-                    yield f"{name}: names what it may not"
-                for key in ("Action", "Resource"):
-                    if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
-                        yield f"{name}: {key} with a *"
+    for name, given in (properties(template, "AWS::IAM::Role") | properties(template, "AWS::IAM::Policy")).items():
+        for statement in cfn.statements(given):
+            if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
+                yield f"{name}: names what it may not"
+            for key in ("Action", "Resource"):
+                if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
+                    yield f"{name}: {key} with a *"
+
+
+@rule
+def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]:
+    key = {"Fn::If": ["UseKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    for name, resource in template["Resources"].items():
+        given = resource.get("Properties", {})
+        places = {
+            "AWS::DynamoDB::Table": given.get("SSESpecification", {}).get("KMSMasterKeyId"),
+            "AWS::SQS::Queue": given.get("KmsMasterKeyId"),
+            "AWS::Logs::LogGroup": given.get("KmsKeyId"),
+        }
+        if places.get(resource["Type"], key) != key:
+            yield f"{name}: is not encrypted by the key"
+
+
+@rule
+def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(template: Template) -> Iterator[str]:
+    """Who sends to an encrypted queue needs a data key; who does that, or receives, or calls a table, Decrypt. Neither
+    by calling KMS itself."""
+    policies = properties(template, "AWS::IAM::Policy")
+    roles = properties(template, "AWS::IAM::Role")
+    for name, policy in policies.items():
+        if template["Resources"][name].get("Condition") != "UseKmsKey":
+            yield f"{name}: is always there"
+        (role,), (statement,) = map(target, policy["Roles"]), cfn.statements(policy)
+        called = {action for each in cfn.statements(roles[role]) for action in cfn.listed(each["Action"])}
+        services = {action.partition(":")[0] for action in called} - {"logs"}
+        needed = {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if "sqs:SendMessage" in called else set())
+        if set(cfn.listed(statement["Action"])) != needed or statement["Resource"] != {"Ref": "KmsKeyArn"}:
+            yield f"{name}: allows other actions than {needed}"
+        via = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
+        if [text["Fn::Sub"] for text in via] != [f"{each}.${{AWS::Region}}.amazonaws.com" for each in sorted(services)]:
+            yield f"{name}: is not for {services}"
+    yield from sorted(set(roles) - {target(policy["Roles"][0]) for policy in policies.values()})
+
+
+@rule
+def lambda_alone_may_take_on_a_role(template: Template) -> Iterator[str]:
+    for name, role in properties(template, "AWS::IAM::Role").items():
+        for statement in role["AssumeRolePolicyDocument"]["Statement"]:
+            if statement["Principal"] != {"Service": "lambda.amazonaws.com"} or statement["Action"] != "sts:AssumeRole":
+                yield f"{name}: can be taken on by another"
 
 
 @rule
@@ -550,8 +591,9 @@ def every_table_is_paid_by_the_request_and_has_no_index(template: Template) -> I
 
 @rule
 def every_queue_encrypts(template: Template) -> Iterator[str]:
+    """By a key of SQS's, or by the deployer's: never by both."""
     for name, queue in queues(template).items():
-        if not (queue.get("SqsManagedSseEnabled") or queue.get("KmsMasterKeyId")):
+        if queue.get("SqsManagedSseEnabled") != {"Fn::If": ["UseKmsKey", {"Ref": "AWS::NoValue"}, True]}:
             yield name
 
 
@@ -566,10 +608,11 @@ def the_deployer_says_what_becomes_of_the_data(template: Template) -> Iterator[s
         yield "by default the data goes with the stack"
 
 
-# ---- The dashboard
+# ---- Watching
 
-# What AWS documents of its own metrics, and the dimensions that each has.
+# What AWS documents of its own metrics: the dimensions that each has, and the names.
 AWS_METRICS = {
+    # Amazon SQS Developer Guide, "Available CloudWatch metrics for Amazon SQS"
     "AWS/SQS": (
         {"QueueName"},
         {
@@ -585,6 +628,16 @@ AWS_METRICS = {
             "NumberOfMessagesSent",
             "SentMessageSize",
         },
+    ),
+    # AWS Lambda Developer Guide, "Types of metrics for Lambda functions", those by function name
+    "AWS/Lambda": (
+        {"FunctionName"},
+        {"ConcurrentExecutions", "Duration", "Errors", "Invocations", "Throttles"},
+    ),
+    # Amazon API Gateway Developer Guide, "Monitor CloudWatch metrics for HTTP APIs in API Gateway"
+    "AWS/ApiGateway": (
+        {"ApiId"},
+        {"4xx", "5xx", "Count", "DataProcessed", "IntegrationLatency", "Latency"},
     ),
 }
 WIDGETS = ("metric", "text", "log", "alarm", "explorer")
@@ -635,27 +688,108 @@ def is_options(part: Any) -> bool:
     return isinstance(part, dict) and not {"Ref", "Fn::GetAtt", "Fn::Sub"} & set(part)
 
 
-@rule
-def every_metric_of_the_dashboard_exists(template: Template) -> Iterator[str]:
-    given = template["Globals"]["Function"]["Environment"]["Variables"]
-    ours = given.get("POWERTOOLS_METRICS_NAMESPACE")
+class Watched(NamedTuple):
+    """A metric as a widget or an alarm names it."""
+
+    where: str
+    namespace: str
+    name: str
+    dimensions: dict[str, Any]
+
+
+def alarms(template: Template) -> dict[str, dict[str, Any]]:
+    return properties(template, "AWS::CloudWatch::Alarm") | composites(template)
+
+
+def composites(template: Template) -> dict[str, dict[str, Any]]:
+    return properties(template, "AWS::CloudWatch::CompositeAlarm")
+
+
+def watched(template: Template) -> Iterator[Watched]:
     for widget in widgets(template):
         for metric in widget.get("properties", {}).get("metrics", []):
+            if isinstance(metric, dict) or is_options(metric[0]):
+                continue  # an expression over the others
             namespace, name, *rest = metric
             dimensions = rest[:-1] if rest and is_options(rest[-1]) else rest
-            names, values = dimensions[::2], dimensions[1::2]
-            if namespace == ours:
-                if name not in metrics_in_code():
-                    yield f"{name}: our code does not emit it"
-                if (names, values) != (["service"], [given["POWERTOOLS_SERVICE_NAME"]]):
-                    yield f"{name}: our code emits it with other dimensions"
-            elif namespace in AWS_METRICS:
-                wanted, documented = AWS_METRICS[namespace]
-                if name not in documented:
-                    yield f"{name}: {namespace} does not document it"
-                if set(names) != wanted:
-                    yield f"{name}: {namespace} documents other dimensions"
-                if any(isinstance(value, str) or target(value) not in template["Resources"] for value in values):
-                    yield f"{name}: is of no resource of ours"
-            else:
-                yield f"{namespace}: whose is it?"
+            where = widget["properties"].get("title", "a widget")
+            yield Watched(where, namespace, name, dict(zip(dimensions[::2], dimensions[1::2], strict=True)))
+    for logical_id, alarm in properties(template, "AWS::CloudWatch::Alarm").items():
+        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm.get("Dimensions", [])}
+        yield Watched(logical_id, alarm["Namespace"], alarm["MetricName"], dimensions)
+
+
+@rule
+def every_metric_that_is_watched_exists(template: Template) -> Iterator[str]:
+    given = template["Globals"]["Function"]["Environment"]["Variables"]
+    for where, namespace, name, dimensions in watched(template):
+        if namespace == given.get("POWERTOOLS_METRICS_NAMESPACE"):
+            if name not in metrics_in_code():
+                yield f"{where}: our code does not emit {name}"
+            if dimensions != {"service": given["POWERTOOLS_SERVICE_NAME"]}:
+                yield f"{where}: our code emits {name} with other dimensions"
+        elif namespace in AWS_METRICS:
+            wanted, documented = AWS_METRICS[namespace]
+            if name not in documented:
+                yield f"{where}: {namespace} does not document {name}"
+            if set(dimensions) != wanted:
+                yield f"{where}: {namespace} documents other dimensions of {name}"
+            if any(
+                isinstance(value, str) or target(value) not in template["Resources"] for value in dimensions.values()
+            ):
+                yield f"{where}: {name} is of no resource of ours"
+        else:
+            yield f"{where}: whose is {namespace}?"
+
+
+@rule
+def every_metric_of_ours_is_watched(template: Template) -> Iterator[str]:
+    """Each is paid for by the month."""
+    yield from sorted(metrics_in_code() - {metric.name for metric in watched(template)})
+
+
+@rule
+def every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over(template: Template) -> Iterator[str]:
+    topic = {"Fn::If": ["TellOfAlarms", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]}
+    parts = set(re.findall(r"\$\{(\w+)\}", json.dumps([alarm["AlarmRule"] for alarm in composites(template).values()])))
+    yield from sorted(parts - set(alarms(template)))
+    for name, alarm in alarms(template).items():
+        told = [alarm.get("AlarmActions"), alarm.get("OKActions")]
+        if told != [topic, topic] and not (name in parts and told == [None, None]):
+            yield f"{name}: tells nobody"
+        if name not in composites(template) and alarm.get("TreatMissingData") not in ("breaching", "notBreaching"):
+            yield f"{name}: what if nothing is measured?"
+
+
+@rule
+def the_dashboard_shows_every_alarm_that_tells(template: Template) -> Iterator[str]:
+    shown = {
+        match
+        for widget in widgets(template)
+        for match in re.findall(r'"Fn::GetAtt": "(\w+)\.Arn"', json.dumps(widget["properties"].get("alarms", [])))
+    }
+    yield from sorted(shown ^ {name for name, alarm in alarms(template).items() if "AlarmActions" in alarm})
+
+
+@rule
+def what_the_emulated_account_cannot_hold_is_under_a_condition(template: Template) -> Iterator[str]:
+    """local/README.md: no alarm over metric math, no composite alarm."""
+    for name, alarm in alarms(template).items():
+        if ("Metrics" in alarm or "AlarmRule" in alarm) and "Condition" not in template["Resources"][name]:
+            yield name
+
+
+@rule
+def the_alarms_fit_what_they_watch(template: Template) -> Iterator[str]:
+    alarm = properties(template, "AWS::CloudWatch::Alarm")
+    worker, dead = functions(template)["WorkerFunction"], queues(template)["DeadLetterQueue"]
+    if not 0.8 <= alarm["WorkerDurationAlarm"]["Threshold"] / 1000 / worker["Timeout"] <= 0.94:
+        yield "worker-duration: the worker gives up on the model 10 s before its Timeout"
+    if not worker["Timeout"] < alarm["OldestMessageAlarm"]["Threshold"] <= DEADLINE_SECONDS / 3:
+        yield "oldest-message: rings for one slow answer, or leaves little of the deadline"
+    if alarm["StuckDeadLetterAlarm"]["Threshold"] < 2 * dead["VisibilityTimeout"]:
+        yield "dead-letters-stay: rings before the letter was tried again"
+    if alarm["MalformedMessageAlarm"]["Period"] <= dead["VisibilityTimeout"]:
+        yield "malformed-messages: ends between two looks at the message"
+    if alarm["NoSuccessAlarm"]["Period"] <= worker["Timeout"]:
+        yield "no-success: rings for one slow answer"

@@ -378,6 +378,24 @@ def test_a_table_that_refuses_delays_the_turn_and_no_other_session(
     assert [account.outcome(task) for task in (first, second)] == [("SUCCESS", None)] * 2
 
 
+def test_a_table_that_refuses_for_long_costs_no_task_before_its_deadline(
+    account: Account, wire: Wire, clock: Clock
+) -> None:
+    """The queue gives up after 50 deliveries. At 5 s each, as it was, that was after 4 of the 15 minutes."""
+    task_id = account.queued()
+
+    for _ in range(14 * 60):
+        if records := account.receive():
+            wire.before("UpdateItem", refusing("AccessDeniedException", 400))
+            assert account.work(records) == [records[0]["messageId"]]
+        clock.forward(1)
+    assert account.waiting("DeadLetterQueue") == (0, 0)
+    clock.forward(30)
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
 def test_an_answer_whose_record_was_acknowledged_too_late_is_recorded_once(
     account: Account, wire: Wire, clock: Clock, model: StandIn, printed: Printed
 ) -> None:

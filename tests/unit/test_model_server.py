@@ -255,6 +255,16 @@ def test_200_slow_requests_run_side_by_side(client: OpenAI) -> None:
 # ---- Refused requests
 
 
+def test_a_key_that_is_not_the_only_one_is_refused(client: OpenAI) -> None:
+    client.post("/../stand-in/key", cast_to=object, body={"only": "sk-2"})
+
+    with pytest.raises(openai.AuthenticationError):
+        client.models.list()
+    assert client.with_options(api_key="sk-2").models.list().data
+    client.post("/../stand-in/key", cast_to=object, body={})
+    assert client.models.list().data
+
+
 @pytest.mark.parametrize("authorization", ["Bearer bad-key", "Bearer", "Basic abc", ""])
 def test_a_wrong_key_is_401(client: OpenAI, authorization: str) -> None:
     with pytest.raises(openai.AuthenticationError) as refused:

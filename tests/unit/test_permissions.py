@@ -17,14 +17,8 @@ EVENT_SOURCE = ("sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttribut
 
 def allowed(function: str) -> set[Permission]:
     """The actions of the function's role and the resource of each, but for its log."""
-    role = cfn.resources("AWS::IAM::Role")[f"{function.capitalize()}Role"]
-    permissions: set[Permission] = set()
-    for statement in role["Policies"][0]["PolicyDocument"]["Statement"]:
-        actions = statement["Action"] if isinstance(statement["Action"], list) else [statement["Action"]]
-        resource = statement["Resource"]
-        name = resource.get("Ref") or resource["Fn::GetAtt"].removesuffix(".Arn")
-        permissions |= {(action, name) for action in actions if not action.startswith("logs:")}
-    return permissions
+    role = cfn.role(f"{function.capitalize()}Function")
+    return {(action, name) for action, name in cfn.permissions(role) if not action.startswith("logs:")}
 
 
 def needed(calls: list[Call]) -> set[Permission]:

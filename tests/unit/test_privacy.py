@@ -1,5 +1,6 @@
 """Prompts, answers and keys are in the turns table, and nowhere else that we write to."""
 
+import ast
 import json
 import time
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.unit import template_rules
 from tests.unit.conftest import MODEL_KEY, Account, Clock, Context, Printed, Response, Scripted, Wire, refusing
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
@@ -185,3 +187,45 @@ def test_a_token_is_read_by_api_gateway_and_goes_no_further(account: Account, cl
 
     assert PRIVATE not in json.dumps(account.item(response["json"]["task_id"]))
     clean()
+
+
+def test_a_log_line_has_the_fields_of_the_list_and_no_others(account: Account, printed: Printed) -> None:
+    from turnqueue.telemetry import FIELDS, logger
+
+    try:
+        raise ValueError(PROMPT)
+    except ValueError:
+        logger.exception("it failed", extra={"task_id": "s-1.x", "prompt": PROMPT, "error": ValueError(PROMPT)})
+
+    (line,) = printed.logged("it failed")
+    assert (line["task_id"], line["error"]) == ("s-1.x", "ValueError")
+    assert set(line) <= set(FIELDS)
+    assert PROMPT not in printed.text
+
+
+def logging_calls() -> list[ast.Call]:
+    functions = ("submit", "status", "worker", "deadletter")
+    modules = [*template_rules.layer(), *(tree for name in functions for tree in template_rules.trees(name))]
+    return [
+        node
+        for node in template_rules.nodes(modules)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("logger.")
+    ]
+
+
+def test_the_list_is_what_the_code_logs_and_each_message_is_a_constant() -> None:
+    from turnqueue.telemetry import FIELDS
+
+    added = set()
+    for call in logging_calls():
+        if ast.unparse(call.func) == "logger.append_keys":
+            added |= {keyword.arg for keyword in call.keywords}
+            continue
+        (message,), (extra,) = call.args, call.keywords
+        choices = [message.body, message.orelse] if isinstance(message, ast.IfExp) else [message]
+        assert all(isinstance(choice, ast.Constant) for choice in choices), ast.unparse(call)
+        assert isinstance(extra.value, ast.Dict)
+        added |= {ast.literal_eval(key) for key in extra.value.keys if key}
+
+    of_powertools = {"level", "location", "message", "timestamp", "service", "xray_trace_id"}
+    assert added | of_powertools == set(FIELDS)

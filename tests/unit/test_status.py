@@ -313,6 +313,18 @@ def test_wait_is_over_after_so_many_seconds(account: Account, clock: Clock, wait
     assert sum(clock.slept) <= seconds <= time.time() - began
 
 
+def test_a_wait_after_a_slow_first_read_ends_before_the_function_does(
+    account: Account, clock: Clock, wire: Wire
+) -> None:
+    """Two tries of the first read may hang for 4 s each, and API Gateway would answer the rest for us."""
+    task_id = account.queued()
+    began = time.time()
+    wire.before("GetItem", lambda _: clock.forward(10))
+
+    assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "PENDING"
+    assert time.time() - began < 29 - 2
+
+
 def test_a_read_that_fails_does_not_end_the_wait(account: Account, clock: Clock, wire: Wire) -> None:
     task_id = account.queued()
     clock.meanwhile = account.work
@@ -494,6 +506,23 @@ def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, 
 
     assert (response["statusCode"], response["json"]["status"]) == (200, "SUCCESS")
     assert "cancel_requested" not in account.item(task_id)
+
+
+def test_a_task_that_is_handed_back_while_it_is_cancelled_ends_at_once(
+    account: Account, worker: ModuleType, wire: Wire
+) -> None:
+    """Nobody works on it any more who would see a mark, and its back-off may be long."""
+    task_id = account.queued()
+    claimed = claim(account, worker, task_id)
+
+    def then(params: dict[str, Any]) -> None:
+        wire.before("UpdateItem", lambda _: worker.store.release(claimed))
+
+    wire.before("UpdateItem", then)
+
+    response = account.cancel(task_id)
+
+    assert (response["statusCode"], response["json"]["error_code"]) == (200, "cancelled")
 
 
 def test_a_cancelled_turn_does_not_hold_up_its_session(account: Account, model: StandIn) -> None:

@@ -34,9 +34,11 @@ def change(path: str, value: Any) -> Callable[[Template], None]:
 WORKER = "WorkerFunction/Properties"
 TRIGGER = f"{WORKER}/Events/Turns/Properties"
 STATEMENT = "WorkerRole/Properties/Policies/0/PolicyDocument/Statement/0"
-WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0"
+KEY_STATEMENT = "StatusKeyPolicy/Properties/PolicyDocument/Statement/0"
+WIDGET = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1"
 METRIC = f"{WIDGET}/properties/metrics/0"
-SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/1/properties/metrics/0"
+SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/2/properties/metrics/0"
+ALARM = "DeadLetterAlarm/Properties"
 CORS = "HttpApi/Properties/CorsConfiguration"
 
 
@@ -227,6 +229,39 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.no_role_may_more_than_it_names,
         change("WorkerRole/Properties/ManagedPolicyArns", ["arn:aws:iam::aws:policy/AdministratorAccess"]),
     ),
+    "a table that the key leaves out": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change("GuardsTable/Properties/SSESpecification/KMSMasterKeyId", None),
+    ),
+    "a log that the key leaves out": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change("WorkerLogGroup/Properties/KmsKeyId", None),
+    ),
+    "a key that a role may use by itself": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Condition", None),
+    ),
+    "a key for more than is done": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Action", ["kms:Decrypt", "kms:Encrypt"]),
+    ),
+    "any key": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change(f"{KEY_STATEMENT}/Resource", {"Fn::Sub": "arn:aws:kms:${AWS::Region}:${AWS::AccountId}:key/1"}),
+    ),
+    "a key that there may not be": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change("StatusKeyPolicy/Condition", None),
+    ),
+    "a role that cannot use the key": (
+        rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+        change("StatusKeyPolicy", None),
+    ),
+    "every key": (rules.no_role_may_more_than_it_names, change(f"{KEY_STATEMENT}/Resource", "*")),
+    "a role for another account": (
+        rules.lambda_alone_may_take_on_a_role,
+        change("WorkerRole/Properties/AssumeRolePolicyDocument/Statement/0/Principal", {"AWS": "111122223333"}),
+    ),
     "a function that the API may not call": (
         rules.api_gateway_alone_may_call_the_api_functions,
         change("StatusPermission", None),
@@ -293,7 +328,10 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_table_is_paid_by_the_request_and_has_no_index,
         change("TurnsTable/Properties/GlobalSecondaryIndexes", [{}]),
     ),
-    "no encryption of a queue": (rules.every_queue_encrypts, change("TurnQueue/Properties/SqsManagedSseEnabled", None)),
+    "no encryption of a queue": (
+        rules.every_queue_encrypts,
+        change("TurnQueue/Properties/SqsManagedSseEnabled", {"Fn::If": ["UseKmsKey", False, False]}),
+    ),
     "data that goes with the stack": (
         rules.the_deployer_says_what_becomes_of_the_data,
         change("TurnsTable/DeletionPolicy", "Delete"),
@@ -315,26 +353,83 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widget", []),
     ),
     "a widget without a place": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", None)),
-    "a widget off the grid": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", 13)),
+    "a widget off the grid": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/x", 10)),
     "a widget of no type": (rules.the_dashboard_is_one_that_cloudwatch_takes, change(f"{WIDGET}/type", "graph")),
     "a widget without a region": (
         rules.the_dashboard_is_one_that_cloudwatch_takes,
         change(f"{WIDGET}/properties/region", None),
     ),
-    "a widget on another": (rules.no_two_widgets_lie_on_each_other, change(f"{WIDGET}/y", 5)),
-    "a metric that we do not emit": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/1", "TaskSubmited")),
-    "a metric of another service": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/3", "turns")),
-    "a metric with another dimension": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/2", "function")),
-    "a metric that SQS has not": (rules.every_metric_of_the_dashboard_exists, change(f"{SQS_METRIC}/1", "QueueDepth")),
+    "a widget on another": (rules.no_two_widgets_lie_on_each_other, change(f"{WIDGET}/y", 1)),
+    "a metric that we do not emit": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/1", "TaskSubmited")),
+    "a metric of another service": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/3", "turns")),
+    "a metric with another dimension": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/2", "function")),
+    "a metric that SQS has not": (rules.every_metric_that_is_watched_exists, change(f"{SQS_METRIC}/1", "QueueDepth")),
     "a metric by a dimension that SQS has not": (
-        rules.every_metric_of_the_dashboard_exists,
+        rules.every_metric_that_is_watched_exists,
         change(f"{SQS_METRIC}/2", "QueueArn"),
     ),
     "a metric of a queue by its name": (
-        rules.every_metric_of_the_dashboard_exists,
+        rules.every_metric_that_is_watched_exists,
         change(f"{SQS_METRIC}/3", "turns.fifo"),
     ),
-    "a metric of another namespace": (rules.every_metric_of_the_dashboard_exists, change(f"{METRIC}/0", "TurnQueue")),
+    "a metric of another namespace": (rules.every_metric_that_is_watched_exists, change(f"{METRIC}/0", "TurnQueue")),
+    "an alarm over what we do not emit": (
+        rules.every_metric_that_is_watched_exists,
+        change(f"{ALARM}/MetricName", "TaskDeadlettered"),
+    ),
+    "an alarm with another dimension": (
+        rules.every_metric_that_is_watched_exists,
+        change(f"{ALARM}/Dimensions/0/Name", "Service"),
+    ),
+    "an alarm over a metric of REST APIs": (
+        rules.every_metric_that_is_watched_exists,
+        change("Api5xxAlarm/Properties/MetricName", "5XXError"),
+    ),
+    "a metric that nobody watches": (
+        rules.every_metric_of_ours_is_watched,
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/9", None),
+    ),
+    "an alarm that tells nobody": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change(f"{ALARM}/AlarmActions", None),
+    ),
+    "an alarm over alarms that are not there": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change("OutageAlarm/Properties/AlarmRule", {"Fn::Sub": 'ALARM("${OldMessageAlarm}")'}),
+    ),
+    "an alarm that leaves it open what silence means": (
+        rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+        change(f"{ALARM}/TreatMissingData", None),
+    ),
+    "an alarm that is not on the dashboard": (
+        rules.the_dashboard_shows_every_alarm_that_tells,
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0/properties/alarms/0", None),
+    ),
+    "an alarm over alarms in every account": (
+        rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
+        change("OutageAlarm/Condition", None),
+    ),
+    "an alarm's own name": (rules.nothing_has_a_physical_name, change(f"{ALARM}/AlarmName", "dead-letters")),
+    "a duration that the worker never reaches": (
+        rules.the_alarms_fit_what_they_watch,
+        change("WorkerDurationAlarm/Properties/Threshold", 175_000),
+    ),
+    "an age past the deadline": (
+        rules.the_alarms_fit_what_they_watch,
+        change("OldestMessageAlarm/Properties/Threshold", 900),
+    ),
+    "a letter's first stay": (
+        rules.the_alarms_fit_what_they_watch,
+        change("StuckDeadLetterAlarm/Properties/Threshold", 180),
+    ),
+    "a period shorter than a malformed message's stay": (
+        rules.the_alarms_fit_what_they_watch,
+        change("MalformedMessageAlarm/Properties/Period", 60),
+    ),
+    "a success every minute": (
+        rules.the_alarms_fit_what_they_watch,
+        change("NoSuccessAlarm/Properties/Period", 60),
+    ),
 }
 
 

@@ -446,9 +446,26 @@ def test_a_task_cancelled_between_attempts_does_not_run_again(account: Account, 
     assert len(model.messages()) == 1
 
 
-def test_a_cancellation_that_an_attempt_did_not_see_ends_the_next(
-    account: Account, wire: Wire, clock: Clock, model: StandIn
+def test_a_cancellation_that_the_dead_worker_did_not_see_ends_the_next_attempt(
+    account: Account, worker: ModuleType, clock: Clock, model: StandIn
 ) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 183)
+    assert account.cancel(task_id)["statusCode"] == 202
+
+    clock.forward(250)
+    account.work()
+
+    assert account.outcome(task_id) == ("FAILURE", "cancelled")
+    assert model.messages() == []
+    assert account.waiting() == (0, 0)
+
+
+def test_an_attempt_that_fails_before_it_sees_its_cancellation_is_the_last(
+    account: Account, wire: Wire, model: StandIn
+) -> None:
+    """Who was told that its worker has yet to notice does not wait for the back-off, of up to 450 s."""
     task_id = account.queued("[[status=500]]")
     statuses: list[int] = []
 
@@ -457,11 +474,8 @@ def test_a_cancellation_that_an_attempt_did_not_see_ends_the_next(
 
     wire.after("UpdateItem", claimed)
     account.work()
+
     assert statuses == [202]
-
-    clock.forward(10)
-    account.work()
-
     assert account.outcome(task_id) == ("FAILURE", "cancelled")
     assert len(model.messages()) == 1
     assert account.waiting() == (0, 0)
@@ -529,10 +543,20 @@ def test_what_a_chat_is_measured_by(account: Account, printed: Printed) -> None:
     assert {name: len(values) for name, values in metrics.items()} == {
         "TaskSubmitted": 1,
         "QueueTime": 1,
+        "ModelLatency": 1,
+        "TimeToFirstToken": 1,
+        "PromptTokens": 1,
+        "CompletionTokens": 1,
+        "TaskFailed": 1,
         "TaskSucceeded": 1,
         "AnswerTime": 1,
     }
+    assert metrics["TaskFailed"] == [0]
     assert 0 <= metrics["QueueTime"][0] <= metrics["AnswerTime"][0]
+    assert 0 <= metrics["TimeToFirstToken"][0] <= metrics["ModelLatency"][0] <= metrics["AnswerTime"][0]
+    usage = account.task(task_id)["usage"]
+    assert metrics["PromptTokens"] == [usage["prompt_tokens"]]
+    assert metrics["CompletionTokens"] == [usage["completion_tokens"]] == [9]
     (line,) = printed.logged("task finished")
     assert (line["task_id"], line["status"], line["attempt"]) == (task_id, "SUCCESS", 1)
     assert line["completion_tokens"] == 9
@@ -541,7 +565,76 @@ def test_what_a_chat_is_measured_by(account: Account, printed: Printed) -> None:
 def test_a_cancelled_task_is_counted_as_such(account: Account, printed: Printed) -> None:
     account.cancel(account.queued())
 
-    assert printed.metrics() == {"TaskSubmitted": [1], "TaskFailed": [1], "TaskCancelled": [1]}
+    assert printed.metrics() == {"TaskSubmitted": [1], "TaskCancelled": [1]}
+
+
+def test_a_failed_task_is_counted_as_such(account: Account, printed: Printed) -> None:
+    account.queued("[[refuse]]")
+    account.work()
+
+    metrics = printed.metrics()
+    assert (metrics["TaskFailed"], "TaskSucceeded" in metrics) == ([1], False)
+
+
+def test_the_share_of_failures_is_the_average_of_the_failed(account: Account, printed: Printed) -> None:
+    for message in ("hello", "[[refuse]]", "hello", "hello"):
+        account.queued(message)
+    account.work()
+
+    assert sorted(printed.metrics()["TaskFailed"]) == [0, 0, 0, 1]
+
+
+def test_every_turn_of_a_batch_is_in_its_one_line(account: Account, printed: Printed) -> None:
+    for _ in range(10):
+        account.queued()
+    submitted = len([document for document in printed.documents if "_aws" in document])
+    account.work()
+
+    lines = [document for document in printed.documents if "_aws" in document][submitted:]
+    assert [line["service"] for line in lines] == ["turnqueue"]
+    assert lines[0]["_aws"]["CloudWatchMetrics"][0]["Dimensions"] == [["service"]]
+    measured = {"QueueTime", "ModelLatency", "TimeToFirstToken", "PromptTokens", "TaskSucceeded", "AnswerTime"}
+    assert {name: len(lines[0][name]) for name in measured} == dict.fromkeys(measured, 10)
+
+
+def test_a_call_whose_answer_is_of_no_use_is_paid_for(account: Account, printed: Printed) -> None:
+    account.queued("[[broken_json]]", role="booking")
+    account.work()
+
+    metrics = printed.metrics()
+    assert metrics["TaskRetried"] == [1]
+    assert metrics["CompletionTokens"][0] > 0
+    assert "TaskSucceeded" not in metrics
+
+
+def test_a_call_that_was_cut_is_not_measured(account: Account, printed: Printed) -> None:
+    account.queued("[[cut=2]]")
+    account.work()
+
+    assert printed.metrics() == {"TaskSubmitted": [1], "QueueTime": printed.metrics()["QueueTime"], "TaskRetried": [1]}
+
+
+@pytest.mark.parametrize("usage", ["null", '{"prompt_tokens": null, "completion_tokens": null}'])
+def test_tokens_that_were_not_counted_are_no_zero(
+    account: Account, scripted: Scripted, printed: Printed, usage: str
+) -> None:
+    scripted.says("hi")
+    scripted.events.insert(-1, f'{{"choices": [], "usage": {usage}}}')
+    task_id = account.queued()
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert not {"PromptTokens", "CompletionTokens"} & set(printed.metrics())
+
+
+@pytest.mark.parametrize(("status", "counted"), [(429, [1]), (500, None)])
+def test_the_models_429s_are_counted(
+    account: Account, printed: Printed, status: int, counted: list[float] | None
+) -> None:
+    account.queued(f"[[status={status} times=1]]")
+    account.work()
+
+    assert printed.metrics().get("ModelRateLimited") == counted
 
 
 def test_an_outcome_is_counted_once_though_told_twice(account: Account, printed: Printed) -> None:

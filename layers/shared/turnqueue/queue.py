@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
+_MAX_KEY_BYTES = 2048
+"""DynamoDB's limit of a partition key: it refuses a longer one each time, which would look like an AWS that fails."""
+
 
 class Malformed(Exception):
     """The body of a message is not the key of a turn."""
@@ -23,6 +26,8 @@ def decode(body: str) -> Key:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise Malformed from error
     if not (isinstance(key.session, str) and isinstance(key.turn, str) and is_utf8(key.session)):
+        raise Malformed
+    if len(key.session.encode()) > _MAX_KEY_BYTES:
         raise Malformed
     if not (key.owner and SESSION_ID.fullmatch(key.session_id) and is_ulid(key.turn)):
         raise Malformed

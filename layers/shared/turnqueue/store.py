@@ -26,6 +26,7 @@ _OPTIONAL = (
     "error",
     "error_code",
     "usage",
+    "replayed_at",
 )
 
 
@@ -141,7 +142,7 @@ class TurnStore:
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
                 remove=("progress", "partial"),
-                condition=f"{_UNHELD} AND #attempt < :max_attempts AND #deadline_at > :now",
+                condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
                     "pending": Status.PENDING,
                     "started": Status.STARTED,
@@ -160,7 +161,7 @@ class TurnStore:
         self._write(
             claimed.key,
             set_={"progress": progress, "partial": partial},
-            condition=f"{_OURS} AND attribute_not_exists(#cancel_requested)",
+            condition=_OURS_UNCANCELLED,
             values=_ours(claimed),
         )
 
@@ -193,13 +194,14 @@ class TurnStore:
         return turn
 
     def release(self, claimed: Turn) -> None:
-        """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours."""
+        """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours, or
+        its cancellation was asked: who asked would have to wait for the next delivery."""
         try:
             self._write(
                 claimed.key,
                 set_={"status": Status.PENDING},
                 remove=("lease_until", "progress"),
-                condition=_OURS,
+                condition=_OURS_UNCANCELLED,
                 values=_ours(claimed),
             )
         except Refused as refused:
@@ -234,20 +236,22 @@ class TurnStore:
 
         Returns the turn as it stands then; a final one is unchanged. Raises Refused if there is no such turn.
         """
-        try:
-            return self.fail(key, "cancelled", now)
-        except Refused as refused:
-            if refused.current is None or refused.current.final:
-                return self._existing(refused)
-        try:
-            return self._update(
-                key,
-                set_={"cancel_requested": True},
-                condition="#status = :pending OR #status = :started",
-                values={"pending": Status.PENDING, "started": Status.STARTED},
-            )
-        except Refused as refused:
-            return self._existing(refused)
+        while True:  # A round more for each attempt that is handed back between the two writes.
+            try:
+                return self.fail(key, "cancelled", now)
+            except Refused as refused:
+                if refused.current is None or refused.current.final:
+                    return self._existing(refused)
+            try:
+                return self._update(
+                    key,
+                    set_={"cancel_requested": True},
+                    condition="#status = :started",
+                    values={"started": Status.STARTED},
+                )
+            except Refused as refused:
+                if refused.current is None or refused.current.final:
+                    return self._existing(refused)
 
     @staticmethod
     def _existing(refused: Refused) -> Turn:
@@ -302,7 +306,10 @@ class TurnStore:
 
 
 _OURS = "#status = :started AND #attempt = :attempt"
+_OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
+# Only a turn that was replayed has a last_attempt; what is not there is not greater than anything.
+_BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 def _ours(claimed: Turn) -> dict[str, Any]:
@@ -359,5 +366,6 @@ def _turn(item: dict[str, Any] | None) -> Turn | None:
         deadline_at=plain["deadline_at"],
         expires_at=int(plain["expires_at"]),
         attempt=int(plain["attempt"]),
+        last_attempt=int(plain.get("last_attempt", MAX_ATTEMPTS)),
         **{name: plain[name] for name in _OPTIONAL if name in plain},
     )

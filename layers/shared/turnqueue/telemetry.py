@@ -1,8 +1,11 @@
 """Logs and metrics: one JSON line an event in the log, one EMF line an invocation for the metrics.
 
-No line holds a prompt, an answer or a key: only ids, sizes, codes and durations.
+No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; `FIELDS` is all that a line can have.
+The metrics have no dimension but `service`: each value of another would be one more metric to pay for.
 """
 
+import json
+import threading
 from collections.abc import Callable
 from functools import wraps
 from typing import Any
@@ -12,30 +15,69 @@ from aws_lambda_powertools.metrics import MetricUnit
 
 from turnqueue.turn import Status, Turn
 
-logger = Logger()
+FIELDS = {
+    "level": "of the line",
+    "location": "function and line of our code",
+    "message": "what happened: a constant of our code",
+    "timestamp": "of the line",
+    "service": "a constant",
+    "request_id": "of the invocation, by Lambda",
+    "xray_trace_id": "of the invocation, by Lambda",
+    "task_id": "finds the task; gives no access without its owner's token. The session id in it is the client's choice",
+    "message_id": "of the queue's message, by SQS: all there is to name one that is no turn",
+    "status": "of a task, or of a response: one of ours",
+    "code": "why a task or a request failed: a constant of our code",
+    "error": "an exception's type, and the code that AWS gave; never its text",
+    "where": "file and line of an exception",
+    "attempt": "a count",
+    "wait": "seconds",
+    "delay_s": "seconds",
+    "total_ms": "milliseconds",
+    "prompt_tokens": "a count",
+    "completion_tokens": "a count",
+}
+"""What a log line may hold, and what that is. All else is dropped, whoever logs it: an exception's text, or what a
+library adds to a record, may quote the user."""
+
+
+def _line(fields: dict[str, Any]) -> str:
+    allowed = {name: fields[name] for name in FIELDS if name in fields}
+    return json.dumps(allowed, separators=(",", ":"), default=lambda value: type(value).__name__)
+
+
+logger = Logger(json_serializer=_line)
 _metrics = Metrics()
+# Powertools' list of a metric's values is read, added to and written back. The worker's turns end in threads.
+_lock = threading.Lock()
 
 
 def count(name: str, value: int = 1) -> None:
-    _metrics.add_metric(name, MetricUnit.Count, value)
+    """Add a value to a metric. Each is kept: several of one invocation become an array in its EMF line."""
+    with _lock:
+        _metrics.add_metric(name, MetricUnit.Count, value)
 
 
 def milliseconds(name: str, seconds: float) -> None:
     """Record a duration of `seconds` under a metric that counts in milliseconds."""
-    _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
+    with _lock:
+        _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
 
 
 def report_finished(turn: Turn) -> None:
-    """Count and log a turn that has just become final."""
-    seconds = (turn.finished_at or turn.created_at) - turn.created_at
+    """Count and log a turn that has just become final: as succeeded, failed or cancelled.
+
+    TaskFailed is 1 of a failure and 0 of a success. So its sum counts the failures and its average is their share,
+    which an alarm can watch without metric math. Who cancels has not met a failure.
+    """
+    seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
+    if turn.error_code == "cancelled":
+        count("TaskCancelled")
+    else:
+        count("TaskFailed", int(turn.status is Status.FAILURE))
     if turn.status is Status.SUCCESS:
         count("TaskSucceeded")
         milliseconds("AnswerTime", seconds)
-    else:
-        count("TaskFailed")
-        if turn.error_code == "cancelled":
-            count("TaskCancelled")
     logger.info(
         "task finished",
         extra={
@@ -50,6 +92,16 @@ def report_finished(turn: Turn) -> None:
     )
 
 
+def _flush() -> None:
+    if not _metrics.metric_set:
+        return
+    try:
+        _metrics.flush_metrics()
+    except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
+        logger.error("metrics not written", extra={"error": type(error).__name__})
+        _metrics.clear_metrics()
+
+
 def observed(
     handler: Callable[[dict[str, Any], Any], dict[str, Any]],
 ) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
@@ -61,7 +113,6 @@ def observed(
         try:
             return handler(event, context)
         finally:
-            if _metrics.metric_set:
-                _metrics.flush_metrics()
+            _flush()
 
     return wrapper

@@ -17,7 +17,7 @@ RETENTION_SECONDS = 7 * 24 * 3600
 """How long after its submission a turn can be read."""
 
 MAX_ATTEMPTS = 3
-"""How often a turn may be claimed before it is given up."""
+"""How often a turn may be claimed, since it was queued, before it is given up."""
 
 # DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for the rest.
 MAX_REQUEST_BYTES = 256 * 1024
@@ -151,7 +151,8 @@ class Turn:
 
     `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
     completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
-    attempt n may write only while it is still n.
+    attempt n may write only while it is still n. So a replay (operations/replay.py) does not set it back, but moves
+    `last_attempt`, up to which the turn may be claimed.
     """
 
     key: Key
@@ -161,6 +162,8 @@ class Turn:
     deadline_at: float
     expires_at: int
     attempt: int = 0
+    last_attempt: int = MAX_ATTEMPTS
+    replayed_at: float | None = None  # when an operator last queued it again
     lease_until: float | None = None
     claim_id: str | None = None  # of the last claim: tells a worker its own from another's of the same moment
     started_at: float | None = None
@@ -184,6 +187,15 @@ class Turn:
             deadline_at=now + DEADLINE_SECONDS,
             expires_at=int(now) + RETENTION_SECONDS,
         )
+
+    @property
+    def tries(self) -> int:
+        """How many attempts were made since it was queued."""
+        return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
+
+    @property
+    def queued_at(self) -> float:
+        return self.replayed_at or self.created_at
 
     @property
     def final(self) -> bool:

@@ -13,6 +13,7 @@ from turnqueue.turn import Turn
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
 _GROWTH = 1.3  # 0.1 s to 1 s in nine reads; 30 reads in 25 s
+_SECONDS_TO_ANSWER = 3.5  # before the function's end: for a last read that hangs (2 s), and the answer
 
 
 @cache
@@ -21,13 +22,14 @@ def _store(table: str) -> TurnStore:
     return TurnStore(table, attempts=1, read_timeout=1)
 
 
-def wait_until_final(table: str, turn: Turn, seconds: float) -> Turn:
-    """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs.
+def wait_until_final(table: str, turn: Turn, seconds: float, ends_at: float) -> Turn:
+    """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs, but
+    in time for an answer before the function ends at `ends_at`.
 
     The reads are eventually consistent, at half the price: a stale one only tells the news a moment later. One that
     fails does not end the wait.
     """
-    end, pause = time.time() + seconds, _FIRST_PAUSE
+    end, pause = min(time.time() + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)

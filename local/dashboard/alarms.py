@@ -1,0 +1,38 @@
+"""The state of an alarm by its own rule, as CloudWatch evaluates it."""
+
+import operator
+from typing import Any
+
+from local.dashboard.metrics import Metric, Metrics
+
+_COMPARISONS = {
+    "GreaterThanOrEqualToThreshold": operator.ge,
+    "GreaterThanThreshold": operator.gt,
+    "LessThanOrEqualToThreshold": operator.le,
+    "LessThanThreshold": operator.lt,
+}
+_MISSING_IS_BREACHING = {"breaching": True, "notBreaching": False}
+
+
+def metric_of(alarm: dict[str, Any]) -> Metric:
+    """`alarm`: as DescribeAlarms gives it."""
+    dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
+    return Metric.of(alarm["Namespace"], alarm["MetricName"], dimensions)
+
+
+def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
+    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms gives it, and one that says
+    whether a period without data breaches.
+
+    CloudWatch reaches further back for periods that are missing, so it may leave ALARM some minutes later than this.
+    """
+    breaches = _COMPARISONS[alarm["ComparisonOperator"]]
+    breached = 0
+    for number in range(alarm["EvaluationPeriods"]):
+        end = now - number * alarm["Period"]
+        value = metrics.statistic(metric_of(alarm), alarm["Statistic"], end - alarm["Period"], end)
+        if value is None:
+            breached += _MISSING_IS_BREACHING[alarm["TreatMissingData"]]
+        else:
+            breached += breaches(value, alarm["Threshold"])
+    return "ALARM" if breached >= alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"]) else "OK"

@@ -1,0 +1,69 @@
+"""What the functions call in the account: a server between them and MiniStack that hands each call on and writes it
+down.
+
+Each caller has an address of its own, so that it is known whose call it is.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from local.loopback import Handle, LoopbackServer, Request, Response, forward
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an AWS API, whatever came of it."""
+
+    caller: str
+    action: str  # as in a policy, but of one operation: dynamodb:GetItem, sqs:DeleteMessageBatch
+    parameters: dict[str, Any]
+    status: int
+
+
+class Recorder:
+    """Serves from the first `endpoint` until close. Calls of the AWS JSON and query protocols are understood."""
+
+    def __init__(self, emulator_url: str) -> None:
+        self._address = urlsplit(emulator_url).netloc
+        self._servers: dict[str, LoopbackServer] = {}
+        self._calls: list[Call] = []
+
+    def endpoint(self, caller: str) -> str:
+        """The URL under which `caller` finds the account."""
+        if caller not in self._servers:
+            self._servers[caller] = LoopbackServer(self._handle(caller))
+        return self._servers[caller].url
+
+    def calls(self) -> list[Call]:
+        """All so far."""
+        return list(self._calls)
+
+    def close(self) -> None:
+        for server in self._servers.values():
+            server.close()
+
+    def _handle(self, caller: str) -> Handle:
+        def record(request: Request) -> Response:
+            response = forward(self._address, request)  # the Host header is the caller's own, for it has signed it
+            self._calls.append(Call(caller, _action(request), _parameters(request), response.status))
+            return response
+
+        return record
+
+
+def _action(request: Request) -> str:
+    """The service for which the call is signed, and the operation."""
+    scope = request.headers.get("Authorization", "").partition("Credential=")[2].partition(",")[0].split("/")
+    service = scope[3] if len(scope) > 3 else "unsigned"
+    operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
+    return f"{service}:{operation or _parameters(request).get('Action', request.target)}"
+
+
+def _parameters(request: Request) -> dict[str, Any]:
+    try:
+        document = json.loads(request.body)
+    except ValueError:
+        return {name: values[0] for name, values in parse_qs(request.body.decode(errors="replace")).items()}
+    return document if isinstance(document, dict) else {}

@@ -1,0 +1,167 @@
+"""Everything that a client can ask for and that can go wrong, once, on the local stack: every AWS call of the code is
+made. What is private in it are planted words, to be looked for afterwards where they must not be."""
+
+import json
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from local.stack import LocalStack
+from tests.e2e.conftest import Api
+
+PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
+IDEMPOTENCY_KEY = "Gnusto-idempotency-key"
+MODEL_KEY = "Rezrov-model-key"
+PLANTED = (PROMPT, ANSWER, PRIVATE, IDEMPOTENCY_KEY, MODEL_KEY)
+
+IMAGE = {"type": "image", "url": f"https://example.com/{PRIVATE}.png"}
+
+
+def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
+    with model_key(stack, MODEL_KEY):
+        answered(alice)
+        worked_on(alice)
+        failed(alice)
+        refused(alice, nobody)
+        not_queued(stack, alice)
+        given_up_by_the_queue(stack, alice)
+        malformed(stack)
+
+
+def request(message: str, **more: Any) -> dict[str, Any]:
+    return {"message": f"{message} {PROMPT}", "media": [IMAGE], "metadata": {"k": PRIVATE}, **more}
+
+
+def answered(alice: Api) -> None:
+    key = {"Idempotency-Key": IDEMPOTENCY_KEY}
+    chat = alice.chat(headers=key, **request(f"[[echo={ANSWER}]]"))
+    assert chat.json()["message"] == ANSWER, chat.text
+    assert alice.chat(headers=key, **request(f"[[echo={ANSWER}]]")).headers["Idempotency-Replayed"] == "true"
+    assert alice.chat(headers=key, **request("another")).status_code == 422
+    session = chat.json()["session_id"]
+    draft = alice.chat(**request(f"I need a haircut {ANSWER}", session_id=session, role="booking"))
+    assert draft.status_code == 200, draft.text
+    page = alice.http.get(f"/chat/session/{session}")
+    assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
+
+
+def worked_on(alice: Api) -> None:
+    """Watched while the model speaks and while it is silent, waited for, tried again, cancelled."""
+    silent = alice.submit(**request("[[hang=4]]"))
+    again = alice.submit(**request(f"[[status=500 times=1]] {uuid.uuid4()}"))
+    running = alice.submit(**request(f"[[drip=0.3 tokens=100]] {ANSWER}"))
+    alice.until(running, lambda task: bool(task["partial"]))
+    assert alice.http.post(f"/chat/task/{running}/cancel").status_code == 202
+    assert alice.finished(running)["error_code"] == "cancelled"
+    assert alice.task(silent, wait=20)["status"] == "SUCCESS"
+    assert alice.finished(again)["attempt"] == 2
+
+
+def failed(alice: Api) -> None:
+    for message, role, code in (
+        (f"[[{PRIVATE}=1]]", "general", "model_rejected"),  # the stand-in's error quotes it, as a provider's may
+        ("[[refuse]]", "general", "prompt_refused"),
+        ("[[status=429 code=insufficient_quota]]", "general", "model_quota"),
+    ):
+        chat = alice.chat(**request(message, role=role))
+        assert chat.json()["code"] == code, chat.text
+        assert alice.task(chat.json()["task_id"])["error_code"] == code
+
+
+def refused(alice: Api, nobody: Api) -> None:
+    unknown = f"{PRIVATE}.01KANEC0X00000000000000000"
+    for response, status in (
+        (alice.chat(**request("x", role=PRIVATE)), 422),
+        (alice.chat(**request("x", session_id=f"{PRIVATE}!")), 422),
+        (alice.chat(**request("x"), headers={"Prefer": "wait=1", "Idempotency-Key": f"{PRIVATE} x"}), 422),
+        (alice.http.post("/chat/", content=f'{{"message": "{PROMPT}'), 400),
+        (alice.http.post("/chat/", json={"message": [PROMPT]}), 422),
+        (alice.http.get(f"/chat/task/{PRIVATE}"), 404),
+        (alice.http.get(f"/chat/task/{unknown}"), 404),
+        (alice.http.post(f"/chat/task/{unknown}/cancel"), 404),
+        (alice.http.get(f"/chat/session/{PRIVATE}"), 404),
+        (alice.http.get(f"/chat/session/{PRIVATE}", params={"cursor": PRIVATE}), 422),
+        (nobody.chat(**request("x")), 401),
+        (nobody.http.get(f"/chat/task/{unknown}"), 401),
+    ):
+        assert response.status_code == status, response.text
+
+
+def not_queued(stack: LocalStack, alice: Api) -> None:
+    with denied(stack, "SubmitFunction", "sqs:SendMessage"):
+        chat = alice.chat(**request("x"))
+    assert (chat.status_code, chat.json()["code"]) == (503, "enqueue_failed")
+    assert alice.task(chat.json()["task_id"])["error_code"] == "enqueue_failed"
+
+
+def given_up_by_the_queue(stack: LocalStack, alice: Api) -> None:
+    """A message that is received more often than it may be goes to the dead letters, by the queue's own rule."""
+    sqs, url = stack.client("sqs"), stack.outputs["QueueUrl"]
+    policy = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"]
+    once = json.dumps(json.loads(policy) | {"maxReceiveCount": 1})
+    stack.event_sources["WorkerFunction"].stop(drain=True)
+    sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": once})
+    try:
+        task_id = alice.submit(**request("never read"))
+        assert sqs.receive_message(QueueUrl=url, VisibilityTimeout=0, WaitTimeSeconds=5).get("Messages")
+        assert not sqs.receive_message(QueueUrl=url).get("Messages")
+        assert alice.finished(task_id)["error_code"] == "worker_lost"
+    finally:
+        sqs.set_queue_attributes(QueueUrl=url, Attributes={"RedrivePolicy": policy})
+        stack.event_sources["WorkerFunction"].start()
+
+
+def malformed(stack: LocalStack) -> None:
+    """A message that no function of ours has sent stays in the queue, and both functions name it by its id."""
+    for output, function in (("QueueUrl", "WorkerFunction"), ("DeadLetterQueueUrl", "DeadletterFunction")):
+        sqs, url = stack.client("sqs"), stack.outputs[output]
+        sent = sqs.send_message(
+            QueueUrl=url, MessageBody=PRIVATE, MessageGroupId="stray", MessageDeduplicationId=str(uuid.uuid4())
+        )
+        log = stack.logs / f"{function}.log"
+        end = time.monotonic() + 30
+        while sent["MessageId"] not in log.read_text():
+            assert time.monotonic() < end, f"{function} did not say that the message is malformed"
+            time.sleep(0.1)
+        sqs.purge_queue(QueueUrl=url)
+
+
+@contextmanager
+def denied(stack: LocalStack, function: str, action: str) -> Iterator[None]:
+    """The role of the function may not do that meanwhile."""
+    role = stack.functions[function].role.rpartition("/")[2]
+    statement = {"Effect": "Deny", "Action": action, "Resource": "*"}
+    document = json.dumps({"Version": "2012-10-17", "Statement": [statement]})
+    iam = stack.client("iam")
+    iam.put_role_policy(RoleName=role, PolicyName="denied", PolicyDocument=document)
+    try:
+        yield
+    finally:
+        iam.delete_role_policy(RoleName=role, PolicyName="denied")
+
+
+@contextmanager
+def model_key(stack: LocalStack, key: str) -> Iterator[None]:
+    """The model takes only this key, which is in the secret meanwhile; afterwards both are as they were."""
+    secrets = stack.client("secretsmanager")
+    secrets.put_secret_value(SecretId=secret_arn(stack), SecretString=key)
+    only_key(stack, key)
+    try:
+        yield
+    finally:
+        only_key(stack, None)
+        secrets.put_secret_value(SecretId=secret_arn(stack), SecretString=stack.model.key)
+
+
+def only_key(stack: LocalStack, key: str | None) -> None:
+    """The model takes this key and no other; None: any."""
+    stand_in = f"{stack.model_url.removesuffix('/v1')}/stand-in/key"
+    httpx.post(stand_in, json={"only": key} if key else {}, trust_env=False).raise_for_status()
+
+
+def secret_arn(stack: LocalStack) -> str:
+    return stack.functions["WorkerFunction"].variables["MODEL_KEY_SECRET_ARN"]

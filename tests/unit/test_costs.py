@@ -1,0 +1,45 @@
+"""What a chat takes of AWS's services, as docs/operations.md says under "Costs"."""
+
+import collections
+import re
+
+from tests import cfn
+from tests.unit.conftest import Account, Wire
+
+
+def told(line: str) -> int:
+    """The number for each chat, from the line of the table."""
+    section = (cfn.ROOT / "docs/operations.md").read_text().partition("## Costs\n")[2].partition("\n## ")[0]
+    found = re.search(rf"^\| {re.escape(line)} \| (\d+)", section, re.MULTILINE)
+    assert found, line
+    return int(found[1])
+
+
+def test_a_chat_that_is_polled_twice(account: Account, wire: Wire) -> None:
+    account.queued("warm up")
+    account.work()
+    wire.clear()
+
+    task_id = account.queued("hello")
+    account.get(task_id)
+    account.work()
+    account.get(task_id)
+
+    made = collections.Counter(call.operation for call in wire.calls)
+    assert set(made) == {
+        *("PutItem", "UpdateItem", "GetItem", "Query"),
+        *("SendMessage", "ChangeMessageVisibilityBatch", "DeleteMessage"),
+    }
+    assert made["PutItem"] + made["UpdateItem"] == told("DynamoDB, writes")
+    assert made["GetItem"] + made["Query"] == told("DynamoDB, reads")
+    received = 1  # by Lambda
+    assert made["SendMessage"] + made["ChangeMessageVisibilityBatch"] + made["DeleteMessage"] + received == told(
+        "SQS FIFO"
+    )
+    assert told("HTTP API") == 3
+    assert told("Lambda, requests") == 4  # a submit, two polls, the worker
+
+
+def test_the_memory_that_the_price_is_for() -> None:
+    globals_ = cfn.template()["Globals"]["Function"]
+    assert globals_["MemorySize"] == 256

@@ -1,0 +1,185 @@
+"""`python -m operations forget`: all of one owner's data goes, nothing of another's, and nothing comes back."""
+
+import time
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from operations.forget import forget
+from operations.replay import Wanted, replay
+from operations.stack import Stack
+from tests.unit.conftest import Account, Clock, Printed, StandIn, Wire
+
+# Whose name begins another's, or looks like a key of his.
+OTHERS = ["alice#s-1", "alice#", "#alice", "alic", "alice2", "Alice", "alice#alice", "s-1"]
+
+
+def owners(account: Account) -> list[str]:
+    return [item["session"]["S"].rpartition("#")[0] for item in account.items()]
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_owners_turns_go_and_no_others(account: Account, stack: Stack, other: str) -> None:
+    mine = {account.queued(session_id=f"s-{number}") for number in range(3)}
+    theirs = account.queued(session_id="s-1", owner=other)
+
+    found = forget(stack, "alice")
+
+    assert {key.task_id for key in found.turns} == mine
+    assert owners(account) == [other]
+    assert account.task(theirs, owner=other)["status"] == "PENDING"
+    assert {account.get(task_id)["statusCode"] for task_id in mine} == {404}
+
+
+def test_the_other_way_round(account: Account, stack: Stack) -> None:
+    account.queued(session_id="s-1", owner="alice#s-1")
+    account.queued(session_id="s-1")
+
+    forget(stack, "alice#s-1")
+
+    assert owners(account) == ["alice"]
+
+
+def test_turns_in_every_state_go(account: Account, stack: Stack, worker: ModuleType) -> None:
+    account.queued("hello", session_id="s-1")
+    account.queued("[[refuse]]", session_id="s-2")
+    account.work()
+    account.queued(session_id="s-3")
+    started = account.queued(session_id="s-4")
+    worker.store.claim(worker.Key.of_task("alice", started), time.time(), time.time() + 100)
+
+    assert len(forget(stack, "alice").turns) == 4
+
+    assert account.items() == []
+    assert forget(stack, "alice").turns == []
+
+
+def test_more_than_a_page_and_more_than_a_batch(account: Account, stack: Stack) -> None:
+    for number in range(60):
+        account.queued("x" * 30_000, session_id=f"s-{number}")  # a page holds 1 MB, a batch 25
+
+    assert len(forget(stack, "alice").turns) == 60
+
+    assert account.items() == []
+
+
+def test_what_dynamodb_leaves_unprocessed_is_deleted_too(account: Account, stack: Stack) -> None:
+    for number in range(30):
+        account.queued(session_id=f"s-{number}")
+    events = stack.turns.meta.client.meta.events
+    calls: list[int] = []
+
+    def some_remain(params: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        """As in DynamoDB under load: of each batch only the first is processed, the first two times."""
+        [(table, requests)] = params["RequestItems"].items()
+        calls.append(len(requests))
+        if len(calls) <= 2:
+            context["rest"] = {table: requests[1:]}
+            params["RequestItems"] = {table: requests[:1]}
+
+    def told(parsed: dict[str, Any], context: dict[str, Any], **_: Any) -> None:
+        if "UnprocessedItems" in parsed:
+            parsed["UnprocessedItems"] = context.get("rest", {})
+
+    # Both on the side of the table's own, untyped values.
+    events.register_first("before-parameter-build.dynamodb.BatchWriteItem", some_remain)
+    events.register_last("after-call.dynamodb", told)
+    forget(stack, "alice")
+
+    assert len(calls) > 2
+    assert account.items() == []
+
+
+def test_the_guards_of_the_turns_go_and_no_others(account: Account, stack: Stack) -> None:
+    for owner in ("alice", "bob"):
+        headers = {"Idempotency-Key": "k-1", "Prefer": "respond-async"}
+        assert account.post({"message": "once"}, owner=owner, headers=headers)["statusCode"] == 202
+    assert len(account.items("GuardsTable")) == 2
+
+    assert len(forget(stack, "alice").guards) == 1
+
+    [guard] = account.items("GuardsTable")
+    [turn] = account.items()
+    assert guard["task_id"]["S"].endswith(turn["turn"]["S"])
+    assert turn["session"]["S"].startswith("bob#")
+
+
+def test_a_dry_run_deletes_nothing(account: Account, stack: Stack) -> None:
+    account.post({"message": "once"}, headers={"Idempotency-Key": "k-1", "Prefer": "respond-async"})
+
+    found = forget(stack, "alice", dry_run=True)
+
+    assert (len(found.turns), len(found.guards)) == (1, 1)
+    assert found.units > 0
+    assert (len(account.items()), len(account.items("GuardsTable"))) == (1, 1)
+
+
+def test_its_waiting_messages_are_dropped(account: Account, stack: Stack, model: StandIn, printed: Printed) -> None:
+    account.queued(session_id="s-1")
+    account.queued(session_id="s-2")
+    forget(stack, "alice")
+
+    assert account.work() == []
+
+    assert account.items() == []
+    assert account.waiting() == (0, 0)
+    assert model.messages() == []
+    assert len(printed.logged("message of a finished task")) == 2
+
+
+def test_its_dead_letters_are_dropped(account: Account, stack: Stack) -> None:
+    account.queued()
+    [record] = account.receive()
+    account.dead_letter(record["body"])
+    forget(stack, "alice")
+
+    assert account.bury() == []
+
+    assert account.items() == []
+    assert account.waiting("DeadLetterQueue") == (0, 0)
+
+
+@pytest.mark.parametrize("message", ["hello", "[[refuse]]", "[[status=500]]", "[[hang=0.2]]"])
+def test_a_worker_that_is_on_it_cannot_bring_it_back(
+    account: Account, stack: Stack, worker: ModuleType, wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str
+) -> None:
+    """Its answer, its failure, its return to the queue, its progress: whatever it writes next meets no turn."""
+    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.02)
+    account.queued(message)
+    wire.after("UpdateItem", lambda _: forget(stack, "alice"))  # right after the claim
+
+    assert account.work() == []
+
+    assert account.items() == []
+    assert account.waiting() == (0, 0)
+
+
+def test_a_cancellation_and_a_reader_past_the_deadline_cannot_either(
+    account: Account, stack: Stack, wire: Wire, clock: Clock
+) -> None:
+    task_id = account.queued()
+    wire.after("GetItem", lambda _: forget(stack, "alice"))
+    assert account.cancel(task_id)["statusCode"] == 404
+    task_id = account.queued()
+    clock.forward(901)
+    wire.after("GetItem", lambda _: forget(stack, "alice"))
+    account.get(task_id)
+
+    assert account.items() == []
+
+
+def test_a_replay_cannot_either(account: Account, stack: Stack, worker: ModuleType) -> None:
+    task_id = account.queued()
+    worker.store.fail(worker.Key.of_task("alice", task_id), "worker_lost", time.time())
+    events = stack.turns.meta.client.meta.events
+
+    def meanwhile(**_: Any) -> None:
+        events.unregister("before-parameter-build.dynamodb.UpdateItem", meanwhile)
+        forget(stack, "alice")
+
+    events.register("before-parameter-build.dynamodb.UpdateItem", meanwhile)
+    done = replay(stack, Wanted(), say=lambda text: None)
+
+    assert (done.task_ids, done.changed) == ([], 1)
+    assert account.items() == []

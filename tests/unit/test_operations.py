@@ -1,0 +1,83 @@
+"""docs/operations.md against the template: an entry for each alarm, with commands that name what is there; what is
+counted in the costs; and a picture of the dashboard as it is."""
+
+import re
+from html import unescape
+
+import pytest
+
+from tests import cfn
+from tests.unit import template_rules as rules
+from turnqueue.turn import FAILURES
+
+OPERATIONS = (cfn.ROOT / "docs/operations.md").read_text()
+
+
+def section(title: str) -> str:
+    return OPERATIONS.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def entries(text: str) -> dict[str, str]:
+    """What stands below each heading of the third level."""
+    _, *parts = re.split(r"^### (.+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+ALARMS = entries(section("Alarms"))
+
+
+def test_every_alarm_has_an_entry_and_every_entry_an_alarm() -> None:
+    named = {alarm["AlarmName"]["Fn::Sub"] for alarm in rules.alarms(cfn.template()).values()}
+    assert {name.removeprefix("${AWS::StackName}-") for name in named} == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", ALARMS)
+def test_an_entry_says_what_it_means_what_to_run_first_and_how_to_mend(name: str) -> None:
+    meaning, _, rest = re.split(r"^ {4}((?:aws|logs) .*(?:\n {4}.*)*)$", ALARMS[name], maxsplit=1, flags=re.MULTILINE)
+    assert meaning.strip()
+    assert "Mend" in rest
+
+
+def test_the_commands_name_resources_of_the_template() -> None:
+    named = set(re.findall(r"\$\(id (\w+)\)|logs (\w+) \d|`(\w+LogGroup)`", OPERATIONS))
+    named = {name for names in named for name in names if name}
+    assert named
+    assert named <= set(cfn.template()["Resources"])
+
+
+def test_the_codes_of_failed_tasks_are_ours() -> None:
+    codes = set(re.findall(r"`((?:model|output|prompt|context|worker)_\w+)`", section("Alarms")))
+    assert {"model_auth", "model_quota"} <= codes <= set(FAILURES)
+
+
+def test_the_costs_are_those_of_what_is_there() -> None:
+    template = cfn.template()
+    costs = entries(section("Costs"))["Watching"]
+    rows = re.findall(r"^\| ([\w ]+) \| (\d+) \| \$([\d.]+) \| \$([\d.]+) \|$", costs, re.MULTILINE)
+    counted = {
+        "dashboard": len(rules.properties(template, "AWS::CloudWatch::Dashboard")),
+        "metrics of ours": len(rules.metrics_in_code()),
+        "alarms": len(rules.properties(template, "AWS::CloudWatch::Alarm")),
+        "composite alarm": len(rules.composites(template)),
+    }
+    assert {name: int(number) for name, number, _, _ in rows} == counted
+    for _, number, each, together in rows:
+        assert int(number) * float(each) == pytest.approx(float(together))
+    assert f"${sum(float(together) for *_, together in rows):.2f}" in costs
+    titles = {widget["properties"]["title"] for widget in rules.widgets(template)}
+    shown = {(*metric[1:3], str(metric.dimensions)) for metric in rules.watched(template) if metric.where in titles}
+    assert f"(ours shows {len(shown)})" in costs
+
+
+def test_the_picture_is_of_the_dashboard_as_it_is() -> None:
+    """`make dashboard` draws it anew."""
+    drawn = {unescape(text) for text in re.findall(r">([^<>]+)</text>", (cfn.ROOT / "docs/dashboard.svg").read_text())}
+    template = cfn.template()
+    titles = {widget["properties"]["title"] for widget in rules.widgets(template)}
+    labels = {
+        metric[-1]["label"]
+        for widget in rules.widgets(template)
+        for metric in widget["properties"].get("metrics", [])
+        if isinstance(metric, list) and metric[-1].get("visible", True)
+    }
+    assert titles | labels <= drawn

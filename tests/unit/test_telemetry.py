@@ -1,0 +1,68 @@
+"""The metrics of one invocation: every value, in lines that CloudWatch takes, and at nobody's cost if they fail."""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Account, Printed
+from turnqueue import telemetry
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**_: Any) -> None:
+        raise OSError("what could not be written")
+
+    monkeypatch.setattr(telemetry._metrics, "flush_metrics", refuse)
+
+
+def test_what_is_accepted_is_answered_and_run_without_metrics(account: Account, printed: Printed, broken: None) -> None:
+    task_id = account.queued()
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert [line["error"] for line in printed.logged("metrics not written")] == ["OSError"] * 2
+    assert "what could not" not in printed.everything
+
+
+def test_metrics_that_could_not_be_written_do_not_pile_up(account: Account, broken: None) -> None:
+    account.queued()
+
+    assert telemetry._metrics.metric_set == {}
+
+
+MOST_VALUES = 100
+"""Of one metric in one line: Embedded Metric Format specification, "A target member"."""
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """Threads that take turns at every chance, so that what can go wrong between two of them does."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def test_no_value_is_lost_between_threads(account: Account, printed: Printed, eager_threads: object) -> None:
+    """The worker's turns end in threads. Each name is new here, as each is in an invocation."""
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(60):
+            list(pool.map(telemetry.count, [f"Metric{number}"] * 8))
+    telemetry._metrics.flush_metrics()
+
+    assert {name: len(values) for name, values in printed.metrics().items()} == {f"Metric{n}": 8 for n in range(60)}
+
+
+def test_many_values_are_spread_over_lines(account: Account, printed: Printed) -> None:
+    for value in range(250):
+        telemetry.count("Metric", value)
+    telemetry._metrics.flush_metrics()
+
+    lines = [document["Metric"] for document in printed.documents]
+    assert all(len(line) <= MOST_VALUES for line in lines)
+    assert [value for line in lines for value in line] == list(range(250))

@@ -1,0 +1,187 @@
+""".github/workflows: what they are allowed is what they need, and what they run is there."""
+
+import itertools
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from operations.__main__ import _parser
+from operations.smoke import SmokeFailed, sign_in
+from operations.stack import Stack
+from tests import cfn
+
+FOLDER = cfn.ROOT / ".github" / "workflows"
+FILES = sorted(FOLDER.glob("*.yml"))
+OPERATIONS = (cfn.ROOT / "docs" / "operations.md").read_text()
+
+
+def workflow(file: Path) -> dict[str, Any]:
+    document: dict[str, Any] = yaml.load(file.read_text(), Loader=yaml.BaseLoader)  # `on` is no boolean to GitHub
+    return document
+
+
+def steps(file: Path) -> list[dict[str, Any]]:
+    return list(itertools.chain(*(job.get("steps", []) for job in workflow(file)["jobs"].values())))
+
+
+def commands(file: Path) -> list[str]:
+    return [step["run"] for step in steps(file) if "run" in step]
+
+
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+
+
+def test_there_are_two() -> None:
+    assert [file.stem for file in FILES] == ["ci", "deploy"]
+
+
+def test_they_have_the_form_that_github_demands() -> None:
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    ran = subprocess.run([*command, *map(str, FILES)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+@each_file
+def test_every_action_is_pinned_to_a_commit_and_says_its_version(file: Path) -> None:
+    for line in re.findall(r"uses: (.*)", file.read_text()):
+        assert line.startswith("./") or re.fullmatch(r"[\w-]+/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+@each_file
+def test_nothing_may_be_written_and_only_the_deployment_may_have_a_role(file: Path) -> None:
+    document = workflow(file)
+    assert document["permissions"] == {"contents": "read"}
+    for name, job in document["jobs"].items():
+        expected = {"contents": "read", "id-token": "write"} if name == "deploy" else {}
+        assert job.get("permissions", {}) == expected
+
+
+def test_a_pull_request_gets_no_secret_and_no_role() -> None:
+    assert set(workflow(FOLDER / "ci.yml")["on"]) == {"push", "pull_request", "workflow_call"}
+    assert "secrets" not in (FOLDER / "ci.yml").read_text()
+    assert set(workflow(FOLDER / "deploy.yml")["on"]) == {"push"}
+    assert workflow(FOLDER / "deploy.yml")["jobs"]["deploy"]["needs"] == "ci"
+
+
+@each_file
+def test_no_script_holds_an_expression(file: Path) -> None:
+    """It would be put in as it is, and run: values go by way of the environment."""
+    assert not [command for command in commands(file) if "${{" in command]
+
+
+@each_file
+def test_credentials_of_git_do_not_stay(file: Path) -> None:
+    checkouts = [step for step in steps(file) if step.get("uses", "").startswith("actions/checkout@")]
+    assert all(step["with"]["persist-credentials"] == "false" for step in checkouts)
+    assert checkouts
+
+
+@each_file
+def test_what_is_run_is_there(file: Path) -> None:
+    targets = re.findall(r"^([a-z]+):", (cfn.ROOT / "Makefile").read_text(), re.MULTILINE)
+    for command in commands(file):
+        program, *arguments = shlex.split(command)
+        if program == "make":
+            assert set(arguments) <= set(targets)
+        elif program == ".tools/dev/bin/python":
+            assert arguments[:2] == ["-m", "operations"]
+            _parser().parse_args(arguments[2:])  # exits if it is wrong
+        elif program == ".tools/sam/bin/sam":
+            assert arguments[0] in ("build", "deploy")
+            assert arguments[1:3] == ["--config-env", "$CONFIG_ENV"]
+        else:
+            assert (cfn.ROOT / program).stat().st_mode & 0o111
+
+
+def test_each_environment_has_its_table_of_samconfig_and_the_stack_of_it() -> None:
+    job = workflow(FOLDER / "deploy.yml")["jobs"]["deploy"]
+    choices = {name: re.findall(r"'([a-z-]+)'", text) for name, text in job["env"].items()}
+    config = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())
+    # Each expression is "tag, then for prod, then for dev".
+    for config_env, stack in zip(choices["CONFIG_ENV"][1:], choices["STACK"][1:], strict=True):
+        assert config[config_env]["deploy"]["parameters"]["stack_name"] == stack
+    assert re.findall(r"'([a-z-]+)'", job["environment"])[1:] == ["prod", "dev"]
+
+
+# ---- docs/operations.md, "Deploy"
+
+
+def policies() -> list[dict[str, Any]]:
+    """The policies of the section, which begin and end with a brace in the first column of a block."""
+    section = OPERATIONS.partition("## Deploy\n")[2].partition("\n## ")[0]
+    return [json.loads(text) for text in re.findall(r"^    \{\n(?:    .*\n)*?    \}$", section, re.MULTILINE)]
+
+
+def test_the_role_trusts_one_repository_and_one_environment() -> None:
+    trust = policies()[0]
+    (statement,) = trust["Statement"]
+    condition = statement["Condition"]["StringEquals"]
+    assert set(statement["Condition"]) == {"StringEquals"}  # no wildcards
+    assert condition["token.actions.githubusercontent.com:aud"] == "sts.amazonaws.com"
+    assert condition["token.actions.githubusercontent.com:sub"].endswith(":environment:dev")
+    assert statement["Action"] == "sts:AssumeRoleWithWebIdentity"
+
+
+def test_the_role_may_make_every_kind_of_resource_that_the_template_has() -> None:
+    allowed = {
+        action.partition(":")[0]
+        for statement in policies()[1]["Statement"]
+        for action in ([statement["Action"]] if isinstance(statement["Action"], str) else statement["Action"])
+    }
+    services = {
+        "ApiGatewayV2": "apigateway",
+        "CloudWatch": "cloudwatch",
+        "CodeDeploy": "codedeploy",
+        "Cognito": "cognito-idp",
+        "DynamoDB": "dynamodb",
+        "IAM": "iam",
+        "KMS": "kms",
+        "Lambda": "lambda",
+        "Logs": "logs",
+        "SNS": "sns",
+        "SQS": "sqs",
+        "Serverless": "lambda",
+    }
+    kinds = {resource["Type"].split("::")[1] for resource in cfn.template()["Resources"].values()}
+    assert {services[kind] for kind in kinds} | {"cloudformation", "s3"} <= allowed
+
+
+def test_what_the_environments_must_hold_is_written_down() -> None:
+    section = OPERATIONS.partition("## Deploy\n")[2].partition("\n## ")[0]
+    for name in re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+) \}\}", (FOLDER / "deploy.yml").read_text()):
+        assert f"`{name}`" in section, name
+
+
+# ---- The user of the smoke test
+
+
+def test_a_user_of_the_pool_gets_a_token() -> None:
+    asked: list[Any] = []
+
+    def answer(params: dict[str, Any], **_: Any) -> tuple[Any, dict[str, Any]]:
+        asked.append(json.loads(params["body"]))
+        return type("Response", (), {"status_code": 200})(), {"AuthenticationResult": {"IdToken": "token"}}
+
+    stack = Stack("turnqueue-test", "us-east-1")
+    stack.__dict__["outputs"] = {"UserPoolClientId": "client"}
+    stack.cognito.meta.events.register("before-call.cognito-identity-provider.InitiateAuth", answer)
+
+    assert sign_in(stack, "smoke", "password") == "token"
+
+    assert asked[0]["ClientId"] == "client"
+    assert asked[0]["AuthParameters"] == {"USERNAME": "smoke", "PASSWORD": "password"}
+
+
+def test_a_stack_without_a_pool_wants_a_token() -> None:
+    stack = Stack("turnqueue-test", "us-east-1")
+    stack.__dict__["outputs"] = {}
+    with pytest.raises(SmokeFailed, match="API_TOKEN"):
+        sign_in(stack, "smoke", "password")
