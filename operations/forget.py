@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from boto3.dynamodb.conditions import Attr
 
 from operations.stack import Reads, Stack
-from turnqueue.turn import Key, session_key
+from turnqueue.turn import Key, guard_key, session_key
 
 
 @dataclass
@@ -21,12 +21,11 @@ class Forgotten:
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner`, and the guards that lead to one of them. What comes in meanwhile may remain: repeat
+    """Delete the turns of `owner`, the guards that lead to one of them, and what is counted of his use. What comes in meanwhile may remain: repeat
     it until nothing is found."""
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
-    if found.turns:
-        found.guards = _guards(stack, {key.task_id for key in found.turns}, reads)
+    found.guards = _guards(stack, owner, {key.task_id for key in found.turns}, reads)
     found.units = reads.units
     if not dry_run:
         # The guards first: they are found by their turns, so that a run that was interrupted can be repeated.
@@ -52,13 +51,13 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
     return [key for key in keys if key.owner == owner]
 
 
-def _guards(stack: Stack, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards that name one of the tasks. Their own keys are hashes, which tell nothing of the owner."""
+def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
+    """The guards that name one of the tasks, and those whose keys begin with a hash of the owner."""
     items = reads.items(
         stack.guards.scan,
-        FilterExpression=Attr("task_id").exists(),
         ProjectionExpression="#guard, #task_id",
         ExpressionAttributeNames={"#guard": "guard", "#task_id": "task_id"},
         ConsistentRead=True,
     )
-    return [item["guard"] for item in items if item["task_id"] in task_ids]
+    own = (guard_key("rate", owner), guard_key("usage", owner))
+    return [item["guard"] for item in items if item.get("task_id") in task_ids or item["guard"].startswith(own)]

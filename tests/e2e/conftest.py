@@ -15,6 +15,9 @@ import pytest
 
 from local.stack import LocalStack
 
+LIMITS = {"OwnerLimits": "default:60000/1000/1000000000,scarce:60/2", "LimitGroupClaim": "plan"}
+"""The first is never reached; the second is that of a token whose claim `plan` is `scarce`."""
+
 FINAL = ("SUCCESS", "FAILURE")
 
 
@@ -87,7 +90,7 @@ def deployment() -> Iterator[Deployment]:
     if url := os.environ.get("API_URL"):
         yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
         return
-    with LocalStack(record=True) as stack:
+    with LocalStack(record=True, parameters=LIMITS) as stack:
         tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
         yield Deployment(stack.api_url, tokens, stack)
 

@@ -24,6 +24,7 @@ ROUTES = [
     ("GET /chat/task/{task_id}", f"/chat/task/{UNKNOWN_TASK}"),
     ("POST /chat/task/{task_id}/cancel", f"/chat/task/{UNKNOWN_TASK}/cancel"),
     ("GET /chat/session/{session_id}", "/chat/session/nothing"),
+    ("GET /chat/usage", "/chat/usage"),
 ]
 
 

@@ -47,6 +47,7 @@ def answered(alice: Api) -> None:
     assert draft.status_code == 200, draft.text
     page = alice.http.get(f"/chat/session/{session}")
     assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
+    assert alice.http.get("/chat/usage").json()["answers"] >= 2
 
 
 def worked_on(alice: Api) -> None:

@@ -10,6 +10,7 @@ from operations.forget import forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
 from tests.unit.conftest import Account, Clock, Printed, StandIn, Wire
+from turnqueue.guards import Rate
 
 # Whose name begins another's, or looks like a key of his.
 OTHERS = ["alice#s-1", "alice#", "#alice", "alic", "alice2", "Alice", "alice#alice", "s-1"]
@@ -89,6 +90,22 @@ def test_what_dynamodb_leaves_unprocessed_is_deleted_too(account: Account, stack
 
     assert len(calls) > 2
     assert account.items() == []
+
+
+def test_what_is_counted_of_the_owner_goes(account: Account, stack: Stack, submit: ModuleType, clock: Clock) -> None:
+    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
+    for owner in ("alice", "bob"):
+        rates.take(owner, Rate(1, 1), time.time())
+        account.queued(owner=owner)
+    account.work()
+    clock.forward(86_400)
+    account.queued()
+    account.work()
+    assert len(account.items("GuardsTable")) == 5
+
+    assert len(forget(stack, "alice").guards) == 3
+
+    assert len(account.items("GuardsTable")) == 2
 
 
 def test_the_guards_of_the_turns_go_and_no_others(account: Account, stack: Stack) -> None:
