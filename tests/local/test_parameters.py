@@ -26,6 +26,8 @@ ON = {
     "JwtIssuer": "https://issuer.example",
     "JwtAudience": "chat",
     "AllowedOrigins": "https://a.example,https://b.example",
+    "OwnerLimits": "default:20/5/100000,pro:100/20",
+    "LimitGroupClaim": "plan",
     "WorkerConcurrency": "7",
     "ReserveWorkerConcurrency": "true",
     "ApiConcurrency": "9",
@@ -46,6 +48,8 @@ OFF = {
     "JwtIssuer": "",  # left out it would keep the value that it has
     "JwtAudience": "",
     "KmsKeyArn": "",
+    "OwnerLimits": "",
+    "LimitGroupClaim": "",
     "ReserveWorkerConcurrency": "false",
     "ApiConcurrency": "0",
     "AccessLogs": "false",
