@@ -21,8 +21,10 @@ class Forgotten:
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner`, the guards that lead to one of them, and the counts of usage. What comes in meanwhile
-    may remain: repeat it until nothing is found."""
+    """Delete the turns of `owner`, the guards that lead to one of them, and the counts of usage.
+
+    What comes in meanwhile may remain: repeat it until nothing is found.
+    """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
     found.guards = _guards(stack, owner, {key.task_id for key in found.turns}, reads)
