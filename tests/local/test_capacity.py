@@ -1,0 +1,167 @@
+"""docs/data.md tells what each access to the tables costs. Here it is counted from the items that the calls move.
+
+By the rules of DynamoDB's developer guide (read and write capacity; item sizes), for the emulator's ReturnConsumedCapacity
+does not heed the size of what is read.
+"""
+
+import copy
+import math
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import pytest
+
+from local.account import Account
+from tests import cfn
+from turnqueue import aws
+from turnqueue.guards import IdempotencyKeys, Rate, RateLimiter, Reservation
+from turnqueue.store import TurnStore
+from turnqueue.turn import Key, Turn, new_ulid, session_key
+from turnqueue.usage import UsageStore, day_of
+
+DOCUMENT = (cfn.ROOT / "docs" / "data.md").read_text()
+READS = ("GetItem", "Query")
+KEYS = {"TurnsT": ("session", "turn"), "Guards": ("guard",)}
+CONVERSATIONS = {"5 small turns": (5, 100, 300), "500 large turns": (500, 2_000, 16_000)}
+"""By the heads of the table's columns: the turns, and the characters of each message and answer."""
+
+pytestmark = pytest.mark.timeout(180)
+
+
+class Meter:
+    """Adds up what calls cost, from the items that they read and wrote."""
+
+    def __init__(self, account: Account) -> None:
+        self._dynamodb = account.client("dynamodb")
+        self._request: dict[str, Any] = {}
+        self._spent: list[tuple[str, float]] = []
+
+    def ask(self, params: dict[str, Any], **_: Any) -> None:
+        self._request = params
+
+    def note(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
+        request, refused = self._request, parsed.get("Error")
+        assert refused is None or refused["Code"] == "ConditionalCheckFailedException", refused
+        if model.name in READS:
+            items = parsed["Items"] if model.name == "Query" else [parsed["Item"]] if "Item" in parsed else []
+            blocks = max(1, math.ceil(sum(map(size, items)) / 4096))
+            self._spent.append(("read", blocks if request.get("ConsistentRead") else blocks / 2))
+        else:
+            key = request.get("Key") or {name: request["Item"][name] for name in KEYS[request["TableName"][:6]]}
+            item = self._dynamodb.get_item(TableName=request["TableName"], Key=key, ConsistentRead=True)["Item"]
+            self._spent.append(("write", math.ceil(size(item) / 1024)))
+
+    def units(self, access: Callable[[], object]) -> str:
+        """What an access costs: "1 write"."""
+        self._spent.clear()
+        access()
+        [kind] = {kind for kind, _ in self._spent}
+        return f"{sum(units for _, units in self._spent):g} {kind}"
+
+
+def size(item: Mapping[str, Any]) -> int:
+    """Of an item in bytes, as DynamoDB counts it: names, text in UTF-8, a number as half its digits and a byte."""
+    return sum(len(name) + _value_size(*value.popitem()) for name, value in copy.deepcopy(dict(item)).items())
+
+
+def _value_size(kind: str, value: Any) -> int:
+    assert kind in ("S", "N", "BOOL"), kind
+    return len(value.encode()) if kind == "S" else math.ceil(len(value) / 2) + 1 if kind == "N" else 1
+
+
+@pytest.fixture(scope="module")
+def meter(account: Account) -> Iterator[Meter]:
+    meter, session = Meter(account), aws._session
+    session.register("provide-client-params.dynamodb", meter.ask)
+    session.register("after-call.dynamodb", meter.note)
+    yield meter
+    session.unregister("provide-client-params.dynamodb", meter.ask)
+    session.unregister("after-call.dynamodb", meter.note)
+
+
+@pytest.fixture(scope="module")
+def tables(account: Account) -> Iterator[Mapping[str, str]]:
+    """Those of the template, under names of their own; the product's clients lead to them."""
+    names = {}
+    for name, table in cfn.resources("AWS::DynamoDB::Table").items():
+        names[name] = f"{name}-{uuid.uuid4().hex[:8]}"
+        wanted = {key: table[key] for key in ("BillingMode", "KeySchema", "AttributeDefinitions")}
+        account.client("dynamodb").create_table(TableName=names[name], **wanted)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in account.variables().items():
+            patch.setenv(variable, value)
+        yield names
+
+
+def measured(meter: Meter, tables: Mapping[str, str], turns: int, message: int, answer: int) -> dict[str, str]:
+    """What each access costs in a conversation of so many turns, by its name in the document."""
+    store = TurnStore(tables["TurnsTable"], attempts=1)
+    keys = IdempotencyKeys(tables["GuardsTable"], attempts=1)
+    rates = RateLimiter(tables["GuardsTable"], attempts=1, read_timeout=3)
+    usages = UsageStore(tables["GuardsTable"], attempts=1)
+    owner, began = f"owner-{turns}", time.time() - turns
+    result = {"message": "a" * answer, "data": None, "draft": None}
+    usage = {"model": "m", "prompt_tokens": 1, "completion_tokens": 1, "cached_tokens": 0, "finish_reason": "stop"}
+
+    def turn(number: int) -> Turn:
+        key = Key(session_key(owner, "session"), new_ulid(began + number))
+        return Turn.submitted(key, {"message": "q" * message, "role": "general"}, time.time())
+
+    def submitted() -> Turn:
+        made = turn(turns)
+        store.create(made)
+        return made
+
+    def claimed() -> Turn:
+        return store.claim(submitted().key, time.time(), time.time() + 100)
+
+    for number in range(turns):
+        store.create(past := turn(number))
+        store.succeed(store.claim(past.key, time.time(), time.time() + 100), result, usage, time.time())
+    last, new, running, handed_back, waiting = past, turn(turns), claimed(), claimed(), submitted()
+    failing, to_claim = claimed(), submitted()
+    now = time.time()
+    return {
+        "record a turn": meter.units(lambda: store.create(new)),
+        "bind an Idempotency-Key": meter.units(lambda: keys.reserve(owner, "k", Reservation("t", "f"), now)),
+        "take a place of the rate": meter.units(lambda: rates.take(owner, Rate(1, 5), now)),
+        "take a further place of the burst": meter.units(lambda: rates.take(owner, Rate(1, 5), now)),
+        "look at the tokens of the day": meter.units(lambda: usages.read(owner, day_of(now))),
+        "claim": meter.units(lambda: store.claim(to_claim.key, now, now + 100)),
+        "read the history": meter.units(lambda: store.history(running.key, now, limit=20)),
+        "show progress": meter.units(lambda: store.report_progress(running, 0.5, "a" * (answer // 2))),
+        "look for a cancellation": meter.units(lambda: store.read(running.key, now)),
+        "record the answer": meter.units(lambda: store.succeed(running, result, usage, now)),
+        "record a failure": meter.units(lambda: store.fail_attempt(failing, "model_timeout", None, now)),
+        "hand back": meter.units(lambda: store.release(handed_back)),
+        "add to the usage of the day": meter.units(lambda: usages.add(owner, usage, now)),
+        "read a task": meter.units(lambda: store.read(last.key, now)),
+        "read a task again while waiting": meter.units(lambda: store.read(last.key, now, consistent=False)),
+        "cancel": meter.units(lambda: store.cancel(waiting.key, now)),
+        "read a page of a conversation": meter.units(lambda: store.page(owner, "session", now, after=None, limit=50)),
+    }
+
+
+def told(column: str) -> dict[str, str]:
+    """The units in a column of the document's table, by access."""
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCUMENT.splitlines() if line[:1] == "|"]
+    head = next(index for index, row in enumerate(rows) if column in row)
+    return {row[0]: row[rows[head].index(column)] for row in rows[head + 2 :]}
+
+
+@pytest.mark.parametrize("conversation", CONVERSATIONS)
+def test_each_access_costs_what_the_document_tells(meter: Meter, tables: Mapping[str, str], conversation: str) -> None:
+    assert measured(meter, tables, *CONVERSATIONS[conversation]) == told(conversation)
+
+
+def test_an_access_is_one_read_one_write_or_one_bounded_query() -> None:
+    """There is no other operation in the code of the functions."""
+    code = "".join(path.read_text() for path in (cfn.ROOT / "layers/shared/turnqueue").glob("*.py"))
+
+    operations = set(re.findall(r"_client\.(\w+)\(", code))
+
+    assert {name for name in operations if "message" not in name} == {"put_item", "get_item", "update_item", "query"}
+    assert code.count("_client.query(") == code.count("Limit=limit") == 2
