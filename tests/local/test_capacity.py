@@ -1,10 +1,11 @@
 """docs/data.md tells what each access to the tables costs. Here it is counted from the items that the calls move.
 
-By the rules of DynamoDB's developer guide (read and write capacity; item sizes), for the emulator's ReturnConsumedCapacity
-does not heed the size of what is read.
+By the rules of DynamoDB's developer guide (read and write capacity; item sizes): the emulator's own figures do not heed
+the size of what is read.
 """
 
 import copy
+import itertools
 import math
 import re
 import time
@@ -39,14 +40,15 @@ class Meter:
         self._request: dict[str, Any] = {}
         self._spent: list[tuple[str, float]] = []
 
-    def ask(self, params: dict[str, Any], **_: Any) -> None:
-        self._request = params
+    def ask(self, **told: Any) -> None:
+        self._request = told["params"]
 
-    def note(self, parsed: dict[str, Any], model: Any, **_: Any) -> None:
-        request, refused = self._request, parsed.get("Error")
+    def note(self, **told: Any) -> None:
+        request, parsed, operation = self._request, told["parsed"], told["model"].name
+        refused = parsed.get("Error")
         assert refused is None or refused["Code"] == "ConditionalCheckFailedException", refused
-        if model.name in READS:
-            items = parsed["Items"] if model.name == "Query" else [parsed["Item"]] if "Item" in parsed else []
+        if operation in READS:
+            items = parsed["Items"] if operation == "Query" else [parsed["Item"]] if "Item" in parsed else []
             blocks = max(1, math.ceil(sum(map(size, items)) / 4096))
             self._spent.append(("read", blocks if request.get("ConsistentRead") else blocks / 2))
         else:
@@ -110,8 +112,10 @@ def measured(meter: Meter, tables: Mapping[str, str], turns: int, message: int, 
         key = Key(session_key(owner, "session"), new_ulid(began + number))
         return Turn.submitted(key, {"message": "q" * message, "role": "general"}, time.time())
 
+    numbers = itertools.count(turns)
+
     def submitted() -> Turn:
-        made = turn(turns)
+        made = turn(next(numbers))
         store.create(made)
         return made
 
@@ -121,8 +125,8 @@ def measured(meter: Meter, tables: Mapping[str, str], turns: int, message: int, 
     for number in range(turns):
         store.create(past := turn(number))
         store.succeed(store.claim(past.key, time.time(), time.time() + 100), result, usage, time.time())
-    last, new, running, handed_back, waiting = past, turn(turns), claimed(), claimed(), submitted()
-    failing, to_claim = claimed(), submitted()
+    last, running, handed_back, waiting = past, claimed(), claimed(), submitted()
+    failing, to_claim, new = claimed(), submitted(), turn(next(numbers))
     now = time.time()
     return {
         "record a turn": meter.units(lambda: store.create(new)),
