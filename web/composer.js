@@ -15,7 +15,7 @@ export class Composer {
   constructor(send) {
     this.#send = send;
     const message = $("message");
-    message.value = sessionStorage.getItem(TYPED) ?? "";
+    message.value ||= sessionStorage.getItem(TYPED) ?? ""; // who writes before this script has come loses nothing
     message.addEventListener("input", () => this.#typed());
     message.addEventListener("keydown", (event) => {
       if (event.key !== "Enter" || event.shiftKey || event.isComposing || touch.matches) return;

@@ -150,6 +150,21 @@ def test_two_tabs_stay_in_step(open_console: Open) -> None:
     expect(there.turns).to_have_count(3)
 
 
+def test_what_is_written_before_the_page_is_ready_is_kept(context: BrowserContext, console_url: str) -> None:
+    late: list[Route] = []
+    context.route("**/composer.js", lambda route: late.append(route))
+    page = context.new_page()
+    page.goto(console_url, wait_until="commit")
+    console = Console(page)
+    console.message.fill("quick fingers")
+    while not late:
+        page.wait_for_timeout(10)  # lets the browser go on
+    late.pop().continue_()
+
+    page.get_by_role("button", name="Send", exact=True).click()
+    console.expect_answer(console.last, "quick fingers")
+
+
 def test_offline_and_back(console: Console, context: BrowserContext, deployment: Deployment) -> None:
     answering = console.send(slow(3))
     console.expect_state(answering, "Answering")

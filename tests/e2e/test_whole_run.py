@@ -111,10 +111,15 @@ def texts(value: Any) -> Iterator[str]:
 
 
 def lines(stack: LocalStack) -> Iterator[dict[str, Any]]:
-    """What the functions wrote into their logs: nothing but JSON, a document a line."""
+    """What the functions wrote into their logs: nothing but JSON. The runtime ends its own report of an error with no
+    line break."""
     for name in stack.functions:
         log = stack.logs / f"{name}.log"
-        yield from (json.loads(line) for line in log.read_text().splitlines()) if log.exists() else ()
+        text = log.read_text().lstrip() if log.exists() else ""
+        while text:
+            document, end = json.JSONDecoder().raw_decode(text)
+            yield document
+            text = text[end:].lstrip()
 
 
 def absent(private: set[str], place: str, text: str) -> None:

@@ -167,7 +167,7 @@ def test_every_state_of_a_task_is_told_as_described(account: Account, model: Sta
     store.report_progress(claimed, 0.5, "A hair")
     seen.append(ask(account, "GET", TASK, **ids).json["status"])
     assert ask(account, "POST", CANCEL, **ids).status == 202
-    store.release(claimed)
+    store.fail_attempt(claimed, "cancelled", "A hair", time.time())
     account.work()
     seen.append(ask(account, "GET", TASK, **ids).json["error_code"])
     assert ask(account, "POST", CANCEL, **ids).status == 200
