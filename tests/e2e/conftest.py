@@ -15,8 +15,12 @@ import pytest
 
 from local.stack import LocalStack
 
-LIMITS = {"OwnerLimits": "default:60000/1000/1000000000,scarce:60/2", "LimitGroupClaim": "plan"}
-"""The first is never reached; the second is that of a token whose claim `plan` is `scarce`."""
+PARAMETERS = {
+    "OwnerLimits": "default:60000/1000/1000000000,scarce:60/2",
+    "LimitGroupClaim": "plan",
+    "CacheSeconds": "600",
+}
+"""The first limit is never reached; the second is that of a token whose claim `plan` is `scarce`."""
 
 FINAL = ("SUCCESS", "FAILURE")
 
@@ -31,7 +35,8 @@ class Api:
             if refusals is not None and response.is_error:
                 refusals.append(f"{response.read().decode()} {response.headers}")
 
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Each message is the model's to answer, but where a test says otherwise.
+        headers = {"Cache-Control": "no-store"} | ({"Authorization": f"Bearer {token}"} if token else {})
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
         hooks = {"response": [note]}
         self.http = httpx.Client(
@@ -90,7 +95,7 @@ def deployment() -> Iterator[Deployment]:
     if url := os.environ.get("API_URL"):
         yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
         return
-    with LocalStack(record=True, parameters=LIMITS) as stack:
+    with LocalStack(record=True, parameters=PARAMETERS) as stack:
         tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
         yield Deployment(stack.api_url, tokens, stack)
 

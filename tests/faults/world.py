@@ -42,6 +42,8 @@ ENVIRONMENT = {
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "OWNER_LIMITS": "default:60000/1000/1000000000",  # checked, and never reached
     "LIMIT_GROUP_CLAIM": "plan",
+    "CACHE_SECONDS": "600",
+    "CACHE_SHARED": "false",
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",

@@ -57,6 +57,7 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
         "completion_tokens": 9,
         "cached_tokens": 0,
         "finish_reason": "stop",
+        "cached": False,
     }
     assert task["usage"]["prompt_tokens"] > 2
 
