@@ -69,6 +69,17 @@ class Api:
             time.sleep(0.1)
         return task
 
+    def watched(self, task_id: str) -> list[dict[str, Any]]:
+        """The task as it was seen at each look, up to its end."""
+        seen: list[dict[str, Any]] = []
+
+        def note(task: dict[str, Any]) -> bool:
+            seen.append(task)
+            return task["status"] in FINAL
+
+        self.until(task_id, note)
+        return seen
+
     def finished(self, task_id: str, seconds: float = 60) -> dict[str, Any]:
         return self.until(task_id, lambda task: task["status"] in FINAL, seconds)
 

@@ -74,7 +74,7 @@ class TaskStatus(TypedDict):
     retryable: bool | None
     """Set when the status is FAILURE: whether the same message may succeed later."""
     partial: str | None
-    """The answer as far as it has come; of a failed task, as far as it came."""
+    """The answer as far as it has come; of a failed task, as far as it came. A new attempt begins with nothing."""
     attempt: int
     """How often the model has been tried."""
     session_id: str
