@@ -350,7 +350,7 @@ MUTANTS = [
     mutant(
         "a turn is begun past its deadline",
         STORE,
-        ("#attempt < :max_attempts AND #deadline_at > :now", "#attempt < :max_attempts"),
+        ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
     ),
     mutant(
         "a lease is over before its worker is",
