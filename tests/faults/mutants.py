@@ -258,7 +258,7 @@ MUTANTS = [
         SUBMIT,
         (
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})',
-            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "request": turn.request})',
+            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "code": turn.request["message"]})',
         ),
     ),
     mutant(
