@@ -39,6 +39,9 @@ os.environ.update(
     FEATURE_ASYNC_CHAT_ENABLED="false",
     OWNER_LIMITS="",
     LIMIT_GROUP_CLAIM="",
+    CACHE_SECONDS="0",
+    CACHE_SHARED="false",
+    MODEL_NAME="gpt-4.1-mini",
 )
 
 import preference
@@ -455,6 +458,10 @@ def _body_of(problem: http.Problem) -> Any:
 # ---- Headers and parameters
 
 HEADERS: dict[str, Json] = {
+    "Cache-Status": {
+        "description": "The answer is the reply that an equal message had got (RFC 9211).",
+        "schema": {"const": "turnqueue; hit"},
+    },
     "Location": {
         "description": "Where the task is to be found.",
         "schema": {"type": "string", "format": "uri-reference", "pattern": r"^/chat/task/[^/]+$"},
@@ -496,6 +503,15 @@ PARAMETERS: dict[str, Json] = {
         "([RFC 7240](https://www.rfc-editor.org/rfc/rfc7240)).",
         "schema": {"type": "string"},
         "example": "wait=10",
+    },
+    "Cache-Control": {
+        "in": "header",
+        "description": "Where replies are kept (the service may be deployed so), a message without `session_id` may be "
+        "answered by the reply that an equal one has got. `no-cache`: not this one; `max-age=N`: by one of at most N "
+        "seconds; `no-store`: not this one, nor keep its reply "
+        "([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1)).",
+        "schema": {"type": "string"},
+        "example": "no-cache",
     },
     "Idempotency-Key": {
         "in": "header",
@@ -567,13 +583,18 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
     }
 
 
+_OF_A_SUBMIT = [
+    header(name)
+    for name in ("Preference-Applied", "Idempotency-Replayed", "Cache-Status", "RateLimit-Policy", "RateLimit")
+]
+
 _CHAT: Json = {
     "operationId": "chat",
     "summary": "Send a message",
     "description": "The request waits for the answer, if nobody says otherwise, for up to "
     f"{preference.MAX_WAIT_SECONDS} seconds. It is answered 202 then, and the task goes on. `async_mode` wins over "
     "`Prefer`, and `Prefer` over the default of the service.",
-    "parameters": ["async_mode", "Prefer", "Idempotency-Key"],
+    "parameters": ["async_mode", "Prefer", "Cache-Control", "Idempotency-Key"],
     "requestBody": {
         "required": True,
         "content": {
@@ -597,10 +618,7 @@ _CHAT: Json = {
             "The answer.",
             "ChatResponse",
             task.chat_response(ANSWERED),
-            header("Preference-Applied"),
-            header("Idempotency-Replayed"),
-            header("RateLimit-Policy"),
-            header("RateLimit"),
+            *_OF_A_SUBMIT,
         ),
         "202": _success(
             "Accepted: the message is recorded and queued. Ask for the task.",
@@ -608,13 +626,12 @@ _CHAT: Json = {
             task.accepted(QUEUED),
             header("Location", required=True),
             header("Retry-After", required=True),
-            header("Preference-Applied"),
-            header("Idempotency-Replayed"),
-            header("RateLimit-Policy"),
-            header("RateLimit"),
+            *_OF_A_SUBMIT,
         ),
     },
 }
+
+_OF_A_RETRY = [each for each in _OF_A_SUBMIT if each[0] != "Cache-Status"]
 
 OPERATIONS: dict[str, Json] = {
     "POST /chat/": _CHAT,
@@ -655,6 +672,30 @@ OPERATIONS: dict[str, Json] = {
                 "TaskStatus",
                 task.task_status(RUNNING, _SENT_AT + 1),
                 header("Retry-After", required=True),
+            ),
+        },
+    },
+    "POST /chat/task/{task_id}/retry": {
+        "operationId": "retryTask",
+        "summary": "Send the message of a failed task again",
+        "description": "As a new task of the same session, behind all that is there; the old one stays as it is. It is "
+        "answered 202 unless `async_mode` or `Prefer` says otherwise. To ask again within 24 hours gives the same new "
+        "task, unless an `Idempotency-Key` says that it is another retry.",
+        "parameters": ["task_id", "async_mode", "Prefer", "Idempotency-Key"],
+        "responses": {
+            "200": _success(
+                "The answer.",
+                "ChatResponse",
+                task.chat_response(ANSWERED),
+                *_OF_A_RETRY,
+            ),
+            "202": _success(
+                "Accepted: the new task is recorded and queued.",
+                "Accepted",
+                task.accepted(QUEUED),
+                header("Location", required=True),
+                header("Retry-After", required=True),
+                *_OF_A_RETRY,
             ),
         },
     },

@@ -618,7 +618,7 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 
 
 async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send) -> None:
-    words = re.findall(r"^\s+|\S+\s*", answer.text)
+    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # and each member of a JSON document
     words_per_chunk = WORDS_PER_CHUNK
     if "drip" in fault or "cut" in fault:
         words_per_chunk = 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from boto3.dynamodb.conditions import Attr
 
 from operations.stack import Reads, Stack
+from turnqueue.replies import reply_prefix
 from turnqueue.turn import Key, guard_key, session_key
 
 
@@ -61,5 +62,5 @@ def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[
         ExpressionAttributeNames={"#guard": "guard", "#task_id": "task_id"},
         ConsistentRead=True,
     )
-    own = (guard_key("rate", owner), guard_key("usage", owner))
+    own = (guard_key("rate", owner), guard_key("usage", owner), reply_prefix(owner))
     return [item["guard"] for item in items if item.get("task_id") in task_ids or item["guard"].startswith(own)]

@@ -88,12 +88,14 @@ export class Chat {
 
 class TurnView {
   #turn;
+  #conversation;
   #label = null;
   #shownTask;
   #shownDraft;
 
   constructor(turn, conversation, edit) {
     this.#turn = turn;
+    this.#conversation = conversation;
     this.text = h("div", { class: "text" });
     this.cards = h("div", { class: "cards" });
     this.trouble = h("p", { class: "trouble", hidden: true });
@@ -148,7 +150,7 @@ class TurnView {
     const notSent = !turn.taskId && Boolean(turn.problem);
     this.#offer(this.cancel, Boolean(turn.taskId) && !isFinal(turn) && !turn.cancelling && turn.lost?.status !== 404);
     this.#offer(this.check, Boolean(turn.lost) && turn.lost.status !== 404);
-    this.#offer(this.again, notSent || failed);
+    this.#offer(this.again, notSent || (failed && !this.#conversation.retried(turn)));
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
     this.behind = Boolean(before?.taskId) && !isFinal(before) && task?.status === "PENDING";
@@ -170,6 +172,7 @@ class TurnView {
     const parts = [duration(Math.max(0, end - Date.parse(task.created_at)))];
     if (this.behind) parts.push("behind the message before it");
     if (task.attempt > 1) parts.push(`attempt ${task.attempt}`);
+    if (task.retry_of) parts.push("sent again");
     if (task.usage?.finish_reason === "length") parts.push("cut off at the model's limit");
     setText(this.time, parts.join(" · "));
   }

@@ -2,7 +2,8 @@
  * A conversation as it stands: its turns are read from the API, sent, watched to their end, cancelled, sent again.
  *
  * A turn:
- *   key         the Idempotency-Key of its submit; null of a turn that was read from the history
+ *   key         the Idempotency-Key of its submit; null of a turn that was read from the history, and of a retry
+ *   retryOf     the id of the failed task that it sends again, until it is accepted itself
  *   sentAt      our time when it was sent; null of a turn that was not sent since the page was loaded
  *   request     what the user said: {message, role, media, …}
  *   taskId      null until it is accepted
@@ -116,16 +117,24 @@ export class Conversation extends EventTarget {
     this.#post(turn);
   }
 
-  /** Send it again: a turn that was not accepted as what it is, a failed one as a new message. */
+  /** Send it again: a turn that was not accepted as what it is, a failed one as a new turn. */
   retry(turn) {
     if (turn.taskId) {
-      const { message, role, media } = turn.request;
-      this.send({ message, role, ...(media?.length ? { media } : {}) });
+      const again = newTurn({ retryOf: turn.taskId, request: turn.request, sentAt: Date.now() });
+      this.turns.push(again);
+      this.#tell("turns");
+      this.#submit(again);
       return;
     }
     turn.problem = null;
     this.#tell("turn", turn);
-    this.#post(turn);
+    if (turn.retryOf) this.#submit(turn);
+    else this.#post(turn);
+  }
+
+  /** Whether a failed turn was sent again. */
+  retried(turn) {
+    return this.turns.some((each) => turn.taskId && (each.retryOf ?? each.task?.retry_of) === turn.taskId);
   }
 
   /** Forget a turn that was not accepted, or is here twice. */
@@ -164,7 +173,9 @@ export class Conversation extends EventTarget {
       if (!this.turns.includes(turn)) return; // discarded meanwhile
       try {
         const { signal } = this.#abort;
-        const { task_id } = await this.#client.submit(turn.request, { idempotencyKey: turn.key, signal });
+        const { task_id } = turn.retryOf
+          ? await this.#client.retry(turn.retryOf, { signal })
+          : await this.#client.submit(turn.request, { idempotencyKey: turn.key, signal });
         this.#accepted(turn, task_id);
       } catch (error) {
         if (this.#abort.signal.aborted) return;
@@ -267,6 +278,7 @@ export function isFinal(turn) {
 function newTurn(members) {
   return {
     key: null,
+    retryOf: null,
     sentAt: null,
     taskId: null,
     task: null,

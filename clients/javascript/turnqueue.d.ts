@@ -43,6 +43,8 @@ export interface Usage {
   cached_tokens: number | null;
   finish_reason: string;
   first_token_ms: number | null;
+  /** Whether it is the reply that an equal message had got. */
+  cached: boolean;
 }
 
 /** A task as it stands. Times are RFC 3339, in UTC. */
@@ -68,6 +70,8 @@ export interface TaskStatus {
   expires_at: string;
   poll_after_ms: number | null;
   usage: Usage | null;
+  /** The failed task whose message this one sends again. */
+  retry_of: string | null;
 }
 
 /** A message of a conversation, with its task. */
@@ -120,6 +124,11 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+export interface SendOptions {
+  /** "no-cache": an answer of the model, whatever is kept of an equal message; "no-store": and keep nothing of this one. */
+  cacheControl?: string;
+}
+
 export interface PollOptions extends CallOptions {
   /** Called after every look at the task, the last one too. */
   onProgress?: (progress: Progress) => void;
@@ -147,18 +156,20 @@ export interface ClientOptions {
 
 export interface Client {
   /** Send a message and wait for its answer. */
-  chat(request: ChatRequest, options?: PollOptions): Promise<ChatResponse>;
+  chat(request: ChatRequest, options?: PollOptions & SendOptions): Promise<ChatResponse>;
   /**
    * Send a message; resolves as soon as it is accepted. It is repeated only under its Idempotency-Key, so that it makes
    * one task; under the same `idempotencyKey` it can be sent again after an error, or after a restart.
    */
-  submit(request: ChatRequest, options?: CallOptions & { idempotencyKey?: string }): Promise<Accepted>;
+  submit(request: ChatRequest, options?: CallOptions & SendOptions & { idempotencyKey?: string }): Promise<Accepted>;
   /** Wait for the answer of a task. Rejects with TaskFailedError when the task ends as FAILURE. */
   poll(taskId: string, options?: PollOptions): Promise<ChatResponse>;
   /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
   task(taskId: string, options?: CallOptions & { wait?: number }): Promise<TaskStatus>;
   /** Cancel a task. While a worker has it, it is FAILURE only a moment later: poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<TaskStatus>;
+  /** Send the message of a failed task again, as a new task; all who do so within 24 hours get the same one. */
+  retry(taskId: string, options?: CallOptions): Promise<Accepted>;
   /** A page of a conversation, oldest first. */
   history(sessionId: string, options?: CallOptions & { cursor?: string; limit?: number }): Promise<SessionPage>;
 

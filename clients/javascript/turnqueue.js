@@ -124,7 +124,8 @@ export function createClient({
       method,
       headers: sent,
       body: body === undefined ? undefined : JSON.stringify(body),
-      cache: "no-store",
+      // Not of a message: fetch would say `Cache-Control: no-cache` then, and no reply that the API keeps were given.
+      cache: method === "GET" ? "no-store" : "default",
       credentials: "omit",
       signal,
       timeoutMs,
@@ -176,11 +177,11 @@ export function createClient({
   }
 
   /** Send a chat. It may be sent again, for all its copies have one key and make one task. */
-  function post(request, { asyncMode, idempotencyKey = newIdempotencyKey(), signal }) {
+  function post(request, { asyncMode, idempotencyKey = newIdempotencyKey(), cacheControl, signal }) {
     return send("POST", "/chat/", {
       query: { async_mode: asyncMode },
       body: request,
-      headers: { "Idempotency-Key": idempotencyKey },
+      headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },
       signal,
     }).catch((error) => {
       if (error instanceof TurnqueueError) error.idempotencyKey = idempotencyKey;
@@ -230,14 +231,14 @@ export function createClient({
 
   return {
     /** Send a message and wait for its answer. */
-    async chat(request, { signal, onProgress, timeoutMs } = {}) {
-      const { data } = await post(request, { asyncMode: true, signal });
+    async chat(request, { signal, cacheControl, onProgress, timeoutMs } = {}) {
+      const { data } = await post(request, { asyncMode: true, cacheControl, signal });
       return poll(data.task_id, { signal, onProgress, timeoutMs });
     },
 
     /** Send a message. Resolves as soon as it is accepted, to the 202's {task_id, session_id, status, …}. */
-    async submit(request, { signal, idempotencyKey } = {}) {
-      return (await post(request, { asyncMode: true, idempotencyKey, signal })).data;
+    async submit(request, { signal, idempotencyKey, cacheControl } = {}) {
+      return (await post(request, { asyncMode: true, idempotencyKey, cacheControl, signal })).data;
     },
 
     /** Wait for the answer of a task. */
@@ -251,6 +252,11 @@ export function createClient({
     /** Cancel a task. Resolves to it; if a worker has it, it is not FAILURE yet. */
     async cancel(taskId, { signal } = {}) {
       return (await aboutTask(taskId, { method: "POST", action: "/cancel", signal })).data;
+    },
+
+    /** Send the message of a failed task again. Resolves as submit does, and to the same task when it is repeated. */
+    async retry(taskId, { signal } = {}) {
+      return (await aboutTask(taskId, { method: "POST", action: "/retry", signal })).data;
     },
 
     /** A page of a conversation: {turns, next_cursor}. */

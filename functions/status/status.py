@@ -7,11 +7,23 @@ from functools import partial
 from typing import Any
 
 from turnqueue import __version__
-from turnqueue.http import Event, Problem, Response, dispatch, integer, owner, query, respond
+from turnqueue.http import (
+    Event,
+    Problem,
+    Response,
+    dispatch,
+    integer,
+    no_such_task,
+    owner,
+    path,
+    query,
+    respond,
+    task_key,
+)
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import task_status
 from turnqueue.telemetry import observed
-from turnqueue.turn import SESSION_ID, Key, Turn, is_ulid
+from turnqueue.turn import SESSION_ID, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
 from turnqueue.wait import wait_until_final
 
@@ -40,11 +52,11 @@ def handler(event: Event, context: Any) -> Response:
 
 def task(event: Event, ends_at: float) -> Response:
     """200 with the task while it exists, whatever its state; `?wait=N` waits up to N seconds for a final one."""
-    key = _key(event)
+    key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
     if turn is None:
-        raise _no_such_task()
+        raise no_such_task()
     if seconds:
         turn = wait_until_final(table, turn, seconds, ends_at)
     return _task(200, turn)
@@ -52,19 +64,19 @@ def task(event: Event, ends_at: float) -> Response:
 
 def cancel(event: Event) -> Response:
     """200 with the task if it is final now, cancelled or otherwise; 202 if its worker has yet to see the mark."""
-    key, now = _key(event), time.time()
+    key, now = task_key(event), time.time()
     if store.read(key, now) is None:  # Makes an overdue task final first, and knows an expired one as gone.
-        raise _no_such_task()
+        raise no_such_task()
     try:
         turn = store.cancel(key, now)
     except Refused:
-        raise _no_such_task() from None
+        raise no_such_task() from None
     return _task(200 if turn.final else 202, turn)
 
 
 def session(event: Event) -> Response:
     """The turns of a conversation in order: `?limit=N` a page, `?cursor=` the `next_cursor` of the page before."""
-    session_id = _path(event, "session_id")
+    session_id = path(event, "session_id")
     caller = owner(event)
     cursor = query(event, "cursor")
     if cursor is not None and not is_ulid(cursor):
@@ -115,21 +127,6 @@ def _task(status: int, turn: Turn) -> Response:
     document = task_status(turn, time.time())
     wait_ms = document["poll_after_ms"]
     return respond(status, document, {} if wait_ms is None else {"Retry-After": str(max(1, round(wait_ms / 1000)))})
-
-
-def _key(event: Event) -> Key:
-    key = Key.of_task(owner(event), _path(event, "task_id"))
-    if key is None:
-        raise _no_such_task()
-    return key
-
-
-def _path(event: Event, name: str) -> str:
-    return str((event.get("pathParameters") or {}).get(name, ""))
-
-
-def _no_such_task() -> Problem:
-    return Problem(404, "task_not_found", "There is no such task.", param="task_id")
 
 
 def _no_such_session() -> Problem:

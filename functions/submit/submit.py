@@ -1,19 +1,34 @@
-"""POST /chat: record the turn as PENDING, queue it, and answer - at once, or when the turn is final."""
+"""POST /chat, and a failed task again: record the turn, queue it, and answer - at once, or when the turn is final."""
 
 import os
 import re
 import time
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from caching import caching
 from limits import Limiter, parse_limits, whole_seconds
-from preference import preference
-from request import ChatRequest, parse
+from preference import Preference, preference
+from request import parse
 from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
-from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond
+from turnqueue.http import (
+    Event,
+    Problem,
+    Response,
+    body,
+    dispatch,
+    error_name,
+    header,
+    no_such_task,
+    owner,
+    respond,
+    task_key,
+)
 from turnqueue.queue import TurnQueue
+from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import accepted, chat_response, poll_after_ms
 from turnqueue.telemetry import count, logger, observed
@@ -39,6 +54,11 @@ limiter = (
     else None
 )
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
+# One short try: what is not found soon is asked of the model.
+replies = KeptReplies(guards, attempts=1, read_timeout=1)
+answered = TurnStore(table, attempts=1, read_timeout=1)
+cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
+model_name = os.environ["MODEL_NAME"]
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -46,7 +66,8 @@ async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 def handler(event: Event, context: Any) -> Response:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     answer = partial(chat, ends_at=ends_at)
-    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer})
+    again = partial(retry, ends_at=ends_at)
+    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer, "POST /chat/task/{task_id}/retry": again})
 
 
 def chat(event: Event, ends_at: float) -> Response:
@@ -55,18 +76,55 @@ def chat(event: Event, ends_at: float) -> Response:
     wanted = preference(event, async_by_default=async_by_default)
     idempotency_key = _idempotency_key(event)
     request = parse(body(event))
+    allowed = caching(event, cache["seconds"])
 
     headers = _admit(event, caller)
-    turn, replayed = submit(caller, request, idempotency_key)
-    count("TaskReplayed" if replayed else "TaskSubmitted")
-    logger.info(
-        "task replayed" if replayed else "task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait}
-    )
+    now = time.time()
+    key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
+    turn = Turn.submitted(key, request.stored(), now)
+    if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
+        turn = replace(turn, cache=cache)
+    turn, replayed = submit(turn, request.fingerprint(), idempotency_key, max_age=allowed.max_age)
+    return _accepted(turn, replayed, wanted, headers, ends_at)
+
+
+def retry(event: Event, ends_at: float) -> Response:
+    """Send the message of a failed task again, as a new task behind all others of its session."""
+    old = task_key(event)
+    wanted = preference(event, async_by_default=True)
+    # Two clicks are one retry; whoever wants two sends two keys. No key of a client's holds a space.
+    idempotency_key = _idempotency_key(event) or f"retry {old.task_id}"
+    now = time.time()
+    failed = store.read(old, now)
+    if failed is None:
+        raise no_such_task()
+    if failed.status is not Status.FAILURE:
+        raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
+
+    headers = _admit(event, old.owner)
+    key = Key(old.session, new_ulid(now))
+    turn = replace(Turn.submitted(key, failed.request, now), retry_of=old.task_id)
+    turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key)
+    return _accepted(turn, replayed, wanted, headers, ends_at)
+
+
+def _accepted(turn: Turn, replayed: bool, wanted: Preference, headers: dict[str, str], ends_at: float) -> Response:
+    """The answer to who has sent a turn: as it is, or when it is final."""
+    if replayed:
+        count("TaskReplayed")
+        logger.info("task replayed", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
+    elif turn.cached:
+        logger.info("task answered at once", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
+    else:
+        count("TaskSubmitted")
+        logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
 
     if wanted.applied:
         headers["Preference-Applied"] = wanted.applied
     if replayed:
         headers["Idempotency-Replayed"] = "true"
+    if turn.cached:
+        headers["Cache-Status"] = "turnqueue; hit"
     if wanted.wait:
         turn = wait_until_final(table, turn, wanted.wait, ends_at)
         if turn.final:
@@ -94,21 +152,19 @@ def _admit(event: Event, caller: str) -> dict[str, str]:
     )
 
 
-def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tuple[Turn, bool]:
-    """Record and queue the request's turn. Returns it, and whether an earlier request with the same key had made it.
+def submit(turn: Turn, fingerprint: str, idempotency_key: str | None, *, max_age: float = 0) -> tuple[Turn, bool]:
+    """Record and queue the turn of a request, or answer it by a kept reply younger than `max_age` seconds. Returns it,
+    and whether an earlier request with the same key had made it.
 
     Every request with the same key does the whole of it for the one task that the key is bound to, and each step is
     harmless when repeated. So it does not matter which of them comes first, or after which step one of them dies.
     """
-    now = time.time()
-    key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     if idempotency_key is None:
-        turn = Turn.submitted(key, request.stored(), now)
-        store.create(turn)
-        return _queue_or_close(turn), False
+        turn = _record(turn, max_age)
+        return turn if turn.final else _queue_or_close(turn), False
 
-    wanted = Reservation(key.task_id, request.fingerprint())
-    bound = keys.reserve(caller, idempotency_key, wanted, now)
+    wanted = Reservation(turn.key.task_id, fingerprint)
+    bound = keys.reserve(turn.key.owner, idempotency_key, wanted, turn.created_at)
     if bound != wanted:
         if bound.fingerprint != wanted.fingerprint:
             raise Problem(
@@ -117,17 +173,48 @@ def submit(caller: str, request: ChatRequest, idempotency_key: str | None) -> tu
                 "This Idempotency-Key came with another request within the last 24 hours.",
                 param="Idempotency-Key",
             )
-        earlier = store.read(_bound_key(caller, bound), now)
+        turn = replace(turn, key=_bound_key(turn.key.owner, bound))
+        earlier = store.read(turn.key, turn.created_at)
         if earlier and earlier.status is not Status.PENDING:
             return earlier, True
-    turn = Turn.submitted(_bound_key(caller, bound), request.stored(), now)
-    store.create(turn)
+    turn = _record(turn, max_age)
+    if turn.final:
+        return turn, bound != wanted
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
         # It stays PENDING: another request with the key may have queued it, and the client's next one will.
         raise _not_queued(turn, error) from error
     return turn, bound != wanted
+
+
+def _record(turn: Turn, max_age: float) -> Turn:
+    """Record the turn unless it is there, as answered if there is a kept reply. Returns it as answered only if this
+    call has recorded it so: one that is there already may be PENDING, and must be queued then."""
+    if kept := _kept_reply(turn, max_age):
+        replied = turn.answered_as(kept)
+        if store.create(replied):
+            count("CacheHit")
+            return replied
+    store.create(turn)
+    return turn
+
+
+def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
+    """The turn whose reply is also that to this one. None if there is none so young, or it cannot be found out."""
+    if not (turn.cache and max_age):
+        return None
+    reply = reply_key(None if cache["shared"] else turn.key.owner, turn.request, model_name)
+    now, kept = time.time(), None
+    try:
+        key = replies.find(reply, now)
+        kept = key and answered.read(key, now, consistent=False)
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+    if kept and kept.status is Status.SUCCESS and now - (kept.finished_at or 0) < max_age:
+        return kept
+    count("CacheMiss")
+    return None
 
 
 def _bound_key(caller: str, bound: Reservation) -> Key:

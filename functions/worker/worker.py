@@ -21,6 +21,7 @@ from persona import persona
 from turnqueue import aws
 from turnqueue.http import error_name, where
 from turnqueue.queue import Malformed, TurnQueue, decode
+from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, logger, milliseconds, observed
 from turnqueue.turn import Key, Turn
@@ -30,8 +31,10 @@ from turnqueue.usage import UsageStore
 store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
+replies = KeptReplies(os.environ["GUARDS_TABLE"], attempts=1)
 secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
+model_name = os.environ["MODEL_NAME"]
 
 # One loop for the life of the process: connections of a client are bound to the loop that they were made on.
 runner = asyncio.Runner()
@@ -68,7 +71,7 @@ async def model_key(fresh: bool = False) -> str:
 
 
 async def connect() -> Model:
-    return Model(os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"], model_key)
+    return Model(os.environ["MODEL_BASE_URL"], model_name, model_key)
 
 
 model = runner.run(connect())
@@ -189,6 +192,7 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
     await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
     await add_usage(turn, answer)
+    await keep_reply(turn)
     return None
 
 
@@ -265,6 +269,18 @@ async def add_usage(turn: Turn, answer: Answer) -> None:
         await asyncio.to_thread(usage.add, turn.key.owner, answer.usage, time.time())
     except (BotoCoreError, ClientError) as error:
         logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+
+async def keep_reply(turn: Turn) -> None:
+    """Keep the reply for equal messages, if it may be. If that fails, the model is asked once more than it need be."""
+    if not turn.cache:
+        return
+    # Not made by submit, which may know another model or persona than has answered, while a new version is deployed.
+    reply = reply_key(None if turn.cache["shared"] else turn.key.owner, turn.request, model_name)
+    try:
+        await asyncio.to_thread(replies.keep, reply, turn.key, turn.cache["seconds"], time.time())
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("reply not kept", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
 
 async def _cancelled(turn: Turn, refused: Refused, reply: Reply) -> None:

@@ -98,8 +98,14 @@ def test_a_failure_is_a_sentence_and_can_be_sent_again(console: Console) -> None
     console.expect_state(turn, "Failed")
     expect(turn.locator(".trouble")).to_have_text("The model declined to answer this message.")
     expect(console.page.get_by_role("status")).to_contain_text("The model declined to answer this message.")
-    turn.get_by_role("button", name="Send again").click()
+    turn.get_by_role("button", name="Send again").dblclick()
     console.expect_answer(console.turns.nth(1), "something")
+    expect(console.turns.nth(1).locator(".state")).to_contain_text("sent again")
+    expect(turn.get_by_role("button", name="Send again")).to_be_hidden()
+    expect(console.turns).to_have_count(2)
+    console.page.reload()
+    console.expect_answer(console.turns.nth(1), "something")
+    expect(console.turns.first.get_by_role("button", name="Send again")).to_be_hidden()
 
 
 def test_another_attempt_is_shown(console: Console) -> None:

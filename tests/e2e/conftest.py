@@ -15,8 +15,12 @@ import pytest
 
 from local.stack import LocalStack
 
-LIMITS = {"OwnerLimits": "default:60000/1000/1000000000,scarce:60/2", "LimitGroupClaim": "plan"}
-"""The first is never reached; the second is that of a token whose claim `plan` is `scarce`."""
+PARAMETERS = {
+    "OwnerLimits": "default:60000/1000/1000000000,scarce:60/2",
+    "LimitGroupClaim": "plan",
+    "CacheSeconds": "600",
+}
+"""The first limit is never reached; the second is that of a token whose claim `plan` is `scarce`."""
 
 FINAL = ("SUCCESS", "FAILURE")
 
@@ -31,7 +35,8 @@ class Api:
             if refusals is not None and response.is_error:
                 refusals.append(f"{response.read().decode()} {response.headers}")
 
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # Each message is the model's to answer, but where a test says otherwise.
+        headers = {"Cache-Control": "no-store"} | ({"Authorization": f"Bearer {token}"} if token else {})
         limits = httpx.Limits(max_connections=100, max_keepalive_connections=100)
         hooks = {"response": [note]}
         self.http = httpx.Client(
@@ -64,6 +69,17 @@ class Api:
             time.sleep(0.1)
         return task
 
+    def watched(self, task_id: str) -> list[dict[str, Any]]:
+        """The task as it was seen at each look, up to its end."""
+        seen: list[dict[str, Any]] = []
+
+        def note(task: dict[str, Any]) -> bool:
+            seen.append(task)
+            return task["status"] in FINAL
+
+        self.until(task_id, note)
+        return seen
+
     def finished(self, task_id: str, seconds: float = 60) -> dict[str, Any]:
         return self.until(task_id, lambda task: task["status"] in FINAL, seconds)
 
@@ -90,7 +106,7 @@ def deployment() -> Iterator[Deployment]:
     if url := os.environ.get("API_URL"):
         yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
         return
-    with LocalStack(record=True, parameters=LIMITS) as stack:
+    with LocalStack(record=True, parameters=PARAMETERS) as stack:
         tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
         yield Deployment(stack.api_url, tokens, stack)
 

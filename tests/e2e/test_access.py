@@ -23,6 +23,7 @@ ROUTES = [
     ("POST /chat/", "/chat/"),
     ("GET /chat/task/{task_id}", f"/chat/task/{UNKNOWN_TASK}"),
     ("POST /chat/task/{task_id}/cancel", f"/chat/task/{UNKNOWN_TASK}/cancel"),
+    ("POST /chat/task/{task_id}/retry", f"/chat/task/{UNKNOWN_TASK}/retry"),
     ("GET /chat/session/{session_id}", "/chat/session/nothing"),
     ("GET /chat/usage", "/chat/usage"),
 ]
@@ -91,7 +92,7 @@ def test_a_bad_token_opens_no_route(deployment: Deployment, nobody: Api, stack: 
 
 def test_a_good_token_opens_every_route(deployment: Deployment, nobody: Api) -> None:
     answers = [call(nobody.http, key, path, deployment.tokens["alice"]) for key, path in ROUTES]
-    assert answers == [200, 200, 404, 404, 404]
+    assert answers == [200, 200, 404, 404, 404, 404, 200]
 
 
 def test_another_owner_reaches_a_thing_by_no_route(alice: Api, bob: Api) -> None:
@@ -104,7 +105,8 @@ def test_another_owner_reaches_a_thing_by_no_route(alice: Api, bob: Api) -> None
 
     for path in (f"/chat/task/{task_id}", f"/chat/task/{task_id}?wait=1"):
         assert bob.http.get(path).status_code == 404
-    assert bob.http.post(f"/chat/task/{task_id}/cancel").status_code == 404
+    for action in ("cancel", "retry"):
+        assert bob.http.post(f"/chat/task/{task_id}/{action}").status_code == 404
     for query in ("", "?limit=1", f"?cursor={turn[:-1]}0"):
         page = bob.http.get(f"/chat/session/{session}{query}")
         assert "alice" not in page.text

@@ -121,6 +121,22 @@ def test_progress_shows_the_answer_growing(alice: Api, stack: object) -> None:
     assert final["progress"] == 1
 
 
+def test_the_message_of_a_structured_answer_is_read_while_the_rest_is_coming(alice: Api, stack: object) -> None:
+    task_id = alice.submit("[[drip=0.25]] I need a haircut", role="booking")
+    seen = [task["partial"] for task in alice.watched(task_id) if task["status"] == "STARTED" and task["partial"]]
+    result = alice.finished(task_id)["result"]
+    assert result["draft"]["service"] == "haircut"
+    assert len(set(seen)) >= 2
+    assert all(result["message"].startswith(partial) for partial in seen)
+    assert seen[-1] == result["message"]
+
+
+def test_a_failed_task_keeps_what_was_said(alice: Api, stack: object) -> None:
+    task = alice.finished(alice.submit("[[drip=0.4 cut=6]] a story of some words"))
+    assert (task["status"], task["error_code"], task["attempt"]) == ("FAILURE", "model_unavailable", 3)
+    assert task["partial"].startswith("[stand-in model]")
+
+
 def test_a_failure_that_may_pass_is_tried_again(alice: Api, stack: object) -> None:
     task = alice.finished(alice.submit(f"[[status=500 times=1]] {uuid.uuid4()}"))
     assert (task["status"], task["attempt"]) == ("SUCCESS", 2)

@@ -45,6 +45,11 @@ def answered(alice: Api) -> None:
     session = chat.json()["session_id"]
     draft = alice.chat(**request(f"I need a haircut {ANSWER}", session_id=session, role="booking"))
     assert draft.status_code == 200, draft.text
+    kept = {"Cache-Control": "max-age=600"}
+    hits = [
+        alice.chat(headers=kept, **request(f"[[echo={ANSWER}]] kept")).headers.get("Cache-Status") for _ in range(2)
+    ]
+    assert hits == [None, "turnqueue; hit"]
     page = alice.http.get(f"/chat/session/{session}")
     assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
     assert alice.http.get("/chat/usage").json()["answers"] >= 2
@@ -71,6 +76,8 @@ def failed(alice: Api) -> None:
         chat = alice.chat(**request(message, role=role))
         assert chat.json()["code"] == code, chat.text
         assert alice.task(chat.json()["task_id"])["error_code"] == code
+        again = alice.http.post(f"/chat/task/{chat.json()['task_id']}/retry?async_mode=false")
+        assert again.json()["code"] == code, again.text
 
 
 def refused(alice: Api, nobody: Api) -> None:
@@ -84,6 +91,7 @@ def refused(alice: Api, nobody: Api) -> None:
         (alice.http.get(f"/chat/task/{PRIVATE}"), 404),
         (alice.http.get(f"/chat/task/{unknown}"), 404),
         (alice.http.post(f"/chat/task/{unknown}/cancel"), 404),
+        (alice.http.post(f"/chat/task/{unknown}/retry"), 404),
         (alice.http.get(f"/chat/session/{PRIVATE}"), 404),
         (alice.http.get(f"/chat/session/{PRIVATE}", params={"cursor": PRIVATE}), 422),
         (nobody.chat(**request("x")), 401),

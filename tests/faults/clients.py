@@ -60,6 +60,18 @@ class Client:
             return None
         return self._world.ask(self.owner, "POST /chat/task/{task_id}/cancel", path={"task_id": task_id})
 
+    def retry(self, posted: Exchange) -> Exchange | None:
+        """Send a failed task's message again, and once more while the service fails."""
+        task_id = posted.document.get("task_id")
+        if not task_id:
+            return None
+        for _ in range(TRIES):
+            again = self._world.ask(self.owner, "POST /chat/task/{task_id}/retry", path={"task_id": task_id})
+            if again.status < 500:
+                break
+            self.rest(float(again.headers.get("Retry-After", 1)))
+        return again
+
     def page(self, session: str) -> Exchange:
         return self._world.ask(self.owner, "GET /chat/session/{session_id}", path={"session_id": session})
 

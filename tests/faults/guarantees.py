@@ -61,6 +61,8 @@ class Record:
     ulid: str
     marker: str
     deadline_at: float
+    idempotency_key: str | None
+    """That of the request that recorded it."""
     claims: list[Claim] = field(default_factory=list)
     final_at: float | None = None
 
@@ -70,7 +72,7 @@ class Watch:
     world: "World"
     turns: dict[tuple[str, str], Record] = field(default_factory=dict)
     by_marker: dict[str, list[Record]] = field(default_factory=lambda: defaultdict(list))
-    owner_of: dict[str, str] = field(default_factory=dict)
+    owners_of: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     """Whose a planted prompt is."""
     accepted: dict[str, "Exchange"] = field(default_factory=dict)
     """The answer that first accepted a task, by task id."""
@@ -83,7 +85,7 @@ class Watch:
     def sent(self, owner: str, body: dict[str, Any]) -> None:
         """A client has posted a message."""
         for marker in PROMPT.findall(body["message"]):
-            self.owner_of.setdefault(marker, owner)
+            self.owners_of[marker].add(owner)
 
     def committed(self, old: Item | None, new: Item) -> None:
         """A write of the turns table has taken effect."""
@@ -92,12 +94,15 @@ class Watch:
             request = json.loads(new["request"]["S"]) if "request" in new else {"message": ""}
             marker = (PROMPT.findall(request["message"]) or [""])[0]
             deadline = float(new["deadline_at"]["N"]) if "deadline_at" in new else 0.0
-            record = Record(place[1], place[0], place[1], marker, deadline)
+            record = Record(place[1], place[0], place[1], marker, deadline, self._key_of_request())
             self.turns[place] = record
             self.by_marker[marker].append(record)
             owner = place[0].rpartition("#")[0]
-            if self.owner_of[marker] != owner:
-                self._broken(6, f"{marker} was sent by {self.owner_of[marker]} and recorded for {owner}")
+            if owner not in self.owners_of[marker]:
+                self._broken(6, f"{marker} was sent by {self.owners_of[marker]} and recorded for {owner}")
+            if new["status"]["S"] in FINAL:
+                record.final_at = self.world.now
+                self._check_answered_at_once(record, new)
             return
         record = self.turns[place]
         if old["status"]["S"] in FINAL and old != new:
@@ -114,6 +119,26 @@ class Watch:
                 claim.is_over = True
         if new["status"]["S"] in FINAL and record.final_at is None:
             record.final_at = self.world.now
+
+    @staticmethod
+    def _key_of_request() -> str | None:
+        found = here()
+        invocation = getattr(found and found[1].group, "invocation", None)
+        return invocation.event["headers"].get("idempotency-key") if invocation else None
+
+    def _check_answered_at_once(self, record: Record, new: Item) -> None:
+        """A turn that is recorded as answered is the first of its session, and its owner has had this answer before."""
+        if any(other.session == record.session for other in self.turns.values() if other is not record):
+            self._broken(4, f"{_name(record)} is recorded as answered, though there is more in its session")
+        owner = record.session.rpartition("#")[0]
+        others = [r for r in self.by_marker[record.marker] if r is not record and r.session.rpartition("#")[0] == owner]
+        if not any(self._item(other).get("result") == new.get("result") for other in others):
+            self._broken(6, f"{_name(record)} is recorded as answered by what {owner} was never answered")
+
+    def guarded(self, new: Item) -> None:
+        """A write of the guards table has taken effect."""
+        if found := PLANTED.findall(json.dumps(new)):
+            self._broken(9, f"{found} is in the guards table")
 
     def _check_zombie(self, record: Record, new: Item) -> None:
         """A process whose claim another has taken over may not write any more; it may claim anew, and close what is overdue."""
@@ -195,9 +220,9 @@ class Watch:
         """A client has its answer."""
         text = json.dumps(exchange.document)
         self._check_leaks(exchange, text)
-        if exchange.route.startswith("POST /chat") and "task" not in exchange.route:
+        if exchange.invocation and exchange.invocation.function == "submit":
             self._check_submit(exchange)
-        elif "task_id" in exchange.request["path"]:
+        if "task_id" in exchange.request["path"]:
             self._check_task(exchange)
         if exchange.status == 200 and "GET" in exchange.route:
             for task in exchange.document.get("turns", [exchange.document]):
@@ -209,8 +234,8 @@ class Watch:
         if "planted-key" in text or "planted-idem" in text:
             self._broken(9, f"answer {exchange.number} holds a key")
         for marker in PROMPT.findall(text) + ANSWER.findall(text):
-            if self.owner_of.get(marker, exchange.owner) != exchange.owner:
-                self._broken(6, f"{exchange.owner} was told {marker} of {self.owner_of[marker]}")
+            if marker in self.owners_of and exchange.owner not in self.owners_of[marker]:
+                self._broken(6, f"{exchange.owner} was told {marker} of {self.owners_of[marker]}")
 
     def _check_submit(self, exchange: "Exchange") -> None:
         task_id = exchange.document.get("task_id")
@@ -220,6 +245,8 @@ class Watch:
             if self.world.item(task_id, exchange.owner) is None:
                 self._broken(8, f"task {task_id} was accepted and is not recorded for {exchange.owner}")
             self.accepted.setdefault(task_id, exchange)
+            if exchange.status == 200:
+                self._check_answer(exchange, task_id)
         self._check_key(exchange)
         invocation = exchange.invocation
         assert invocation
@@ -234,12 +261,14 @@ class Watch:
             self._broken(10, f"answer {exchange.number} of {exchange.status} names no task, though one is queued")
         item = self.world.item(task_id, exchange.owner)
         assert item
-        if exchange.status == 200:
-            recorded = json.loads(item["result"]["S"])["message"] if "result" in item else None
-            if exchange.document["message"] != recorded:
-                self._broken(10, f"answer {exchange.number} is not what is recorded of {task_id}")
-        elif exchange.status >= 400 and item["status"]["S"] != "FAILURE":
+        if exchange.status >= 400 and item["status"]["S"] != "FAILURE":
             self._broken(10, f"answer {exchange.number} is {exchange.status}, but {task_id} is {item['status']['S']}")
+
+    def _check_answer(self, exchange: "Exchange", task_id: str) -> None:
+        item = self.world.item(task_id, exchange.owner)
+        recorded = json.loads(item["result"]["S"])["message"] if item and "result" in item else None
+        if exchange.document["message"] != recorded:
+            self._broken(10, f"answer {exchange.number} is not what is recorded of {task_id}")
 
     def _check_key(self, exchange: "Exchange") -> None:
         key = exchange.request["headers"].get("idempotency-key")
@@ -304,12 +333,17 @@ class Watch:
         if not world.quiet():
             left = [message.message_id for message in world.queue.waiting() + world.dead_letters.waiting()]
             self._broken(1, f"after {world.now:.0f} s there is no end: {left} are still in the queues")
-        for (owner, key), exchanges in self.keys.items():
-            marker = PROMPT.findall(json.dumps(exchanges[0].request["body"]))[0]
-            made = [self._item(record) for record in self.by_marker[marker]]
-            real = [item for item in made if item.get("error_code", {}).get("S") != "enqueue_failed"]
-            if len(real) > 1:
-                self._broken(5, f"the key {key} of {owner} made {len(real)} tasks")
+        made: dict[tuple[str, str], list[Item]] = defaultdict(list)
+        for record in self.turns.values():
+            item, owner = self._item(record), record.session.rpartition("#")[0]
+            if item.get("error_code", {}).get("S") == "enqueue_failed":
+                continue
+            for name in (record.idempotency_key, item.get("retry_of", {}).get("S")):
+                if name:
+                    made[owner, name].append(item)
+        for (owner, name), items in made.items():
+            if len(items) > 1:
+                self._broken(5, f"the key, or the retries of, {name} of {owner} made {len(items)} tasks")
         self._read_everything()
 
     def _read_everything(self) -> None:

@@ -154,6 +154,11 @@ class History(RuleBasedStateMachine):
         self.world.send(owner, "POST /chat/task/{task_id}/cancel", path={"task_id": self._task_id(which)})
         self._pass(pause)
 
+    @rule(owner=OWNERS, which=INDEX, pause=PAUSES)
+    def retries(self, owner: str, which: int, pause: float) -> None:
+        self.world.send(owner, "POST /chat/task/{task_id}/retry", path={"task_id": self._task_id(which)})
+        self._pass(pause)
+
     @rule(owner=OWNERS, session=SESSIONS, pause=PAUSES)
     def reads_the_session(self, owner: str, session: str, pause: float) -> None:
         self.world.send(owner, "GET /chat/session/{session_id}", path={"session_id": session})

@@ -98,7 +98,7 @@ MUTANTS = [
         SUBMIT,
         ("def submit(", "_unsent: list[Key] = []\n\n\ndef submit("),
         (
-            "        return _queue_or_close(turn), False",
+            "        return turn if turn.final else _queue_or_close(turn), False",
             "        for earlier in _unsent:\n            queue.send(earlier)\n        _unsent[:] = [turn.key]\n        return turn, False",
         ),
     ),
@@ -184,8 +184,8 @@ MUTANTS = [
         "the Idempotency-Key is reserved after the turn is recorded",
         SUBMIT,
         (
-            "    wanted = Reservation(key.task_id, request.fingerprint())\n",
-            "    wanted = Reservation(key.task_id, request.fingerprint())\n    store.create(Turn.submitted(key, request.stored(), now))\n    queue.send(key)\n",
+            "    wanted = Reservation(turn.key.task_id, fingerprint)\n",
+            "    wanted = Reservation(turn.key.task_id, fingerprint)\n    store.create(turn)\n    queue.send(turn.key)\n",
         ),
     ),
     mutant(
@@ -210,8 +210,8 @@ MUTANTS = [
         "the owner is taken from the body",
         SUBMIT,
         (
-            "    turn, replayed = submit(caller,",
-            '    caller = (request.metadata or {}).get("owner", caller)\n    turn, replayed = submit(caller,',
+            "    key = Key(session_key(caller,",
+            '    caller = (request.metadata or {}).get("owner", caller)\n    key = Key(session_key(caller,',
         ),
     ),
     mutant(
@@ -257,8 +257,8 @@ MUTANTS = [
         "the prompt is logged",
         SUBMIT,
         (
-            'extra={"task_id": turn.key.task_id, "wait": wanted.wait}',
-            'extra={"task_id": turn.key.task_id, "request": turn.request}',
+            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})',
+            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "code": turn.request["message"]})',
         ),
     ),
     mutant(
@@ -304,6 +304,33 @@ MUTANTS = [
         ('f"{owner}\\n{key}"', "key"),
     ),
     mutant(
+        "a reply that is kept for one owner is given to all",
+        "layers/shared/turnqueue/replies.py",
+        ('guard_key("reply", owner)', '"reply#of all"'),
+    ),
+    mutant(
+        "a message in a conversation is answered by what was kept",
+        SUBMIT,
+        ("    if allowed.keeps and request.session_id is None:", "    if allowed.keeps:"),
+    ),
+    mutant(
+        "the answer is kept in the guards table",
+        WORKER,
+        ("replies.keep, reply, turn.key,", 'replies.keep, reply, turn.key._replace(session=f"{answer}#"),'),
+        ("await keep_reply(turn)", "await keep_reply(turn, answer)"),
+        ("async def keep_reply(turn: Turn)", "async def keep_reply(turn: Turn, answer: Answer)"),
+    ),
+    mutant(
+        "a reply that was kept is given though the turn is recorded without it",
+        SUBMIT,
+        ("        if store.create(replied):", "        if store.create(replied) or replied:"),
+    ),
+    mutant(
+        "each click makes a retry of its own",
+        SUBMIT,
+        ('or f"retry {old.task_id}"', 'or f"retry {old.task_id} {time.time()}"'),
+    ),
+    mutant(
         "a turn is handed back by whoever had it",
         STORE,
         (
@@ -323,7 +350,7 @@ MUTANTS = [
     mutant(
         "a turn is begun past its deadline",
         STORE,
-        ("{_BUDGETED} AND #deadline_at > :now", "{_BUDGETED}"),
+        ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
     ),
     mutant(
         "a lease is over before its worker is",

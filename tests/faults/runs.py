@@ -87,7 +87,7 @@ def play(world: World, story: Story) -> None:
 def _check_price(world: World, story: Story) -> None:
     allowed = story.seconds + (RECOVERY_SECONDS if world.plan.struck else 0.0)
     for task_id, exchange in world.watch.accepted.items():
-        marker = exchange.request["body"]["message"].removeprefix("planted-prompt-")
+        marker = world.marker(task_id, exchange.owner)
         item, after = world.item(task_id, exchange.owner), world.final_after(task_id)
         assert item
         end = item.get("error_code", {"S": item["status"]["S"]})["S"]

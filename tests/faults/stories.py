@@ -347,6 +347,50 @@ def neighbours(world: World) -> None:
     world.source.wake()
 
 
+@story(a="SUCCESS", b="SUCCESS")
+def answered_again(world: World) -> None:
+    """A message that was answered before, sent with a key and without, by its owner and another, and in a conversation."""
+    alice, mallory = Client(world, "alice"), Client(world, "mallory")
+    alice.insist("a", session=None, sync=True)
+    alice.insist("a", session=None, sync=True)
+    posted = alice.insist("a", session=None, key="planted-idem-1")
+    alice.insist("a", session=None, key="planted-idem-1", sync=True)
+    mallory.insist("a", session=None, sync=True)
+    session = posted.document.get("session_id", "s")
+    alice.insist("b", session=session, sync=True)
+    alice.insist("a", session=session, sync=True)
+    alice.page(session)
+
+
+@story(a="SUCCESS")
+def answered_meanwhile(world: World) -> None:
+    """Between two tries of a message with a key there comes to be a reply that answers it."""
+    alice = Client(world, "alice")
+    alice.say("a", session=None, key="planted-idem-1")
+    alice.insist("a", session=None, sync=True)
+    alice.insist("a", session=None, key="planted-idem-1", sync=True)
+
+
+@story(a="prompt_refused SUCCESS", b="SUCCESS")
+def retried(world: World) -> None:
+    """A failed task is tried again by two clicks at once, by one later, and by another owner."""
+    alice = Client(world, "alice")
+    failed = alice.insist("a", sync=True, answers=[Answers(refusal=True)])
+    alice.insist("b", sync=True)
+
+    def click() -> None:
+        Client(world, "alice").retry(failed)
+
+    world.scheduler.spawn("a second click", click)
+    again = alice.retry(failed)
+    Client(world, "mallory").retry(failed)
+    alice.rest(3)
+    alice.retry(failed)
+    if again:
+        alice.look(again, wait=5)
+        alice.retry(again)
+
+
 @story(is_race=True, seconds=1000.0, a="SUCCESS deadline_exceeded model_timeout")
 def finish_against_deadline(world: World) -> None:
     """The answer comes in the moment in which readers find that its time is over."""

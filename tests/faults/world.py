@@ -42,10 +42,13 @@ ENVIRONMENT = {
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "OWNER_LIMITS": "default:60000/1000/1000000000",  # checked, and never reached
     "LIMIT_GROUP_CLAIM": "plan",
+    "CACHE_SECONDS": "600",
+    "CACHE_SHARED": "false",
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
 }
+SUBMITS = ("POST /chat", "POST /chat/task/{task_id}/retry")
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3
 LATENCY = 0.004
@@ -322,7 +325,7 @@ class World:
             "body": json.dumps(body) if body is not None else "",
             "isBase64Encoded": False,
         }
-        function = "submit" if route.startswith("POST /chat") and "task" not in route else "status"
+        function = "submit" if route in SUBMITS else "status"
         exchange.invocation = self.invoke(function, event, lambda invocation: self._answer(exchange, invocation))
         self.scheduler.call_at(self.now + GATEWAY_SECONDS, lambda: self._give_up(exchange))
         return exchange
@@ -364,6 +367,8 @@ class World:
     def _committed(self, table: Table, old: Item | None, new: Item) -> None:
         if table.name == "TurnsTable":
             self.watch.committed(old, new)
+        else:
+            self.watch.guarded(new)
 
     def acknowledged(self, process: Group, message: JsonObject) -> None:
         assert isinstance(process, Process) and process.invocation
@@ -389,6 +394,10 @@ class World:
     def item(self, task_id: str, owner: str) -> Item | None:
         session_id, _, turn = task_id.rpartition(".")
         return self.tables["TurnsTable"].item({"session": {"S": f"{owner}#{session_id}"}, "turn": {"S": turn}})
+
+    def marker(self, task_id: str, owner: str) -> str:
+        session_id, _, turn = task_id.rpartition(".")
+        return self.watch.turns[f"{owner}#{session_id}", turn].marker
 
     def final_after(self, task_id: str) -> float:
         """The seconds from the request that was accepted to the end of its task."""

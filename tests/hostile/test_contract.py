@@ -154,6 +154,7 @@ def ask(account: Account, method: str, path: str, body: bytes = b"", **ids: str)
 
 
 TASK, CANCEL, SESSION = "/chat/task/{task_id}", "/chat/task/{task_id}/cancel", "/chat/session/{session_id}"
+RETRY = "/chat/task/{task_id}/retry"
 
 
 @pytest.mark.parametrize("role", ["general", "booking"])
@@ -168,11 +169,11 @@ def test_every_state_of_a_task_is_told_as_described(account: Account, model: Sta
     seen.append(ask(account, "GET", TASK, **ids).json["status"])
     assert ask(account, "POST", CANCEL, **ids).status == 202
     store.fail_attempt(claimed, "cancelled", "A hair", time.time())
-    account.work()
     seen.append(ask(account, "GET", TASK, **ids).json["error_code"])
     assert ask(account, "POST", CANCEL, **ids).status == 200
 
-    again = ask(account, "POST", "/chat/?async_mode=true", body).json
+    again = ask(account, "POST", RETRY, **ids).json
+    assert ask(account, "POST", RETRY, **again).status == 409
     account.work()
     seen.append(ask(account, "GET", TASK, **again).json["status"])
     assert seen == ["PENDING", "STARTED", "cancelled", "SUCCESS"]

@@ -91,11 +91,11 @@ TRICKS = [
     quote(MARK),
     quote(f"{MARK}.{ULID}"),
 ]
-PATHS = ["/chat/task/{}", "/chat/session/{}", "/chat/task/{}/cancel"]
+PATHS = ["/chat/task/{}", "/chat/session/{}", "/chat/task/{}/cancel", "/chat/task/{}/retry"]
 
 
 def at(gateway: Gateway, path: str, part: str, claims: dict[str, Any] = ALICE, query: str = "") -> Answer:
-    method = "POST" if path.endswith("/cancel") else "GET"
+    method = "POST" if path.endswith(("/cancel", "/retry")) else "GET"
     return gateway.request(method, path.replace("{}", part) + query, claims=claims)
 
 
@@ -398,6 +398,7 @@ CLAIMS: list[Any] = [
         api_event("submit"),
         api_event("status", path={"task_id": f"s.{ULID}"}),
         api_event("cancel", path={"task_id": f"s.{ULID}"}),
+        api_event("retry", path={"task_id": f"s.{ULID}"}),
         api_event("session", path={"session_id": "s"}),
     ],
     ids=lambda event: event["routeKey"],
@@ -405,7 +406,8 @@ CLAIMS: list[Any] = [
 def test_a_token_without_a_name_is_a_401(gateway: Gateway, event: dict[str, Any], claims: Any) -> None:
     """As a function is told of it, should API Gateway ever hand it on."""
     event["requestContext"]["authorizer"]["jwt"]["claims"] = claims
-    answer = gateway.invoke("submit" if event["routeKey"] == "POST /chat/" else "status", event)
+    function = "submit" if event["routeKey"] in ("POST /chat/", "POST /chat/task/{task_id}/retry") else "status"
+    answer = gateway.invoke(function, event)
     assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
 
 

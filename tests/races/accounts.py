@@ -55,6 +55,8 @@ class Races:
             "FEATURE_ASYNC_CHAT_ENABLED": "false",
             "OWNER_LIMITS": "",
             "LIMIT_GROUP_CLAIM": "",
+            "CACHE_SECONDS": "0",
+            "CACHE_SHARED": "false",
             "MODEL_BASE_URL": model_url,
             "MODEL_NAME": "stand-in",
             "MODEL_KEY_SECRET_ARN": "model-key",

@@ -49,6 +49,8 @@ ENVIRONMENT = {
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "OWNER_LIMITS": "",
     "LIMIT_GROUP_CLAIM": "",
+    "CACHE_SECONDS": "0",
+    "CACHE_SHARED": "false",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
 }
@@ -253,6 +255,18 @@ class Account:
     def cancel(self, task_id: str, *, owner: str = "alice") -> Response:
         event = api_event("cancel", owner=owner, path={"task_id": task_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
+
+    def retry(
+        self,
+        task_id: str,
+        *,
+        owner: str = "alice",
+        headers: dict[str, str] | None = None,
+        query: dict[str, str] | None = None,
+    ) -> Response:
+        event = api_event("retry", owner=owner, query=query, path={"task_id": task_id})
+        event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
+        return read(self.functions["submit"].handler(event, Context(29.0)))
 
     def session(self, session_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
         event = api_event("session", owner=owner, query=query, path={"session_id": session_id})

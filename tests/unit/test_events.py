@@ -12,7 +12,7 @@ from tests import cfn
 from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
-HTTP = ("submit", "status", "cancel", "session", "usage", "health")
+HTTP = ("submit", "status", "cancel", "retry", "session", "usage", "health")
 QUEUE = ("worker", "deadletter")
 TASK_ID = "session_123.01KANEC0X00000000000000000"
 
@@ -55,6 +55,16 @@ def test_cancel_cancels_the_task(account: Account, waiting: str) -> None:
 
     assert (response["statusCode"], response["json"]["error_code"]) == (200, "cancelled")
     assert account.outcome(TASK_ID) == ("FAILURE", "cancelled")
+
+
+def test_retry_sends_the_message_of_a_failed_task_again(account: Account, waiting: str, submit: ModuleType) -> None:
+    assert invoke(account, "submit", "retry")["statusCode"] == 409
+    account.cancel(TASK_ID)
+
+    response = read(invoke(account, "submit", "retry"))
+
+    assert (response["statusCode"], response["json"]["status"]) == (202, "PENDING")
+    assert account.task(response["json"]["task_id"])["retry_of"] == TASK_ID
 
 
 def test_session_shows_the_conversation(account: Account, waiting: str) -> None:

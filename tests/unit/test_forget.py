@@ -108,6 +108,25 @@ def test_what_is_counted_of_the_owner_goes(account: Account, stack: Stack, submi
     assert len(account.items("GuardsTable")) == 2
 
 
+@pytest.mark.parametrize("shared", [True, False])
+def test_the_replies_that_are_kept_go(
+    account: Account, stack: Stack, submit: ModuleType, monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    """Also one whose turn is gone; and a shared one, which another may have been given and keeps."""
+    monkeypatch.setattr(submit, "cache", {"seconds": 600, "shared": shared})
+    account.queued("hello", owner="alice")
+    account.queued("hello, too", owner="bob")
+    account.work()
+    given = account.queued("hello", owner="bob")
+    account.work()
+
+    forget(stack, "alice")
+
+    replies = [item for item in account.items("GuardsTable") if item["guard"]["S"].startswith("reply#")]
+    assert {item["owner"]["S"] for item in replies} == {"bob"}
+    assert account.task(given, owner="bob")["usage"]["cached"] is shared
+
+
 def test_the_guards_of_the_turns_go_and_no_others(account: Account, stack: Stack) -> None:
     for owner in ("alice", "bob"):
         headers = {"Idempotency-Key": "k-1", "Prefer": "respond-async"}

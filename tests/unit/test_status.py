@@ -30,6 +30,7 @@ MEMBERS = {
     "expires_at",
     "poll_after_ms",
     "usage",
+    "retry_of",
 }
 
 
@@ -78,6 +79,7 @@ def test_a_pending_task(account: Account) -> None:
         "finished_at": None,
         "poll_after_ms": 500,
         "usage": None,
+        "retry_of": None,
     }
 
 

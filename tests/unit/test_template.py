@@ -459,8 +459,8 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     """The rules above are worth nothing if they find nothing in the code."""
     assert {"TaskSubmitted", "TaskReplayed", "TaskSucceeded", "AnswerTime", "QueueTime"} <= rules.metrics_in_code()
     assert {"location", "retry-after", "preference-applied", "idempotency-replayed"} <= rules.headers_sent()
-    assert rules.headers_read() == {"content-type", "prefer", "idempotency-key"}
-    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/"}
+    assert rules.headers_read() == {"content-type", "prefer", "idempotency-key", "cache-control"}
+    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/task/{task_id}/retry"}
     assert rules.routes_in_code("worker") == set()
     assert rules.environment_in_code("deadletter") == {"TURNS_TABLE"}
     assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")

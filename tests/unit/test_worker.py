@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import Account, Call, Clock, Printed, Scripted, StandIn, Wire, unreachable
+from turnqueue.personas import ROLES
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -57,6 +58,7 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
         "completion_tokens": 9,
         "cached_tokens": 0,
         "finish_reason": "stop",
+        "cached": False,
     }
     assert task["usage"]["prompt_tokens"] > 2
 
@@ -357,6 +359,44 @@ def test_of_a_structured_answer_the_readable_part_is_shown(account: Account, wir
     assert all(message.startswith(partial) for partial in partials)
 
 
+@pytest.mark.parametrize("role", sorted(ROLES))
+def test_what_a_model_is_to_write_first_is_what_the_user_reads(worker: ModuleType, role: str) -> None:
+    """A model that is held to a schema writes in its order."""
+    output = worker.persona(role).output
+
+    if output is not None:
+        assert next(iter(output.model_json_schema()["properties"])) == "message"
+
+
+def test_the_message_is_readable_whole_while_the_rest_of_the_document_is_coming(
+    account: Account, wire: Wire, watchful: None
+) -> None:
+    task_id = account.queued("[[drip=0.05]] I need a haircut", role="booking")
+    account.work()
+
+    message = account.task(task_id)["result"]["message"]
+    partials = [partial for _, partial in shown(wire)]
+    assert len(partials) >= 2
+    assert partials[-1] == message
+
+
+@pytest.mark.parametrize("cut", range(1, 60))
+def test_a_structured_answer_is_readable_wherever_it_is_cut(worker: ModuleType, cut: int) -> None:
+    message = 'b\ud83d\ude00 \u00e9\n "q" \\ {"message": 1}'.encode("utf-16", "surrogatepass").decode("utf-16")
+    document = json.dumps({"message": message, "draft": {"name": None}})
+    reply = worker.Reply()
+    reply.structured = True
+    shown = ""
+
+    for start in range(0, len(document), cut):
+        reply.add(document[start : start + cut])
+        assert message.startswith(reply.readable())
+        assert reply.readable().startswith(shown)
+        shown = reply.readable()
+
+    assert shown == message
+
+
 def test_an_answer_is_not_given_up_for_its_progress(account: Account, wire: Wire, watchful: None) -> None:
     task_id = account.queued("[[drip=0.02 words=15]]")
 
@@ -444,6 +484,30 @@ def test_a_task_cancelled_between_attempts_does_not_run_again(account: Account, 
     clock.forward(10)
     assert account.work() == []
     assert len(model.messages()) == 1
+
+
+@pytest.mark.parametrize("end", ["cancelled", "worker_lost", "deadline_exceeded"])
+def test_what_was_shown_of_an_answer_stays_whoever_ends_its_task(
+    account: Account, worker: ModuleType, clock: Clock, end: str
+) -> None:
+    task_id = account.queued()
+    (record,) = account.receive()
+    claimed = worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 60)
+    worker.store.report_progress(claimed, 0.5, "so far")
+    worker.store.release(claimed)
+    assert account.task(task_id)["partial"] == "so far"
+
+    if end == "cancelled":
+        account.cancel(task_id)
+    elif end == "worker_lost":
+        account.dead_letter(record["body"])
+        account.bury()
+    else:
+        clock.forward(901)
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"], task["partial"]) == ("FAILURE", end, "so far")
+    assert account.session(task["session_id"])["json"]["turns"][0]["partial"] == "so far"
 
 
 def test_a_cancellation_that_the_dead_worker_did_not_see_ends_the_next_attempt(

@@ -54,16 +54,18 @@ test("chat submits once, polls, and gives the answer", async (t) => {
   for (const request of requests) assert.equal(request.headers.authorization, "Bearer t");
 });
 
-test("submit, task, cancel and history are one request each", async (t) => {
+test("submit, task, cancel, retry and history are one request each", async (t) => {
   const page = { session_id: "s", turns: [], next_cursor: "01" };
   const { client, requests } = await clientOf(t, ({ method, path }) => {
     if (path === "/chat/") return ACCEPTED;
     if (path === "/chat/session/s") return { body: page };
+    if (path.endsWith("/retry")) return ACCEPTED;
     return { status: method === "POST" ? 202 : 200, body: running() };
   });
   assert.deepEqual(await client.submit({ message: "Hello" }), ACCEPTED.body);
   assert.equal((await client.task(TASK_ID, { wait: 20 })).status, "STARTED");
   assert.equal((await client.cancel(TASK_ID)).status, "STARTED");
+  assert.deepEqual(await client.retry(TASK_ID), ACCEPTED.body);
   assert.deepEqual(await client.history("s"), page);
   assert.deepEqual(await client.history("s", { cursor: "01", limit: 5 }), page);
   assert.deepEqual(
@@ -72,9 +74,21 @@ test("submit, task, cancel and history are one request each", async (t) => {
       ["POST", "/chat/", { async_mode: "true" }],
       ["GET", `/chat/task/${TASK_ID}`, { wait: "20" }],
       ["POST", `/chat/task/${TASK_ID}/cancel`, {}],
+      ["POST", `/chat/task/${TASK_ID}/retry`, {}],
       ["GET", "/chat/session/s", {}],
       ["GET", "/chat/session/s", { cursor: "01", limit: "5" }],
     ],
+  );
+});
+
+test("a message says of the cache what its sender says, and otherwise nothing", async (t) => {
+  const { client, requests } = await clientOf(t, ({ path }) => (path === "/chat/" ? ACCEPTED : { body: succeeded() }));
+  await client.submit({ message: "Hello" });
+  await client.submit({ message: "Hello" }, { cacheControl: "no-store" });
+  await client.chat({ message: "Hello" }, { cacheControl: "no-cache" });
+  assert.deepEqual(
+    requests.filter(({ method }) => method === "POST").map(({ headers }) => headers["cache-control"]),
+    [undefined, "no-store", "no-cache"],
   );
 });
 

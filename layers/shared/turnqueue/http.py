@@ -13,7 +13,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.telemetry import logger
-from turnqueue.turn import is_utf8
+from turnqueue.turn import Key, is_utf8
 
 Event = dict[str, Any]
 Response = dict[str, Any]
@@ -121,6 +121,22 @@ def owner(event: Event) -> str:
     if not (isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)):
         raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")
     return sub
+
+
+def path(event: Event, name: str) -> str:
+    return str((event.get("pathParameters") or {}).get(name, ""))
+
+
+def task_key(event: Event) -> Key:
+    """The key of the caller's task that the path names. Raises a 404 Problem if that cannot be an id of ours."""
+    key = Key.of_task(owner(event), path(event, "task_id"))
+    if key is None:
+        raise no_such_task()
+    return key
+
+
+def no_such_task() -> Problem:
+    return Problem(404, "task_not_found", "There is no such task.", param="task_id")
 
 
 def claim(event: Event, name: str) -> str:

@@ -1,6 +1,7 @@
 """Turns in DynamoDB. Every change of a turn is one conditional write, so what is final stays final.
 
-A turn that becomes final here is reported here, whoever ended it: so no outcome is missing from the metrics.
+A turn that becomes final here is reported here, whoever ended it: so no outcome is missing from the metrics. One that
+is final as it is recorded is not: nobody has run it.
 """
 
 import json
@@ -13,7 +14,7 @@ from turnqueue import aws
 from turnqueue.telemetry import report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 
-_JSON = ("request", "result", "usage")
+_JSON = ("request", "result", "usage", "cache")
 _OPTIONAL = (
     "lease_until",
     "claim_id",
@@ -27,6 +28,8 @@ _OPTIONAL = (
     "error_code",
     "usage",
     "replayed_at",
+    "cache",
+    "retry_of",
 )
 
 
@@ -53,7 +56,8 @@ class TurnStore:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
-        """Record a submitted turn unless it is there. Returns whether this call recorded it."""
+        """Record a turn unless it is there. Returns whether this call recorded it: False also when botocore repeats the
+        call, whose answer was lost, and it meets itself."""
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -347,6 +351,7 @@ def _item(turn: Turn) -> dict[str, Any]:
         "deadline_at": turn.deadline_at,
         "expires_at": turn.expires_at,
         "attempt": turn.attempt,
+        **{name: value for name in _OPTIONAL if (value := getattr(turn, name))},
     }
     return _key(turn.key) | {name: _value(name, value) for name, value in values.items()}
 

@@ -53,7 +53,9 @@ class Usage(TypedDict):
     finish_reason: str
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None
-    """From the call of the model to its first words."""
+    """From the call of the model to its first words; null of a reply that was kept."""
+    cached: bool
+    """Whether it is the reply that an equal message had got. No model was asked then, and its tokens are 0."""
 
 
 class TaskStatus(TypedDict):
@@ -72,7 +74,7 @@ class TaskStatus(TypedDict):
     retryable: bool | None
     """Set when the status is FAILURE: whether the same message may succeed later."""
     partial: str | None
-    """The answer as far as it has come; of a failed task, as far as it came."""
+    """The answer as far as it has come; of a failed task, as far as it came. A new attempt begins with nothing."""
     attempt: int
     """How often the model has been tried."""
     session_id: str
@@ -87,6 +89,8 @@ class TaskStatus(TypedDict):
     """When to ask again, in milliseconds; null when the status is final."""
     usage: Usage | None
     """Set when the status is SUCCESS."""
+    retry_of: str | None
+    """The failed task whose message this one sends again."""
 
 
 class Attachment(TypedDict):
@@ -217,7 +221,8 @@ def task_status(turn: Turn, now: float) -> TaskStatus:
         "deadline_at": _iso(turn.deadline_at),
         "expires_at": _iso(turn.expires_at),
         "poll_after_ms": None if turn.final else poll_after_ms(turn, now),
-        "usage": cast("Usage | None", turn.usage),
+        "usage": cast("Usage", {**turn.usage, "cached": turn.cached}) if turn.usage else None,
+        "retry_of": turn.retry_of,
     }
 
 

@@ -6,7 +6,7 @@ All times are seconds since the epoch, with milliseconds.
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -152,7 +152,8 @@ class Turn:
     `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
     completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
     attempt n may write only while it is still n. So a replay (operations/replay.py) does not set it back, but moves
-    `last_attempt`, up to which the turn may be claimed.
+    `last_attempt`, up to which the turn may be claimed. `cache`: {seconds, shared}, how its reply may be kept; None if
+    it may not. `retry_of`: the id of the task whose message it repeats.
     """
 
     key: Key
@@ -175,6 +176,8 @@ class Turn:
     error: str | None = None
     error_code: str | None = None
     usage: dict[str, Any] | None = None
+    cache: dict[str, Any] | None = None
+    retry_of: str | None = None
 
     @classmethod
     def submitted(cls, key: Key, request: dict[str, Any], now: float) -> "Turn":
@@ -187,6 +190,19 @@ class Turn:
             deadline_at=now + DEADLINE_SECONDS,
             expires_at=int(now) + RETENTION_SECONDS,
         )
+
+    def answered_as(self, kept: "Turn") -> "Turn":
+        """This turn with the reply that another has got, at once and at no cost."""
+        usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
+        free = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"), 0)
+        return replace(
+            self, status=Status.SUCCESS, result=kept.result, usage=usage | free, finished_at=self.created_at, cache=None
+        )
+
+    @property
+    def cached(self) -> bool:
+        """Whether it was answered by the reply to another."""
+        return bool(self.usage and self.usage.get("cached"))
 
     @property
     def tries(self) -> int:

@@ -1,0 +1,58 @@
+"""Replies that may be given again: an equal message that begins a conversation is answered without queue and model.
+
+What is kept, in the guards table, is where the answered turn is. The answer stays in its one place and is deleted with
+its turn; and a turn that is answered never changes.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from turnqueue import aws
+from turnqueue.personas import version
+from turnqueue.turn import Key, guard_key
+
+
+def reply_key(owner: str | None, request: Mapping[str, Any], model: str) -> str:
+    """The key of what is kept for a request {message, role, media?, ...}: of `owner`, or with None of all.
+
+    Equal for what is told to the same model in the same words, by the persona as it is now. `metadata` is not told.
+    """
+    role = request["role"]
+    told = json.dumps([model, role, version(role), request["message"], request.get("media") or []])
+    return f"{reply_prefix(owner)}#{hashlib.sha256(told.encode()).hexdigest()}"
+
+
+def reply_prefix(owner: str | None) -> str:
+    """How the keys of all that is kept for an owner begin."""
+    return "reply#shared" if owner is None else guard_key("reply", owner)
+
+
+class KeptReplies:
+    """The replies of all owners. Every method raises botocore's ClientError or BotoCoreError."""
+
+    def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
+        self._table = table
+        self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
+
+    def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
+        """Keep for so many seconds that the turn `key` is answered, under the key `reply`."""
+        self._client.update_item(
+            TableName=self._table,
+            Key={"guard": {"S": reply}},
+            UpdateExpression="SET task_id = :task_id, #owner = :owner, expires_at = :expires_at",
+            ExpressionAttributeNames={"#owner": "owner"},
+            ExpressionAttributeValues={
+                ":task_id": {"S": key.task_id},
+                ":owner": {"S": key.owner},
+                ":expires_at": {"N": str(int(now) + seconds)},
+            },
+        )
+
+    def find(self, reply: str, now: float) -> Key | None:
+        """The turn that is kept under the key `reply`, as it was a moment ago; it may be gone by now."""
+        item = self._client.get_item(TableName=self._table, Key={"guard": {"S": reply}}).get("Item")
+        if not item or int(item["expires_at"]["N"]) <= now:
+            return None
+        return Key.of_task(item["owner"]["S"], item["task_id"]["S"])

@@ -1,0 +1,414 @@
+"""Kept replies: an equal message that begins a conversation is answered at once, and whatever differs is not."""
+
+import time
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Account, Clock, Printed, Response, StandIn, Wire, refusing, unreachable
+
+type SetCache = Callable[..., None]
+
+IMAGE = {"type": "image", "url": "https://example.com/cat.png"}
+FIRST = {"message": "What is a good name for a cat?"}
+
+
+@pytest.fixture
+def set_cache(submit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> SetCache:
+    def set_cache(seconds: int = 600, *, shared: bool = False) -> None:
+        monkeypatch.setattr(submit, "cache", {"seconds": seconds, "shared": shared})
+
+    return set_cache
+
+
+@pytest.fixture
+def on(set_cache: SetCache) -> None:
+    set_cache()
+
+
+def send(account: Account, request: dict[str, Any] = FIRST, control: str = "", **options: Any) -> Response:
+    headers = {"Prefer": "respond-async"} | ({"Cache-Control": control} if control else {}) | options.pop("headers", {})
+    response = account.post(request, headers=headers, **options)
+    assert response["statusCode"] == 202, response
+    return response
+
+
+def answered(account: Account, request: dict[str, Any] = FIRST, control: str = "", owner: str = "alice") -> Any:
+    """The task of a message that the model has answered."""
+    task_id = send(account, request, control, owner=owner)["json"]["task_id"]
+    account.work()
+    task = account.task(task_id, owner=owner)
+    assert (task["status"], task["usage"]["cached"]) == ("SUCCESS", False)
+    return task
+
+
+def is_hit(account: Account, response: Response, owner: str = "alice") -> bool:
+    task = account.task(response["json"]["task_id"], owner=owner)
+    is_told: bool = response["headers"].get("Cache-Status") == "turnqueue; hit"
+    assert is_told == (task["status"] == "SUCCESS" and task["usage"]["cached"])
+    return is_told
+
+
+# ---- A hit
+
+
+def test_an_equal_message_is_answered_at_once_in_async_mode(account: Account, on: None, model: StandIn) -> None:
+    first = answered(account)
+
+    again = send(account)
+
+    assert again["json"]["status"] == "SUCCESS"
+    assert again["headers"]["Location"] == f"/chat/task/{again['json']['task_id']}"
+    assert again["headers"]["Cache-Status"] == "turnqueue; hit"
+    task = account.task(again["json"]["task_id"])
+    assert (task["status"], task["attempt"], task["progress"]) == ("SUCCESS", 0, 1.0)
+    assert task["result"]["message"] == first["result"]["message"]
+    assert task["usage"] == first["usage"] | {
+        "prompt_tokens": 0,
+        "completion_tokens": 0,
+        "cached_tokens": 0,
+        "first_token_ms": None,
+        "cached": True,
+    }
+    assert account.waiting() == (0, 0)
+    assert len(model.messages()) == 1
+
+
+def test_an_equal_message_is_answered_at_once_in_sync_mode(account: Account, on: None, clock: Clock) -> None:
+    first = answered(account)
+
+    again = account.post(FIRST)
+
+    assert again["statusCode"] == 200
+    assert again["headers"]["Cache-Status"] == "turnqueue; hit"
+    assert again["json"]["message"] == first["result"]["message"]
+    assert again["json"]["task_id"] != first["task_id"]
+    assert again["json"]["session_id"] != first["session_id"]
+    assert clock.slept == []
+
+
+def test_a_structured_reply_is_given_again_whole(account: Account, on: None) -> None:
+    request = {"message": "I need a haircut", "role": "booking", "media": [IMAGE], "metadata": {"from": "phone"}}
+    first = answered(account, request)
+
+    task = account.task(send(account, request | {"metadata": {"from": "desk"}})["json"]["task_id"])
+
+    assert task["usage"]["cached"]
+    assert task["result"]["draft"] == first["result"]["draft"]
+    assert task["result"]["data"] == first["result"]["data"]
+
+
+def test_a_conversation_goes_on_from_a_hit(account: Account, on: None) -> None:
+    answered(account)
+    hit = send(account)["json"]
+
+    second = account.queued("why?", session_id=hit["session_id"])
+    account.work()
+
+    page = account.session(hit["session_id"])["json"]["turns"]
+    assert [turn["task_id"] for turn in page] == [hit["task_id"], second]
+    assert [turn["message"] for turn in page] == [FIRST["message"], "why?"]
+    assert account.task(second)["usage"]["prompt_tokens"] > 20  # it was told what was said before
+
+
+def test_a_hit_costs_two_reads_and_one_write(account: Account, on: None, wire: Wire) -> None:
+    answered(account)
+    wire.clear()
+
+    send(account)
+
+    assert [(call.operation, call.params["TableName"]) for call in wire.calls] == [
+        ("GetItem", "GuardsTable"),
+        ("GetItem", "TurnsTable"),
+        ("PutItem", "TurnsTable"),
+    ]
+    assert not any(call.params.get("ConsistentRead") for call in wire.calls)
+
+
+def test_a_cancelled_hit_stays_answered(account: Account, on: None) -> None:
+    answered(account)
+    hit = send(account)["json"]["task_id"]
+
+    assert account.cancel(hit)["json"]["status"] == "SUCCESS"
+
+
+# ---- What is no hit
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"message": "What is a good name for a dog?"},
+        {**FIRST, "role": "booking"},
+        {**FIRST, "media": [IMAGE]},
+        {**FIRST, "session_id": "s-1"},
+    ],
+    ids=["message", "role", "media", "session"],
+)
+def test_what_differs_is_asked_of_the_model(account: Account, on: None, other: dict[str, Any]) -> None:
+    answered(account)
+
+    assert not is_hit(account, send(account, other))
+    assert account.waiting() == (1, 0)
+
+
+def test_a_message_with_a_session_is_not_kept(account: Account, on: None) -> None:
+    answered(account, {**FIRST, "session_id": "s-1"})
+
+    assert account.items("GuardsTable") == [
+        item for item in account.items("GuardsTable") if not item["guard"]["S"].startswith("reply")
+    ]
+    assert not is_hit(account, send(account))
+
+
+def test_another_owner_has_other_replies(account: Account, on: None) -> None:
+    answered(account)
+
+    assert not is_hit(account, send(account, owner="bob"), "bob")
+
+
+def test_another_owner_has_the_same_replies_if_they_are_shared(account: Account, set_cache: SetCache) -> None:
+    set_cache(shared=True)
+    first = answered(account)
+
+    response = send(account, owner="bob")
+
+    assert is_hit(account, response, "bob")
+    assert account.task(response["json"]["task_id"], owner="bob")["result"]["message"] == first["result"]["message"]
+    assert account.get(first["task_id"], owner="bob")["statusCode"] == 404
+    assert first["task_id"] not in str(account.task(response["json"]["task_id"], owner="bob"))
+
+
+def test_another_model_or_persona_answers_anew(
+    account: Account, on: None, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answered(account)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(submit, "model_name", "another")
+        assert not is_hit(account, send(account))
+    with monkeypatch.context() as patch:
+        patch.setattr("turnqueue.replies.version", lambda role: "another")
+        assert not is_hit(account, send(account))
+    assert is_hit(account, send(account))
+
+
+def test_the_version_of_a_persona_is_that_of_its_file(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from turnqueue import personas
+
+    monkeypatch.setattr(personas, "FOLDER", tmp_path)
+    found = set()
+    for text in ("one", "two", "one"):
+        (tmp_path / "x.toml").write_text(text)
+        found.add(personas.version.__wrapped__("x"))
+
+    assert len(found) == 2
+
+
+def test_a_reply_is_given_for_as_long_as_the_parameter_says(account: Account, on: None, clock: Clock) -> None:
+    answered(account)
+    clock.forward(590)
+    assert is_hit(account, send(account))
+    clock.forward(20)
+
+    assert not is_hit(account, send(account))
+
+
+def test_a_shorter_time_holds_for_what_was_kept_before(account: Account, set_cache: SetCache, clock: Clock) -> None:
+    set_cache(600)
+    answered(account)
+    set_cache(60)
+    clock.forward(100)
+
+    assert not is_hit(account, send(account))
+
+
+def test_a_failure_is_not_kept(account: Account, on: None) -> None:
+    task_id = send(account, {"message": "[[refuse]]"})["json"]["task_id"]
+    account.work()
+    assert account.outcome(task_id)[0] == "FAILURE"
+
+    assert not is_hit(account, send(account, {"message": "[[refuse]]"}))
+    assert account.items("GuardsTable") == []
+
+
+def test_a_reply_whose_turn_is_deleted_is_gone(account: Account, on: None) -> None:
+    task = answered(account)
+    item = account.item(task["task_id"])
+    account.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
+
+    assert not is_hit(account, send(account))
+
+
+def test_without_the_parameter_nothing_is_kept_looked_for_or_counted(
+    account: Account, wire: Wire, printed: Printed
+) -> None:
+    answered(account)
+    wire.clear()
+
+    assert not is_hit(account, send(account))
+    assert [call.operation for call in wire.calls][:2] == ["PutItem", "SendMessage"]
+    assert not any(item["guard"]["S"].startswith("reply") for item in account.items("GuardsTable"))
+    assert not {"CacheHit", "CacheMiss"} & set(printed.metrics())
+
+
+# ---- Cache-Control of the request
+
+
+@pytest.mark.parametrize("control", ["no-cache", "max-age=0", "No-Cache, x=1", 'max-age="0"', "no-store"])
+def test_who_wants_no_kept_reply_gets_none(account: Account, on: None, control: str) -> None:
+    answered(account)
+
+    assert not is_hit(account, send(account, control=control))
+
+
+def test_no_cache_keeps_the_new_reply(account: Account, on: None) -> None:
+    answered(account, control="no-cache")
+
+    assert is_hit(account, send(account))
+
+
+@pytest.mark.parametrize("control", ["no-store", "no-cache, no-store", "max-age=5,NO-STORE"])
+def test_no_store_keeps_nothing(account: Account, on: None, control: str) -> None:
+    answered(account, control=control)
+
+    assert not is_hit(account, send(account))
+
+
+def test_max_age_is_how_old_a_reply_may_be(account: Account, on: None, clock: Clock) -> None:
+    answered(account)
+    clock.forward(100)
+
+    assert not is_hit(account, send(account, control="max-age=60"))
+    assert is_hit(account, send(account, control="max-age=200"))
+
+
+@pytest.mark.parametrize(
+    "control", ["max-age", "max-age=-1", "max-age=soon", "", ",,", "only-if-cached", "max-age=9999999999"]
+)
+def test_what_means_nothing_here_is_ignored(account: Account, on: None, control: str) -> None:
+    answered(account)
+
+    assert is_hit(account, send(account, control=control))
+
+
+# ---- When something fails
+
+
+@pytest.mark.parametrize("trouble", [refusing(), unreachable])
+@pytest.mark.parametrize("skip", [0, 1])
+def test_a_cache_that_cannot_be_read_is_a_miss(account: Account, on: None, wire: Wire, trouble: Any, skip: int) -> None:
+    answered(account)
+    if skip:
+        wire.before("GetItem", lambda _: None)
+    wire.before("GetItem", trouble)
+
+    response = send(account)
+
+    assert not is_hit(account, response)
+    assert account.waiting() == (1, 0)
+    assert is_hit(account, send(account))
+
+
+def test_an_answer_does_not_depend_on_its_being_kept(account: Account, on: None, wire: Wire) -> None:
+    task_id = send(account)["json"]["task_id"]
+
+    def fail_the_write_of_the_reply(params: dict[str, Any]) -> None:
+        if "reply#" in str(params):
+            refusing()(params)
+
+    for _ in range(4):
+        wire.before("UpdateItem", fail_the_write_of_the_reply)
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert account.waiting() == (0, 0)
+    assert account.items("GuardsTable") != []
+    assert not is_hit(account, send(account))
+
+
+def test_a_hit_whose_record_met_itself_is_queued_and_harmless(account: Account, on: None, wire: Wire) -> None:
+    """botocore repeats the put whose answer was lost, and cannot tell whose item it meets."""
+    answered(account)
+    wire.lose_answer("PutItem")
+
+    task_id = send(account)["json"]["task_id"]
+
+    account.work()
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert account.waiting() == (0, 0)
+
+
+# ---- With an Idempotency-Key
+
+
+def test_a_key_makes_one_task_of_a_hit_too(account: Account, on: None) -> None:
+    answered(account)
+    key = {"Idempotency-Key": "k-1"}
+
+    first, second = (send(account, headers=key) for _ in range(2))
+
+    assert first["json"]["task_id"] == second["json"]["task_id"]
+    assert "Idempotency-Replayed" not in first["headers"]
+    assert second["headers"]["Idempotency-Replayed"] == "true"
+    assert is_hit(account, first)
+    assert account.waiting() == (0, 0)
+
+
+def test_a_task_that_its_first_request_did_not_queue_is_queued_though_there_is_a_reply_by_now(
+    account: Account, on: None, wire: Wire
+) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    wire.before("SendMessage", refusing())
+    refused = account.post(FIRST, headers=key | {"Prefer": "respond-async"})
+    assert refused["statusCode"] == 503
+    answered(account)
+
+    again = send(account, headers=key)
+
+    assert again["json"]["task_id"] == refused["json"]["task_id"]
+    assert account.waiting() == (1, 0)
+    account.work()
+    assert account.outcome(again["json"]["task_id"]) == ("SUCCESS", None)
+
+
+# ---- What it says and counts
+
+
+def test_hits_and_misses_are_counted_and_a_hit_is_no_task_of_the_worker(
+    account: Account, on: None, printed: Printed
+) -> None:
+    answered(account)
+    send(account)
+    send(account, control="no-cache")
+
+    metrics = printed.metrics()
+    assert (metrics["CacheHit"], metrics["CacheMiss"]) == ([1], [1])
+    assert (metrics["TaskSubmitted"], metrics["TaskSucceeded"]) == ([1, 1], [1])
+    assert len(printed.logged("task answered at once")) == 1
+
+
+def test_a_hit_is_no_answer_of_the_day_but_counts_against_the_rate(
+    account: Account, on: None, submit: ModuleType, status: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
+    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:1/2"), "", rates, None))
+    answered(account)
+    send(account)
+
+    assert account.post(FIRST)["statusCode"] == 429
+    day = status.day_of(time.time())
+    assert status.usages.read("alice", day)["answers"] == 1
+
+
+def test_no_answer_and_no_message_is_in_the_guards_table(account: Account, on: None) -> None:
+    task = answered(account)
+
+    [kept] = [item for item in account.items("GuardsTable") if item["guard"]["S"].startswith("reply#")]
+
+    assert set(kept) == {"guard", "task_id", "owner", "expires_at"}
+    assert FIRST["message"] not in str(kept)
+    assert task["result"]["message"] not in str(kept)
+    assert "alice" not in kept["guard"]["S"]
