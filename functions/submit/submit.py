@@ -1,4 +1,7 @@
-"""POST /chat: record the turn as PENDING, queue it, and answer - at once, or when the turn is final."""
+"""POST /chat: record the turn as PENDING, queue it, and answer - at once, or when the turn is final.
+
+POST /chat/media: a signed form by which the client uploads an image to S3, to be named by a message then.
+"""
 
 import os
 import re
@@ -8,14 +11,15 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from limits import Limiter, parse_limits, whole_seconds
+from limits import Limiter, Verdict, parse_limits, whole_seconds
 from preference import preference
-from request import ChatRequest, parse
+from request import ChatRequest, UploadRequest, parse, parse_chat
 from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
 from turnqueue.http import Event, Problem, Response, body, dispatch, error_name, header, owner, respond
+from turnqueue.media import Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.store import Refused, TurnStore
-from turnqueue.task import accepted, chat_response, poll_after_ms
+from turnqueue.task import accepted, chat_response, poll_after_ms, upload
 from turnqueue.telemetry import count, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore
@@ -39,6 +43,7 @@ limiter = (
     else None
 )
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
+uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -46,7 +51,7 @@ async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 def handler(event: Event, context: Any) -> Response:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     answer = partial(chat, ends_at=ends_at)
-    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer})
+    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer, "POST /chat/media": offer_upload})
 
 
 def chat(event: Event, ends_at: float) -> Response:
@@ -54,9 +59,9 @@ def chat(event: Event, ends_at: float) -> Response:
     _require_json(event)
     wanted = preference(event, async_by_default=async_by_default)
     idempotency_key = _idempotency_key(event)
-    request = parse(body(event))
+    request = parse_chat(body(event))
 
-    headers = _admit(event, caller)
+    headers = _admitted(limiter.check(event, caller)) if limiter else {}
     turn, replayed = submit(caller, request, idempotency_key)
     count("TaskReplayed" if replayed else "TaskSubmitted")
     logger.info(
@@ -77,11 +82,17 @@ def chat(event: Event, ends_at: float) -> Response:
     return respond(202, accepted(turn), headers)
 
 
-def _admit(event: Event, caller: str) -> dict[str, str]:
-    """Count the message against the caller's limits. Returns the fields that tell of them. Raises a 429 Problem."""
-    if limiter is None:
-        return {}
-    verdict = limiter.check(event, caller)
+def offer_upload(event: Event) -> Response:
+    caller = owner(event)
+    _require_json(event)
+    request = parse(UploadRequest, body(event))
+    headers = _admitted(limiter.check_upload(event, caller)) if limiter else {}
+    form = uploads.offer(caller, request.content_type, request.size, time.time())
+    return respond(201, upload(form), headers)
+
+
+def _admitted(verdict: Verdict) -> dict[str, str]:
+    """The response fields that tell of the caller's limits. Raises a 429 Problem for what is one too many."""
     if not verdict.wait:
         return verdict.fields
     count("RateLimited")

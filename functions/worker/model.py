@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import openai
@@ -19,6 +19,8 @@ _TIMEOUT = openai.Timeout(60, connect=5, pool=5)
 
 MAX_HISTORY_CHARACTERS = 60_000
 """How much of the conversation the model is given; older turns are left out, whole turns at a time."""
+
+_NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
@@ -101,11 +103,16 @@ class Model:
         # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
 
-    async def answer(self, persona: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
-        """Stream the answer to `turn` into `reply` and return it whole. Raises ModelError."""
+    async def answer(
+        self, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], reply: Reply
+    ) -> Answer:
+        """Stream the answer to `turn` into `reply` and return it whole. `images`: data URLs by the ids of the uploads.
+
+        Raises ModelError.
+        """
         request: dict[str, Any] = {
             "model": self._name,
-            "messages": messages(persona, history, turn),
+            "messages": messages(persona, history, turn, images),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -166,7 +173,7 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
         count("CompletionTokens", completion)
 
 
-def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict[str, Any]]:
+def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str]) -> list[dict[str, Any]]:
     """The conversation as Chat Completions wants it: the instructions, the turns before, and this message."""
     earlier: list[dict[str, Any]] = []
     budget = MAX_HISTORY_CHARACTERS
@@ -175,16 +182,17 @@ def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict
         budget -= len(past.request["message"]) + len(spoken)
         if budget < 0:
             break
-        earlier = [_user(past), {"role": "assistant", "content": spoken}, *earlier]
-    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn)]
+        earlier = [_user(past, images), {"role": "assistant", "content": spoken}, *earlier]
+    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn, images)]
 
 
-def _user(turn: Turn) -> dict[str, Any]:
+def _user(turn: Turn, images: Mapping[str, str]) -> dict[str, Any]:
     media = turn.request.get("media")
     if not media:
         return {"role": "user", "content": turn.request["message"]}
-    images = [{"type": "image_url", "image_url": {"url": item["url"]}} for item in media]
-    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *images]}
+    urls = [item.get("url") or images.get(item["upload_id"]) for item in media]
+    shown = [{"type": "image_url", "image_url": {"url": url}} if url else _NOT_SHOWN for url in urls]
+    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *shown]}
 
 
 def _spoken(turn: Turn) -> str:
