@@ -68,10 +68,11 @@ class Reply:
         """Append what the model has said now. Raises ModelError when it is more than can be kept."""
         if self.first_token_ms is None:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
+        size = self._size + len(text.encode("utf-8", "surrogatepass"))
+        if size > MAX_RESULT_BYTES:
+            raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
         self._parts.append(text)
-        self._size += len(text.encode("utf-8", "surrogatepass"))
-        if self._size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")
+        self._size = size
 
     @property
     def text(self) -> str:
@@ -159,7 +160,13 @@ class Model:
             raise ModelError("prompt_refused")
         counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
         timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
-        return Answer(_result(persona, reply.text), counts | usage | timing)
+        return Answer(_result(persona, reply.text), _in_measure(counts | usage | timing))
+
+
+def _in_measure(usage: dict[str, Any]) -> dict[str, Any]:
+    """What a server says of its answer, as numbers and short words: the SDK takes anything, of any size."""
+    words = {name: str(usage[name])[:100] for name in ("model", "finish_reason")}
+    return {name: value if isinstance(value, int) else None for name, value in usage.items()} | words
 
 
 def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:
