@@ -70,7 +70,7 @@ FORGED = {
     "another signature": ({"x-amz-signature": "0" * 64}, PNG, 403),
     "a field that was not signed": ({"acl": "public-read"}, PNG, 403),
     "nothing": ({}, b"", 400),
-    "too much": ({}, PNG.ljust(4 * 1024 * 1024 + 1, b"\0"), 400),
+    "too much": ({}, PNG.ljust(2 * 1024 * 1024 + 1, b"\0"), 400),
 }
 
 

@@ -195,7 +195,7 @@ class Watch:
         """A client has its answer."""
         text = json.dumps(exchange.document)
         self._check_leaks(exchange, text)
-        if exchange.route.startswith("POST /chat") and "task" not in exchange.route:
+        if exchange.route == "POST /chat":
             self._check_submit(exchange)
         elif "task_id" in exchange.request["path"]:
             self._check_task(exchange)

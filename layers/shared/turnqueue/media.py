@@ -13,9 +13,9 @@ from botocore.exceptions import ClientError
 from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
-MAX_UPLOAD_BYTES = 4 * 1024 * 1024
-"""Of one image, and of all uploads together that the model is shown with a message: the worker's memory holds
-those of ten turns at a time."""
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024
+"""Of one image, and of all uploads together that the model is shown with a message. Ten turns at a time, which hold
+theirs several times over, leave room in the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
 """How long a form may be used; or less, if the credentials of the function's role that signed it end before that."""
