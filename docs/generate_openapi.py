@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 sys.path.extend(
@@ -35,6 +35,7 @@ os.environ.update(
     AWS_DEFAULT_REGION="us-east-1",
     TURNS_TABLE="TurnsTable",
     GUARDS_TABLE="GuardsTable",
+    MEDIA_BUCKET="media-bucket",
     QUEUE_URL="https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
     FEATURE_ASYNC_CHAT_ENABLED="false",
     OWNER_LIMITS="",
@@ -49,8 +50,9 @@ import request
 import status
 import submit
 from tests import cfn
-from turnqueue import __version__, http, task, turn, usage
+from turnqueue import __version__, http, media, task, turn, usage
 from turnqueue.guards import IdempotencyKeys
+from turnqueue.media import Uploads
 from turnqueue.personas import ROLES
 from turnqueue.queue import TurnQueue
 from turnqueue.store import TurnStore
@@ -91,10 +93,19 @@ def _pattern(pattern: re.Pattern[str] | str) -> str:
     return f"^{pattern if isinstance(pattern, str) else pattern.pattern}$"
 
 
+def _one_source(name: str) -> Json:
+    """An attachment that is told by this member and not by the other, which may be null or absent."""
+    (other,) = {"url", "upload_id"} - {name}
+    members = {name: {"type": "string"}, other: {"type": "null"}}
+    return {"title": f"by {name}", "required": [name], "properties": members}
+
+
 # What the validators of the request check, for pydantic cannot look into them. One that is missing here is a KeyError.
 LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
+    request._upload_id: {"pattern": _pattern(turn._ULID)},
+    request.Media._either: {"oneOf": [_one_source("url"), _one_source("upload_id")]},
     request._media: {"description": f"Images to go with the message. {_DATA_URLS}"},
     request._url: {
         "anyOf": [
@@ -127,6 +138,12 @@ REQUEST_WORDS = {
 }
 
 
+UPLOAD_WORDS = {
+    "content_type": "What the image is; S3 takes it under this type only, and the file must begin as one of it does.",
+    "size": "Its bytes: the form is then good for a file of just this size.",
+}
+
+
 class Schema(GenerateJsonSchema):
     """JSON Schema as a person would write it: without generated titles, and `null` as one of the types."""
 
@@ -146,10 +163,11 @@ class Schema(GenerateJsonSchema):
 def schemas() -> Json:
     """components.schemas: the request and all types of turnqueue.task."""
     documents = [value for value in vars(task).values() if hasattr(value, "__total__")]
-    adapters = [("", "validation", TypeAdapter(request.ChatRequest))]
+    requests: list[type[BaseModel]] = [request.ChatRequest, request.UploadRequest]
+    adapters: list[Any] = [("", "validation", TypeAdapter(each)) for each in requests]
     adapters += [("", "serialization", TypeAdapter(document)) for document in documents]
     generated: Json = TypeAdapter.json_schemas(
-        [(str(index), mode, adapter) for index, (_, mode, adapter) in enumerate(adapters)],  # type: ignore[misc]
+        [(str(index), mode, adapter) for index, (_, mode, adapter) in enumerate(adapters)],
         ref_template="#/components/schemas/{model}",
         schema_generator=Schema,
     )[1]["$defs"]
@@ -161,6 +179,7 @@ def schemas() -> Json:
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
     _describe(generated["ChatRequest"], REQUEST_WORDS)
+    _describe(generated["UploadRequest"], UPLOAD_WORDS)
     generated["Status"]["description"] = _list({each: STATUS_WORDS[each] for each in turn.Status})
     generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
     generated["ErrorCode"] |= {
@@ -241,7 +260,7 @@ class Refusal(NamedTuple):
 
 # Those whose text depends on the request.
 PROBLEM_WORDS = {
-    "invalid_request": "The body does not fit ChatRequest; `errors` names its fields.",
+    "invalid_request": "The body does not fit its schema; `errors` names its fields.",
     "rate_limited": "The owner has sent too much, by the limits that the service was deployed with.",
     "invalid_parameter": "A parameter or preference has a value that means nothing; `error.param` names it.",
 }
@@ -251,7 +270,7 @@ def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
     """What the handler of a Lambda function can refuse a request of this route with, by status and code."""
     start = _handler_of(function, route)
     found = set(_raised(start))
-    if any(isinstance(value, TurnStore | TurnQueue | IdempotencyKeys) for value in _globals(start)):
+    if any(isinstance(value, TurnStore | TurnQueue | IdempotencyKeys | Uploads) for value in _globals(start)):
         found |= {refusal for refusal in _raised([http.dispatch]) if refusal.code != "no_such_route"}
     return sorted(found)
 
@@ -378,6 +397,7 @@ QUEUED = turn.Turn.submitted(
     {"message": "I need a haircut", "role": "booking"},
     _SENT_AT,
 )
+UPLOAD_ID = turn.new_ulid(_SENT_AT)[:10] + "3N8F4D1S6W0B7H2C"
 RUNNING = replace(
     QUEUED,
     status=turn.Status.STARTED,
@@ -442,7 +462,7 @@ def _problem_example(refusal: Refusal) -> Any:
         "unsupported_media_type": lambda: submit._require_json({"headers": {"content-type": "text/plain"}}),
         "invalid_idempotency_key": lambda: submit._idempotency_key({"headers": {"idempotency-key": ""}}),
         "invalid_parameter": lambda: http.integer("soon", "wait", default=0, low=0, high=status.MAX_WAIT_SECONDS),
-        "invalid_request": lambda: request.parse(b'{"message": "", "role": "oracle"}'),
+        "invalid_request": lambda: request.parse_chat(b'{"message": "", "role": "oracle"}'),
     }
     try:
         real.get(refusal.code, lambda: None)()
@@ -609,6 +629,12 @@ _CHAT: Json = {
                             "media": [{"type": "image", "url": "https://example.com/cat.jpg"}],
                         }
                     },
+                    "upload": {
+                        "value": {
+                            "message": "What is in this picture?",
+                            "media": [{"type": "image", "upload_id": UPLOAD_ID}],
+                        }
+                    },
                 },
             }
         },
@@ -640,6 +666,49 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "chatWithoutSlash",
         "summary": "Send a message, without the slash",
         "description": "The same as `POST /chat/`.",
+    },
+    "POST /chat/media": {
+        "operationId": "offerUpload",
+        "summary": "Ask where to upload an image",
+        "description": "Post the image to the `url` of the answer then, as `multipart/form-data`: the `fields`, and "
+        "after them the field `file`. S3 answers 204, or 400 or 403 (in XML) if it is not what was said here. A "
+        "message names the image by its `upload_id`, as soon as it is there and for a week at the least. The uploads "
+        f"of a message may have {media.MAX_UPLOAD_BYTES // 1024**2} MiB together. The answer is as good as a key for "
+        "one upload: it is not to be shown to others.",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/UploadRequest"},
+                    "example": {"type": "image", "content_type": "image/png", "size": 48211},
+                }
+            },
+        },
+        "responses": {
+            "201": _success(
+                "Where to put it.",
+                "Upload",
+                task.upload(
+                    media.Form(
+                        UPLOAD_ID,
+                        "https://media-bucket.s3.us-east-1.amazonaws.com/",
+                        {
+                            "Content-Type": "image/png",
+                            "key": turn.upload_key("alice", UPLOAD_ID),
+                            "x-amz-algorithm": "AWS4-HMAC-SHA256",
+                            "x-amz-credential": "AKIAIOSFODNN7EXAMPLE/20261122/us-east-1/s3/aws4_request",
+                            "x-amz-date": "20261122T090000Z",
+                            "policy": "eyJleHBpcmF0aW9uIjog…",
+                            "x-amz-signature": "4d2c…",
+                        },
+                        int(_SENT_AT) + media.UPLOAD_SECONDS,
+                        48211,
+                    )
+                ),
+                header("RateLimit-Policy"),
+                header("RateLimit"),
+            )
+        },
     },
     "GET /chat/task/{task_id}": {
         "operationId": "getTask",
@@ -733,6 +802,9 @@ OPERATIONS: dict[str, Json] = {
     },
 }
 
+BODIES = {"POST /chat": "Chat", "POST /chat/": "Chat", "POST /chat/media": "Upload"}
+"""The names of the operations' bodies."""
+
 LINKS: dict[str, Json] = {
     "task": {"operationId": "getTask", "parameters": {"task_id": "$response.body#/task_id"}},
     "cancel": {"operationId": "cancelTask", "parameters": {"task_id": "$response.body#/task_id"}},
@@ -753,9 +825,9 @@ def paths() -> Json:
         if "parameters" in operation:
             operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]
         if "requestBody" in operation:
-            operation["requestBody"] = {"$ref": "#/components/requestBodies/Chat"}
+            operation["requestBody"] = {"$ref": f"#/components/requestBodies/{BODIES[key]}"}
         successes = {code: {**answer} for code, answer in operation["responses"].items()}
-        if function is submit:
+        if BODIES.get(key) == "Chat":
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
         operation["responses"] = successes | dict(sorted(problems(function, key).items()))
@@ -801,7 +873,7 @@ def document() -> Json:
                 }
             },
             "parameters": {name: _parameter(name) for name in PARAMETERS},
-            "requestBodies": {"Chat": _CHAT["requestBody"]},
+            "requestBodies": {name: OPERATIONS[key]["requestBody"] for key, name in BODIES.items()},
             "responses": responses,
             "headers": HEADERS,
             "links": LINKS,

@@ -10,13 +10,15 @@ Trouble can be ordered inside the last user message (see `Fault` for what can be
     [[latency=2 echo=any text]]               `echo` takes the rest of its brackets
 
 or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it.
-GET /stand-in/calls tells what was asked of the model, DELETE forgets it.
+GET /stand-in/calls tells what was asked of the model, and what images it was shown, DELETE forgets it.
 POST /stand-in/key {"only": "sk-2"} refuses every other API key from then on; {} takes any again.
 """
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import hashlib
 import json
 import queue
 import re
@@ -148,7 +150,7 @@ class Ask:
     schema: JsonObject | None  # of the answer; None asks for plain text
     message: str  # the last user message as it came, directives and all
     said: list[str]  # every user message without its directives, oldest first
-    images: int  # with the last user message
+    images: list[list[str]]  # what came with each user message: see image_of
     history: int  # how many messages of user and assistant came before it
     prompt_tokens: int
     cached_tokens: int
@@ -176,7 +178,7 @@ class Ask:
             schema=schema_of(body.get("response_format") or {"type": "text"}),
             message=texts[newest],
             said=[DIRECTIVE.sub("", texts[position]) for position in users],
-            images=sum(part["type"] == "image_url" for part in parts_of(messages[newest])),
+            images=[images_of(messages[position]) for position in users],
             history=sum(message["role"] in ("user", "assistant") for message in messages[:newest]),
             prompt_tokens=sum(map(tokens_in, texts)),
             # OpenAI caches a prefix from 1024 tokens on, in steps of 128
@@ -187,6 +189,22 @@ class Ask:
 def parts_of(message: JsonObject) -> list[JsonObject]:
     content = message.get("content") or []
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
+
+
+def images_of(message: JsonObject) -> list[str]:
+    return [image_of(part["image_url"]["url"]) for part in parts_of(message) if part["type"] == "image_url"]
+
+
+def image_of(url: str) -> str:
+    """A URL as it is; of a data URL its type, and the number and the SHA-256 of its bytes."""
+    head, _, data = url.partition(";base64,")
+    if not head.startswith("data:"):
+        return url
+    try:
+        content = base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise ApiError(400, "Invalid base64 in an image_url.", code="invalid_base64") from error
+    return f"{head.removeprefix('data:')} {len(content)} {hashlib.sha256(content).hexdigest()}"
 
 
 def text_of(message: Any, position: int) -> str:
@@ -420,8 +438,8 @@ def ordered_text(fault: Fault) -> str | None:
 def memory(ask: Ask) -> str:
     *earlier, last = (f'"{clipped(message)}"' for message in ask.said)
     sentences = [f"{SIGNATURE} You said {last}."]
-    if ask.images:
-        sentences.append(f"With it came {ask.images} image{'s' * (ask.images > 1)}.")
+    if images := len(ask.images[-1]):
+        sentences.append(f"With it came {images} image{'s' * (images > 1)}.")
     if earlier:
         count = f" ({len(earlier)} messages)" if len(earlier) > 1 else ""
         sentences.append(f"Before that, in this conversation, you said: {', '.join(earlier)}{count}.")
@@ -482,7 +500,7 @@ class StandIn:
     def record(self, ask: Ask) -> JsonObject:
         self.by_message[ask.message] += 1
         call = {"message": ask.message, "model": ask.model, "stream": ask.stream, "history": ask.history}
-        call |= {"at": time.time(), "ended_at": None}
+        call |= {"at": time.time(), "ended_at": None, "images": ask.images}
         self.last.append(call)
         return call
 

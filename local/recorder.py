@@ -23,7 +23,8 @@ class Call:
 
 
 class Recorder:
-    """Serves from the first `endpoint` until close. Calls of the AWS JSON and query protocols are understood."""
+    """Serves from the first `endpoint` until close. Understood are calls of the AWS JSON and query protocols, and of S3
+    those that read an object, or put one by a form (which whoever has it posts to the address of who signed it)."""
 
     def __init__(self, emulator_url: str) -> None:
         self._address = urlsplit(emulator_url).netloc
@@ -55,13 +56,28 @@ class Recorder:
 
 def _action(request: Request) -> str:
     """The service for which the call is signed, and the operation."""
-    scope = request.headers.get("Authorization", "").partition("Credential=")[2].partition(",")[0].split("/")
-    service = scope[3] if len(scope) > 3 else "unsigned"
+    if of_s3 := _action_of_s3(request):
+        return of_s3
     operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
-    return f"{service}:{operation or _parameters(request).get('Action', request.target)}"
+    return f"{_service(request)}:{operation or _parameters(request).get('Action', request.target)}"
+
+
+def _action_of_s3(request: Request) -> str | None:
+    """S3 tells the operation by method and path, and a form is not signed as other calls are."""
+    if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
+        return "s3:PutObject"
+    return "s3:GetObject" if request.method == "GET" and _service(request) == "s3" else None
+
+
+def _service(request: Request) -> str:
+    scope = request.headers.get("Authorization", "").partition("Credential=")[2].partition(",")[0].split("/")
+    return scope[3] if len(scope) > 3 else "unsigned"
 
 
 def _parameters(request: Request) -> dict[str, Any]:
+    if _action_of_s3(request):
+        bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
+        return {"Bucket": bucket, "Key": key}
     try:
         document = json.loads(request.body)
     except ValueError:

@@ -22,6 +22,8 @@ def repair(account: Account, stack_name: str) -> None:
             case "AWS::DynamoDB::Table":
                 properties = declared["Resources"][resource["LogicalResourceId"]]["Properties"]
                 repair_time_to_live(account, name, properties)
+            case "AWS::S3::Bucket":
+                repair_transport(account, name)
 
 
 def repair_cors(account: Account, api_id: str) -> None:
@@ -54,6 +56,11 @@ def repair_permissions(account: Account, role: str) -> None:
             actions = [named] if isinstance(named, str) else named
             statement["Action"] = [*actions, *(f"{each}Batch" for each in actions if each in _ALSO_IN_BATCHES)]
         iam.put_role_policy(RoleName=role, PolicyName=name, PolicyDocument=json.dumps(document))
+
+
+def repair_transport(account: Account, bucket: str) -> None:
+    """Let the bucket be used by plain HTTP, which its policy forbids and which is all that there is on loopback."""
+    account.client("s3").delete_bucket_policy(Bucket=bucket)
 
 
 def repair_time_to_live(account: Account, table: str, declared: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations.forget import forget
+from operations.forget import NotDeleted, forget
 from operations.replay import CODES, Replayed, Wanted, replay
 from operations.restore import restore
 from operations.smoke import SmokeFailed, sign_in, smoke
@@ -23,7 +23,7 @@ def main() -> int:
     try:
         code: int = options.run(options)
         return code
-    except (StackNotFound, SmokeFailed, ClientError, BotoCoreError) as error:
+    except (StackNotFound, SmokeFailed, NotDeleted, ClientError, BotoCoreError) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -96,14 +96,14 @@ def _forget(options: argparse.Namespace) -> int:
     sessions = len({key.session for key in found.turns})
     print(
         f"{'deleted' if options.yes else 'would delete'}: {len(found.turns)} turns of {sessions} sessions,"
-        f" {len(found.guards)} guards; {found.units:g} read units"
+        f" {len(found.guards)} guards, {len(found.uploads)} uploads; {found.units:g} read units"
     )
     if not options.yes:
         print("Nothing is deleted yet. Repeat it with --yes.")
         return 0
     print(
         "What remains:\n"
-        "- turns that were submitted meanwhile: repeat this until it finds none\n"
+        "- turns and images that came in meanwhile: repeat this until it finds none\n"
         "- guards of turns that are gone: hashes, for 24 hours and until DynamoDB's time to live comes to them\n"
         "- messages of these turns in the queue: keys, with the owner's id; each is dropped when it is received\n"
         "- backups for point-in-time recovery, for 35 days\n"

@@ -3,32 +3,44 @@
 A worker that is on one of the turns at that moment cannot bring it back: each of its writes is conditional on the turn.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import batched
 
 from boto3.dynamodb.conditions import Attr
 
 from operations.stack import Reads, Stack
 from turnqueue.replies import reply_prefix
-from turnqueue.turn import Key, guard_key, session_key
+from turnqueue.turn import Key, guard_key, session_key, upload_key
+
+_UPLOADS_AT_ONCE = 1000
+"""As many as S3 deletes in one call."""
+
+
+class NotDeleted(Exception):
+    """S3 refused to delete some of the uploads."""
 
 
 @dataclass
 class Forgotten:
-    """What was deleted, or would be: the keys of the turns, those of the guards, and the read units to find them."""
+    """What was deleted, or would be: the keys of the turns, of the guards and of the uploads, and the read units
+    that it took to find the first two."""
 
     turns: list[Key] = field(default_factory=list)
     guards: list[str] = field(default_factory=list)
+    uploads: list[str] = field(default_factory=list)
     units: float = 0.0
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner`, the guards that lead to one of them, and the counts of usage.
+    """Delete the turns of `owner`, the guards that lead to one of them, the counts of usage, and the uploads.
 
     What comes in meanwhile may remain: repeat it until nothing is found.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
     found.guards = _guards(stack, owner, {key.task_id for key in found.turns}, reads)
+    found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
         # The guards first: they are found by their turns, so that a run that was interrupted can be repeated.
@@ -38,7 +50,26 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
         with stack.turns.batch_writer() as batch:
             for key in found.turns:
                 batch.delete_item(Key=key._asdict())
+        for keys in batched(found.uploads, _UPLOADS_AT_ONCE, strict=False):
+            _delete(stack, keys)
     return found
+
+
+def _uploads(stack: Stack, owner: str) -> list[str]:
+    """The keys of the owner's uploads."""
+    pages = stack.s3.get_paginator("list_objects_v2").paginate(
+        Bucket=stack.outputs["MediaBucketName"], Prefix=upload_key(owner, "")
+    )
+    return [found["Key"] for page in pages for found in page.get("Contents", [])]
+
+
+def _delete(stack: Stack, keys: Sequence[str]) -> None:
+    """Delete up to 1,000 uploads. Raises NotDeleted, which S3 tells in the body of a success."""
+    answer = stack.s3.delete_objects(
+        Bucket=stack.outputs["MediaBucketName"], Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
+    )
+    if errors := answer.get("Errors"):
+        raise NotDeleted(f"{len(errors)} uploads were not deleted ({errors[0]['Code']}); repeat it")
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
@@ -62,5 +93,5 @@ def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[
         ExpressionAttributeNames={"#guard": "guard", "#task_id": "task_id"},
         ConsistentRead=True,
     )
-    own = (guard_key("rate", owner), guard_key("usage", owner), reply_prefix(owner))
+    own = (*(guard_key(kind, owner) for kind in ("rate", "uploads", "usage")), reply_prefix(owner))
     return [item["guard"] for item in items if item.get("task_id") in task_ids or item["guard"].startswith(own)]

@@ -49,6 +49,10 @@ class Stack:
         return self._session.client("sqs", config=self._config)
 
     @cached_property
+    def s3(self) -> Any:
+        return self._session.client("s3", config=self._config)
+
+    @cached_property
     def cognito(self) -> Any:
         return self._session.client("cognito-idp", config=self._config)
 

@@ -64,7 +64,9 @@ def statements(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def target(reference: dict[str, Any]) -> str:
-    """The logical id that `!Ref X`, `!Ref X.Alias` or `!GetAtt X.Y` names."""
+    """The logical id that `!Ref X`, `!Ref X.Alias`, `!GetAtt X.Y` or `!Sub ${X.Y}/…` names."""
+    if "Fn::Sub" in reference:
+        return str(reference["Fn::Sub"]).removeprefix("${").partition(".")[0]
     name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]
     return name.partition(".")[0]
 

@@ -22,7 +22,10 @@ const connection = await Connection.open();
 const conversations = new Conversations(connection.scope);
 const tasks = new Tasks(connection.scope);
 const timelines = new Timelines();
-const composer = new Composer((message) => send(message));
+const composer = new Composer(
+  (message) => send(message),
+  (file) => connection.client.upload(file),
+);
 const chat = new Chat((turn) => composer.write(turn.request.message));
 const settings = new Settings(connection, connect);
 

@@ -2,6 +2,7 @@
 
 import { isFinal } from "./conversation.js";
 import { $, announce, h, setText } from "./dom.js";
+import { sourceOf } from "./images.js";
 import * as time from "./time.js";
 import { duration, sentence, stateOf, value } from "./words.js";
 
@@ -192,9 +193,10 @@ function lostSentence(turn, error) {
 }
 
 function said({ message, role, media }) {
-  const images = (media ?? []).map(({ url }, index) =>
-    h("img", { src: url, alt: `Attached image ${index + 1}`, referrerpolicy: "no-referrer" }),
-  );
+  const images = (media ?? []).map((item, index) => {
+    const [src, alt] = [sourceOf(item), `Attached image ${index + 1}`];
+    return src ? h("img", { src, alt, referrerpolicy: "no-referrer" }) : h("span", { class: "hint" }, `${alt} (uploaded)`);
+  });
   return h(
     "div",
     { class: "said" },

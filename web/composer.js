@@ -10,10 +10,12 @@ const touch = matchMedia("(pointer: coarse)");
 export class Composer {
   #files = [];
   #send;
+  #upload;
 
-  /** `send` is called with {message, role, media}. */
-  constructor(send) {
+  /** `send` is called with {message, role, media}, `upload` before it with each file that is large. */
+  constructor(send, upload) {
     this.#send = send;
+    this.#upload = upload;
     const message = $("message");
     message.value ||= sessionStorage.getItem(TYPED) ?? ""; // who writes before this script has come loses nothing
     message.addEventListener("input", () => this.#typed());
@@ -71,7 +73,7 @@ export class Composer {
     this.write("");
     this.#complain("");
     try {
-      const media = await mediaOf(files);
+      const media = await mediaOf(files, this.#upload);
       this.#send({ message, role: $("role").value, ...(media.length ? { media } : {}) });
     } catch (error) {
       this.#files = files;

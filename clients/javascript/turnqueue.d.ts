@@ -2,10 +2,13 @@
 
 export type Status = "PENDING" | "STARTED" | "SUCCESS" | "FAILURE";
 
+/** An image by one of the two. */
 export interface Attachment {
   type: "image";
   /** https, or a data URL; the data URLs of a message have up to 200,000 characters together. */
-  url: string;
+  url?: string;
+  /** As upload() gave it; the uploads of a message have up to 2 MiB together. */
+  upload_id?: string;
 }
 
 export interface ChatRequest {
@@ -146,6 +149,8 @@ export interface ClientOptions {
   attempts?: number;
   /** How long one request may take. 40 s if not given. */
   requestTimeoutMs?: number;
+  /** How long the upload of an image may take. 2 min if not given. */
+  uploadTimeoutMs?: number;
   /** For tests. */
   clock?: {
     now(): number;
@@ -166,6 +171,11 @@ export interface Client {
   poll(taskId: string, options?: PollOptions): Promise<ChatResponse>;
   /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
   task(taskId: string, options?: CallOptions & { wait?: number }): Promise<TaskStatus>;
+  /**
+   * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to what a message's `media` names it by. Rejects with
+   * UploadError when the storage does not take it; what the API refuses (too large, another type) is an ApiError.
+   */
+  upload(file: Blob, options?: CallOptions): Promise<Attachment & { upload_id: string }>;
   /** Cancel a task. While a worker has it, it is FAILURE only a moment later: poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<TaskStatus>;
   /** Send the message of a failed task again, as a new task; all who do so within 24 hours get the same one. */
@@ -244,4 +254,9 @@ export class TaskFailedError extends TurnqueueError {
 export class TaskTimeoutError extends TurnqueueError {
   taskId: string;
   task: TaskStatus;
+}
+
+/** The storage did not take an image (`upload_refused`). */
+export class UploadError extends TurnqueueError {
+  status: number;
 }

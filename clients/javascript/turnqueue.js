@@ -13,12 +13,14 @@
  *       NetworkError         no answer came, or none that can be read
  *       TaskFailedError      the task ended as FAILURE
  *       TaskTimeoutError     we stopped waiting for the task; the task itself goes on
+ *       UploadError          the storage did not take an image
  *
  * An aborted call rejects with the `reason` of its signal, as fetch does.
  */
 
 const ATTEMPTS = 7; // over some 15 to 30 s
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway itself gives up after 30 s
+const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
 const LONGEST_RETRY_AFTER_MS = 60_000; // who is told to wait longer than this is told so by an error
@@ -55,12 +57,15 @@ export class TaskFailedError extends TurnqueueError {}
 
 export class TaskTimeoutError extends TurnqueueError {}
 
+export class UploadError extends TurnqueueError {}
+
 // In words and not from the class, whose name a minifier shortens.
 TurnqueueError.prototype.name = "TurnqueueError";
 ApiError.prototype.name = "ApiError";
 NetworkError.prototype.name = "NetworkError";
 TaskFailedError.prototype.name = "TaskFailedError";
 TaskTimeoutError.prototype.name = "TaskTimeoutError";
+UploadError.prototype.name = "UploadError";
 
 // ---- The client
 
@@ -94,6 +99,7 @@ export function createClient({
   fetch = (...request) => globalThis.fetch(...request),
   attempts = ATTEMPTS,
   requestTimeoutMs = REQUEST_TIMEOUT_MS,
+  uploadTimeoutMs = UPLOAD_TIMEOUT_MS,
   clock = systemClock,
 }) {
   const root = new URL(baseUrl, globalThis.location?.href).href.replace(/[?#].*$/, "").replace(/\/+$/, "");
@@ -189,6 +195,35 @@ export function createClient({
     });
   }
 
+  /** Upload an image: ask the API for a form, and post it to the storage. Each try is a form, and an upload, of its own. */
+  async function upload(file, { signal } = {}) {
+    const body = { type: "image", content_type: file.type, size: file.size };
+    for (let tries = 1; ; tries++) {
+      const { data } = await send("POST", "/chat/media", { body, signal });
+      try {
+        await put(data, file, signal);
+        return { type: "image", upload_id: data.upload_id };
+      } catch (error) {
+        if (!passing(error) || tries >= attempts) throw error;
+        await clock.sleep(backoff(tries), signal);
+      }
+    }
+  }
+
+  async function put({ url, fields }, file, signal) {
+    const form = new FormData();
+    for (const [name, value] of Object.entries(fields)) form.append(name, value);
+    form.append("file", file); // the last field: what comes behind it the storage ignores
+    const request = { method: "POST", body: form, credentials: "omit", signal, timeoutMs: uploadTimeoutMs };
+    const { status } = await exchange(url, request);
+    if (status >= 200 && status < 300) return;
+    throw new UploadError(`The storage did not take the image (status ${status}).`, {
+      status,
+      code: "upload_refused",
+      retryable: status === 408 || status === 429 || status >= 500,
+    });
+  }
+
   /** Ask for a task, or with `action` do something to it. */
   function aboutTask(taskId, { method = "GET", action = "", wait, signal, endsAt } = {}) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
@@ -249,6 +284,12 @@ export function createClient({
       return (await aboutTask(taskId, { wait, signal })).data;
     },
 
+    /**
+     * Upload an image, a Blob or File. Resolves to {type, upload_id}, for the `media` of a message, or of several within
+     * a week.
+     */
+    upload,
+
     /** Cancel a task. Resolves to it; if a worker has it, it is not FAILURE yet. */
     async cancel(taskId, { signal } = {}) {
       return (await aboutTask(taskId, { method: "POST", action: "/cancel", signal })).data;
@@ -283,6 +324,7 @@ export function createClient({
 /** Whether the same request may fare better soon. A task that failed stays failed under its key. */
 function passing(error) {
   if (error instanceof NetworkError) return true;
+  if (error instanceof UploadError) return error.retryable;
   return error instanceof ApiError && (error.status === 408 || error.status === 429 || error.status >= 500);
 }
 

@@ -9,7 +9,8 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from turnqueue.guards import Rate, RateLimiter
+from request import MAX_MEDIA
+from turnqueue.guards import Grant, Rate, RateLimiter
 from turnqueue.http import Event, claim
 from turnqueue.usage import UsageStore, day_of
 
@@ -60,8 +61,7 @@ class Limiter:
 
     def check(self, event: Event, caller: str) -> Verdict:
         """Count a message of the caller, unless it is one too many."""
-        named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
-        limit = self._limits.get(next((group for group in named if group in self._limits), DEFAULT_GROUP))
+        limit = self._limit(event)
         if limit is None:
             return Verdict({})
         now = time.time()
@@ -76,10 +76,30 @@ class Limiter:
                 return Verdict(_joined(fields), f"You may use {quota} tokens a day (UTC).", midnight)
         rate = limit.rate
         grant = self._rates.take(caller, rate, now)
-        window = whole_seconds(rate.burst * rate.interval)
-        fields.append((f'"messages";q={rate.burst};w={window}', _state("messages", grant.left, grant.full_after)))
+        fields.append(_field("messages", rate, grant))
         text = f"You may send {rate.per_minute} messages a minute, {rate.burst} of them at once."
         return Verdict(_joined(fields), text, grant.wait)
+
+    def check_upload(self, event: Event, caller: str) -> Verdict:
+        """Count an upload of the caller, unless it is one too many: as many are allowed as go with the messages."""
+        limit = self._limit(event)
+        if limit is None:
+            return Verdict({})
+        rate = Rate(limit.rate.per_minute * MAX_MEDIA, limit.rate.burst * MAX_MEDIA)
+        grant = self._rates.take(caller, rate, time.time(), kind="uploads")
+        text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
+        return Verdict(_joined([_field("uploads", rate, grant)]), text, grant.wait)
+
+    def _limit(self, event: Event) -> Limit | None:
+        """That of the caller's group."""
+        named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
+        return self._limits.get(next((group for group in named if group in self._limits), DEFAULT_GROUP))
+
+
+def _field(name: str, rate: Rate, grant: Grant) -> tuple[str, str]:
+    """A policy, and how it stands."""
+    window = whole_seconds(rate.burst * rate.interval)
+    return f'"{name}";q={rate.burst};w={window}', _state(name, grant.left, grant.full_after)
 
 
 def _state(policy: str, left: int, full_after: float) -> str:

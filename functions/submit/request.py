@@ -1,18 +1,19 @@
-"""What a client may send to POST /chat, and the clear refusal of everything else."""
+"""What a client may send to POST /chat and POST /chat/media, and the clear refusal of everything else."""
 
 import base64
 import binascii
 import hashlib
 import json
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from turnqueue.http import Problem
+from turnqueue.media import MAX_UPLOAD_BYTES
 from turnqueue.personas import DEFAULT_ROLE, ROLES
-from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID
+from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
 MAX_MESSAGE_CHARACTERS = 32_000
 MAX_MEDIA = 8
@@ -58,8 +59,15 @@ def _url(value: str) -> str:
     return value
 
 
+def _upload_id(value: str) -> str:
+    if not is_ulid(value):
+        raise PydanticCustomError("upload_id", "must be an upload_id that POST /chat/media gave")
+    return value
+
+
 def _media(value: "list[Media]") -> "list[Media]":
-    if sum(len(item.url) for item in value if item.url.startswith("data:")) > MAX_DATA_URL_CHARACTERS:
+    data_urls = (item.url for item in value if item.url and item.url.startswith("data:"))
+    if sum(map(len, data_urls)) > MAX_DATA_URL_CHARACTERS:
         raise _media_too_large()
     return value
 
@@ -77,10 +85,17 @@ class _Strict(BaseModel):
 
 
 class Media(_Strict):
-    """One attachment. The model's provider fetches an https URL; we never do."""
+    """One attachment, by its `url` or its `upload_id`. The model's provider fetches an https URL; we never do."""
 
     type: Literal["image"]
-    url: Annotated[str, AfterValidator(_url)]
+    url: Annotated[str, AfterValidator(_url)] | None = None
+    upload_id: Annotated[str, AfterValidator(_upload_id)] | None = None
+
+    @model_validator(mode="after")
+    def _either(self) -> Self:
+        if (self.url is None) == (self.upload_id is None):
+            raise PydanticCustomError("media_source", "must have exactly one of url and upload_id")
+        return self
 
 
 class ChatRequest(_Strict):
@@ -111,12 +126,25 @@ class ChatRequest(_Strict):
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-def parse(content: bytes) -> ChatRequest:
+class UploadRequest(_Strict):
+    """The body of POST /chat/media: the image that is going to be uploaded."""
+
+    type: Literal["image"]
+    content_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    size: Annotated[int, Field(ge=1, le=MAX_UPLOAD_BYTES)] | None = None
+
+
+def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
     """The request in a body. Raises Problem: 400 if it is not JSON, 422 that names each field and its limit."""
     try:
-        request = ChatRequest.model_validate_json(content)
+        return kind.model_validate_json(content)
     except ValidationError as error:
         raise _problem(error) from None
+
+
+def parse_chat(content: bytes) -> ChatRequest:
+    """As `parse`, and no larger than a turn can keep."""
+    request = parse(ChatRequest, content)
     if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
         raise Problem(
             422, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."

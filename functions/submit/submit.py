@@ -1,4 +1,7 @@
-"""POST /chat, and a failed task again: record the turn, queue it, and answer - at once, or when the turn is final."""
+"""POST /chat, and a failed task again: record the turn, queue it, and answer - at once, or when the turn is final.
+
+POST /chat/media: a signed form by which the client uploads an image to S3, to be named by a message then.
+"""
 
 import os
 import re
@@ -10,9 +13,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from caching import caching
-from limits import Limiter, parse_limits, whole_seconds
+from limits import Limiter, Verdict, parse_limits, whole_seconds
 from preference import Preference, preference
-from request import parse
+from request import UploadRequest, parse, parse_chat
 from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
 from turnqueue.http import (
     Event,
@@ -27,10 +30,11 @@ from turnqueue.http import (
     respond,
     task_key,
 )
+from turnqueue.media import Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
-from turnqueue.task import accepted, chat_response, poll_after_ms
+from turnqueue.task import accepted, chat_response, poll_after_ms, upload
 from turnqueue.telemetry import count, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore
@@ -59,6 +63,7 @@ replies = KeptReplies(guards, attempts=1, read_timeout=1)
 answered = TurnStore(table, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model_name = os.environ["MODEL_NAME"]
+uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -67,7 +72,15 @@ def handler(event: Event, context: Any) -> Response:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     answer = partial(chat, ends_at=ends_at)
     again = partial(retry, ends_at=ends_at)
-    return dispatch(event, {"POST /chat": answer, "POST /chat/": answer, "POST /chat/task/{task_id}/retry": again})
+    return dispatch(
+        event,
+        {
+            "POST /chat": answer,
+            "POST /chat/": answer,
+            "POST /chat/task/{task_id}/retry": again,
+            "POST /chat/media": offer_upload,
+        },
+    )
 
 
 def chat(event: Event, ends_at: float) -> Response:
@@ -75,10 +88,10 @@ def chat(event: Event, ends_at: float) -> Response:
     _require_json(event)
     wanted = preference(event, async_by_default=async_by_default)
     idempotency_key = _idempotency_key(event)
-    request = parse(body(event))
+    request = parse_chat(body(event))
     allowed = caching(event, cache["seconds"])
 
-    headers = _admit(event, caller)
+    headers = _admitted(limiter.check(event, caller)) if limiter else {}
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, request.stored(), now)
@@ -101,7 +114,7 @@ def retry(event: Event, ends_at: float) -> Response:
     if failed.status is not Status.FAILURE:
         raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
 
-    headers = _admit(event, old.owner)
+    headers = _admitted(limiter.check(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
     turn = replace(Turn.submitted(key, failed.request, now), retry_of=old.task_id)
     turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key)
@@ -135,11 +148,17 @@ def _accepted(turn: Turn, replayed: bool, wanted: Preference, headers: dict[str,
     return respond(202, accepted(turn), headers)
 
 
-def _admit(event: Event, caller: str) -> dict[str, str]:
-    """Count the message against the caller's limits. Returns the fields that tell of them. Raises a 429 Problem."""
-    if limiter is None:
-        return {}
-    verdict = limiter.check(event, caller)
+def offer_upload(event: Event) -> Response:
+    caller = owner(event)
+    _require_json(event)
+    request = parse(UploadRequest, body(event))
+    headers = _admitted(limiter.check_upload(event, caller)) if limiter else {}
+    form = uploads.offer(caller, request.content_type, request.size, time.time())
+    return respond(201, upload(form), headers)
+
+
+def _admitted(verdict: Verdict) -> dict[str, str]:
+    """The response fields that tell of the caller's limits. Raises a 429 Problem for what is one too many."""
     if not verdict.wait:
         return verdict.fields
     count("RateLimited")

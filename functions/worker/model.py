@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import openai
@@ -19,6 +19,8 @@ _TIMEOUT = openai.Timeout(60, connect=5, pool=5)
 
 MAX_HISTORY_CHARACTERS = 60_000
 """How much of the conversation the model is given; older turns are left out, whole turns at a time."""
+
+_NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
@@ -66,10 +68,11 @@ class Reply:
         """Append what the model has said now. Raises ModelError when it is more than can be kept."""
         if self.first_token_ms is None:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
+        size = self._size + len(text.encode("utf-8", "surrogatepass"))
+        if size > MAX_RESULT_BYTES:
+            raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
         self._parts.append(text)
-        self._size += len(text.encode("utf-8", "surrogatepass"))
-        if self._size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")
+        self._size = size
 
     @property
     def text(self) -> str:
@@ -101,11 +104,16 @@ class Model:
         # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
 
-    async def answer(self, persona: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
-        """Stream the answer to `turn` into `reply` and return it whole. Raises ModelError."""
+    async def answer(
+        self, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], reply: Reply
+    ) -> Answer:
+        """Stream the answer to `turn` into `reply` and return it whole. `images`: data URLs by the ids of the uploads.
+
+        Raises ModelError.
+        """
         request: dict[str, Any] = {
             "model": self._name,
-            "messages": messages(persona, history, turn),
+            "messages": messages(persona, history, turn, images),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -152,7 +160,13 @@ class Model:
             raise ModelError("prompt_refused")
         counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
         timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
-        return Answer(_result(persona, reply.text), counts | usage | timing)
+        return Answer(_result(persona, reply.text), _in_measure(counts | usage | timing))
+
+
+def _in_measure(usage: dict[str, Any]) -> dict[str, Any]:
+    """What a server says of its answer, as numbers and short words: the SDK takes anything, of any size."""
+    words = {name: str(usage[name])[:100] for name in ("model", "finish_reason")}
+    return {name: value if isinstance(value, int) else None for name, value in usage.items()} | words
 
 
 def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:
@@ -166,7 +180,7 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
         count("CompletionTokens", completion)
 
 
-def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict[str, Any]]:
+def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str]) -> list[dict[str, Any]]:
     """The conversation as Chat Completions wants it: the instructions, the turns before, and this message."""
     earlier: list[dict[str, Any]] = []
     budget = MAX_HISTORY_CHARACTERS
@@ -175,16 +189,17 @@ def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict
         budget -= len(past.request["message"]) + len(spoken)
         if budget < 0:
             break
-        earlier = [_user(past), {"role": "assistant", "content": spoken}, *earlier]
-    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn)]
+        earlier = [_user(past, images), {"role": "assistant", "content": spoken}, *earlier]
+    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn, images)]
 
 
-def _user(turn: Turn) -> dict[str, Any]:
+def _user(turn: Turn, images: Mapping[str, str]) -> dict[str, Any]:
     media = turn.request.get("media")
     if not media:
         return {"role": "user", "content": turn.request["message"]}
-    images = [{"type": "image_url", "image_url": {"url": item["url"]}} for item in media]
-    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *images]}
+    urls = [item.get("url") or images.get(item["upload_id"]) for item in media]
+    shown = [{"type": "image_url", "image_url": {"url": url}} if url else _NOT_SHOWN for url in urls]
+    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *shown]}
 
 
 def _spoken(turn: Turn) -> str:

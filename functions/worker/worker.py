@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
+import images
 from model import Answer, Model, ModelError, Reply
-from persona import persona
+from persona import Persona, persona
 from turnqueue import aws
 from turnqueue.http import error_name, where
+from turnqueue.media import Uploads
 from turnqueue.queue import Malformed, TurnQueue, decode
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
@@ -32,6 +34,7 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
 replies = KeptReplies(os.environ["GUARDS_TABLE"], attempts=1)
+uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=4)
 secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
 model_name = os.environ["MODEL_NAME"]
@@ -179,7 +182,7 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         reply.structured = told.output is not None
         history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)
         budget = min(ends_at - _RESERVE_SECONDS, turn.deadline_at) - time.time()
-        answer = await _watched(turn, reply, model.answer(told, history, turn, reply), budget)
+        answer = await _watched(turn, reply, _answered(told, history, turn, reply), budget)
     except ModelError as error:
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
@@ -194,6 +197,12 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
     await add_usage(turn, answer)
     await keep_reply(turn)
     return None
+
+
+async def _answered(told: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
+    """The model's answer, once it has been fetched what it is to look at."""
+    shown = await asyncio.to_thread(images.load, uploads, history, turn)
+    return await model.answer(told, history, turn, shown, reply)
 
 
 async def _watched(turn: Turn, reply: Reply, answering: Any, budget: float) -> Answer:

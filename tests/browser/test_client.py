@@ -51,12 +51,14 @@ const client = createClient({{ baseUrl, token: async () => token }});
 const seen = [];
 const chat = await client.chat({{ message: "hello again" }}, {{ onProgress: ({{ status }}) => seen.push(status) }});
 const page = await client.history(chat.session_id);
+const image = await client.upload(new Blob(["GIF89a and so on"], {{ type: "image/gif" }}));
+const looked = await client.chat({{ message: "look", media: [image] }});
 const {{ task_id }} = await client.submit({{ message: "[[drip=0.5 tokens=100]] never mind" }});
 await client.cancel(task_id);
 const failure = await client.poll(task_id).catch((error) => error);
 const missing = await client.task("nothing").catch((error) => error);
 return {{
-  results, seen, synchronous: synchronous.data, status: status.data, chat,
+  results, seen, looked: looked.message, synchronous: synchronous.data, status: status.data, chat,
   messages: page.turns.map(({{ message }}) => message),
   failure: [failure instanceof TaskFailedError, failure.code],
   missing: [missing.status, missing.code, missing.problem.title],
@@ -72,6 +74,7 @@ def check(answer: dict[str, Any]) -> None:
     assert 'You said "Hello"' in answer["synchronous"]["message"]
     assert answer["status"]["result"] == answer["synchronous"]
     assert answer["seen"][-1] == "SUCCESS"
+    assert "1 image" in answer["looked"]
     assert answer["messages"] == ["hello again"]
     assert answer["failure"] == [True, "cancelled"]
     assert answer["missing"] == [404, "task_not_found", "Not Found"]

@@ -272,6 +272,17 @@ def test_images_go_with_a_message_however_large(console: Console) -> None:
     console.page.get_by_role("button", name="Remove 8.png").click()
     turn = console.send("what is this?")
     console.expect_answer(turn, "1 image")
+    image = console.last.get_by_role("img", name="Attached image 1")
+    expect(image).to_have_js_property("naturalWidth", 600)
+    console.page.reload()
+    expect(console.last).to_contain_text("Attached image 1 (uploaded)")
+
+
+def test_an_image_is_sent_smaller_where_it_cannot_be_uploaded(console: Console) -> None:
+    console.page.route("**/chat/media", lambda route: route.fulfill(status=422, json={"code": "invalid_request"}))
+    console.page.locator("#files").set_input_files([{"name": "x.png", "mimeType": "image/png", "buffer": noise(600)}])
+    turn = console.send("what is this?")
+    console.expect_answer(turn, "1 image")
     console.page.reload()
     image = console.last.get_by_role("img", name="Attached image 1")
     expect(image).to_have_js_property("complete", True)

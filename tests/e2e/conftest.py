@@ -48,6 +48,20 @@ class Api:
     ) -> httpx.Response:
         return self.http.post(f"/chat/{query}", json={"message": message, **request}, headers=headers or {})
 
+    def offer(self, content_type: str = "image/png") -> dict[str, Any]:
+        """Ask for a form to upload an image by."""
+        response = self.http.post("/chat/media", json={"type": "image", "content_type": content_type})
+        assert response.status_code == 201, response.text
+        offered: dict[str, Any] = response.json()
+        return offered
+
+    def upload(self, content: bytes, content_type: str = "image/png") -> dict[str, str]:
+        """Upload an image. Returns it as a message names it."""
+        offered = self.offer(content_type)
+        response = post_form(offered, content)
+        assert response.status_code == 204, response.text
+        return {"type": "image", "upload_id": offered["upload_id"]}
+
     def submit(self, message: str, **request: Any) -> str:
         """Submit asynchronously. Returns the task id."""
         response = self.chat(message, query="?async_mode=true", **request)
@@ -82,6 +96,13 @@ class Api:
 
     def finished(self, task_id: str, seconds: float = 60) -> dict[str, Any]:
         return self.until(task_id, lambda task: task["status"] in FINAL, seconds)
+
+
+def post_form(offered: dict[str, Any], content: bytes, **fields: str) -> httpx.Response:
+    """Post a file by a form that the API offered, with other `fields` than those that were signed if so wanted."""
+    return httpx.post(
+        offered["url"], data=offered["fields"] | fields, files={"file": ("file", content)}, timeout=40, trust_env=False
+    )
 
 
 @dataclass

@@ -21,6 +21,7 @@ UNKNOWN_TASK = "nothing.01KANEC0X00000000000000000"
 ROUTES = [
     ("POST /chat", "/chat"),
     ("POST /chat/", "/chat/"),
+    ("POST /chat/media", "/chat/media"),
     ("GET /chat/task/{task_id}", f"/chat/task/{UNKNOWN_TASK}"),
     ("POST /chat/task/{task_id}/cancel", f"/chat/task/{UNKNOWN_TASK}/cancel"),
     ("POST /chat/task/{task_id}/retry", f"/chat/task/{UNKNOWN_TASK}/retry"),
@@ -37,7 +38,8 @@ def test_no_route_is_left_out_here() -> None:
 def call(http: httpx.Client, key: str, path: str, token: str | None) -> int:
     method = key.split()[0]
     headers = {"Authorization": f"Bearer {token}"} if token else {"Authorization": ""}
-    body = {"message": "let me in"} if method == "POST" else None
+    media = {"type": "image", "content_type": "image/png"}
+    body = (media if path == "/chat/media" else {"message": "let me in"}) if method == "POST" else None
     return http.request(method, path, json=body, headers=headers).status_code
 
 
@@ -92,7 +94,7 @@ def test_a_bad_token_opens_no_route(deployment: Deployment, nobody: Api, stack: 
 
 def test_a_good_token_opens_every_route(deployment: Deployment, nobody: Api) -> None:
     answers = [call(nobody.http, key, path, deployment.tokens["alice"]) for key, path in ROUTES]
-    assert answers == [200, 200, 404, 404, 404, 404, 200]
+    assert answers == [200, 200, 201, 404, 404, 404, 404, 200]
 
 
 def test_another_owner_reaches_a_thing_by_no_route(alice: Api, bob: Api) -> None:

@@ -24,6 +24,7 @@ IMAGE = {"type": "image", "url": f"https://example.com/{PRIVATE}.png"}
 def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
     with model_key(stack, MODEL_KEY):
         answered(alice)
+        shown(alice)
         worked_on(alice)
         failed(alice)
         refused(alice, nobody)
@@ -53,6 +54,14 @@ def answered(alice: Api) -> None:
     page = alice.http.get(f"/chat/session/{session}")
     assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
     assert alice.http.get("/chat/usage").json()["answers"] >= 2
+
+
+def shown(alice: Api) -> None:
+    """An image that is there, and one that is not."""
+    image = alice.upload(b"GIF89a " + PRIVATE.encode(), "image/gif")
+    assert "2 images" in alice.chat("look", media=[image, IMAGE]).json()["message"]
+    missing = {"type": "image", "upload_id": alice.offer()["upload_id"]}
+    assert alice.chat(**request("look") | {"media": [missing]}).json()["code"] == "media_missing"
 
 
 def worked_on(alice: Api) -> None:

@@ -26,13 +26,23 @@ class Client:
         role: str | None = None,
         wait: int | None = None,
         metadata: dict[str, str] | None = None,
+        media: Sequence[dict[str, str]] | None = None,
         answers: Sequence[Answers] = (),
     ) -> Exchange:
         """Post a message. `answers`: how the model behaves when it is asked to answer it."""
-        arguments = post(marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata)
+        arguments = post(marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata, media=media)
         if answers:
             self._world.model.planned[marker] = list(answers)
         return self._world.ask(self.owner, "POST /chat", **arguments)
+
+    def upload(self, content: bytes = b"GIF89a") -> dict[str, str] | None:
+        """Upload an image, if the service offers it. Returns it as a message names it."""
+        request = {"type": "image", "content_type": "image/gif"}
+        offered = self._world.ask(self.owner, "POST /chat/media", body=request).document
+        if "fields" not in offered:
+            return None
+        self._world.objects[offered["fields"]["key"]] = ("image/gif", content)
+        return {"type": "image", "upload_id": offered["upload_id"]}
 
     def insist(self, marker: str, session: str | None = "s", **options: Any) -> Exchange:
         """Post a message, and again while the service fails. A client may: nothing was accepted."""
@@ -88,9 +98,11 @@ def post(
     role: str | None = None,
     wait: int | None = None,
     metadata: dict[str, str] | None = None,
+    media: Sequence[dict[str, str]] | None = None,
 ) -> dict[str, Any]:
     """A post of a message, as arguments of World.send."""
-    body = {"message": f"planted-prompt-{marker}", "session_id": session, "role": role, "metadata": metadata}
+    body: dict[str, Any] = {"message": f"planted-prompt-{marker}", "session_id": session, "role": role}
+    body |= {"metadata": metadata, "media": list(media) if media else None}
     headers = ({"idempotency-key": key} if key else {}) | ({"prefer": f"wait={wait}"} if wait is not None else {})
     return {
         "body": {name: value for name, value in body.items() if value is not None},

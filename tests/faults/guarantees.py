@@ -220,7 +220,7 @@ class Watch:
         """A client has its answer."""
         text = json.dumps(exchange.document)
         self._check_leaks(exchange, text)
-        if exchange.invocation and exchange.invocation.function == "submit":
+        if exchange.invocation and exchange.invocation.function == "submit" and "media" not in exchange.route:
             self._check_submit(exchange)
         if "task_id" in exchange.request["path"]:
             self._check_task(exchange)

@@ -25,6 +25,7 @@ WORKER = "functions/worker/worker.py"
 SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
 DEADLETTER = "functions/deadletter/deadletter.py"
+MEDIA = "layers/shared/turnqueue/media.py"
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,16 @@ def mutant(name: str, file: str, *changes: tuple[str, str]) -> Mutant:
 
 
 MUTANTS = [
+    mutant(
+        "an image that S3 does not give now is taken for one that is missing",
+        MEDIA,
+        ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey", "AccessDenied", "InternalServerError"):'),
+    ),
+    mutant(
+        "an image that is missing brings the turn back",
+        MEDIA,
+        ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
+    ),
     mutant(
         "the claim has no condition on the state",
         STORE,

@@ -131,6 +131,17 @@ def run_slow(world: World) -> None:
     alice.look(posted, wait=20)
 
 
+@story(a="SUCCESS", b="SUCCESS", c="media_missing", d="SUCCESS")
+def run_with_uploads(world: World) -> None:
+    """An image of the message's own, one of the message before it, and one that nobody has uploaded."""
+    alice = Client(world, "alice")
+    image = alice.upload()
+    alice.insist("a", sync=True, media=image and [image])
+    alice.insist("b", sync=True)
+    alice.insist("c", sync=True, media=[{"type": "image", "upload_id": "01KANEC0X00000000000000000"}])
+    alice.insist("d", sync=True)
+
+
 @story(a="prompt_refused", b="SUCCESS")
 def run_refused(world: World) -> None:
     alice = Client(world, "alice")

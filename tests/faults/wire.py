@@ -6,6 +6,7 @@ answers it. So the serialisation, the parsing of errors and botocore's own retri
 
 import json
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import botocore.awsrequest
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
@@ -56,10 +57,13 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     assert process
     call = _open[actor]
     call.tries += 1
-    body = json.loads(request.body)
-    target = request.headers["X-Amz-Target"]
-    operation = (target.decode() if isinstance(target, bytes) else target).partition(".")[2]
     service = event_name.split(".")[1]
+    if service == "s3":  # whose calls are told by method and path
+        operation, body = event_name.split(".")[2], {"Key": urlsplit(request.url).path.lstrip("/")}
+    else:
+        body = json.loads(request.body)
+        target = request.headers["X-Amz-Target"]
+        operation = (target.decode() if isinstance(target, bytes) else target).partition(".")[2]
     fault = fault_of(call) or _world.weather(call)
     if fault is Fault.DIES_BEFORE:
         _world.die(process, f"before {operation}")
@@ -67,10 +71,10 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     scheduler.wait(_world.latency())
     if fault is Fault.REFUSED:
         _world.tell(process.name, f"{_brief(operation, body)} is refused")
-        return _response(request.url, 500, {"__type": "InternalServerError", "message": "as planned"})
+        return _response(request.url, 500, {"__type": "InternalServerError", "message": "as planned"}, service)
     if fault is Fault.THROTTLED:
         _world.tell(process.name, f"{_brief(operation, body)} is throttled")
-        return _response(request.url, 400, {"__type": "ThrottlingException", "message": "as planned"})
+        return _response(request.url, 400, {"__type": "ThrottlingException", "message": "as planned"}, service)
     if fault is Fault.UNREACHABLE:
         scheduler.wait(call.connect_timeout)
         _world.tell(process.name, f"{_brief(operation, body)} does not arrive")
@@ -88,7 +92,7 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     scheduler.wait(_world.latency())
     if status == 200 and operation == "SendMessage":
         _world.acknowledged(process, body)
-    return _response(request.url, status, answer)
+    return _response(request.url, status, answer, service)
 
 
 def _brief(operation: str, body: JsonObject) -> str:
@@ -96,7 +100,7 @@ def _brief(operation: str, body: JsonObject) -> str:
     values = body.get("ExpressionAttributeValues", {})
     status = values.get(":set_status", {}).get("S")
     key = body.get("Key") or body.get("Item") or {}
-    turn = key.get("turn", {}).get("S") or key.get("guard", {}).get("S", "")[:18]
+    turn = key[-26:] if isinstance(key, str) else key.get("turn", {}).get("S") or key.get("guard", {}).get("S", "")[:18]
     if operation == "ChangeMessageVisibilityBatch":
         return "hides " + ", ".join(
             f"{entry['ReceiptHandle']} for {entry['VisibilityTimeout']} s" for entry in body["Entries"]
@@ -114,6 +118,8 @@ def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObj
                 return 200, _world.tables[body["TableName"]].call(operation, body)
             case "sqs":
                 return 200, _sqs(_world.queues[body["QueueUrl"]], operation, body)
+            case "s3" if operation == "GetObject":
+                return _object(body["Key"])
             case "secrets-manager" if operation == "GetSecretValue":
                 secret = _world.model.key
                 return 200, {"ARN": body["SecretId"], "Name": "model-key", "SecretString": secret}
@@ -123,6 +129,15 @@ def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObj
     except QueueError as error:
         return 400, {"__type": f"com.amazonaws.sqs#{error.code}", "message": str(error)}
     raise NotImplementedError(f"{service} {operation}")
+
+
+def _object(key: str) -> tuple[int, JsonObject]:
+    """An object; of one that is not there S3 tells who may not list the bucket that he may not read it."""
+    assert _world
+    if key not in _world.objects:
+        return 403, {"__type": "AccessDenied", "message": "Access Denied"}
+    content_type, content = _world.objects[key]
+    return 200, {"type": content_type, "content": content}
 
 
 def _sqs(queue: FifoQueue, operation: str, body: JsonObject) -> JsonObject:
@@ -167,10 +182,24 @@ class _Raw:
     def stream(self, **kwargs: Any) -> Any:
         yield self._content
 
+    def read(self, amount: int | None = None) -> bytes:
+        content, self._content = self._content, b""
+        return content
 
-def _response(url: str, status: int, body: JsonObject) -> botocore.awsrequest.AWSResponse:
+    def close(self) -> None:
+        pass
+
+
+def _response(url: str, status: int, body: JsonObject, service: str = "") -> botocore.awsrequest.AWSResponse:
     headers: Any = {"Content-Type": "application/x-amz-json-1.0", "x-amzn-RequestId": "simulated"}
-    raw: Any = _Raw(json.dumps(body).encode())
+    if service != "s3":
+        content = json.dumps(body).encode()
+    elif status == 200:
+        content = body["content"]
+        headers |= {"Content-Type": body["type"], "Content-Length": str(len(content))}
+    else:
+        content = f"<Error><Code>{body['__type']}</Code><Message>{body['message']}</Message></Error>".encode()
+    raw: Any = _Raw(content)
     return botocore.awsrequest.AWSResponse(url, status, headers, raw)
 
 

@@ -39,6 +39,7 @@ ENVIRONMENT = {
     "TURNS_TABLE": "TurnsTable",
     "GUARDS_TABLE": "GuardsTable",
     "QUEUE_URL": QUEUE_URL,
+    "MEDIA_BUCKET": "media-bucket",
     "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "OWNER_LIMITS": "default:60000/1000/1000000000",  # checked, and never reached
     "LIMIT_GROUP_CLAIM": "plan",
@@ -172,6 +173,8 @@ class World:
             dead_letters=self.dead_letters,
         )
         self.queues = {QUEUE_URL: self.queue}
+        self.objects: dict[str, tuple[str, bytes]] = {}
+        """What lies in the bucket by its key: content type and content."""
         self.model = model.StandIn(self)
         self.watch = Watch(self)
         self.source = EventSource(self, self.queue, "worker", concurrency)
@@ -311,7 +314,7 @@ class World:
         request = {"body": body, "headers": headers or {}, "query": query or {}, "path": path or {}}
         exchange = Exchange(len(self.exchanges) + 1, owner, route, request, self.now)
         self.exchanges.append(exchange)
-        if body:
+        if body and "message" in body:
             self.watch.sent(owner, body)
         about = (path or {}).get("task_id", "")[-6:] or (path or {}).get("session_id", "")
         self.tell(owner, f"request {exchange.number}: {route} {about} {json.dumps(body) if body else ''}".strip())

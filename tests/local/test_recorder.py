@@ -1,7 +1,8 @@
 """What a function called is written down, and it notices nothing of that."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
+import httpx
 import pytest
 from botocore.exceptions import ClientError
 
@@ -22,4 +23,22 @@ def test_a_call_is_handed_on_signed_as_it_was_and_written_down(account: Account,
         Call("one", "sqs:ListQueues", {"QueueNamePrefix": "x"}, 200),
         Call("another", "dynamodb:DeleteTable", {"TableName": "turns"}, 403),
     ]
+    recorder.close()
+
+
+def test_what_is_put_by_a_form_is_the_call_of_who_signed_it(account: Account) -> None:
+    recorder = Recorder(account.endpoint_url)
+    s3 = replace(account, endpoint_url=recorder.endpoint("one"), _clients={}).client("s3")
+    account.client("s3").create_bucket(Bucket="recorded")
+    form = s3.generate_presigned_post("recorded", "a/b")
+
+    answer = httpx.post(form["url"], data=form["fields"], files={"file": b"x"}, trust_env=False)
+
+    assert answer.status_code == 204
+    assert s3.get_object(Bucket="recorded", Key="a/b")["Body"].read() == b"x"
+    assert [call[:2] + call[3:] for call in map(astuple, recorder.calls())] == [
+        ("one", "s3:PutObject", 204),
+        ("one", "s3:GetObject", 200),
+    ]
+    assert [call.parameters["Bucket"] for call in recorder.calls()] == ["recorded", "recorded"]
     recorder.close()

@@ -52,6 +52,7 @@ class Races:
             "TURNS_TABLE": "TurnsTable",
             "GUARDS_TABLE": "GuardsTable",
             "QUEUE_URL": self._queue,
+            "MEDIA_BUCKET": "media-bucket",  # nobody uploads here
             "FEATURE_ASYNC_CHAT_ENABLED": "false",
             "OWNER_LIMITS": "",
             "LIMIT_GROUP_CLAIM": "",

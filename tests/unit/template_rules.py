@@ -17,6 +17,7 @@ type Rule = Callable[[Template], Iterator[str]]
 NO_VALUE = {"Ref": "AWS::NoValue"}
 HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEADLINE_SECONDS = 15 * 60
+RETENTION_DAYS = 7
 MAX_ATTEMPTS = 3
 
 RULES: list[Rule] = []
@@ -447,6 +448,10 @@ def every_function_has_a_role_of_its_own_and_no_policy_of_sams(template: Templat
             yield f"{name}: has a policy that is not in its role"
 
 
+OBJECTS = "${MediaBucket.Arn}/uploads/*"
+"""The one place where nobody knows the names."""
+
+
 @rule
 def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
     for name, role in properties(template, "AWS::IAM::Role").items():
@@ -457,8 +462,18 @@ def no_role_may_more_than_it_names(template: Template) -> Iterator[str]:
             if statement["Effect"] != "Allow" or {"NotAction", "NotResource"} & set(statement):
                 yield f"{name}: names what it may not"
             for key in ("Action", "Resource"):
-                if any("*" in value for _, value in walk(statement[key]) if isinstance(value, str)):
+                if any(
+                    "*" in value for _, value in walk(statement[key]) if isinstance(value, str) and value != OBJECTS
+                ):
                     yield f"{name}: {key} with a *"
+
+
+def bucket_encryption(bucket: dict[str, Any]) -> dict[str, Any]:
+    encryption = bucket.get("BucketEncryption", {"ServerSideEncryptionConfiguration": [{}]})
+    default: dict[str, Any] = encryption["ServerSideEncryptionConfiguration"][0].get(
+        "ServerSideEncryptionByDefault", {}
+    )
+    return default
 
 
 @rule
@@ -470,6 +485,7 @@ def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]
             "AWS::DynamoDB::Table": given.get("SSESpecification", {}).get("KMSMasterKeyId"),
             "AWS::SQS::Queue": given.get("KmsMasterKeyId"),
             "AWS::Logs::LogGroup": given.get("KmsKeyId"),
+            "AWS::S3::Bucket": bucket_encryption(given).get("KMSMasterKeyID"),
         }
         if places.get(resource["Type"], key) != key:
             yield f"{name}: is not encrypted by the key"
@@ -477,8 +493,8 @@ def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]
 
 @rule
 def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(template: Template) -> Iterator[str]:
-    """Who sends to an encrypted queue needs a data key; who does that, or receives, or calls a table, Decrypt. Neither
-    by calling KMS itself."""
+    """Who sends to an encrypted queue, or puts an object, needs a data key; who does that, or receives, reads an
+    object or calls a table, Decrypt. Neither by calling KMS itself."""
     policies = properties(template, "AWS::IAM::Policy")
     roles = properties(template, "AWS::IAM::Role")
     for name, policy in policies.items():
@@ -487,7 +503,7 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
         (role,), (statement,) = map(target, policy["Roles"]), cfn.statements(policy)
         called = {action for each in cfn.statements(roles[role]) for action in cfn.listed(each["Action"])}
         services = {action.partition(":")[0] for action in called} - {"logs"}
-        needed = {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if "sqs:SendMessage" in called else set())
+        needed = {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if called & {"sqs:SendMessage", "s3:PutObject"} else set())
         if set(cfn.listed(statement["Action"])) != needed or statement["Resource"] != {"Ref": "KmsKeyArn"}:
             yield f"{name}: allows other actions than {needed}"
         via = statement.get("Condition", {}).get("StringEquals", {}).get("kms:ViaService", [])
@@ -598,8 +614,40 @@ def every_queue_encrypts(template: Template) -> Iterator[str]:
 
 
 @rule
+def a_bucket_is_nobody_elses_and_forgets(template: Template) -> Iterator[str]:
+    """A day after the turns at the earliest; never by plain HTTP, never by an ACL, and no earlier version is kept."""
+    policies = {target(each["Bucket"]): each for each in properties(template, "AWS::S3::BucketPolicy").values()}
+    for name, bucket in properties(template, "AWS::S3::Bucket").items():
+        block = bucket.get("PublicAccessBlockConfiguration", {})
+        if [value for _, value in sorted(block.items())] != [True] * 4:
+            yield f"{name}: may be made public"
+        if bucket.get("OwnershipControls") != {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]}:
+            yield f"{name}: has ACLs"
+        if bucket_encryption(bucket).get("SSEAlgorithm") != {"Fn::If": ["UseKmsKey", "aws:kms", "AES256"]}:
+            yield f"{name}: is not encrypted"
+        if "VersioningConfiguration" in bucket:
+            yield f"{name}: keeps what is deleted"
+        rules = bucket.get("LifecycleConfiguration", {}).get("Rules", [{}])
+        if rules[0].get("Status") != "Enabled" or rules[0].get("ExpirationInDays") != RETENTION_DAYS + 1:
+            yield f"{name}: keeps for another time than the turns"
+        if "AbortIncompleteMultipartUpload" not in rules[0]:
+            yield f"{name}: keeps the parts of what was never whole"
+        (cors,) = bucket.get("CorsConfiguration", {}).get("CorsRules", [{}])
+        if (cors.get("AllowedOrigins"), cors.get("AllowedMethods")) != ({"Ref": "AllowedOrigins"}, ["POST"]):
+            yield f"{name}: is not for the browsers that the API is for"
+        denied = [each for each in cfn.statements(policies.get(name, {"PolicyDocument": {"Statement": []}}))]
+        if not any(
+            (each["Effect"], each["Principal"], each["Action"]) == ("Deny", "*", "s3:*")
+            and each["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+            and len(each["Resource"]) == 2
+            for each in denied
+        ):
+            yield f"{name}: may be used without TLS"
+
+
+@rule
 def the_deployer_says_what_becomes_of_the_data(template: Template) -> Iterator[str]:
-    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Cognito::UserPool")
+    kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Cognito::UserPool", "AWS::S3::Bucket")
     for name, resource in template["Resources"].items():
         for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
             if resource["Type"] in kinds and resource.get(policy) != {"Ref": "DataDeletionPolicy"}:

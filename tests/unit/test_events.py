@@ -12,7 +12,7 @@ from tests import cfn
 from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
-HTTP = ("submit", "status", "cancel", "retry", "session", "usage", "health")
+HTTP = ("submit", "media", "status", "cancel", "retry", "session", "usage", "health")
 QUEUE = ("worker", "deadletter")
 TASK_ID = "session_123.01KANEC0X00000000000000000"
 
@@ -41,6 +41,12 @@ def test_submit_accepts_a_task_and_once_only(account: Account) -> None:
     assert first["json"]["session_id"] == "session_123"
     assert second["json"]["task_id"] == first["json"]["task_id"]
     assert account.waiting() == (1, 0)
+
+
+def test_media_offers_an_upload(account: Account) -> None:
+    response = read(invoke(account, "submit", "media"))
+
+    assert (response["statusCode"], response["json"]["max_bytes"]) == (201, 48_211)
 
 
 def test_status_shows_the_task(account: Account, waiting: str) -> None:

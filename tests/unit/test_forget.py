@@ -6,11 +6,14 @@ from typing import Any
 
 import pytest
 
-from operations.forget import forget
+from operations.forget import NotDeleted, forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import Account, Clock, Printed, StandIn, Wire
+from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Printed, StandIn, Wire
 from turnqueue.guards import Rate
+from turnqueue.turn import upload_key
+
+BUCKET = STACK_OUTPUTS["MediaBucketName"]
 
 # Whose name begins another's, or looks like a key of his.
 OTHERS = ["alice#s-1", "alice#", "#alice", "alic", "alice2", "Alice", "alice#alice", "s-1"]
@@ -96,16 +99,17 @@ def test_what_is_counted_of_the_owner_goes(account: Account, stack: Stack, submi
     rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
     for owner in ("alice", "bob"):
         rates.take(owner, Rate(1, 1), time.time())
+        rates.take(owner, Rate(1, 1), time.time(), kind="uploads")
         account.queued(owner=owner)
     account.work()
     clock.forward(86_400)
     account.queued()
     account.work()
-    assert len(account.items("GuardsTable")) == 5
+    assert len(account.items("GuardsTable")) == 7
 
-    assert len(forget(stack, "alice").guards) == 3
+    assert len(forget(stack, "alice").guards) == 4
 
-    assert len(account.items("GuardsTable")) == 2
+    assert len(account.items("GuardsTable")) == 3
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -141,13 +145,52 @@ def test_the_guards_of_the_turns_go_and_no_others(account: Account, stack: Stack
     assert turn["session"]["S"].startswith("bob#")
 
 
+def uploads(account: Account) -> set[str]:
+    found = account.s3.list_objects_v2(Bucket=BUCKET)
+    return {each["Key"].rpartition("/")[2] for each in found.get("Contents", [])}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_owners_uploads_go_and_no_others(account: Account, stack: Stack, other: str) -> None:
+    for _ in range(2):
+        account.upload(b"mine")
+    theirs = account.upload(b"theirs", owner=other)
+
+    assert len(forget(stack, "alice").uploads) == 2
+
+    assert uploads(account) == {theirs["upload_id"]}
+    assert forget(stack, "alice").uploads == []
+
+
+def test_more_uploads_than_s3_lists_or_deletes_at_once(account: Account, stack: Stack) -> None:
+    for number in range(1001):
+        account.s3.put_object(Bucket=BUCKET, Key=upload_key("alice", f"{number:026}"))
+
+    assert len(forget(stack, "alice").uploads) == 1001
+
+    assert uploads(account) == set()
+
+
+def test_an_upload_that_s3_does_not_delete_is_told(account: Account, stack: Stack) -> None:
+    account.upload(b"mine")
+
+    def refused(parsed: dict[str, Any], **_: Any) -> None:
+        parsed["Errors"] = [{"Key": "x", "Code": "InternalError", "Message": "no"}]
+
+    stack.s3.meta.events.register("after-call.s3.DeleteObjects", refused)
+    with pytest.raises(NotDeleted, match="InternalError"):
+        forget(stack, "alice")
+
+
 def test_a_dry_run_deletes_nothing(account: Account, stack: Stack) -> None:
+    account.upload(b"mine")
     account.post({"message": "once"}, headers={"Idempotency-Key": "k-1", "Prefer": "respond-async"})
 
     found = forget(stack, "alice", dry_run=True)
 
-    assert (len(found.turns), len(found.guards)) == (1, 1)
+    assert (len(found.turns), len(found.guards), len(found.uploads)) == (1, 1, 1)
     assert found.units > 0
+    assert len(uploads(account)) == 1
     assert (len(account.items()), len(account.items("GuardsTable"))) == (1, 1)
 
 

@@ -127,7 +127,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "media.1.type",
         "'image'",
     ),
-    "a medium without a URL": ({"message": "x", "media": [{"type": "image"}]}, "media.0.url", "required"),
+    "a medium without a URL": ({"message": "x", "media": [{"type": "image"}]}, "media.0", "exactly one of url and"),
     "a medium with another field": (
         {"message": "x", "media": [HTTPS | {"detail": "low"}]},
         "media.0.detail",

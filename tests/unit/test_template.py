@@ -40,6 +40,8 @@ METRIC = f"{WIDGET}/properties/metrics/0"
 SQS_METRIC = "Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/2/properties/metrics/0"
 ALARM = "DeadLetterAlarm/Properties"
 CORS = "HttpApi/Properties/CorsConfiguration"
+BUCKET = "MediaBucket/Properties"
+LIFECYCLE = f"{BUCKET}/LifecycleConfiguration/Rules/0"
 
 
 def globally(path: str, value: Any) -> Callable[[Template], None]:
@@ -332,6 +334,61 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_queue_encrypts,
         change("TurnQueue/Properties/SqsManagedSseEnabled", {"Fn::If": ["UseKmsKey", False, False]}),
     ),
+    "a bucket that may be public": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/PublicAccessBlockConfiguration/BlockPublicPolicy", False),
+    ),
+    "a bucket without a block": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/PublicAccessBlockConfiguration", None),
+    ),
+    "a bucket with ACLs": (rules.a_bucket_is_nobody_elses_and_forgets, change(f"{BUCKET}/OwnershipControls", None)),
+    "a bucket that encrypts nothing": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/BucketEncryption", None),
+    ),
+    "a bucket with versions": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/VersioningConfiguration", {"Status": "Enabled"}),
+    ),
+    "a bucket that keeps for ever": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/LifecycleConfiguration", None),
+    ),
+    "a bucket that forgets before the turns": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{LIFECYCLE}/ExpirationInDays", 6),
+    ),
+    "a rule that is off": (rules.a_bucket_is_nobody_elses_and_forgets, change(f"{LIFECYCLE}/Status", "Disabled")),
+    "a bucket that keeps parts": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{LIFECYCLE}/AbortIncompleteMultipartUpload", None),
+    ),
+    "a bucket for every origin": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/CorsConfiguration/CorsRules/0/AllowedOrigins", ["*"]),
+    ),
+    "a bucket that pages may read": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change(f"{BUCKET}/CorsConfiguration/CorsRules/0/AllowedMethods", ["GET", "POST"]),
+    ),
+    "a bucket without TLS": (rules.a_bucket_is_nobody_elses_and_forgets, change("MediaBucketPolicy", None)),
+    "a bucket that allows": (
+        rules.a_bucket_is_nobody_elses_and_forgets,
+        change("MediaBucketPolicy/Properties/PolicyDocument/Statement/0/Effect", "Allow"),
+    ),
+    "a bucket that goes with the stack": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        change("MediaBucket/DeletionPolicy", None),
+    ),
+    "a bucket past the key": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change(f"{BUCKET}/BucketEncryption/ServerSideEncryptionConfiguration/0/ServerSideEncryptionByDefault", {}),
+    ),
+    "objects of any bucket": (
+        rules.no_role_may_more_than_it_names,
+        change(f"{STATEMENT}/Resource", {"Fn::Sub": "arn:aws:s3:::*/uploads/*"}),
+    ),
     "data that goes with the stack": (
         rules.the_deployer_says_what_becomes_of_the_data,
         change("TurnsTable/DeletionPolicy", "Delete"),
@@ -460,7 +517,8 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     assert {"TaskSubmitted", "TaskReplayed", "TaskSucceeded", "AnswerTime", "QueueTime"} <= rules.metrics_in_code()
     assert {"location", "retry-after", "preference-applied", "idempotency-replayed"} <= rules.headers_sent()
     assert rules.headers_read() == {"content-type", "prefer", "idempotency-key", "cache-control"}
-    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/task/{task_id}/retry"}
+    retry = "POST /chat/task/{task_id}/retry"
+    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry}
     assert rules.routes_in_code("worker") == set()
     assert rules.environment_in_code("deadletter") == {"TURNS_TABLE"}
     assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")

@@ -567,6 +567,48 @@ def test_an_answer_is_measured_in_bytes_as_the_table_measures(account: Account, 
     assert account.outcome(task_id) == ("FAILURE", "result_too_large")
 
 
+@pytest.mark.parametrize("role", ["general", "booking"])
+def test_an_answer_that_comes_as_one_great_piece_is_a_failure_all_the_same(
+    account: Account, scripted: Scripted, role: str
+) -> None:
+    scripted.says(json.dumps(json.dumps({"message": "x" * 500_000}))[1:-1])
+    task_id = account.queued("hello", role=role)
+
+    assert account.work() == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"], task["attempt"]) == ("FAILURE", "result_too_large", 1)
+    assert task["partial"] is None
+
+
+def test_a_structured_answer_is_measured_as_it_is_kept(account: Account, scripted: Scripted) -> None:
+    """100,000 bytes in the stream; a control character takes six in JSON, and so in the table."""
+    document: dict[str, Any] = {"message": "\x7f\x00" * 12_000 + "x" * 80_000, "draft": None, "data": {}}
+    draft = {"service": None, "date": None, "time": None, "name": None}
+    document |= {"draft": draft, "data": {"complete": False, "missing": ["\x01" * 10_000]}}
+    text = json.dumps(json.dumps(document, ensure_ascii=False))[1:-1]
+    scripted.says(text)
+    task_id = account.queued("hello", role="booking")
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "result_too_large")
+
+
+def test_what_a_server_says_of_itself_is_kept_in_measure(account: Account, scripted: Scripted) -> None:
+    scripted.says("hi", finish_reason="y" * 400_000)
+    usage = {"prompt_tokens": "z" * 400_000, "completion_tokens": [1] * 100_000, "total_tokens": 2}
+    scripted.events.insert(0, json.dumps({"model": "m" * 400_000, "choices": [], "usage": usage}))
+    task_id = account.queued("hello")
+
+    assert account.work() == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
+    assert (task["usage"]["prompt_tokens"], task["usage"]["completion_tokens"]) == (None, None)
+    assert len(json.dumps(task["usage"])) < 1000
+
+
 def test_the_largest_request_and_the_largest_answer_fit_into_an_item(account: Account, scripted: Scripted) -> None:
     scripted.says(*["x" * 1000] * 130)
     media = [{"type": "image", "url": "data:image/png;base64," + "A" * 199_000}]

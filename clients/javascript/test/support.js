@@ -15,15 +15,17 @@ export const HANG = Symbol("hang");
 export async function serve(t, answer) {
   const requests = [];
   const server = http.createServer(async (incoming, outgoing) => {
-    let text = "";
-    for await (const piece of incoming) text += piece;
+    const pieces = [];
+    for await (const piece of incoming) pieces.push(piece);
+    const bytes = Buffer.concat(pieces);
+    const isForm = incoming.headers["content-type"]?.startsWith("multipart/form-data");
     const url = new URL(incoming.url, "http://x");
     const request = {
       method: incoming.method,
       path: url.pathname,
       query: Object.fromEntries(url.searchParams),
       headers: incoming.headers,
-      body: text ? JSON.parse(text) : undefined,
+      body: isForm ? bytes : bytes.length ? JSON.parse(bytes.toString()) : undefined,
     };
     requests.push(request);
     const response = await answer(request, requests.length - 1);

@@ -10,8 +10,9 @@ from turnqueue import __version__
 _session = botocore.session.get_session()
 
 
-def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
-    """A client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds.
+def client(service: str, *, attempts: int, read_timeout: float = 3, **more: Any) -> Any:
+    """A client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds. `more`
+    are settings of botocore's Config.
 
     botocore and not boto3: nothing here uses boto3's resources, and it is a twelfth of the start-up less.
     """
@@ -24,5 +25,6 @@ def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
             max_pool_connections=20,  # the worker's ten turns at a time, each with a second call under way
             tcp_keepalive=True,
             user_agent=f"turnqueue/{__version__}",  # botocore rebuilds its own for every call, a tenth of the CPU
+            **more,
         ),
     )

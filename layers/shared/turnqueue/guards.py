@@ -86,26 +86,28 @@ class RateLimiter:
         self._table = table
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
-    def take(self, owner: str, rate: Rate, now: float) -> Grant:
-        """Take a place, if there is one. One write; a second one for who is ahead of the rate, within the burst."""
+    def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
+        """Take a place of a kind, if there is one. One write; a second one for who is ahead of the rate, within the
+        burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
+        key = guard_key(kind, owner)
         taken, due = self._move(
-            owner, "tat = :now + :interval", "attribute_not_exists(guard) OR tat <= :now", steps | {":now": now}
+            key, "tat = :now + :interval", "attribute_not_exists(guard) OR tat <= :now", steps | {":now": now}
         )
         if not taken and due <= latest:
-            taken, due = self._move(owner, "tat = tat + :interval", "tat <= :latest", steps | {":latest": latest})
+            taken, due = self._move(key, "tat = tat + :interval", "tat <= :latest", steps | {":latest": latest})
         if not taken:
             return Grant(due - latest, 0, due - now)
         left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6: for sums of floats
         return Grant(0, max(left, 0), due - now)
 
-    def _move(self, owner: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
+    def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
         """Whether the condition held, and the due time as it is now."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,
-                Key={"guard": {"S": guard_key("rate", owner)}},
+                Key={"guard": {"S": key}},
                 UpdateExpression=f"SET {update}, expires_at = :expires_at",
                 ConditionExpression=condition,
                 ExpressionAttributeValues={name: {"N": repr(round(value, 6))} for name, value in values.items()},

@@ -6,6 +6,7 @@ The types here are what the functions send, held by mypy, and what docs/openapi.
 from datetime import UTC, datetime
 from typing import Any, Literal, NotRequired, TypedDict, cast, overload
 
+from turnqueue.media import Form
 from turnqueue.turn import FAILURES, Status, Turn
 
 type ErrorCode = str
@@ -97,7 +98,21 @@ class Attachment(TypedDict):
     """An attachment, as it was sent."""
 
     type: Literal["image"]
+    url: NotRequired[str]
+    upload_id: NotRequired[str]
+
+
+class Upload(TypedDict):
+    """Where to put an image: post a form with these `fields`, and as its last field `file`, the image, to `url`."""
+
+    upload_id: str
+    """What a message's `media` names the image by, once it is there."""
     url: str
+    fields: dict[str, str]
+    expires_at: Timestamp
+    """The form is good until then."""
+    max_bytes: int
+    """What S3 takes."""
 
 
 class SessionTurn(TaskStatus):
@@ -199,6 +214,17 @@ def accepted(turn: Turn) -> Accepted:
         "draft": None,
         "task_id": turn.key.task_id,
         "status": turn.status,
+    }
+
+
+def upload(form: Form) -> Upload:
+    """The answer to who wants to upload an image."""
+    return {
+        "upload_id": form.upload_id,
+        "url": form.url,
+        "fields": form.fields,
+        "expires_at": _iso(form.expires_at),
+        "max_bytes": form.max_bytes,
     }
 
 

@@ -67,6 +67,8 @@ FAILURES = {
     "result_too_large": Failure("The model's answer was too large to keep.", 502, False),
     "prompt_refused": Failure("The model declined to answer this message.", 422, False),
     "context_too_long": Failure("The conversation is too long for the model.", 422, False),
+    "media_missing": Failure("An attached image is not there: it was not uploaded, or it has expired.", 422, False),
+    "media_invalid": Failure("An attached image is too large, or is not what it was uploaded as.", 422, False),
 }
 """Every `error_code` that a task can end with."""
 
@@ -111,6 +113,12 @@ def session_key(owner: str, session_id: str) -> str:
 def guard_key(kind: str, name: str) -> str:
     """The key of an item in the guards table. A hash: owners, and what they send, may hold any character."""
     return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"
+
+
+def upload_key(owner: str, upload_id: str) -> str:
+    """Where an upload lies in the bucket: under a prefix of the owner's, so that for another it does not exist. The
+    prefix is a hash, for an owner may hold any character, and his name belongs into no key that others see."""
+    return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()}/{upload_id}"
 
 
 def new_session_id() -> str:

@@ -1,0 +1,45 @@
+"""The uploaded images of a conversation, fetched for the model: it is given the bytes, as data URLs."""
+
+import base64
+from collections.abc import Sequence
+
+from model import ModelError
+from turnqueue.media import MAX_UPLOAD_BYTES, Unusable, Uploads
+from turnqueue.turn import Turn
+
+MAX_EARLIER_IMAGES = 4
+"""How many images of the turns before a message, the latest, the model is shown again: each costs its tokens again."""
+
+
+def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:
+    """The data URL of each image that the model is to be shown, by its upload id: all of the message's own, and of the
+    latest of those before it the ones that are still there and fit.
+
+    Raises ModelError if one of the message's own cannot be used; botocore's ClientError or BotoCoreError when S3 does
+    not answer or refuses.
+    """
+    owner, found, left = turn.key.owner, dict[str, str](), MAX_UPLOAD_BYTES
+
+    def fetch(upload_id: str) -> None:
+        nonlocal left
+        if upload_id not in found:
+            image = uploads.read(owner, upload_id, left)
+            left -= len(image.content)
+            found[upload_id] = f"data:{image.content_type};base64,{base64.b64encode(image.content).decode()}"
+
+    try:
+        for upload_id in _uploaded(turn):
+            fetch(upload_id)
+    except Unusable as unusable:
+        raise ModelError(unusable.code) from unusable
+    earlier = [upload_id for past in reversed(history) for upload_id in _uploaded(past)]
+    for upload_id in earlier[:MAX_EARLIER_IMAGES]:
+        try:
+            fetch(upload_id)
+        except Unusable:
+            continue  # The model is told that there was one.
+    return found
+
+
+def _uploaded(turn: Turn) -> list[str]:
+    return [item["upload_id"] for item in turn.request.get("media", ()) if "upload_id" in item]

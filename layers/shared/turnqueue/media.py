@@ -1,0 +1,110 @@
+"""Uploaded images in S3: the client puts one there by a form that we have signed, and the worker reads it.
+
+Nobody lists what is there, and nobody's name is in a key.
+"""
+
+import re
+from contextlib import closing
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from turnqueue import aws
+from turnqueue.turn import new_ulid, upload_key
+
+MAX_UPLOAD_BYTES = 2 * 1024 * 1024
+"""Of one image, and of all uploads together that the model is shown with a message. Ten turns at a time, which hold
+theirs several times over, leave room in the worker's 256 MB (docs/operations.md, "Uploads")."""
+
+UPLOAD_SECONDS = 300
+"""How long a form may be used; or less, if the credentials of the function's role that signed it end before that."""
+
+IMAGES = {
+    "image/png": re.compile(rb"\x89PNG\r\n\x1a\n"),
+    "image/jpeg": re.compile(rb"\xff\xd8\xff"),
+    "image/gif": re.compile(rb"GIF8[79]a"),
+    "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
+}
+"""How a file of each type that we take begins."""
+
+
+class Form(NamedTuple):
+    """An upload that was offered: a form with these `fields`, and the file as the last, is to be posted to `url`."""
+
+    upload_id: str
+    url: str
+    fields: dict[str, str]
+    expires_at: int  # seconds since the epoch
+    max_bytes: int
+
+
+class Image(NamedTuple):
+    """An uploaded image."""
+
+    content_type: str
+    content: bytes
+
+
+class Unusable(Exception):
+    """There is no image to be had. `code` is one of FAILURES."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Uploads:
+    """The uploads in a bucket."""
+
+    def __init__(self, bucket: str, *, attempts: int) -> None:
+        self._bucket = bucket
+        self._attempts = attempts
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made when it is needed first: most processes never need it, and S3's is the dearest of all to make.
+        return aws.client(
+            "s3",
+            attempts=self._attempts,
+            # A signature of version 4, which KMS and new regions demand, and the region's own address: from the global
+            # one a new bucket is redirected, which a browser's form does not survive.
+            signature_version="s3v4",
+            s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
+        )
+
+    def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:
+        """Sign a form for one image of the owner's, of that type and of `size` bytes, or of any up to the limit. Calls
+        nobody."""
+        upload_id = new_ulid(now)
+        signed = self._client.generate_presigned_post(
+            self._bucket,
+            upload_key(owner, upload_id),
+            Fields={"Content-Type": content_type},
+            Conditions=[
+                {"Content-Type": content_type},
+                ["content-length-range", size or 1, size or MAX_UPLOAD_BYTES],
+            ],
+            ExpiresIn=UPLOAD_SECONDS,
+        )
+        expires_at = int(now) + UPLOAD_SECONDS
+        return Form(upload_id, signed["url"], signed["fields"], expires_at, size or MAX_UPLOAD_BYTES)
+
+    def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
+        """The image. Raises Unusable if it is not there, is larger than `max_bytes`, or does not begin as its type
+        does; botocore's ClientError or BotoCoreError when S3 does not answer or refuses."""
+        try:
+            answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
+        except ClientError as error:
+            # To who may not list a bucket, S3 says of what is not there that he may not read it.
+            if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):
+                raise Unusable("media_missing") from error
+            raise
+        with closing(answer["Body"]) as body:
+            if answer["ContentLength"] > max_bytes:
+                raise Unusable("media_invalid")
+            content: bytes = body.read()
+        content_type = answer["ContentType"]
+        if content_type not in IMAGES or not IMAGES[content_type].match(content):
+            raise Unusable("media_invalid")
+        return Image(content_type, content)
