@@ -10,7 +10,6 @@ from itertools import batched
 from boto3.dynamodb.conditions import Attr
 
 from operations.stack import Reads, Stack
-from turnqueue.replies import reply_prefix
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
 _UPLOADS_AT_ONCE = 1000
@@ -86,12 +85,16 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
 
 
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards that name one of the tasks, and those whose keys begin with a hash of the owner."""
+    """The guards that name the owner or one of the tasks, and those whose keys begin with a hash of the owner."""
     items = reads.items(
         stack.guards.scan,
-        ProjectionExpression="#guard, #task_id",
-        ExpressionAttributeNames={"#guard": "guard", "#task_id": "task_id"},
+        ProjectionExpression="#guard, #task_id, #owner",
+        ExpressionAttributeNames={f"#{name}": name for name in ("guard", "task_id", "owner")},
         ConsistentRead=True,
     )
-    own = (*(guard_key(kind, owner) for kind in ("rate", "uploads", "usage")), reply_prefix(owner))
-    return [item["guard"] for item in items if item.get("task_id") in task_ids or item["guard"].startswith(own)]
+    own = tuple(guard_key(kind, owner) for kind in ("rate", "uploads", "usage"))
+    return [
+        item["guard"]
+        for item in items
+        if item.get("task_id") in task_ids or item.get("owner") == owner or item["guard"].startswith(own)
+    ]

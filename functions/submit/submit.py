@@ -226,7 +226,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     reply = reply_key(None if cache["shared"] else turn.key.owner, turn.request, model_name)
     now, kept = time.time(), None
     try:
-        key = replies.find(reply, now)
+        key = replies.find(reply)
         kept = key and answered.read(key, now, consistent=False)
     except (BotoCoreError, ClientError) as error:
         logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})

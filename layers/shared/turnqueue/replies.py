@@ -21,12 +21,8 @@ def reply_key(owner: str | None, request: Mapping[str, Any], model: str) -> str:
     """
     role = request["role"]
     told = json.dumps([model, role, version(role), request["message"], request.get("media") or []])
-    return f"{reply_prefix(owner)}#{hashlib.sha256(told.encode()).hexdigest()}"
-
-
-def reply_prefix(owner: str | None) -> str:
-    """How the keys of all that is kept for an owner begin."""
-    return "reply#shared" if owner is None else guard_key("reply", owner)
+    whose = "reply#shared" if owner is None else guard_key("reply", owner)
+    return f"{whose}#{hashlib.sha256(told.encode()).hexdigest()}"
 
 
 class KeptReplies:
@@ -50,9 +46,7 @@ class KeptReplies:
             },
         )
 
-    def find(self, reply: str, now: float) -> Key | None:
-        """The turn that is kept under the key `reply`, as it was a moment ago; it may be gone by now."""
+    def find(self, reply: str) -> Key | None:
+        """The turn that is kept under the key `reply`, as it was a moment ago. It may be too old, or gone."""
         item = self._client.get_item(TableName=self._table, Key={"guard": {"S": reply}}).get("Item")
-        if not item or int(item["expires_at"]["N"]) <= now:
-            return None
-        return Key.of_task(item["owner"]["S"], item["task_id"]["S"])
+        return Key.of_task(item["owner"]["S"], item["task_id"]["S"]) if item else None
