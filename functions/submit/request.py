@@ -7,7 +7,7 @@ import json
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from turnqueue.http import Problem
@@ -63,6 +63,11 @@ def _upload_id(value: str) -> str:
     if not is_ulid(value):
         raise PydanticCustomError("upload_id", "must be an upload_id that POST /chat/media gave")
     return value
+
+
+def _whole(value: Any) -> Any:
+    """JSON has one kind of number: 264.0 is a whole one."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _media(value: "list[Media]") -> "list[Media]":
@@ -131,7 +136,7 @@ class UploadRequest(_Strict):
 
     type: Literal["image"]
     content_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    size: Annotated[int, Field(ge=1, le=MAX_UPLOAD_BYTES)] | None = None
+    size: Annotated[int, Field(ge=1, le=MAX_UPLOAD_BYTES), BeforeValidator(_whole)] | None = None
 
 
 def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:

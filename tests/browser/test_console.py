@@ -280,7 +280,8 @@ def test_images_go_with_a_message_however_large(console: Console) -> None:
 
 def test_an_image_is_sent_smaller_where_it_cannot_be_uploaded(console: Console) -> None:
     console.page.route("**/chat/media", lambda route: route.fulfill(status=422, json={"code": "invalid_request"}))
-    console.page.locator("#files").set_input_files([{"name": "x.png", "mimeType": "image/png", "buffer": noise(600)}])
+    file: FilePayload = {"name": "x.png", "mimeType": "image/png", "buffer": noise(600)}
+    console.page.locator("#files").set_input_files(file)
     turn = console.send("what is this?")
     console.expect_answer(turn, "1 image")
     console.page.reload()

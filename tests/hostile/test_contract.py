@@ -100,7 +100,7 @@ schema = schemathesis.openapi.from_dict(
 )
 schema.app = app
 
-BEYOND_A_SCHEMA = ("idempotency_key_reused", "request_too_large")
+BEYOND_A_SCHEMA = ("idempotency_key_reused", "request_too_large", "media_missing")
 """The codes of refusals of requests that fit the schema."""
 
 

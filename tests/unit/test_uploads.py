@@ -148,8 +148,8 @@ def test_is_refused_by_a_422_that_names_the_field(account: Account, body: Any, p
     assert hint in response["json"]["detail"]
 
 
-@pytest.mark.parametrize("size", [None, 1, MAX_UPLOAD_BYTES])
-def test_the_sizes_that_are_taken(account: Account, size: int | None) -> None:
+@pytest.mark.parametrize("size", [None, 1, 264.0, MAX_UPLOAD_BYTES])
+def test_the_sizes_that_are_taken(account: Account, size: float | None) -> None:
     assert ask(account, ASK | {"size": size})["statusCode"] == 201
 
 

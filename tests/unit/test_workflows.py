@@ -147,6 +147,7 @@ def test_the_role_may_make_every_kind_of_resource_that_the_template_has() -> Non
         "Lambda": "lambda",
         "Logs": "logs",
         "SNS": "sns",
+        "S3": "s3",
         "SQS": "sqs",
         "Serverless": "lambda",
     }
