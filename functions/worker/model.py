@@ -17,8 +17,11 @@ from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 # Per read; whoever awaits the call bounds it as a whole. 60 s, for some models think before they speak.
 _TIMEOUT = openai.Timeout(60, connect=5, pool=5)
 
-MAX_HISTORY_CHARACTERS = 60_000
-"""How much of the conversation the model is given; older turns are left out, whole turns at a time."""
+MAX_HISTORY_TOKENS = 16_000
+"""How much of the conversation the model is given, by estimate; older turns are left out, whole turns at a time."""
+
+_BYTES_OF_A_TOKEN = 4  # of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes
+_TOKENS_OF_AN_IMAGE = 1000  # about the most that one of OpenAI's models counts for an image of some size
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
@@ -183,14 +186,19 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
 def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str]) -> list[dict[str, Any]]:
     """The conversation as Chat Completions wants it: the instructions, the turns before, and this message."""
     earlier: list[dict[str, Any]] = []
-    budget = MAX_HISTORY_CHARACTERS
+    budget = MAX_HISTORY_TOKENS
     for past in reversed(history):
         spoken = _spoken(past)
-        budget -= len(past.request["message"]) + len(spoken)
+        budget -= _tokens(past.request["message"]) + _tokens(spoken)
+        budget -= _TOKENS_OF_AN_IMAGE * len(past.request.get("media") or ())
         if budget < 0:
             break
         earlier = [_user(past, images), {"role": "assistant", "content": spoken}, *earlier]
     return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn, images)]
+
+
+def _tokens(text: str) -> int:
+    return len(text.encode()) // _BYTES_OF_A_TOKEN + 1
 
 
 def _user(turn: Turn, images: Mapping[str, str]) -> dict[str, Any]:

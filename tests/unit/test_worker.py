@@ -237,10 +237,10 @@ def test_another_session_or_owner_is_not_history(account: Account, model: StandI
     assert [call["history"] for call in model.calls()["last"]] == [0, 0]
 
 
-def answered(account: Account, worker: ModuleType, count: int, message: str = "question") -> None:
+def answered(account: Account, worker: ModuleType, count: int, message: str = "question", **more: Any) -> None:
     """Turns of session s-1 that were answered."""
     for _ in range(count):
-        session_id, _, turn = account.queued(message, session_id="s-1").rpartition(".")
+        session_id, _, turn = account.queued(message, session_id="s-1", **more).rpartition(".")
         claimed = worker.store.claim(worker.Key(f"alice#{session_id}", turn), time.time(), time.time() + 100)
         worker.store.succeed(claimed, {"message": "answer", "data": None, "draft": None}, {}, time.time())
     account.work()
@@ -276,7 +276,21 @@ def test_long_conversations_are_cut_by_whole_turns_from_the_oldest(
 
     told = scripted.asked[-1]["messages"]
     assert [message["role"] for message in told] == ["system", "user", "assistant", "user", "assistant", "user"]
-    assert sum(len(message["content"]) for message in told[1:-1]) <= 60_000
+    assert 50_000 <= sum(len(message["content"]) for message in told[1:-1]) <= 4 * 16_000
+
+
+@pytest.mark.parametrize(("message", "images", "fit"), [("語" * 6_000, 0, 3), ("what is this?", 8, 1), ("?", 0, 5)])
+def test_what_fits_is_told_in_tokens(
+    account: Account, worker: ModuleType, scripted: Scripted, message: str, images: int, fit: int
+) -> None:
+    """Of 16,000: three bytes a letter here and four a token, and 1,000 tokens an image."""
+    media = [{"type": "image", "url": f"https://example.com/{number}.png"} for number in range(images)]
+    answered(account, worker, 5, message, media=media)
+    scripted.says("hi")
+    account.queued("and?", session_id="s-1")
+    account.work()
+
+    assert len(scripted.asked[-1]["messages"]) == 1 + 2 * fit + 1
 
 
 # ---- While it grows
