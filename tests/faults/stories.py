@@ -136,7 +136,8 @@ def run_with_uploads(world: World) -> None:
     """An image of the message's own, one of the message before it, and one that nobody has uploaded."""
     alice = Client(world, "alice")
     image = alice.upload()
-    alice.insist("a", sync=True, media=image and [image])
+    alice.insist("a", media=image and [image])
+    alice.rest(3)
     alice.insist("b", sync=True)
     alice.insist("c", sync=True, media=[{"type": "image", "upload_id": "01KANEC0X00000000000000000"}])
     alice.insist("d", sync=True)
