@@ -402,6 +402,8 @@ ANSWERED = replace(
         "cached_tokens": 0,
         "finish_reason": "stop",
         "first_token_ms": 480,
+        "persona": "booking",
+        "persona_version": "3f1c22ab904e",
     },
 )
 
@@ -687,8 +689,12 @@ OPERATIONS: dict[str, Json] = {
     "GET /health": {
         "operationId": "health",
         "summary": "Ask whether the service answers",
-        "description": "Needs no token.",
-        "responses": {"200": _success("It answers.", "Health", {"status": "ok", "version": __version__})},
+        "description": "Needs no token. `roles` are those that a message may name.",
+        "responses": {
+            "200": _success(
+                "It answers.", "Health", {"status": "ok", "version": __version__, "roles": ["booking", "general"]}
+            )
+        },
     },
 }
 

@@ -43,6 +43,8 @@ export interface Usage {
   cached_tokens: number | null;
   finish_reason: string;
   first_token_ms: number | null;
+  persona: string | null;
+  persona_version: string | null;
 }
 
 /** A task as it stands. Times are RFC 3339, in UTC. */

@@ -8,6 +8,7 @@ from typing import Any
 
 from turnqueue import __version__
 from turnqueue.http import Event, Problem, Response, dispatch, integer, owner, query, respond
+from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import task_status
 from turnqueue.telemetry import observed
@@ -98,7 +99,7 @@ def usage(event: Event) -> Response:
 
 
 def health(event: Event) -> Response:
-    return respond(200, {"status": "ok", "version": __version__})
+    return respond(200, {"status": "ok", "version": __version__, "roles": sorted(ROLES)})
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -40,8 +40,8 @@ class ModelError(Exception):
 class Answer(NamedTuple):
     """`result`: {message, data, draft}.
 
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms}; the counts are
-    null if the server gave none.
+    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, persona,
+    persona_version}; the counts are null if the server gave none.
     """
 
     result: dict[str, Any]
@@ -104,11 +104,13 @@ class Model:
     async def answer(self, persona: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
         """Stream the answer to `turn` into `reply` and return it whole. Raises ModelError."""
         request: dict[str, Any] = {
-            "model": self._name,
+            "model": persona.model or self._name,
             "messages": messages(persona, history, turn),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if persona.temperature is not None:
+            request["temperature"] = persona.temperature
         if persona.output:
             request["response_format"] = _response_format(persona.output)
         try:
@@ -124,14 +126,14 @@ class Model:
             raise _model_error(error) from error
 
     async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
-        usage: dict[str, Any] = {"model": self._name}
+        usage: dict[str, Any] = {"model": request["model"]}
         finish_reason = None
         asked_at = time.time()
         reply.asked()
         stream: AsyncIterator[ChatCompletionChunk] = await self._client.chat.completions.create(**request)
         async with stream:  # type: ignore[attr-defined]
             async for chunk in stream:
-                usage["model"] = chunk.model or self._name
+                usage["model"] = chunk.model or request["model"]
                 if chunk.usage:
                     details = chunk.usage.prompt_tokens_details
                     usage |= {
@@ -151,8 +153,13 @@ class Model:
         if finish_reason == "content_filter":
             raise ModelError("prompt_refused")
         counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
-        timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
-        return Answer(_result(persona, reply.text), counts | usage | timing)
+        rest = {
+            "finish_reason": finish_reason,
+            "first_token_ms": reply.first_token_ms,
+            "persona": persona.role,
+            "persona_version": persona.version,
+        }
+        return Answer(_result(persona, reply.text), counts | usage | rest)
 
 
 def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:

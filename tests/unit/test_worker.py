@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import Account, Call, Clock, Printed, Scripted, StandIn, Wire, unreachable
+from turnqueue.personas import version
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -57,6 +58,8 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
         "completion_tokens": 9,
         "cached_tokens": 0,
         "finish_reason": "stop",
+        "persona": "general",
+        "persona_version": version("general"),
     }
     assert task["usage"]["prompt_tokens"] > 2
 

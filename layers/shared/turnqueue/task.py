@@ -44,7 +44,8 @@ class Accepted(TypedDict):
 
 
 class Usage(TypedDict):
-    """What an answer took. A count is null where the model's server gave none."""
+    """What an answer took. A count is null where the model's server gave none, and what a task's answer did not tell
+    when it was given is null too."""
 
     model: str
     prompt_tokens: int | None
@@ -54,6 +55,10 @@ class Usage(TypedDict):
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None
     """From the call of the model to its first words."""
+    persona: str | None
+    """The role that answered."""
+    persona_version: str | None
+    """Changes whenever the role's instructions or forms do."""
 
 
 class TaskStatus(TypedDict):
@@ -132,6 +137,8 @@ class Health(TypedDict):
 
     status: Literal["ok"]
     version: str
+    roles: list[str]
+    """What `role` a message may have."""
 
 
 class ProblemError(TypedDict):
@@ -217,13 +224,18 @@ def task_status(turn: Turn, now: float) -> TaskStatus:
         "deadline_at": _iso(turn.deadline_at),
         "expires_at": _iso(turn.expires_at),
         "poll_after_ms": None if turn.final else poll_after_ms(turn, now),
-        "usage": cast("Usage | None", turn.usage),
+        "usage": _usage(turn),
     }
 
 
 def poll_after_ms(turn: Turn, now: float) -> int:
     """When to ask again: soon for a young task, for most are short; seldom for an old one."""
     return int(min(max((now - turn.created_at) / 4, 0.5), 5.0) * 1000)
+
+
+def _usage(turn: Turn) -> Usage | None:
+    """With every member, also of a turn that was answered before there was such a member."""
+    return None if turn.usage is None else cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage)
 
 
 @overload
