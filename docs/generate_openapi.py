@@ -402,6 +402,10 @@ ANSWERED = replace(
         "cached_tokens": 0,
         "finish_reason": "stop",
         "first_token_ms": 480,
+        "attempts": 1,
+        "queue_ms": 210,
+        "total_ms": 2340,
+        "cost_usd": 0.000183,
         "persona": "booking",
         "persona_version": "3f1c22ab904e",
     },
@@ -682,6 +686,7 @@ OPERATIONS: dict[str, Json] = {
                     "prompt_tokens": 12044,
                     "completion_tokens": 3120,
                     "cached_tokens": 0,
+                    "cost_usd": 0.00981,
                 },
             )
         },

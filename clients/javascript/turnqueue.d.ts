@@ -43,6 +43,10 @@ export interface Usage {
   cached_tokens: number | null;
   finish_reason: string;
   first_token_ms: number | null;
+  attempts: number | null;
+  queue_ms: number | null;
+  total_ms: number | null;
+  cost_usd: number | null;
   persona: string | null;
   persona_version: string | null;
 }

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import openai
@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from persona import Persona
+from prices import Price
 from turnqueue.telemetry import count, milliseconds
 from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 
@@ -40,8 +41,8 @@ class ModelError(Exception):
 class Answer(NamedTuple):
     """`result`: {message, data, draft}.
 
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, persona,
-    persona_version}; the counts are null if the server gave none.
+    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, cost_usd, persona,
+    persona_version}; the counts are null if the server gave none, the cost is without them or a price.
     """
 
     result: dict[str, Any]
@@ -93,10 +94,12 @@ class Reply:
 
 
 class Model:
-    """`key`: an async function that gives the API key; called with True it must not give a cached one."""
+    """`key`: an async function that gives the API key; called with True it must not give a cached one. `prices`: by the
+    names of models."""
 
-    def __init__(self, base_url: str, name: str, key: Any) -> None:
+    def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price]) -> None:
         self._name = name
+        self._prices = prices
         self._key = key
         # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
@@ -149,6 +152,8 @@ class Model:
                     finish_reason = choice.finish_reason or finish_reason
         if finish_reason is None:
             raise ModelError("model_unavailable")  # The stream was cut.
+        price = self._prices.get(request["model"])
+        usage["cost_usd"] = price.dollars(usage) if price else None
         _measure(time.time() - asked_at, reply.first_token_ms, usage)
         if finish_reason == "content_filter":
             raise ModelError("prompt_refused")
@@ -171,6 +176,8 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
     if isinstance(prompt, int) and isinstance(completion, int):  # The SDK takes null, and more, from a sloppy server.
         count("PromptTokens", prompt)
         count("CompletionTokens", completion)
+    if usage["cost_usd"] is not None:
+        count("MicroDollars", round(usage["cost_usd"] * 1_000_000))
 
 
 def messages(persona: Persona, history: Sequence[Turn], turn: Turn) -> list[dict[str, Any]]:

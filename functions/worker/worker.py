@@ -18,6 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from model import Answer, Model, ModelError, Reply
 from persona import persona
+from prices import parse_prices
 from turnqueue import aws
 from turnqueue.http import error_name, where
 from turnqueue.queue import Malformed, TurnQueue, decode
@@ -32,6 +33,7 @@ queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
 secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
+prices = parse_prices(os.environ["MODEL_PRICES"])
 
 # One loop for the life of the process: connections of a client are bound to the loop that they were made on.
 runner = asyncio.Runner()
@@ -68,7 +70,7 @@ async def model_key(fresh: bool = False) -> str:
 
 
 async def connect() -> Model:
-    return Model(os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"], model_key)
+    return Model(os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"], model_key, prices)
 
 
 model = runner.run(connect())
@@ -187,9 +189,19 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
         )
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
-    await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
+    now = time.time()
+    await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage | way(turn, now), now)
     await add_usage(turn, answer)
     return None
+
+
+def way(turn: Turn, now: float) -> dict[str, int]:
+    """How the turn came to its answer of now, since it was queued."""
+    return {
+        "attempts": turn.tries,
+        "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),
+        "total_ms": round(max(now - turn.queued_at, 0) * 1000),
+    }
 
 
 async def _watched(turn: Turn, reply: Reply, answering: Any, budget: float) -> Answer:

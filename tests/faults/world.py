@@ -45,6 +45,7 @@ ENVIRONMENT = {
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
+    "MODEL_PRICES": "",
 }
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3

@@ -37,8 +37,7 @@ ON = {
     "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "LogRetentionDays": "5",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
-    "PromptTokenPrice": "0.4",
-    "CompletionTokenPrice": "1.6",
+    "ModelPrices": "another-model:0.4/1.6,ft:other:2/8/0.5",
     "DataDeletionPolicy": "Delete",
 }
 FIXED = {"CompositeAlarms": "false"}
@@ -54,8 +53,7 @@ OFF = {
     "ApiConcurrency": "0",
     "AccessLogs": "false",
     "AlarmTopicArn": "",
-    "PromptTokenPrice": "0",
-    "CompletionTokenPrice": "0",
+    "ModelPrices": "",
     "DataDeletionPolicy": "Delete",
 }
 

@@ -54,6 +54,7 @@ ENVIRONMENT = {
     "LIMIT_GROUP_CLAIM": "",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
+    "MODEL_PRICES": "gpt-stand-in:0.4/1.6",
 }
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)

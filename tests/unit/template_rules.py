@@ -348,13 +348,23 @@ def parameters_in(value: Any, template: Template) -> set[str]:
 def a_changed_parameter_makes_a_new_version(template: Template) -> Iterator[str]:
     """The traffic goes to a version. SAM makes a new one when its own text changes; a version's description, which
     CloudFormation cannot update, makes one when a parameter does."""
+    layers = properties(template, "AWS::Serverless::LayerVersion")
     for name, function in functions(template).items():
         described = parameters_in(function.get("VersionDescription"), template)
+        for layer in layers_in(function.get("VersionDescription"), template):
+            described |= parameters_in(layers[layer].get("Description"), template)
         used = {**function, "VersionDescription": None, "Events": None, "ReservedConcurrentExecutions": None}
         for parameter in sorted(parameters_in(used, template) - described):
             yield f"{name}: {parameter} is not in its VersionDescription"
 
 
+def layers_in(value: Any, template: Template) -> set[str]:
+    """The layers to whose version a value refers."""
+    referred = {inner["Ref"] for _, inner in walk(value) if isinstance(inner, dict) and "Ref" in inner}
+    return referred & set(properties(template, "AWS::Serverless::LayerVersion"))
+
+
+LONGEST_VERSION = 10  # digits of a layer's
 ARN_BEFORE_THE_NAME = len("arn:aws:secretsmanager:us-east-1:000000000000:secret:")
 
 
@@ -365,6 +375,8 @@ def longest(value: Any, template: Template) -> int:
     if "Ref" in value:
         parameter = template["Parameters"][value["Ref"]]
         return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
+    if "Fn::Select" in value and layers_in(value, template):  # the version in an ARN
+        return LONGEST_VERSION
     if "Fn::Select" in value:  # the name in an ARN
         return longest(value["Fn::Select"][1]["Fn::Split"][1], template) - ARN_BEFORE_THE_NAME
     text, given = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
@@ -378,6 +390,9 @@ def a_version_can_be_described(template: Template) -> Iterator[str]:
     """In 256 characters, whatever the values of the parameters."""
     for name, function in functions(template).items():
         if (length := longest(function.get("VersionDescription", ""), template)) > 256:
+            yield f"{name}: {length} characters"
+    for name, layer in properties(template, "AWS::Serverless::LayerVersion").items():
+        if (length := longest(layer.get("Description", ""), template)) > 256:
             yield f"{name}: {length} characters"
 
 

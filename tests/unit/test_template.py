@@ -189,6 +189,14 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.a_changed_parameter_makes_a_new_version,
         change(f"{WORKER}/VersionDescription", "${ModelName}"),
     ),
+    "a layer's parameter that makes no version": (
+        rules.a_changed_parameter_makes_a_new_version,
+        change("SharedLayer/Properties/Description", "prices"),
+    ),
+    "a layer's parameter that is long": (
+        rules.a_version_can_be_described,
+        globally("Parameters/ModelPrices/MaxLength", None),
+    ),
     "a parameter that is long": (
         rules.a_version_can_be_described,
         globally("Parameters/ModelBaseUrl/MaxLength", None),

@@ -55,6 +55,14 @@ class Usage(TypedDict):
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None
     """From the call of the model to its first words."""
+    attempts: int | None
+    """How many it took, since the message was queued."""
+    queue_ms: int | None
+    """From then to the first attempt."""
+    total_ms: int | None
+    """From then to the answer."""
+    cost_usd: float | None
+    """In dollars, by the deployer's prices: an estimate; null where the model has none."""
     persona: str | None
     """The role that answered."""
     persona_version: str | None
@@ -130,6 +138,8 @@ class UsageDay(TypedDict):
     completion_tokens: int
     cached_tokens: int
     """Of the prompt tokens, those that the model's provider had cached."""
+    cost_usd: float | None
+    """In dollars, by the deployer's prices: an estimate; null if no answer's model has one."""
 
 
 class Health(TypedDict):
