@@ -46,6 +46,9 @@ ENVIRONMENT = {
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
     "MODEL_PRICES": "",
+    "FALLBACK_MODEL_NAME": "",
+    "FALLBACK_BASE_URL": "",
+    "FALLBACK_KEY_SECRET_ARN": "",
 }
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3

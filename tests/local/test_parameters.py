@@ -38,6 +38,9 @@ ON = {
     "LogRetentionDays": "5",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
     "ModelPrices": "another-model:0.4/1.6,ft:other:2/8/0.5",
+    "FallbackModelName": "second-model",
+    "FallbackBaseUrl": "http://127.0.0.1:9/v2",
+    "FallbackKeySecretArn": "arn:aws:secretsmanager:us-east-1:000000000000:secret:second-key-AbCdEf",
     "DataDeletionPolicy": "Delete",
 }
 FIXED = {"CompositeAlarms": "false"}
@@ -54,6 +57,9 @@ OFF = {
     "AccessLogs": "false",
     "AlarmTopicArn": "",
     "ModelPrices": "",
+    "FallbackModelName": "",
+    "FallbackBaseUrl": "",
+    "FallbackKeySecretArn": "",
     "DataDeletionPolicy": "Delete",
 }
 
@@ -128,6 +134,7 @@ def test_everything_off(off: Deployed, off_again: Deployed) -> None:
         assert deployed.ids["UserPool"] in deployed.tokens["Issuer"]
         assert deployed.tokens["Audience"] == [deployed.ids["UserPoolClient"]]
         assert "AccessLogGroup" not in deployed.ids
+        assert "WorkerFallbackPolicy" not in deployed.ids
         assert not deployed.stage.get("AccessLogSettings")
         assert deployed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
 
@@ -138,6 +145,7 @@ def test_everything_on(on: Deployed) -> None:
     assert on.ids["AccessLogGroup"] in on.stage["AccessLogSettings"]["DestinationArn"]
     assert on.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "true"
     assert on.variable("WorkerFunction", "MODEL_NAME") == "another-model"
+    assert "WorkerFallbackPolicy" in on.ids
 
 
 def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed) -> None:

@@ -375,6 +375,8 @@ def longest(value: Any, template: Template) -> int:
     if "Ref" in value:
         parameter = template["Parameters"][value["Ref"]]
         return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
+    if "Fn::If" in value:
+        return max(longest(each, template) for each in value["Fn::If"][1:])
     if "Fn::Select" in value and layers_in(value, template):  # the version in an ARN
         return LONGEST_VERSION
     if "Fn::Select" in value:  # the name in an ARN
@@ -494,7 +496,11 @@ def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]
 def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(template: Template) -> Iterator[str]:
     """Who sends to an encrypted queue needs a data key; who does that, or receives, or calls a table, Decrypt. Neither
     by calling KMS itself."""
-    policies = properties(template, "AWS::IAM::Policy")
+    policies = {
+        name: policy
+        for name, policy in properties(template, "AWS::IAM::Policy").items()
+        if any("kms:" in action for each in cfn.statements(policy) for action in cfn.listed(each["Action"]))
+    }
     roles = properties(template, "AWS::IAM::Role")
     for name, policy in policies.items():
         if template["Resources"][name].get("Condition") != "UseKmsKey":
@@ -509,6 +515,26 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
         if [text["Fn::Sub"] for text in via] != [f"{each}.${{AWS::Region}}.amazonaws.com" for each in sorted(services)]:
             yield f"{name}: is not for {services}"
     yield from sorted(set(roles) - {target(policy["Roles"][0]) for policy in policies.values()})
+
+
+@rule
+def the_worker_may_read_the_fallbacks_key_while_there_is_one(template: Template) -> Iterator[str]:
+    (policy,) = (
+        name
+        for name, each in properties(template, "AWS::IAM::Policy").items()
+        if any("kms:" not in action for statement in cfn.statements(each) for action in cfn.listed(statement["Action"]))
+    )
+    resource = template["Resources"][policy]
+    if resource.get("Condition") != "UseFallbackKey":
+        yield f"{policy}: is always there"
+    allowed = [
+        (each["Effect"], cfn.listed(each["Action"]), each["Resource"])
+        for each in cfn.statements(resource["Properties"])
+    ]
+    if allowed != [("Allow", ["secretsmanager:GetSecretValue"], {"Ref": "FallbackKeySecretArn"})]:
+        yield f"{policy}: allows {allowed}"
+    if [target(role) for role in resource["Properties"]["Roles"]] != ["WorkerRole"]:
+        yield f"{policy}: is another's"
 
 
 @rule

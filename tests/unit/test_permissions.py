@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, Wire, event_file, refusing
+from tests.unit.conftest import Account, Call, Clock, Context, StandIn, Wire, event_file, refusing
 
 type Permission = tuple[str, str]
 
@@ -69,7 +69,12 @@ def test_status(account: Account, calls: list[Call], task_id: str, clock: Clock)
 
 
 def test_worker(
-    account: Account, calls: list[Call], worker: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    account: Account,
+    calls: list[Call],
+    worker: ModuleType,
+    clock: Clock,
+    fallback: StandIn,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.03)
     account.queued("[[hang=0.2]]", session_id="s-2")

@@ -189,9 +189,17 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.a_changed_parameter_makes_a_new_version,
         change(f"{WORKER}/VersionDescription", "${ModelName}"),
     ),
+    "the fallback's key for whoever has none": (
+        rules.the_worker_may_read_the_fallbacks_key_while_there_is_one,
+        globally("Resources/WorkerFallbackPolicy/Condition", None),
+    ),
+    "more than the fallback's key": (
+        rules.the_worker_may_read_the_fallbacks_key_while_there_is_one,
+        change("WorkerFallbackPolicy/Properties/PolicyDocument/Statement/0/Resource", {"Ref": "ModelKeySecretArn"}),
+    ),
     "a layer's parameter that makes no version": (
         rules.a_changed_parameter_makes_a_new_version,
-        change("SharedLayer/Properties/Description", "prices"),
+        change("SharedLayer/Properties/Description", "fallback"),
     ),
     "a layer's parameter that is long": (
         rules.a_version_can_be_described,
