@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from circuit import FAILED, Circuit, Phase
+from circuit import FAILED, FAILURES, Circuit, Phase
 from turnqueue import aws
 from turnqueue.http import error_name
 from turnqueue.telemetry import count, logger
@@ -21,8 +21,8 @@ READ_SECONDS = 5.0
 KEPT_SECONDS = 86_400
 """After its last change: longer than any outage goes without one."""
 
-# Each is a read and a write. Those who lose twice have others who count for them.
-_TRIES = 2
+# Each is a read and a write. Who loses so often has seen as many others count, and that opens it.
+_TRIES = FAILURES
 
 
 class Ticket(NamedTuple):

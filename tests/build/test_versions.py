@@ -139,7 +139,7 @@ def test_a_gradual_deployment_covers_every_function() -> None:
         assert alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"] in groups
 
 
-@pytest.mark.parametrize("parameter", ["ModelPrices", "FallbackModelName", "FallbackBaseUrl"])
+@pytest.mark.parametrize("parameter", ["ModelPrices", "FallbackModelName", "FallbackBaseUrl", "FallbackKeySecretArn"])
 def test_a_parameter_for_which_a_version_has_no_room_makes_a_new_layer_and_so_a_version(parameter: str) -> None:
     def layer(resources: Resources) -> str:
         """The one to whose version the description of the worker's version refers."""
@@ -149,4 +149,6 @@ def test_a_parameter_for_which_a_version_has_no_room_makes_a_new_layer_and_so_a_
         assert (colon, set(of_type(resources, "AWS::Lambda::LayerVersion"))) == (":", {arn["Ref"]})
         return str(arn["Ref"])
 
-    assert layer(transformed(packaged())) != layer(transformed(packaged(), **{parameter: "other"}))
+    assert layer(transformed(packaged())) != layer(
+        transformed(packaged(), **{parameter: "arn:aws:secretsmanager:us-east-1:0:secret:x"})
+    )

@@ -188,6 +188,10 @@ class World:
         wire.connect(self)
         return self
 
+    def have_a_fallback(self) -> None:
+        """Those workers that start from now on have a second model."""
+        os.environ.update(FALLBACK_MODEL_NAME="second", FALLBACK_BASE_URL=f"http://{model.FALLBACK_HOST}/v1")
+
     def __exit__(self, *error: object) -> None:
         self.scheduler.close()
         for processes in self._processes.values():

@@ -134,7 +134,7 @@ def test_everything_off(off: Deployed, off_again: Deployed) -> None:
         assert deployed.ids["UserPool"] in deployed.tokens["Issuer"]
         assert deployed.tokens["Audience"] == [deployed.ids["UserPoolClient"]]
         assert "AccessLogGroup" not in deployed.ids
-        assert "WorkerFallbackPolicy" not in deployed.ids
+        assert not {"WorkerFallbackPolicy", "WorkerFallbackKeyPolicy"} & set(deployed.ids)
         assert not deployed.stage.get("AccessLogSettings")
         assert deployed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
 
@@ -145,7 +145,7 @@ def test_everything_on(on: Deployed) -> None:
     assert on.ids["AccessLogGroup"] in on.stage["AccessLogSettings"]["DestinationArn"]
     assert on.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "true"
     assert on.variable("WorkerFunction", "MODEL_NAME") == "another-model"
-    assert "WorkerFallbackPolicy" in on.ids
+    assert {"WorkerFallbackPolicy", "WorkerFallbackKeyPolicy"} <= set(on.ids)
 
 
 def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed) -> None:

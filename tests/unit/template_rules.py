@@ -375,8 +375,6 @@ def longest(value: Any, template: Template) -> int:
     if "Ref" in value:
         parameter = template["Parameters"][value["Ref"]]
         return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
-    if "Fn::If" in value:
-        return max(longest(each, template) for each in value["Fn::If"][1:])
     if "Fn::Select" in value and layers_in(value, template):  # the version in an ARN
         return LONGEST_VERSION
     if "Fn::Select" in value:  # the name in an ARN
@@ -518,23 +516,22 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
 
 
 @rule
-def the_worker_may_read_the_fallbacks_key_while_there_is_one(template: Template) -> Iterator[str]:
-    (policy,) = (
-        name
-        for name, each in properties(template, "AWS::IAM::Policy").items()
-        if any("kms:" not in action for statement in cfn.statements(each) for action in cfn.listed(statement["Action"]))
-    )
-    resource = template["Resources"][policy]
-    if resource.get("Condition") != "UseFallbackKey":
-        yield f"{policy}: is always there"
-    allowed = [
-        (each["Effect"], cfn.listed(each["Action"]), each["Resource"])
-        for each in cfn.statements(resource["Properties"])
-    ]
-    if allowed != [("Allow", ["secretsmanager:GetSecretValue"], {"Ref": "FallbackKeySecretArn"})]:
-        yield f"{policy}: allows {allowed}"
-    if [target(role) for role in resource["Properties"]["Roles"]] != ["WorkerRole"]:
-        yield f"{policy}: is another's"
+def the_worker_may_use_the_fallback_while_there_is_one(template: Template) -> Iterator[str]:
+    wanted = {
+        "WorkerFallbackPolicy": ("UseFallback", "dynamodb:GetItem", {"Fn::GetAtt": "GuardsTable.Arn"}),
+        "WorkerFallbackKeyPolicy": (
+            "UseFallbackKey",
+            "secretsmanager:GetSecretValue",
+            {"Ref": "FallbackKeySecretArn"},
+        ),
+    }
+    for name, policy in properties(template, "AWS::IAM::Policy").items():
+        (statement,) = cfn.statements(policy)
+        if any("kms:" in action for action in cfn.listed(statement["Action"])):
+            continue
+        given = (template["Resources"][name].get("Condition"), statement["Action"], statement["Resource"])
+        if given != wanted.get(name) or [target(role) for role in policy["Roles"]] != ["WorkerRole"]:
+            yield f"{name}: allows {given}"
 
 
 @rule

@@ -28,9 +28,11 @@ def answer(account: Account, clock: Clock, task_id: str) -> dict[str, Any]:
 def outage(account: Account, clock: Clock, first: Scripted) -> None:
     """The first model fails, until the circuit is open."""
     first.status = 503
-    for number in range(FAILURES):
-        account.queued(f"in vain {number}", session_id=f"vain-{number}")
+    tasks = [account.queued(f"in vain {number}", session_id=f"vain-{number}") for number in range(FAILURES)]
     account.work()
+    assert len(first.asked) == FAILURES
+    for task_id in tasks:
+        answer(account, clock, task_id)
     assert len(first.asked) == FAILURES
     first.asked.clear()
 
@@ -111,11 +113,10 @@ def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_name
     told = worker.persona("general")
     monkeypatch.setattr(worker, "persona", lambda role: replace(told, model="gpt-of-the-first"))
     outage(account, clock, first)
-    wire.clear()
 
     assert answer(account, clock, account.queued())["usage"]["model"] == "gpt-fallback"
 
-    assert [call["SecretId"] for call in wire.made("GetSecretValue")] == ["fallback-key"]
+    assert [call["SecretId"] for call in wire.made("GetSecretValue")] == ["model-key", "fallback-key"]
 
 
 @pytest.mark.parametrize("operation", ["GetItem", "UpdateItem"])

@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, StandIn, Wire, event_file, refusing
+from tests.unit.conftest import Account, Call, Clock, Context, Scripted, StandIn, Wire, event_file, refusing
 
 type Permission = tuple[str, str]
 
@@ -30,7 +30,8 @@ def needed(calls: list[Call]) -> set[Permission]:
             queue = re.sub(r".*/|\.fifo$", "", params["QueueUrl"])
             permissions.add((f"sqs:{operation.removesuffix('Batch')}", queue))
         else:
-            permissions.add((f"secretsmanager:{operation}", "ModelKeySecretArn"))
+            parameter = {"model-key": "ModelKeySecretArn", "fallback-key": "FallbackKeySecretArn"}[params["SecretId"]]
+            permissions.add((f"secretsmanager:{operation}", parameter))
     return permissions
 
 
@@ -69,12 +70,7 @@ def test_status(account: Account, calls: list[Call], task_id: str, clock: Clock)
 
 
 def test_worker(
-    account: Account,
-    calls: list[Call],
-    worker: ModuleType,
-    clock: Clock,
-    fallback: StandIn,
-    monkeypatch: pytest.MonkeyPatch,
+    account: Account, calls: list[Call], worker: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.03)
     account.queued("[[hang=0.2]]", session_id="s-2")
@@ -85,6 +81,20 @@ def test_worker(
 
     of_the_event_source = {(action, "TurnQueue") for action in EVENT_SOURCE}
     assert needed(calls) | of_the_event_source == allowed("worker")
+
+
+def test_worker_with_a_fallback(
+    account: Account, calls: list[Call], clock: Clock, scripted: Scripted, fallback: StandIn
+) -> None:
+    """It needs two policies more, which are there under a condition; and no watch here, nor a second session."""
+    scripted.status = 503
+    for _ in range(3):
+        account.functions["worker"].handler({"Records": account.receive()}, Context())
+        clock.forward(7)  # longer than any back-off of these
+
+    policies = [cfn.resources("AWS::IAM::Policy")[f"WorkerFallback{name}Policy"] for name in ("", "Key")]
+    more = {(each["Action"], cfn.target(each["Resource"])) for policy in policies for each in cfn.statements(policy)}
+    assert more <= needed(calls) <= allowed("worker") | more | {("sqs:ReceiveMessage", "TurnQueue")}
 
 
 def test_deadletter(account: Account, calls: list[Call]) -> None:

@@ -190,12 +190,12 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         change(f"{WORKER}/VersionDescription", "${ModelName}"),
     ),
     "the fallback's key for whoever has none": (
-        rules.the_worker_may_read_the_fallbacks_key_while_there_is_one,
-        globally("Resources/WorkerFallbackPolicy/Condition", None),
+        rules.the_worker_may_use_the_fallback_while_there_is_one,
+        globally("Resources/WorkerFallbackKeyPolicy/Condition", None),
     ),
     "more than the fallback's key": (
-        rules.the_worker_may_read_the_fallbacks_key_while_there_is_one,
-        change("WorkerFallbackPolicy/Properties/PolicyDocument/Statement/0/Resource", {"Ref": "ModelKeySecretArn"}),
+        rules.the_worker_may_use_the_fallback_while_there_is_one,
+        change("WorkerFallbackKeyPolicy/Properties/PolicyDocument/Statement/0/Resource", {"Ref": "ModelKeySecretArn"}),
     ),
     "a layer's parameter that makes no version": (
         rules.a_changed_parameter_makes_a_new_version,
