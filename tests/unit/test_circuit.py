@@ -44,6 +44,15 @@ def test_it_is_open_for_its_time_and_then_half_open() -> None:
     assert opened.phase(NOW + OPEN_SECONDS) is Phase.HALF_OPEN
 
 
+def test_a_probe_that_was_overtaken_settles_nothing() -> None:
+    late = failing(FAILURES).probed(NOW + 40, NOW + 50)
+    next_one = late.probed(NOW + 60, NOW + 90)
+
+    assert late.open_until and next_one.open_until == NOW + 90
+    for answered in (True, False):
+        assert next_one.settled(late.open_until, answered=answered, now=NOW + 70) == next_one
+
+
 class Machine(RuleBasedStateMachine):
     """Many attempts, which end in any order, long after they began or never; and a model of what may be."""
 
@@ -61,7 +70,7 @@ class Machine(RuleBasedStateMachine):
             self.failures = []
         self.circuit = after
 
-    @rule(seconds=st.floats(0, 400))
+    @rule(seconds=st.sampled_from([0.001, 1.0, OPEN_SECONDS, WINDOW_SECONDS - 1, WINDOW_SECONDS]) | st.floats(0, 60))
     def time_goes_by(self, seconds: float) -> None:
         self.now = round(self.now + seconds, 3)
 
