@@ -36,9 +36,10 @@ test: setup lint types validate build client ## Check and test everything, as CI
 	$(PYTHON) -m pytest
 
 .PHONY: lint
-lint: setup ## Check style and formatting.
+lint: setup ## Check style, formatting and the personas.
 	$(PYTHON) -m ruff check --no-cache
 	$(PYTHON) -m ruff format --check
+	$(PYTHON) bundle/personas.py
 
 .PHONY: types
 types: setup ## Check types.

@@ -63,6 +63,7 @@ def main(architecture: str, logical_id: str) -> None:
     root = FUNCTION_ROOT
     if logical_id.endswith("Layer"):
         into, root = into / "python", LAYER_ROOT
+        check_personas()
 
     requirements = Path("requirements.txt")
     if requirements.exists():
@@ -75,6 +76,13 @@ def main(architecture: str, logical_id: str) -> None:
         shutil.copytree(own, into, dirs_exist_ok=True)
     finally:
         shutil.rmtree(own.parent)
+
+
+def check_personas() -> None:
+    """Those that are about to be shipped. A mistake in one is told now and not by a task that fails."""
+    check = Path(__file__).with_name("personas.py")
+    if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
+        sys.exit("mend the persona; `python bundle/personas.py` checks it again")
 
 
 def packages(requirements: str, architecture: str, root: str) -> Path:

@@ -425,6 +425,12 @@ ANSWERED = replace(
         "cached_tokens": 0,
         "finish_reason": "stop",
         "first_token_ms": 480,
+        "attempts": 1,
+        "queue_ms": 210,
+        "total_ms": 2340,
+        "cost_usd": 0.000183,
+        "persona": "booking",
+        "persona_version": "3f1c22ab904e",
     },
 )
 
@@ -790,6 +796,7 @@ OPERATIONS: dict[str, Json] = {
                     "prompt_tokens": 12044,
                     "completion_tokens": 3120,
                     "cached_tokens": 0,
+                    "cost_usd": 0.00981,
                 },
             )
         },
@@ -797,8 +804,12 @@ OPERATIONS: dict[str, Json] = {
     "GET /health": {
         "operationId": "health",
         "summary": "Ask whether the service answers",
-        "description": "Needs no token.",
-        "responses": {"200": _success("It answers.", "Health", {"status": "ok", "version": __version__})},
+        "description": "Needs no token. `roles` are those that a message may name.",
+        "responses": {
+            "200": _success(
+                "It answers.", "Health", {"status": "ok", "version": __version__, "roles": ["booking", "general"]}
+            )
+        },
     },
 }
 

@@ -82,16 +82,18 @@ class LocalStack:
         emulator_port: int = EMULATOR_PORT,
         parameters: dict[str, str] | None = None,
         model: Model | None = None,
+        fallback: Model | None = None,
         record: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """`state` is for logs and unpacked code. A port that is taken is replaced by a free one. `parameters`
-        of the template override those chosen here. `model` replaces the stand-in. `record` writes down what the
-        functions call, at the price of a detour."""
+        of the template override those chosen here. `model` replaces the stand-in; `fallback` stands by for it.
+        `record` writes down what the functions call, at the price of a detour."""
         self._state = state
         self._ports = {"the API": api_port, "MiniStack": emulator_port}
         self._parameters = parameters or {}
         self._model = model
+        self._fallback = fallback
         self._record = record
         self._progress = progress or Progress(quiet=True)
         self._open = contextlib.ExitStack()
@@ -207,7 +209,16 @@ class LocalStack:
             "CompositeAlarms": "false",
             "DataDeletionPolicy": "Delete",
             **({"ModelName": self.model.name} if self.model.name else {}),
+            **(self._fallback_parameters(self._fallback) if self._fallback else {}),
             **self._parameters,
+        }
+
+    def _fallback_parameters(self, fallback: Model) -> dict[str, str]:
+        secret = self.client("secretsmanager").create_secret(Name="fallback-key", SecretString=fallback.key)
+        return {
+            "FallbackModelName": fallback.name,
+            "FallbackBaseUrl": fallback.base_url,
+            "FallbackKeySecretArn": secret["ARN"],
         }
 
     def _take_over(self, processes: Processes, runtime_python: Path) -> None:

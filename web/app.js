@@ -198,6 +198,7 @@ conversations.addEventListener("elsewhere", () => {
   if (conversations.get(current?.id)) current.refresh(); // another tab has sent something, perhaps here
 });
 tasks.addEventListener("change", () => showFigures(tasks));
+connection.addEventListener("roles", ({ detail: roles }) => composer.offer(roles));
 connection.addEventListener("health", () => {
   showConnection();
   showNotice();

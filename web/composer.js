@@ -4,7 +4,6 @@ import { $, h } from "./dom.js";
 import { MAX_IMAGES, mediaOf } from "./images.js";
 
 const TYPED = "turnqueue:typed"; // survives a reload
-const ROLES = ["general", "booking"];
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
@@ -29,7 +28,6 @@ export class Composer {
       event.preventDefault();
       this.#submit();
     });
-    $("role").append(...ROLES.map((role) => h("option", {}, role)));
     $("attach").addEventListener("click", () => $("files").click());
     $("files").addEventListener("change", () => {
       this.#attach([...$("files").files]);
@@ -41,6 +39,13 @@ export class Composer {
       this.#take(event, event.dataTransfer);
     });
     this.#typed();
+  }
+
+  /** Let the next message have one of these roles, and the one that is chosen already. */
+  offer(roles) {
+    const chosen = $("role").value;
+    $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
+    if (chosen) this.role = chosen;
   }
 
   /** The role of the next message. One that is not offered yet is added. */

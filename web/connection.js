@@ -106,11 +106,16 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** Is it the API that is out of reach, or only its answers? /health needs no token. */
+  /**
+   * Is it the API that is out of reach, or only its answers? /health needs no token, and tells the roles that there are:
+   * the event "roles", whose detail they are.
+   */
   async #probe() {
     const before = this.health;
     const url = `${this.apiUrl.replace(/\/+$/, "")}/health`;
-    const up = await fetch(url, { cache: "no-store" }).then(({ ok }) => ok, () => false);
+    const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
+    const up = await told.catch(() => null);
+    if (up?.roles) this.dispatchEvent(new CustomEvent("roles", { detail: up.roles }));
     if (this.health !== before) return; // a request has told more
     if (before === "unknown") this.#become(up ? "ok" : "unreachable");
     else this.#become(up ? "hidden" : "unreachable");

@@ -150,6 +150,7 @@ function detailsOf(turn) {
     Error: task.error_code,
     Model: task.usage?.model,
     Tokens: task.usage && `${task.usage.prompt_tokens ?? "?"} in, ${task.usage.completion_tokens ?? "?"} out`,
+    Cost: Number.isFinite(task.usage?.cost_usd) ? `about $${task.usage.cost_usd.toFixed(6)}` : null,
     "First words": firstWords === null ? null : `${duration(firstWords)} after the call`,
     Role: turn.request.role,
     Task: task.task_id,

@@ -48,6 +48,12 @@ export interface Usage {
   first_token_ms: number | null;
   /** Whether it is the reply that an equal message had got. */
   cached: boolean;
+  attempts: number | null;
+  queue_ms: number | null;
+  total_ms: number | null;
+  cost_usd: number | null;
+  persona: string | null;
+  persona_version: string | null;
 }
 
 /** A task as it stands. Times are RFC 3339, in UTC. */

@@ -20,6 +20,7 @@ from turnqueue.http import (
     respond,
     task_key,
 )
+from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import task_status
 from turnqueue.telemetry import observed
@@ -110,7 +111,7 @@ def usage(event: Event) -> Response:
 
 
 def health(event: Event) -> Response:
-    return respond(200, {"status": "ok", "version": __version__})
+    return respond(200, {"status": "ok", "version": __version__, "roles": sorted(ROLES)})
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from persona import Persona
+from prices import Price
 from turnqueue.telemetry import count, milliseconds
 from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 
@@ -45,8 +46,8 @@ class ModelError(Exception):
 class Answer(NamedTuple):
     """`result`: {message, data, draft}.
 
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms}; the counts are
-    null if the server gave none.
+    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, cost_usd, persona,
+    persona_version}; the counts are null if the server gave none, the cost is without them or a price.
     """
 
     result: dict[str, Any]
@@ -99,10 +100,12 @@ class Reply:
 
 
 class Model:
-    """`key`: an async function that gives the API key; called with True it must not give a cached one."""
+    """`key`: an async function that gives the API key; called with True it must not give a cached one. `prices`: by the
+    names of models."""
 
-    def __init__(self, base_url: str, name: str, key: Any) -> None:
+    def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price]) -> None:
         self._name = name
+        self._prices = prices
         self._key = key
         # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
         self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
@@ -115,11 +118,13 @@ class Model:
         Raises ModelError.
         """
         request: dict[str, Any] = {
-            "model": self._name,
+            "model": persona.model or self._name,
             "messages": messages(persona, history, turn, images),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
+        if persona.temperature is not None:
+            request["temperature"] = persona.temperature
         if persona.output:
             request["response_format"] = _response_format(persona.output)
         try:
@@ -135,14 +140,14 @@ class Model:
             raise _model_error(error) from error
 
     async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
-        usage: dict[str, Any] = {"model": self._name}
+        usage: dict[str, Any] = {"model": request["model"]}
         finish_reason = None
         asked_at = time.time()
         reply.asked()
         stream: AsyncIterator[ChatCompletionChunk] = await self._client.chat.completions.create(**request)
         async with stream:  # type: ignore[attr-defined]
             async for chunk in stream:
-                usage["model"] = chunk.model or self._name
+                usage["model"] = chunk.model or request["model"]
                 if chunk.usage:
                     details = chunk.usage.prompt_tokens_details
                     usage |= {
@@ -158,18 +163,26 @@ class Model:
                     finish_reason = choice.finish_reason or finish_reason
         if finish_reason is None:
             raise ModelError("model_unavailable")  # The stream was cut.
+        usage = _in_measure(usage)
+        price = self._prices.get(request["model"])
+        usage["cost_usd"] = price.dollars(usage) if price else None
         _measure(time.time() - asked_at, reply.first_token_ms, usage)
         if finish_reason == "content_filter":
             raise ModelError("prompt_refused")
-        counts: dict[str, Any] = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"))
-        timing = {"finish_reason": finish_reason, "first_token_ms": reply.first_token_ms}
-        return Answer(_result(persona, reply.text), _in_measure(counts | usage | timing))
+        rest = {
+            "finish_reason": str(finish_reason)[:100],
+            "first_token_ms": reply.first_token_ms,
+            "persona": persona.role,
+            "persona_version": persona.version,
+        }
+        return Answer(_result(persona, reply.text), usage | rest)
 
 
 def _in_measure(usage: dict[str, Any]) -> dict[str, Any]:
-    """What a server says of its answer, as numbers and short words: the SDK takes anything, of any size."""
-    words = {name: str(usage[name])[:100] for name in ("model", "finish_reason")}
-    return {name: value if isinstance(value, int) else None for name, value in usage.items()} | words
+    """What a server says of its answer, as counts and a short name: the SDK takes anything, of any size."""
+    counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
+    known = {name: value if isinstance(value, int) and value < 10**9 else None for name, value in counts.items()}
+    return {"model": str(usage["model"])[:100], **known}
 
 
 def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:
@@ -181,6 +194,8 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
     if isinstance(prompt, int) and isinstance(completion, int):  # The SDK takes null, and more, from a sloppy server.
         count("PromptTokens", prompt)
         count("CompletionTokens", completion)
+    if usage["cost_usd"] is not None:
+        count("MicroDollars", round(usage["cost_usd"] * 1_000_000))
 
 
 def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str]) -> list[dict[str, Any]]:

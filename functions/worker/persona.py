@@ -7,17 +7,21 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from turnqueue.personas import FOLDER
+from turnqueue.personas import FOLDER, version
 
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "strings": list[str]}
 
 
 @dataclass(frozen=True)
 class Persona:
-    """`output`: the model of a structured answer {message, draft?, data?}; None for one that answers in plain text."""
+    """`version`: changes with the file. `model`, `temperature`: None where the file has none; then those of the stack
+    and of the model count. `output`: the form of a structured answer {message, draft?, data?}; None for plain text."""
 
     role: str
+    version: str
     instructions: str
+    model: str | None
+    temperature: float | None
     output: type[BaseModel] | None
 
 
@@ -25,7 +29,14 @@ class Persona:
 def persona(role: str) -> Persona:
     """The persona of a role. Raises FileNotFoundError for a role that is none (submit accepts only roles)."""
     definition = tomllib.loads((FOLDER / f"{role}.toml").read_text("utf-8"))
-    return Persona(role, definition["instructions"].strip(), _output(role, definition))
+    return Persona(
+        role=role,
+        version=version(role),
+        instructions=definition["instructions"].strip(),
+        model=definition.get("model"),
+        temperature=definition.get("temperature"),
+        output=_output(role, definition),
+    )
 
 
 def _output(role: str, definition: dict[str, Any]) -> type[BaseModel] | None:

@@ -11,14 +11,18 @@ import random
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 import images
+from breaker import Breaker, Ticket
 from model import Answer, Model, ModelError, Reply
 from persona import Persona, persona
+from prices import parse_prices
 from turnqueue import aws
 from turnqueue.http import error_name, where
 from turnqueue.media import Uploads
@@ -38,6 +42,7 @@ uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=4)
 secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
 model_name = os.environ["MODEL_NAME"]
+prices = parse_prices(os.environ["MODEL_PRICES"])
 
 # One loop for the life of the process: connections of a client are bound to the loop that they were made on.
 runner = asyncio.Runner()
@@ -67,17 +72,27 @@ class ComeBack(NamedTuple):
     seconds: float | None
 
 
-async def model_key(fresh: bool = False) -> str:
-    """The key of the model, from the cache or `fresh` from Secrets Manager."""
-    secret = await asyncio.to_thread(secrets.get, key_arn, max_age=300, force_fetch=fresh)
+async def model_key(fresh: bool = False, arn: str = key_arn) -> str:
+    """The key of a model, from the cache or `fresh` from Secrets Manager."""
+    secret = await asyncio.to_thread(secrets.get, arn, max_age=300, force_fetch=fresh)
     return str(secret).strip()
 
 
 async def connect() -> Model:
-    return Model(os.environ["MODEL_BASE_URL"], model_name, model_key)
+    return Model(os.environ["MODEL_BASE_URL"], model_name, model_key, prices)
+
+
+async def connect_fallback() -> Model | None:
+    """Who answers while the first model is down; None if nobody does. What its parameters leave out is the first's."""
+    if not (name := os.environ["FALLBACK_MODEL_NAME"]):
+        return None
+    key = partial(model_key, arn=os.environ["FALLBACK_KEY_SECRET_ARN"] or key_arn)
+    return Model(os.environ["FALLBACK_BASE_URL"] or os.environ["MODEL_BASE_URL"], name, key, prices)
 
 
 model = runner.run(connect())
+fallback = runner.run(connect_fallback())
+breaker = Breaker(os.environ["GUARDS_TABLE"], os.environ["MODEL_BASE_URL"])
 
 
 @observed
@@ -181,9 +196,18 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         told = persona(turn.request["role"])
         reply.structured = told.output is not None
         history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)
+        ticket = await _ask_whom(turn, ends_at)
+        if ticket.first or fallback is None:
+            answering = _answered(model, told, history, turn, reply)
+        else:
+            count("FallbackUsed")
+            answering = _answered(fallback, replace(told, model=None), history, turn, reply)
         budget = min(ends_at - _RESERVE_SECONDS, turn.deadline_at) - time.time()
-        answer = await _watched(turn, reply, _answered(told, history, turn, reply), budget)
+        answer = await _watched(turn, reply, answering, budget)
     except ModelError as error:
+        # It comes of an answer, or of the images for it, so there is a ticket.
+        if await _told(turn, ticket, error.code):
+            error = ModelError(error.code)  # The next attempt asks another, who has not said how long to wait.
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
         await _cancelled(turn, refused, reply)
@@ -193,16 +217,48 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
             "attempt failed", extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)}
         )
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
-    await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage, time.time())
+    now = time.time()
+    await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage | way(turn, now), now)
     await add_usage(turn, answer)
-    await keep_reply(turn)
+    if ticket.first:  # else another model has answered than would be asked
+        await keep_reply(turn)
+    await _told(turn, ticket, None)
     return None
 
 
-async def _answered(told: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
-    """The model's answer, once it has been fetched what it is to look at."""
+async def _answered(asked: Model, told: Persona, history: Sequence[Turn], turn: Turn, reply: Reply) -> Answer:
+    """The answer of a model, once it has been fetched what it is to look at."""
     shown = await asyncio.to_thread(images.load, uploads, history, turn)
-    return await model.answer(told, history, turn, shown, reply)
+    return await asked.answer(told, history, turn, shown, reply)
+
+
+async def _ask_whom(turn: Turn, ends_at: float) -> Ticket:
+    """The first model, unless there is a fallback and the first is down. A turn's last attempt goes to the fallback
+    whatever is known, so that a first model that is down fails no turn by itself."""
+    now = time.time()
+    if fallback is None:
+        return Ticket(True, now)
+    if turn.attempt >= turn.last_attempt:
+        return Ticket(False, now)
+    return await asyncio.to_thread(breaker.ask, now, ends_at)
+
+
+async def _told(turn: Turn, ticket: Ticket, code: str | None) -> bool:
+    """Tell what became of an attempt: the code of its failure, None for an answer. Returns whether the next one will
+    ask the fallback where this one asked the first model."""
+    if fallback is None or not ticket.first:
+        return False
+    is_open = await asyncio.to_thread(breaker.tell, ticket, code)
+    return is_open or turn.attempt + 1 >= turn.last_attempt
+
+
+def way(turn: Turn, now: float) -> dict[str, int]:
+    """How the turn came to its answer of now, since it was queued."""
+    return {
+        "attempts": turn.tries,
+        "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),
+        "total_ms": round(max(now - turn.queued_at, 0) * 1000),
+    }
 
 
 async def _watched(turn: Turn, reply: Reply, answering: Any, budget: float) -> Answer:

@@ -18,8 +18,7 @@ from local.tools import ROOT, ToolMissing
 
 # So that there is an estimate to see: those of gpt-4.1-mini as it came out (OpenAI, April 2025).
 _PARAMETERS = {
-    "PromptTokenPrice": "0.40",
-    "CompletionTokenPrice": "1.60",
+    "ModelPrices": "gpt-4.1-mini:0.4/1.6",
     "WorkerConcurrency": "6",  # Two, as elsewhere here, would wait for their slowest turns together.
 }
 

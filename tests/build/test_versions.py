@@ -137,3 +137,18 @@ def test_a_gradual_deployment_covers_every_function() -> None:
         } == ROLLBACK_ALARMS
     for alias in of_type(resources, "AWS::Lambda::Alias").values():
         assert alias["UpdatePolicy"]["CodeDeployLambdaAliasUpdate"]["DeploymentGroupName"]["Ref"] in groups
+
+
+@pytest.mark.parametrize("parameter", ["ModelPrices", "FallbackModelName", "FallbackBaseUrl", "FallbackKeySecretArn"])
+def test_a_parameter_for_which_a_version_has_no_room_makes_a_new_layer_and_so_a_version(parameter: str) -> None:
+    def layer(resources: Resources) -> str:
+        """The one to whose version the description of the worker's version refers."""
+        name = next(name for name in resources if name.startswith("WorkerFunctionVersion"))
+        _, values = resources[name]["Properties"]["Description"]["Fn::Sub"]
+        (colon, arn) = values["Layer"]["Fn::Select"][1]["Fn::Split"]
+        assert (colon, set(of_type(resources, "AWS::Lambda::LayerVersion"))) == (":", {arn["Ref"]})
+        return str(arn["Ref"])
+
+    assert layer(transformed(packaged())) != layer(
+        transformed(packaged(), **{parameter: "arn:aws:secretsmanager:us-east-1:0:secret:x"})
+    )

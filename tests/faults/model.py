@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 KEY = "planted-key-of-the-model"
+FALLBACK_HOST = "fallback.invalid"
+"""Where a second model is, which always answers, if a story has one."""
 PLANTED = re.compile(r"planted-(?:prompt|answer|key|idem)-[\w-]+")
 PROMPT = re.compile(r"planted-prompt-(\w+)")
 ANSWER = re.compile(r"planted-answer-(\w+)")
@@ -106,7 +108,7 @@ class Transport(httpx2.AsyncBaseTransport):
         if request.headers["authorization"].removeprefix("Bearer ") not in world.model.accepted_keys:
             world.tell(process.name, "calls the model with a wrong key")
             return _error(request, 401, f"Incorrect API key provided: {world.model.key}", "invalid_api_key")
-        answers = world.model.next(marker)
+        answers = Answers() if request.url.host == FALLBACK_HOST else world.model.next(marker)
         asked = ModelCall(
             world.now,
             process,

@@ -364,6 +364,16 @@ MUTANTS = [
         ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
     ),
     mutant(
+        "the last attempt of a turn goes to a model that is down",
+        WORKER,
+        ("    if turn.attempt >= turn.last_attempt:\n        return Ticket(False, now)\n", ""),
+    ),
+    mutant(
+        "an open circuit is not looked at",
+        "functions/worker/breaker.py",
+        ("return Ticket(phase is Phase.CLOSED, now)", "return Ticket(True, now)"),
+    ),
+    mutant(
         "a lease is over before its worker is",
         WORKER,
         ("store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)", "store.claim, key, now, now + 60)"),

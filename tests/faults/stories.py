@@ -111,6 +111,22 @@ def run_after_429(world: World) -> None:
     alice.rest(10)
 
 
+@story(seconds=20.0, at_most={"c": 5.0, "d": 5.0}, after=15.0, a="SUCCESS", b="SUCCESS", c="SUCCESS", d="SUCCESS")
+def run_by_the_fallback(world: World) -> None:
+    """The first model is down: a has only its last attempt, b opens the circuit, c finds it open, d finds the first back."""
+    world.have_a_fallback()
+    world.model.outage = Answers(status=503)
+    alice = Client(world, "alice")
+    alice.insist("a")
+    alice.rest(15)
+    alice.insist("b", "t")
+    alice.rest(8)
+    alice.insist("c", "u")
+    alice.rest(40)
+    world.model.outage = None
+    alice.insist("d", "v")
+
+
 @story(a="SUCCESS")
 def run_after_cut(world: World) -> None:
     Client(world, "alice").insist("a", sync=True, answers=[Answers(cut=True)])

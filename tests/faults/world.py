@@ -48,6 +48,10 @@ ENVIRONMENT = {
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
+    "MODEL_PRICES": "",
+    "FALLBACK_MODEL_NAME": "",
+    "FALLBACK_BASE_URL": "",
+    "FALLBACK_KEY_SECRET_ARN": "",
 }
 SUBMITS = ("POST /chat", "POST /chat/task/{task_id}/retry")
 GATEWAY_SECONDS = 30.0
@@ -189,6 +193,10 @@ class World:
         model.Transport.world = self
         wire.connect(self)
         return self
+
+    def have_a_fallback(self) -> None:
+        """Those workers that start from now on have a second model."""
+        os.environ.update(FALLBACK_MODEL_NAME="second", FALLBACK_BASE_URL=f"http://{model.FALLBACK_HOST}/v1")
 
     def __exit__(self, *error: object) -> None:
         self.scheduler.close()

@@ -39,8 +39,10 @@ ON = {
     "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "LogRetentionDays": "5",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
-    "PromptTokenPrice": "0.4",
-    "CompletionTokenPrice": "1.6",
+    "ModelPrices": "another-model:0.4/1.6,ft:other:2/8/0.5",
+    "FallbackModelName": "second-model",
+    "FallbackBaseUrl": "http://127.0.0.1:9/v2",
+    "FallbackKeySecretArn": "arn:aws:secretsmanager:us-east-1:000000000000:secret:second-key-AbCdEf",
     "DataDeletionPolicy": "Delete",
 }
 FIXED = {"CompositeAlarms": "false"}
@@ -58,8 +60,10 @@ OFF = {
     "ApiConcurrency": "0",
     "AccessLogs": "false",
     "AlarmTopicArn": "",
-    "PromptTokenPrice": "0",
-    "CompletionTokenPrice": "0",
+    "ModelPrices": "",
+    "FallbackModelName": "",
+    "FallbackBaseUrl": "",
+    "FallbackKeySecretArn": "",
     "DataDeletionPolicy": "Delete",
 }
 
@@ -134,6 +138,7 @@ def test_everything_off(off: Deployed, off_again: Deployed) -> None:
         assert deployed.ids["UserPool"] in deployed.tokens["Issuer"]
         assert deployed.tokens["Audience"] == [deployed.ids["UserPoolClient"]]
         assert "AccessLogGroup" not in deployed.ids
+        assert not {"WorkerFallbackPolicy", "WorkerFallbackKeyPolicy"} & set(deployed.ids)
         assert not deployed.stage.get("AccessLogSettings")
         assert deployed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
 
@@ -144,6 +149,7 @@ def test_everything_on(on: Deployed) -> None:
     assert on.ids["AccessLogGroup"] in on.stage["AccessLogSettings"]["DestinationArn"]
     assert on.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "true"
     assert on.variable("WorkerFunction", "MODEL_NAME") == "another-model"
+    assert {"WorkerFallbackPolicy", "WorkerFallbackKeyPolicy"} <= set(on.ids)
 
 
 def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed) -> None:

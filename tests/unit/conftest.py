@@ -55,6 +55,10 @@ ENVIRONMENT = {
     "CACHE_SHARED": "false",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
+    "MODEL_PRICES": "gpt-stand-in:0.4/1.6",
+    "FALLBACK_MODEL_NAME": "",
+    "FALLBACK_BASE_URL": "",
+    "FALLBACK_KEY_SECRET_ARN": "",
 }
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)
@@ -665,6 +669,22 @@ def connect(worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
     yield connect
     for model in connected:
         worker.runner.run(model._client.close())
+
+
+@pytest.fixture
+def fallback(
+    account: Account, worker: ModuleType, model_url: str, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[StandIn]:
+    """The stand-in as the fallback, named `gpt-fallback`; what the worker knows of the first model is forgotten."""
+    monkeypatch.setenv("FALLBACK_MODEL_NAME", "gpt-fallback")
+    monkeypatch.setenv("FALLBACK_BASE_URL", model_url)
+    monkeypatch.setenv("FALLBACK_KEY_SECRET_ARN", "fallback-key")
+    account.secrets.create_secret(Name="fallback-key", SecretString="sk-fallback")
+    model = worker.runner.run(worker.connect_fallback())
+    monkeypatch.setattr(worker, "fallback", model)
+    monkeypatch.setattr(worker, "breaker", worker.Breaker("GuardsTable", "http://first"))
+    yield StandIn(model_url)
+    worker.runner.run(model._client.close())
 
 
 @pytest.fixture

@@ -349,13 +349,23 @@ def parameters_in(value: Any, template: Template) -> set[str]:
 def a_changed_parameter_makes_a_new_version(template: Template) -> Iterator[str]:
     """The traffic goes to a version. SAM makes a new one when its own text changes; a version's description, which
     CloudFormation cannot update, makes one when a parameter does."""
+    layers = properties(template, "AWS::Serverless::LayerVersion")
     for name, function in functions(template).items():
         described = parameters_in(function.get("VersionDescription"), template)
+        for layer in layers_in(function.get("VersionDescription"), template):
+            described |= parameters_in(layers[layer].get("Description"), template)
         used = {**function, "VersionDescription": None, "Events": None, "ReservedConcurrentExecutions": None}
         for parameter in sorted(parameters_in(used, template) - described):
             yield f"{name}: {parameter} is not in its VersionDescription"
 
 
+def layers_in(value: Any, template: Template) -> set[str]:
+    """The layers to whose version a value refers."""
+    referred = {inner["Ref"] for _, inner in walk(value) if isinstance(inner, dict) and "Ref" in inner}
+    return referred & set(properties(template, "AWS::Serverless::LayerVersion"))
+
+
+LONGEST_VERSION = 10  # digits of a layer's
 ARN_BEFORE_THE_NAME = len("arn:aws:secretsmanager:us-east-1:000000000000:secret:")
 
 
@@ -366,6 +376,8 @@ def longest(value: Any, template: Template) -> int:
     if "Ref" in value:
         parameter = template["Parameters"][value["Ref"]]
         return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
+    if "Fn::Select" in value and layers_in(value, template):  # the version in an ARN
+        return LONGEST_VERSION
     if "Fn::Select" in value:  # the name in an ARN
         return longest(value["Fn::Select"][1]["Fn::Split"][1], template) - ARN_BEFORE_THE_NAME
     text, given = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
@@ -379,6 +391,9 @@ def a_version_can_be_described(template: Template) -> Iterator[str]:
     """In 256 characters, whatever the values of the parameters."""
     for name, function in functions(template).items():
         if (length := longest(function.get("VersionDescription", ""), template)) > 256:
+            yield f"{name}: {length} characters"
+    for name, layer in properties(template, "AWS::Serverless::LayerVersion").items():
+        if (length := longest(layer.get("Description", ""), template)) > 256:
             yield f"{name}: {length} characters"
 
 
@@ -495,7 +510,11 @@ def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]
 def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(template: Template) -> Iterator[str]:
     """Who sends to an encrypted queue, or puts an object, needs a data key; who does that, or receives, reads an
     object or calls a table, Decrypt. Neither by calling KMS itself."""
-    policies = properties(template, "AWS::IAM::Policy")
+    policies = {
+        name: policy
+        for name, policy in properties(template, "AWS::IAM::Policy").items()
+        if any("kms:" in action for each in cfn.statements(policy) for action in cfn.listed(each["Action"]))
+    }
     roles = properties(template, "AWS::IAM::Role")
     for name, policy in policies.items():
         if template["Resources"][name].get("Condition") != "UseKmsKey":
@@ -510,6 +529,25 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
         if [text["Fn::Sub"] for text in via] != [f"{each}.${{AWS::Region}}.amazonaws.com" for each in sorted(services)]:
             yield f"{name}: is not for {services}"
     yield from sorted(set(roles) - {target(policy["Roles"][0]) for policy in policies.values()})
+
+
+@rule
+def the_worker_may_use_the_fallback_while_there_is_one(template: Template) -> Iterator[str]:
+    wanted = {
+        "WorkerFallbackPolicy": ("UseFallback", "dynamodb:GetItem", {"Fn::GetAtt": "GuardsTable.Arn"}),
+        "WorkerFallbackKeyPolicy": (
+            "UseFallbackKey",
+            "secretsmanager:GetSecretValue",
+            {"Ref": "FallbackKeySecretArn"},
+        ),
+    }
+    for name, policy in properties(template, "AWS::IAM::Policy").items():
+        (statement,) = cfn.statements(policy)
+        if any("kms:" in action for action in cfn.listed(statement["Action"])):
+            continue
+        given = (template["Resources"][name].get("Condition"), statement["Action"], statement["Resource"])
+        if given != wanted.get(name) or [target(role) for role in policy["Roles"]] != ["WorkerRole"]:
+            yield f"{name}: allows {given}"
 
 
 @rule

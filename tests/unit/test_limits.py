@@ -242,12 +242,27 @@ def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> No
         "prompt_tokens": sum(each["prompt_tokens"] for each in spent),
         "completion_tokens": sum(each["completion_tokens"] for each in spent),
         "cached_tokens": sum(each["cached_tokens"] for each in spent),
+        "cost_usd": pytest.approx(sum(each["cost_usd"] for each in spent), abs=1e-9),
     }
+    assert answer["json"]["cost_usd"] > 0
     assert answer["json"]["completion_tokens"] > 0
     assert usage(account, day=today())["json"] == answer["json"]
     assert usage(account, "bob")["json"]["answers"] == 0
     clock.forward(86_400)
     assert usage(account)["json"]["answers"] == 0
+
+
+def test_a_day_of_models_without_a_price_has_no_cost(
+    account: Account, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert usage(account)["json"]["cost_usd"] is None
+    monkeypatch.setattr(worker.model, "_prices", {})
+    task_id = account.queued()
+    account.work()
+
+    assert account.task(task_id)["usage"]["cost_usd"] is None
+    answer = usage(account)["json"]
+    assert (answer["answers"], answer["cost_usd"]) == (1, None)
 
 
 def test_a_failed_turn_is_no_answer(account: Account) -> None:

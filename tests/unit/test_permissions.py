@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, Wire, event_file, refusing
+from tests.unit.conftest import Account, Call, Clock, Context, Scripted, StandIn, Wire, event_file, refusing
 
 type Permission = tuple[str, str]
 
@@ -32,7 +32,8 @@ def needed(calls: list[Call]) -> set[Permission]:
         elif "Bucket" in params:
             permissions.add((f"s3:{operation}", "MediaBucket"))
         else:
-            permissions.add((f"secretsmanager:{operation}", "ModelKeySecretArn"))
+            parameter = {"model-key": "ModelKeySecretArn", "fallback-key": "FallbackKeySecretArn"}[params["SecretId"]]
+            permissions.add((f"secretsmanager:{operation}", parameter))
     return permissions
 
 
@@ -85,6 +86,20 @@ def test_worker(
 
     of_the_event_source = {(action, "TurnQueue") for action in EVENT_SOURCE}
     assert needed(calls) | of_the_event_source == allowed("worker")
+
+
+def test_worker_with_a_fallback(
+    account: Account, calls: list[Call], clock: Clock, scripted: Scripted, fallback: StandIn
+) -> None:
+    """It needs two policies more, which are there under a condition; and no watch here, nor a second session."""
+    scripted.status = 503
+    for _ in range(3):
+        account.functions["worker"].handler({"Records": account.receive()}, Context())
+        clock.forward(7)  # longer than any back-off of these
+
+    policies = [cfn.resources("AWS::IAM::Policy")[f"WorkerFallback{name}Policy"] for name in ("", "Key")]
+    more = {(each["Action"], cfn.target(each["Resource"])) for policy in policies for each in cfn.statements(policy)}
+    assert more <= needed(calls) <= allowed("worker") | more | {("sqs:ReceiveMessage", "TurnQueue")}
 
 
 def test_deadletter(account: Account, calls: list[Call]) -> None:

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import Account, Context, Printed, Response, Wire, read
+from turnqueue.personas import ROLES
 
 PNG = "data:image/png;base64,"
 HTTPS = {"type": "image", "url": "https://example.com/cat.png"}
 ASYNC = {"async_mode": "true"}
+THE_ROLES = ", ".join(sorted(ROLES))
 
 
 def data_url(characters: int) -> str:
@@ -108,7 +110,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a session id beyond ASCII": ({"message": "x", "session_id": "sé"}, "session_id", "A-Z"),
     "a session id of digits beyond ASCII": ({"message": "x", "session_id": "٣"}, "session_id", "A-Z"),
     "a session id that is a number": ({"message": "x", "session_id": 5}, "session_id", "string"),
-    "an unknown role": ({"message": "x", "role": "pirate"}, "role", "must be one of: booking, general"),
+    "an unknown role": ({"message": "x", "role": "pirate"}, "role", f"must be one of: {THE_ROLES}"),
     "a role that is a path": ({"message": "x", "role": "../booking"}, "role", "booking, general"),
     "a role that is null": ({"message": "x", "role": None}, "role", "string"),
     "an unknown field": ({"message": "x", "user_id": "bob"}, "user_id", "not permitted"),
@@ -273,7 +275,7 @@ def test_another_content_type_is_a_415(account: Account, wire: Wire, content_typ
 def test_a_refusal_is_a_problem_document_that_the_openai_sdks_read_too(account: Account) -> None:
     response = send(account, {"message": "x", "role": "pirate"})
 
-    detail = "role: must be one of: booking, general"
+    detail = f"role: must be one of: {THE_ROLES}"
     assert response["headers"] == {"Content-Type": "application/problem+json", "Cache-Control": "no-store"}
     assert response["json"] == {
         "type": "urn:turnqueue:problem:invalid_request",
@@ -281,7 +283,7 @@ def test_a_refusal_is_a_problem_document_that_the_openai_sdks_read_too(account: 
         "status": 422,
         "detail": detail,
         "code": "invalid_request",
-        "errors": [{"field": "role", "code": "role", "detail": "must be one of: booking, general"}],
+        "errors": [{"field": "role", "code": "role", "detail": f"must be one of: {THE_ROLES}"}],
         "error": {
             "message": detail,
             "type": "invalid_request_error",

@@ -698,7 +698,8 @@ def test_health_needs_no_token_and_asks_nobody(account: Account, status: ModuleT
     response = read(status.handler(event, Context()))
 
     assert response["statusCode"] == 200
-    assert set(response["json"]) == {"status", "version"}
+    assert set(response["json"]) == {"status", "version", "roles"}
+    assert {"booking", "general"} <= set(response["json"]["roles"])
     assert response["json"]["status"] == "ok"
     assert re.fullmatch(r"\d+\.\d+\.\d+", response["json"]["version"])
     assert wire.calls == []

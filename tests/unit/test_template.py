@@ -191,6 +191,22 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.a_changed_parameter_makes_a_new_version,
         change(f"{WORKER}/VersionDescription", "${ModelName}"),
     ),
+    "the fallback's key for whoever has none": (
+        rules.the_worker_may_use_the_fallback_while_there_is_one,
+        globally("Resources/WorkerFallbackKeyPolicy/Condition", None),
+    ),
+    "more than the fallback's key": (
+        rules.the_worker_may_use_the_fallback_while_there_is_one,
+        change("WorkerFallbackKeyPolicy/Properties/PolicyDocument/Statement/0/Resource", {"Ref": "ModelKeySecretArn"}),
+    ),
+    "a layer's parameter that makes no version": (
+        rules.a_changed_parameter_makes_a_new_version,
+        change("SharedLayer/Properties/Description", "fallback"),
+    ),
+    "a layer's parameter that is long": (
+        rules.a_version_can_be_described,
+        globally("Parameters/ModelPrices/MaxLength", None),
+    ),
     "a parameter that is long": (
         rules.a_version_can_be_described,
         globally("Parameters/ModelBaseUrl/MaxLength", None),

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import Account, Call, Clock, Printed, Scripted, StandIn, Wire, unreachable
-from turnqueue.personas import ROLES
+from turnqueue.personas import ROLES, version
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -50,17 +50,35 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
     assert task["status"] == "SUCCESS"
     assert task["result"]["message"] == '[stand-in model] You said "hello".'
     assert task["attempt"] == 1
-    first_token_ms = task["usage"].pop("first_token_ms")
-    assert 0 <= first_token_ms < 60_000
+    queue_ms, first_token_ms, total_ms = (task["usage"].pop(f"{name}_ms") for name in ("queue", "first_token", "total"))
+    assert queue_ms >= 0 and first_token_ms >= 0 and queue_ms + first_token_ms <= total_ms < 60_000
+    prompt_tokens = task["usage"]["prompt_tokens"]
     assert task["usage"] == {
         "model": "gpt-stand-in",
-        "prompt_tokens": task["usage"]["prompt_tokens"],
+        "prompt_tokens": prompt_tokens,
         "completion_tokens": 9,
         "cached_tokens": 0,
         "finish_reason": "stop",
         "cached": False,
+        "attempts": 1,
+        "cost_usd": round(0.4 * prompt_tokens + 1.6 * 9) / 1_000_000,
+        "persona": "general",
+        "persona_version": version("general"),
     }
-    assert task["usage"]["prompt_tokens"] > 2
+    assert prompt_tokens > 2
+
+
+def test_the_times_are_those_since_the_message_was_queued(account: Account, clock: Clock) -> None:
+    task_id = account.queued("[[status=500 times=1]] hello, twice")
+    clock.forward(3)
+    account.work()
+    clock.forward(4)
+    account.work()
+
+    usage = account.task(task_id)["usage"]
+    assert usage["attempts"] == 2
+    assert 3000 <= usage["queue_ms"] < 4000
+    assert 7000 <= usage["total_ms"] < 9000
 
 
 def test_a_finished_item_keeps_nothing_of_the_work(account: Account) -> None:
@@ -105,6 +123,7 @@ def test_a_server_that_counts_no_tokens_will_do(account: Account, scripted: Scri
     assert task["result"]["message"] == "hi"
     usage = task["usage"]
     assert (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"]) == (None, None, None)
+    assert usage["cost_usd"] is None
 
 
 def test_half_a_surrogate_pair_of_the_models_does_no_harm(account: Account, scripted: Scripted) -> None:
@@ -666,6 +685,7 @@ def test_what_a_chat_is_measured_by(account: Account, printed: Printed) -> None:
         "ModelLatency": 1,
         "TimeToFirstToken": 1,
         "PromptTokens": 1,
+        "MicroDollars": 1,
         "CompletionTokens": 1,
         "TaskFailed": 1,
         "TaskSucceeded": 1,
@@ -677,6 +697,7 @@ def test_what_a_chat_is_measured_by(account: Account, printed: Printed) -> None:
     usage = account.task(task_id)["usage"]
     assert metrics["PromptTokens"] == [usage["prompt_tokens"]]
     assert metrics["CompletionTokens"] == [usage["completion_tokens"]] == [9]
+    assert metrics["MicroDollars"] == [round(usage["cost_usd"] * 1_000_000)]
     (line,) = printed.logged("task finished")
     assert (line["task_id"], line["status"], line["attempt"]) == (task_id, "SUCCESS", 1)
     assert line["completion_tokens"] == 9

@@ -45,7 +45,8 @@ class Accepted(TypedDict):
 
 
 class Usage(TypedDict):
-    """What an answer took. A count is null where the model's server gave none."""
+    """What an answer took. A count is null where the model's server gave none, and what a task's answer did not tell
+    when it was given is null too."""
 
     model: str
     prompt_tokens: int | None
@@ -55,6 +56,18 @@ class Usage(TypedDict):
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None
     """From the call of the model to its first words; null of a reply that was kept."""
+    attempts: int | None
+    """How many it took, since the message was queued."""
+    queue_ms: int | None
+    """From then to the first attempt."""
+    total_ms: int | None
+    """From then to the answer."""
+    cost_usd: float | None
+    """In dollars, by the deployer's prices: an estimate; null where the model has none."""
+    persona: str | None
+    """The role that answered."""
+    persona_version: str | None
+    """Changes whenever the role's instructions or forms do."""
     cached: bool
     """Whether it is the reply that an equal message had got. No model was asked then, and its tokens are 0."""
 
@@ -144,6 +157,8 @@ class UsageDay(TypedDict):
     completion_tokens: int
     cached_tokens: int
     """Of the prompt tokens, those that the model's provider had cached."""
+    cost_usd: float | None
+    """In dollars, by the deployer's prices: an estimate; null if no answer's model has one."""
 
 
 class Health(TypedDict):
@@ -151,6 +166,8 @@ class Health(TypedDict):
 
     status: Literal["ok"]
     version: str
+    roles: list[str]
+    """What `role` a message may have."""
 
 
 class ProblemError(TypedDict):
@@ -247,7 +264,7 @@ def task_status(turn: Turn, now: float) -> TaskStatus:
         "deadline_at": _iso(turn.deadline_at),
         "expires_at": _iso(turn.expires_at),
         "poll_after_ms": None if turn.final else poll_after_ms(turn, now),
-        "usage": cast("Usage", {**turn.usage, "cached": turn.cached}) if turn.usage else None,
+        "usage": _usage(turn),
         "retry_of": turn.retry_of,
     }
 
@@ -255,6 +272,13 @@ def task_status(turn: Turn, now: float) -> TaskStatus:
 def poll_after_ms(turn: Turn, now: float) -> int:
     """When to ask again: soon for a young task, for most are short; seldom for an old one."""
     return int(min(max((now - turn.created_at) / 4, 0.5), 5.0) * 1000)
+
+
+def _usage(turn: Turn) -> Usage | None:
+    """With every member, also of a turn that was answered before there was such a member."""
+    if turn.usage is None:
+        return None
+    return cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage | {"cached": turn.cached})
 
 
 @overload

@@ -12,6 +12,8 @@ RETENTION_DAYS = 40
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens")
 
+_COST = "cost_micros"  # of a dollar: whole numbers add up exactly
+
 
 def day_of(now: float) -> str:
     """The day in UTC, YYYY-MM-DD."""
@@ -28,6 +30,8 @@ class UsageStore:
     def add(self, owner: str, usage: Mapping[str, Any], now: float) -> None:
         """Add an answer. It may be added twice if the reply of DynamoDB is lost, and not at all if we die before."""
         counts = {"answers": 1, **{name: usage.get(name) or 0 for name in COUNTS[1:]}}
+        if usage.get("cost_usd") is not None:
+            counts[_COST] = round(usage["cost_usd"] * 1_000_000)
         self._client.update_item(
             TableName=self._table,
             Key=self._key(owner, day_of(now)),
@@ -40,10 +44,12 @@ class UsageStore:
             },
         )
 
-    def read(self, owner: str, day: str) -> dict[str, int]:
-        """The counts of a day, by the names in COUNTS; those of the last second may be missing."""
+    def read(self, owner: str, day: str) -> dict[str, Any]:
+        """The counts of a day, by the names in COUNTS, and `cost_usd`, None if no answer had a price; those of the last
+        second may be missing."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
-        return {name: int(item.get(name, {"N": "0"})["N"]) for name in COUNTS}
+        cost_usd = int(item[_COST]["N"]) / 1_000_000 if _COST in item else None
+        return {**{name: int(item.get(name, {"N": "0"})["N"]) for name in COUNTS}, "cost_usd": cost_usd}
 
     @staticmethod
     def _key(owner: str, day: str) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The personas, one TOML file a role: submit accepts their names, the worker does what they say."""
+"""The personas, one TOML file a role: submit accepts their names, status tells them, the worker does what they say.
+
+What a file may hold, and its limits, is in bundle/personas.py, which checks them when they are built.
+"""
 
 import hashlib
 from functools import cache
@@ -14,5 +17,6 @@ ROLES = frozenset(file.stem for file in FOLDER.glob("*.toml"))
 
 @cache
 def version(role: str) -> str:
-    """Names the content of a persona: another one, another name."""
-    return hashlib.sha256((FOLDER / f"{role}.toml").read_bytes()).hexdigest()[:16]
+    """Twelve hex digits that are others as soon as a byte of the role's file is. Raises FileNotFoundError for a role
+    that is none."""
+    return hashlib.sha256((FOLDER / f"{role}.toml").read_bytes()).hexdigest()[:12]

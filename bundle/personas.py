@@ -1,0 +1,104 @@
+"""Checks personas: `python bundle/personas.py` those of this repository, with a folder as its argument those in there.
+
+`sam build` runs it before it ships them, so it needs nothing but Python. It names the file, the key or the line, and
+what is allowed there, and ends with exit code 1 if anything is wrong.
+"""
+
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parents[1] / "layers/shared/turnqueue/personas"
+DEFAULT = "general.toml"
+
+ROLE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+TYPES = ("string", "integer", "number", "boolean", "strings")
+
+MAX_INSTRUCTIONS = 16_000  # characters: some 4,000 tokens, which every message of the role pays for
+MAX_MODEL = 50  # as ModelName in template.yaml
+HIGHEST_TEMPERATURE = 2  # of Chat Completions
+MAX_FIELDS = 50
+MAX_DESCRIPTION = 500
+
+# The form is a class of pydantic's, and these are its own. Plain Python runs this, so they are written down.
+TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
+TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")
+
+
+def problems(folder: Path) -> Iterator[str]:
+    """What is wrong with the personas in a folder, a line each."""
+    files = sorted(path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__"))
+    if DEFAULT not in {path.name for path in files}:
+        yield f"{DEFAULT}: must be there; it answers who names no role"
+    for path in files:
+        if path.suffix != ".toml" or not ROLE.fullmatch(path.stem):
+            yield (
+                f"{path.name}: a persona is a file ROLE.toml, and the role has 1 to 32 characters "
+                "out of a-z, 0-9, _ and -, a letter first"
+            )
+            continue
+        try:
+            definition = tomllib.loads(path.read_text("utf-8"))
+        except UnicodeDecodeError as error:
+            yield f"{path.name}: must be UTF-8; byte {error.start} is not"
+        except tomllib.TOMLDecodeError as error:  # which names line and column
+            yield f"{path.name}: must be TOML. {error}"
+        else:
+            yield from (f"{path.name}: {problem}" for problem in _problems(definition))
+
+
+def _problems(definition: dict[str, Any]) -> Iterator[str]:
+    yield from _unknown("", definition, ("instructions", "model", "temperature", "draft", "data"))
+    yield from _text("instructions", definition.get("instructions"), MAX_INSTRUCTIONS)
+    if "model" in definition:
+        yield from _text("model", definition["model"], MAX_MODEL)
+    temperature = definition.get("temperature", 0)
+    if type(temperature) not in (int, float) or not 0 <= temperature <= HIGHEST_TEMPERATURE:
+        yield f"temperature: must be a number from 0 to {HIGHEST_TEMPERATURE}"
+    for form in ("draft", "data"):
+        if form in definition:
+            yield from _form(form, definition[form])
+
+
+def _form(form: str, fields: Any) -> Iterator[str]:
+    if not isinstance(fields, dict) or not 1 <= len(fields) <= MAX_FIELDS:
+        yield f"{form}: must be a table of 1 to {MAX_FIELDS} fields"
+        return
+    for name, field in fields.items():
+        key = f"{form}.{name}"
+        if not FIELD.fullmatch(name):
+            yield f"{key}: a field's name has 1 to 64 characters out of a-z, 0-9 and _, a letter first"
+        elif name in TAKEN or name.startswith(TAKEN_PREFIXES):
+            yield f"{key}: this name cannot be used; take another"
+        if not isinstance(field, dict):
+            yield f'{key}: must be {{ type = "…", description = "…" }}'
+            continue
+        yield from _unknown(f"{key}.", field, ("type", "description"))
+        if field.get("type") not in TYPES:
+            yield f"{key}.type: must be one of: {', '.join(TYPES)}"
+        yield from _text(f"{key}.description", field.get("description"), MAX_DESCRIPTION)
+
+
+def _text(key: str, value: Any, longest: int) -> Iterator[str]:
+    if not isinstance(value, str) or not value.strip() or len(value) > longest:
+        now = f", not {len(value)}" if isinstance(value, str) and value.strip() else ""
+        yield f"{key}: must be a text of 1 to {longest} characters{now}"
+
+
+def _unknown(prefix: str, table: dict[str, Any], known: tuple[str, ...]) -> Iterator[str]:
+    for name in table:
+        if name not in known:
+            yield f"{prefix}{name}: is not known here; there are: {', '.join(known)}"
+
+
+def main(folder: Path) -> None:
+    if found := list(problems(folder)):
+        sys.exit("\n".join(f"{folder.name}/{problem}" for problem in found))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
