@@ -43,7 +43,8 @@ def lines(properties: dict[str, Any], metrics: Metrics, points: Sequence[tuple[f
         colour = options.get("color", _COLOURS[number % len(_COLOURS)])
         right = options.get("yAxis") == "right"
         visible = options.get("visible", True)
-        found.append(Line(options["label"], colour, values, visible, right, options.get("id", "")))
+        label = options.get("label") or named[1]
+        found.append(Line(label, colour, values, visible, right, options.get("id", "")))
     return [line for line in found if line.visible]
 
 

@@ -69,6 +69,10 @@ def test_an_equal_message_is_answered_at_once_in_async_mode(account: Account, on
         "prompt_tokens": 0,
         "completion_tokens": 0,
         "cached_tokens": 0,
+        "attempts": 0,
+        "queue_ms": 0,
+        "total_ms": 0,
+        "cost_usd": 0,
         "first_token_ms": None,
         "cached": True,
     }

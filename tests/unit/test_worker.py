@@ -327,8 +327,9 @@ def test_a_growing_answer_is_shown(account: Account, wire: Wire, watchful: None)
     partials = [task["partial"] for task in running]
     assert len(partials) >= 2
     final = account.task(task_id)["result"]["message"]
-    for sooner, later in zip(partials, [*partials[1:], final], strict=True):
+    for sooner, later in itertools.pairwise(partials):
         assert sooner and later.startswith(sooner) and later != sooner
+    assert final.startswith(partials[-1])
     progress = [task["progress"] for task in running]
     assert progress == sorted(progress) and 0 < progress[0] < progress[-1] < 1
 

@@ -202,7 +202,8 @@ class Turn:
     def answered_as(self, kept: "Turn") -> "Turn":
         """This turn with the reply that another has got, at once and at no cost."""
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
-        free = dict.fromkeys(("prompt_tokens", "completion_tokens", "cached_tokens"), 0)
+        tokens, way = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
+        free = dict.fromkeys((*tokens, *way, "cost_usd"), 0)
         return replace(
             self, status=Status.SUCCESS, result=kept.result, usage=usage | free, finished_at=self.created_at, cache=None
         )
