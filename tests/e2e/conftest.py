@@ -5,6 +5,7 @@ For a real one set API_URL, and API_TOKEN_ALICE and API_TOKEN_BOB to tokens of t
 
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,11 +14,12 @@ from typing import Any
 import httpx
 import pytest
 
-from local.stack import LocalStack
+from local.stack import AUDIENCE, LocalStack
 
 PARAMETERS = {
     "OwnerLimits": "default:60000/1000/1000000000,scarce:60/2",
     "LimitGroupClaim": "plan",
+    "ModelPrices": "gpt-4.1-mini:0.4/1.6",
     "CacheSeconds": "600",
 }
 """The first limit is never reached; the second is that of a token whose claim `plan` is `scarce`."""
@@ -94,6 +96,13 @@ class Api:
         self.until(task_id, note)
         return seen
 
+    def until_used(self, answers: int, seconds: float = 30) -> None:
+        """Wait until so many answers are counted today: each is a moment after its task is final."""
+        end = time.monotonic() + seconds
+        while (used := self.http.get("/chat/usage").json()["answers"]) != answers:
+            assert time.monotonic() < end, f"{used} answers are counted, and not {answers}"
+            time.sleep(0.1)
+
     def finished(self, task_id: str, seconds: float = 60) -> dict[str, Any]:
         return self.until(task_id, lambda task: task["status"] in FINAL, seconds)
 
@@ -141,6 +150,17 @@ def alice(deployment: Deployment) -> Iterator[Api]:
 @pytest.fixture(scope="session")
 def bob(deployment: Deployment) -> Iterator[Api]:
     with deployment.api("bob") as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def scarce(deployment: Deployment) -> Iterator[Api]:
+    """Somebody new, of the group that may send a message a second, two at once."""
+    if deployment.stack is None:
+        pytest.skip("needs the emulated account: API_URL is set")
+    claims = {"sub": f"owner-{uuid.uuid4()}", "aud": AUDIENCE, "exp": int(time.time()) + 600, "plan": "scarce"}
+    api = Api(deployment.url, deployment.stack.issuer.signed(claims), deployment.refusals)
+    with api.http:
         yield api
 
 

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from local import model_server
+from local.dashboard.metrics import emitted, log_lines
 from local.stack import LocalStack, Model
 from tests.e2e.conftest import Api
 
@@ -71,3 +72,5 @@ def test_an_outage_of_the_first_model_is_answered_by_the_second_until_the_first_
         assert time.monotonic() < end, "the first model is not asked any more"
     assert answered_by(api, "and stays") == "gpt-4.1-mini"
     assert api.http.get("/chat/usage").json()["cost_usd"] > 0
+    names = {metric.name for metric in emitted(log_lines(with_fallback.logs)).names()}
+    assert {"FallbackUsed", "CircuitOpened"} <= names

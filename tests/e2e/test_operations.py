@@ -126,17 +126,20 @@ def test_an_owner_is_forgotten(stack: LocalStack) -> None:
     """One whose name begins with another's, and the other way round."""
     apis = {owner: Api(stack.api_url, stack.token(owner)) for owner in ("carol", "carol#s", "caro")}
     tasks = {owner: api.submit("hello", headers={"Idempotency-Key": "k"}) for owner, api in apis.items()}
+    for owner, api in apis.items():
+        api.finished(tasks[owner])
+        api.until_used(1)
     with no_workers(stack):
         waiting = apis["carol"].submit("and then?")
 
         asked = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol")
         assert (asked.returncode, asked.stderr) == (0, "")
-        assert "would delete: 2 turns of 2 sessions, 1 guards" in asked.stdout
+        assert "would delete: 2 turns of 2 sessions, 3 guards" in asked.stdout  # her key, rate and usage
         assert apis["carol"].task(waiting)["status"] == "PENDING"
 
         done = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "deleted: 2 turns of 2 sessions, 1 guards" in done.stdout
+        assert "deleted: 2 turns of 2 sessions, 3 guards" in done.stdout
 
     again = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
     assert "deleted: 0 turns" in again.stdout
