@@ -329,9 +329,10 @@ def _overtaken(world: World, after: float, first: Answers) -> None:
     alice.rest(15)
 
 
-@story(seconds=600.0, after=math.inf, a="worker_lost", b="SUCCESS")
+@story(seconds=600.0, after=math.inf, a="worker_lost SUCCESS", b="SUCCESS")
 def every_worker_dies(world: World) -> None:
-    """A turn that costs every worker its life costs three, and then its session moves on."""
+    """A turn that costs every worker its life costs three, and then its session moves on. (A fault that kills a worker
+    before it has the turn may take the place of such a death; then it is answered.)"""
     alice = Client(world, "alice")
     alice.insist("a", answers=[Answers(seconds=30)] * 4)
     alice.insist("b")

@@ -61,6 +61,10 @@ class Races:
             "MODEL_BASE_URL": model_url,
             "MODEL_NAME": "stand-in",
             "MODEL_KEY_SECRET_ARN": "model-key",
+            "MODEL_PRICES": "",
+            "FALLBACK_MODEL_NAME": "",
+            "FALLBACK_BASE_URL": "",
+            "FALLBACK_KEY_SECRET_ARN": "",
         }
 
     def item(self, session: str, turn: str) -> Item | None:

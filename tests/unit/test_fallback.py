@@ -116,7 +116,8 @@ def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_name
 
     assert answer(account, clock, account.queued())["usage"]["model"] == "gpt-fallback"
 
-    assert [call["SecretId"] for call in wire.made("GetSecretValue")] == ["model-key", "fallback-key"]
+    # Each at least once: turns side by side may meet an empty cache.
+    assert {call["SecretId"] for call in wire.made("GetSecretValue")} == {"model-key", "fallback-key"}
 
 
 @pytest.mark.parametrize("operation", ["GetItem", "UpdateItem"])
