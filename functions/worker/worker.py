@@ -341,7 +341,7 @@ async def keep_reply(turn: Turn) -> None:
     if not turn.cache:
         return
     # Not made by submit, which may know another model or persona than has answered, while a new version is deployed.
-    reply = reply_key(None if turn.cache["shared"] else turn.key.owner, turn.request, model_name)
+    reply = reply_key(turn.key.owner, turn.request, model_name, shared=turn.cache["shared"])
     try:
         await asyncio.to_thread(replies.keep, reply, turn.key, turn.cache["seconds"], time.time())
     except (BotoCoreError, ClientError) as error:
