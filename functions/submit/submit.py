@@ -223,7 +223,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     """The turn whose reply is also that to this one. None if there is none so young, or it cannot be found out."""
     if not (turn.cache and max_age):
         return None
-    reply = reply_key(None if cache["shared"] else turn.key.owner, turn.request, model_name)
+    reply = reply_key(turn.key.owner, turn.request, model_name, shared=bool(cache["shared"]))
     now, kept = time.time(), None
     try:
         key = replies.find(reply)

@@ -205,8 +205,9 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         budget = min(ends_at - _RESERVE_SECONDS, turn.deadline_at) - time.time()
         answer = await _watched(turn, reply, answering, budget)
     except ModelError as error:
-        # It comes of an answer, or of the images for it, so there is a ticket.
-        if await _told(turn, ticket, error.code):
+        # It comes of an answer, or of the images for it, so there is a ticket. Of a turn whose time is up it tells
+        # nothing of the model, which may have had a second.
+        if not turn.overdue(time.time()) and await _told(turn, ticket, error.code):
             error = ModelError(error.code)  # The next attempt asks another, who has not said how long to wait.
         return await _give_back_or_up(turn, error, reply)
     except Refused as refused:
@@ -341,7 +342,7 @@ async def keep_reply(turn: Turn) -> None:
     if not turn.cache:
         return
     # Not made by submit, which may know another model or persona than has answered, while a new version is deployed.
-    reply = reply_key(None if turn.cache["shared"] else turn.key.owner, turn.request, model_name)
+    reply = reply_key(turn.key.owner, turn.request, model_name, shared=turn.cache["shared"])
     try:
         await asyncio.to_thread(replies.keep, reply, turn.key, turn.cache["seconds"], time.time())
     except (BotoCoreError, ClientError) as error:

@@ -185,6 +185,19 @@ def test_another_owner_has_the_same_replies_if_they_are_shared(account: Account,
     assert first["task_id"] not in str(account.task(response["json"]["task_id"], owner="bob"))
 
 
+def test_of_an_upload_only_its_owner_has_the_kept_reply(account: Account, set_cache: SetCache) -> None:
+    """Though replies are shared: who knows the id of another's image must not learn what is on it."""
+    set_cache(shared=True)
+    look = {"message": "What is this?", "media": [account.upload(b"\x89PNG\r\n\x1a\n and so on")]}
+    answered(account, look)
+
+    assert is_hit(account, send(account, look))
+    response = send(account, look, owner="bob")
+    assert not is_hit(account, response, "bob")
+    account.work()
+    assert account.task(response["json"]["task_id"], owner="bob")["error_code"] == "media_missing"
+
+
 def test_another_model_or_persona_answers_anew(
     account: Account, on: None, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:

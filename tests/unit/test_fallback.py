@@ -120,6 +120,16 @@ def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_name
     assert {call["SecretId"] for call in wire.made("GetSecretValue")} == {"model-key", "fallback-key"}
 
 
+def test_a_turn_whose_time_is_up_tells_nothing_of_the_model(account: Account, clock: Clock, fallback: StandIn) -> None:
+    """It had a second, for it had waited in the queue: the first model is not down for that."""
+    late = [account.queued("[[hang=30]]", session_id=f"late-{number}") for number in range(FAILURES)]
+    clock.forward(15 * 60 - 1)
+    account.work()
+    assert {account.outcome(task_id) for task_id in late} == {("FAILURE", "deadline_exceeded")}
+
+    assert answer(account, clock, account.queued())["usage"]["model"] == "gpt-stand-in"
+
+
 @pytest.mark.parametrize("operation", ["GetItem", "UpdateItem"])
 def test_a_circuit_that_cannot_be_kept_fails_no_turn(
     account: Account, clock: Clock, first: Scripted, wire: Wire, operation: str

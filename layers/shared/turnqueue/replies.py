@@ -14,14 +14,17 @@ from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
 
-def reply_key(owner: str | None, request: Mapping[str, Any], model: str) -> str:
-    """The key of what is kept for a request {message, role, media?, ...}: of `owner`, or with None of all.
+def reply_key(owner: str, request: Mapping[str, Any], model: str, *, shared: bool) -> str:
+    """The key of what is kept for a request {message, role, media?, ...} of `owner`: his own, or all owners' if
+    `shared`.
 
     Equal for what is told to the same model in the same words, by the persona as it is now. `metadata` is not told.
+    That of a request with an upload is always the owner's own: to another the upload does not exist.
     """
-    role = request["role"]
-    told = json.dumps([model, role, version(role), request["message"], request.get("media") or []])
-    whose = "reply#shared" if owner is None else guard_key("reply", owner)
+    role, media = request["role"], request.get("media") or []
+    told = json.dumps([model, role, version(role), request["message"], media])
+    own = not shared or any("upload_id" in item for item in media)
+    whose = guard_key("reply", owner) if own else "reply#shared"
     return f"{whose}#{hashlib.sha256(told.encode()).hexdigest()}"
 
 
