@@ -56,6 +56,7 @@ from turnqueue.media import Uploads
 from turnqueue.personas import ROLES
 from turnqueue.queue import TurnQueue
 from turnqueue.store import TurnStore
+from turnqueue.usage import UsageStore
 
 type Json = dict[str, Any]
 
@@ -270,7 +271,8 @@ def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
     """What the handler of a Lambda function can refuse a request of this route with, by status and code."""
     start = _handler_of(function, route)
     found = set(_raised(start))
-    if any(isinstance(value, TurnStore | TurnQueue | IdempotencyKeys | Uploads) for value in _globals(start)):
+    aws = TurnStore | TurnQueue | IdempotencyKeys | Uploads | UsageStore
+    if any(isinstance(value, aws) for value in _globals(start)):
         found |= {refusal for refusal in _raised([http.dispatch]) if refusal.code != "no_such_route"}
     return sorted(found)
 

@@ -43,7 +43,8 @@ def smoke(url: str, token: str, *, seconds: float = 120.0) -> dict[str, Any]:
 
 
 def _call(method: str, url: str, body: dict[str, Any] | None, token: str) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    # no-store: with CacheSeconds the reply to the smoke test before would be given again, by no worker and no model.
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Cache-Control": "no-store"}
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, data, headers, method=method)
     try:

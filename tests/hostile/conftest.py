@@ -9,9 +9,20 @@ from moto import mock_aws
 
 from tests.hostile.checks import harmless
 from tests.hostile.gateway import Answer, Gateway
-from tests.unit.conftest import QUEUE_URL, Account, Clock, account, clock, functions, model, model_url, only_loopback
+from tests.unit.conftest import (
+    QUEUE_URL,
+    Account,
+    Clock,
+    account,
+    clock,
+    functions,
+    model,
+    model_url,
+    only_loopback,
+    wire,
+)
 
-__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback"]
+__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "wire"]
 
 
 @pytest.fixture(scope="module")

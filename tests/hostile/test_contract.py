@@ -19,7 +19,7 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, positive_
 from tests import cfn
 from tests.hostile.checks import EXAMPLES, examples, orderly, proper
 from tests.hostile.gateway import Answer, Gateway, routes, token
-from tests.unit.conftest import Account, Clock, StandIn
+from tests.unit.conftest import Account, Clock, StandIn, Wire, refusing
 from turnqueue.turn import FAILURES, Key, Status
 
 type Json = dict[str, Any]
@@ -179,6 +179,11 @@ def test_every_state_of_a_task_is_told_as_described(account: Account, model: Sta
     assert seen == ["PENDING", "STARTED", "cancelled", "SUCCESS"]
     for each in (ids, again):
         assert ask(account, "GET", SESSION, **each).json["turns"]
+
+
+def test_a_day_that_cannot_be_read_is_told_as_described(account: Account, wire: Wire) -> None:
+    wire.before("GetItem", refusing())
+    assert ask(account, "GET", "/chat/usage").status == 503
 
 
 def test_a_waiting_request_is_answered_as_described(account: Account, clock: Clock) -> None:

@@ -1,11 +1,13 @@
 """.github/workflows: what they are allowed is what they need, and what they run is there."""
 
+import http.server
 import itertools
 import json
 import re
 import shlex
 import subprocess
 import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import pytest
 import yaml
 
+from caching import Caching, caching
 from operations.__main__ import _parser
-from operations.smoke import SmokeFailed, sign_in
+from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
 from tests import cfn
 
@@ -159,6 +162,43 @@ def test_what_the_environments_must_hold_is_written_down() -> None:
     section = OPERATIONS.partition("## Deploy\n")[2].partition("\n## ")[0]
     for name in re.findall(r"\$\{\{ (?:vars|secrets)\.(\w+) \}\}", (FOLDER / "deploy.yml").read_text()):
         assert f"`{name}`" in section, name
+
+
+# ---- The smoke test
+
+
+def test_its_chat_is_answered_by_the_model_and_not_by_the_answer_to_the_one_before() -> None:
+    """Which would be given again with CacheSeconds, whatever has become of queue, worker and model."""
+    sent: list[str | None] = []
+
+    class Api(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = b'{"status": "SUCCESS"}'
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            sent.append(self.headers["Cache-Control"])
+            content = b'{"task_id": "s.t"}'
+            self.send_response(202)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        smoke(f"http://127.0.0.1:{server.server_port}", "token")
+        server.shutdown()
+        thread.join()
+
+    assert [caching({"headers": {"cache-control": control}}, 600) for control in sent] == [Caching(False, 0)]
 
 
 # ---- The user of the smoke test
