@@ -87,6 +87,10 @@ mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catc
 chaos: setup ## Kill and stop real processes of a local stack, and print the times to recover. Minutes.
 	$(PYTHON) -m pytest tests/chaos
 
+.PHONY: bench
+bench: setup .tools/bench/.ready ## Measure it beside what it could be instead, into benchmarks/results.md. ONLY=name: one part.
+	$(PYTHON) -m benchmarks $(ONLY)
+
 .PHONY: e2e
 e2e: setup ## Test a deployed stack: the local one, or that of API_URL.
 	$(PYTHON) -m pytest tests/e2e
@@ -102,6 +106,7 @@ clean: ## Remove all that make has made, .tools too.
 .tools/ministack/.ready: local/requirements/ministack.txt
 .tools/runtime/.ready: local/requirements/runtime.txt
 .tools/checkov/.ready: local/requirements/checkov.txt
+.tools/bench/.ready: benchmarks/requirements.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile

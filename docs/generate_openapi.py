@@ -30,26 +30,15 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 sys.path.extend(
     f"{Path(__file__).parents[1]}/{folder}" for folder in ("functions/submit", "functions/status", "layers/shared", ".")
 )
+from tests import cfn
+
 # What the handlers want to find when they are imported.
-os.environ.update(
-    AWS_DEFAULT_REGION="us-east-1",
-    TURNS_TABLE="TurnsTable",
-    GUARDS_TABLE="GuardsTable",
-    MEDIA_BUCKET="media-bucket",
-    QUEUE_URL="https://sqs.us-east-1.amazonaws.com/123456789012/TurnQueue.fifo",
-    FEATURE_ASYNC_CHAT_ENABLED="false",
-    OWNER_LIMITS="",
-    LIMIT_GROUP_CLAIM="",
-    CACHE_SECONDS="0",
-    CACHE_SHARED="false",
-    MODEL_NAME="gpt-4.1-mini",
-)
+os.environ.update(cfn.environment(), AWS_DEFAULT_REGION="us-east-1")
 
 import preference
 import request
 import status
 import submit
-from tests import cfn
 from turnqueue import __version__, http, media, task, turn, usage
 from turnqueue.guards import IdempotencyKeys
 from turnqueue.media import Uploads

@@ -41,6 +41,26 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
     }
 
 
+def environment() -> dict[str, str]:
+    """The variables of all functions, as the template gives them: parameters by their defaults (empty where there is
+    none), resources by their logical ids."""
+    document = template()
+    functions = [document["Globals"]["Function"], *resources("AWS::Serverless::Function").values()]
+    given = {
+        name: value
+        for function in functions
+        for name, value in function.get("Environment", {}).get("Variables", {}).items()
+    }
+
+    def value_of(value: Any) -> str:
+        if not isinstance(value, dict):
+            return str(value)
+        parameter = document["Parameters"].get(value["Ref"])
+        return str(value["Ref"] if parameter is None else parameter.get("Default", ""))
+
+    return {name: value_of(value) for name, value in given.items()}
+
+
 def role(function: str) -> str:
     """The logical id of the role of a function, given by its own."""
     name: str = resources("AWS::Serverless::Function")[function]["Role"]["Fn::GetAtt"].partition(".")[0]

@@ -28,30 +28,20 @@ type JsonObject = dict[str, Any]
 
 REGION = "us-east-1"
 QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/123456789012/TurnQueue.fifo"
-ENVIRONMENT = {
+ENVIRONMENT = cfn.environment() | {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": REGION,
     "AWS_LAMBDA_FUNCTION_NAME": "turnqueue-simulated",
     "POWERTOOLS_SERVICE_NAME": "turnqueue",
-    "POWERTOOLS_METRICS_NAMESPACE": "Turnqueue",
-    "POWERTOOLS_LOG_LEVEL": "INFO",
-    "TURNS_TABLE": "TurnsTable",
-    "GUARDS_TABLE": "GuardsTable",
     "QUEUE_URL": QUEUE_URL,
     "MEDIA_BUCKET": "media-bucket",
-    "FEATURE_ASYNC_CHAT_ENABLED": "false",
     "OWNER_LIMITS": "default:60000/1000/1000000000",  # checked, and never reached
     "LIMIT_GROUP_CLAIM": "plan",
     "CACHE_SECONDS": "600",
-    "CACHE_SHARED": "false",
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
-    "MODEL_PRICES": "",
-    "FALLBACK_MODEL_NAME": "",
-    "FALLBACK_BASE_URL": "",
-    "FALLBACK_KEY_SECRET_ARN": "",
 }
 SUBMITS = ("POST /chat", "POST /chat/task/{task_id}/retry")
 GATEWAY_SECONDS = 30.0

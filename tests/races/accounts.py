@@ -44,28 +44,15 @@ class Races:
             },
         )["QueueUrl"]
         account.client("secretsmanager").create_secret(Name="model-key", SecretString="sk-test")
-        self.environment = account.variables() | {
+        own = {
             "AWS_LAMBDA_FUNCTION_NAME": "turnqueue-races",
             "POWERTOOLS_SERVICE_NAME": "turnqueue",
-            "POWERTOOLS_METRICS_NAMESPACE": "Turnqueue",
-            "POWERTOOLS_LOG_LEVEL": "INFO",
-            "TURNS_TABLE": "TurnsTable",
-            "GUARDS_TABLE": "GuardsTable",
             "QUEUE_URL": self._queue,
-            "MEDIA_BUCKET": "media-bucket",  # nobody uploads here
-            "FEATURE_ASYNC_CHAT_ENABLED": "false",
-            "OWNER_LIMITS": "",
-            "LIMIT_GROUP_CLAIM": "",
-            "CACHE_SECONDS": "0",
-            "CACHE_SHARED": "false",
             "MODEL_BASE_URL": model_url,
             "MODEL_NAME": "stand-in",
             "MODEL_KEY_SECRET_ARN": "model-key",
-            "MODEL_PRICES": "",
-            "FALLBACK_MODEL_NAME": "",
-            "FALLBACK_BASE_URL": "",
-            "FALLBACK_KEY_SECRET_ARN": "",
         }
+        self.environment = account.variables() | cfn.environment() | own
 
     def item(self, session: str, turn: str) -> Item | None:
         """A turn as it lies in the table now."""

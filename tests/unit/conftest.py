@@ -39,26 +39,17 @@ from tests import cfn
 REGION = "us-east-1"
 QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{DEFAULT_ACCOUNT_ID}/"
 MODEL_KEY = "sk-test"
-ENVIRONMENT = {
+ENVIRONMENT = cfn.environment() | {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
     "AWS_DEFAULT_REGION": REGION,
     "AWS_LAMBDA_FUNCTION_NAME": "turnqueue-test",
-    "TURNS_TABLE": "TurnsTable",
-    "GUARDS_TABLE": "GuardsTable",
+    "POWERTOOLS_SERVICE_NAME": "turnqueue",
     "QUEUE_URL": f"{QUEUE_URL}TurnQueue.fifo",
     "MEDIA_BUCKET": "media-bucket",
-    "FEATURE_ASYNC_CHAT_ENABLED": "false",
-    "OWNER_LIMITS": "",
-    "LIMIT_GROUP_CLAIM": "",
-    "CACHE_SECONDS": "0",
-    "CACHE_SHARED": "false",
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
     "MODEL_PRICES": "gpt-stand-in:0.4/1.6",
-    "FALLBACK_MODEL_NAME": "",
-    "FALLBACK_BASE_URL": "",
-    "FALLBACK_KEY_SECRET_ARN": "",
 }
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)

@@ -1,0 +1,1 @@
+"""What Turnqueue costs in time, memory and money, measured beside what it could be instead: `make bench`."""

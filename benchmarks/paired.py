@@ -1,0 +1,44 @@
+"""Measuring sides in alternation, so that a machine whose speed drifts is as slow for one as for the other."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+
+class Ratio(NamedTuple):
+    """Of one side to another: the median of the rounds' ratios, and the quartiles of them."""
+
+    median: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f}-{self.high:.2f})"
+
+
+def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Measure each side once a round, in an order that turns by one each round. Returns the rounds of each side."""
+    names = list(sides)
+    measured: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        shift = number % len(names)
+        for name in names[shift:] + names[:shift]:
+            measured[name].append(sides[name]())
+    return measured
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
+    """Of `ours` to `theirs`, round by round."""
+    ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
+    if len(ratios) == 1:
+        return Ratio(ratios[0], ratios[0], ratios[0])
+    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    return Ratio(median, low, high)
+
+
+def spread(values: Sequence[float], digits: int = 1) -> str:
+    """The median of some values and their quartiles, for a table: "3.1 (2.9-3.6)"."""
+    if len(values) == 1:
+        return f"{values[0]:.{digits}f}"
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"

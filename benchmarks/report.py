@@ -1,0 +1,75 @@
+"""benchmarks/results.md: a section for each benchmark, replaced when that benchmark has run."""
+
+import os
+import platform
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+RESULTS = Path(__file__).with_name("results.md")
+_HEAD = """# Results
+
+Written by `make bench`; `make bench ONLY=<name>` replaces one section. Ratios compare sides that were measured in alternation in one
+run on one machine: the median of the rounds, and in brackets their quartiles. Absolute figures are of the machine named in
+the section and only there to give the ratio a size.
+"""
+
+
+@dataclass
+class Section:
+    """What one benchmark has to say: `name` is that of its module."""
+
+    name: str
+    title: str
+    body: list[str] = field(default_factory=list)
+
+    def say(self, text: str) -> None:
+        """Add a paragraph."""
+        self.body.append(text.strip())
+
+    def table(self, head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        lines = [head, ["---"] * len(head), *rows]
+        self.body.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
+
+    def plot(self, file: str, caption: str) -> None:
+        """Show an SVG that lies in benchmarks/plots."""
+        self.body.append(f"![{caption}](plots/{file})")
+
+    def write(self, file: Path = RESULTS) -> None:
+        """Put the section in its place in the file, behind the others if it is new there."""
+        text = file.read_text() if file.exists() else _HEAD
+        body = "\n\n".join([f"## {self.title}", f"<!-- {self.name} -->", machine(), *self.body])
+        old = re.compile(rf"## [^\n]*\n\n<!-- {self.name} -->\n.*?(?=\n## |\Z)", re.DOTALL)
+        if old.search(text):
+            text = old.sub(lambda _: body + "\n", text)
+        else:
+            text = f"{text.rstrip()}\n\n{body}\n"
+        file.write_text(text)
+
+
+def goal(measured: float, limit: float, *, at_least: bool = False) -> str:
+    """A goal and whether it was reached, for a table."""
+    reached = measured >= limit if at_least else measured <= limit
+    return f"{'≥' if at_least else '≤'} {limit:g}, {'reached' if reached else '**not reached**'}"
+
+
+def machine() -> str:
+    """When, on what, and with which versions."""
+    libraries = ", ".join(
+        f"{name} {version(name)}" for name in ("boto3", "aws-lambda-powertools", "openai", "pydantic")
+    )
+    return (
+        f"{datetime.now(UTC):%Y-%m-%d}, {os.process_cpu_count()} cores {_processor()}, {platform.system()}, "
+        f"Python {platform.python_version()}, {libraries}."
+    )
+
+
+def _processor() -> str:
+    try:
+        found = re.search(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
+    except OSError:
+        found = None
+    return found[1] if found else platform.machine()
