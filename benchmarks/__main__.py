@@ -1,4 +1,4 @@
-"""Runs the benchmarks, all or those that are named, and writes benchmarks/results.md: `python -m benchmarks [name ...]`."""
+"""Runs the benchmarks, all or those that are named, into benchmarks/results.md: `python -m benchmarks [name ...]`."""
 
 import argparse
 import importlib

@@ -12,9 +12,9 @@ from pathlib import Path
 RESULTS = Path(__file__).with_name("results.md")
 _HEAD = """# Results
 
-Written by `make bench`; `make bench ONLY=<name>` replaces one section. Ratios compare sides that were measured in alternation in one
-run on one machine: the median of the rounds, and in brackets their quartiles. Absolute figures are of the machine named in
-the section and only there to give the ratio a size.
+Written by `make bench`; `make bench ONLY=<name>` replaces one section. Ratios compare sides that were measured in
+alternation in one run on one machine: the median of the rounds, and in brackets their quartiles. Absolute figures are
+of the machine named in the section and only there to give the ratio a size.
 """
 
 
@@ -43,11 +43,7 @@ class Section:
         text = file.read_text() if file.exists() else _HEAD
         body = "\n\n".join([f"## {self.title}", f"<!-- {self.name} -->", machine(), *self.body])
         old = re.compile(rf"## [^\n]*\n\n<!-- {self.name} -->\n.*?(?=\n## |\Z)", re.DOTALL)
-        if old.search(text):
-            text = old.sub(lambda _: body + "\n", text)
-        else:
-            text = f"{text.rstrip()}\n\n{body}\n"
-        file.write_text(text)
+        file.write_text(old.sub(lambda _: f"{body}\n", text) if old.search(text) else f"{text.rstrip()}\n\n{body}\n")
 
 
 def goal(measured: float, limit: float, *, at_least: bool = False) -> str:
