@@ -17,28 +17,23 @@ MEAN, SIGMA = 3.0, 0.5
 
 TOKENS = 200
 """Of a chat: README.md's has 138 for its prompt and 58 for its answer."""
-LOG_BYTES = 1600
-"""Of a chat, as `make dashboard` prints them."""
-
 TURN_WRITES, GUARD_WRITES, HISTORY_READS, POLL_READS, WAIT_READS = 3, 1, 1, 1, 0.5
 """In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a poll, and one inside of a wait."""
 
 JITTER = 0.2
 """The JavaScript client waits up to so much longer than it is told."""
 
-SECRET_SECONDS = 300
-"""For so long a worker keeps the model's key."""
 
-
-def workers(**changes: float) -> Workers:
+def workers(concurrency: int = 20, first_pollers: int = 5) -> Workers:
     """The template's, with the overhead that is assumed."""
     cost = ASSUMED["worker"]
     return Workers(
+        concurrency=concurrency,
+        first_pollers=first_pollers,
         cold_start=cost.init,
         cpu=on_lambda(cost.cpu / 2, 0),
         before=on_lambda(0, CALLS_BEFORE),
         after=on_lambda(cost.cpu / 2, CALLS_AFTER),
-        **changes,  # type: ignore[arg-type]
     )
 
 
@@ -68,12 +63,16 @@ def _latencies() -> list[float]:
     return [math.exp(normal.inv_cdf((index + 0.5) / 1000)) for index in range(1000)]
 
 
+def pause(age: float) -> float:
+    """Between two polls of a task of that age: its `poll_after_ms`, and half of the most that the client adds."""
+    return min(max(age / 4, 0.5), 5.0) * (1 + JITTER / 2)
+
+
 def polls(seconds: float) -> int:
-    """Of a task that is final after so many: at once, and then when the last answer's `poll_after_ms` says so, plus
-    half of the most that the client adds."""
+    """Of a task that is final after so many, the first at once."""
     asked, now = 1, 0.0
     while now < seconds:
-        now += min(max(now / 4, 0.5), 5.0) * (1 + JITTER / 2)
+        now += pause(now)
         asked += 1
     return asked
 
@@ -170,6 +169,9 @@ def limits() -> list[Limit]:
         ),
         Limit("`ApiRequestsPerSecond`, default", one.requests, 1000, "`ApiRequestsPerSecond`"),
         Limit("API Gateway, account", one.requests, 10_000, "Service Quotas"),
+        Limit(
+            "Lambda's requests a second", one.requests + 1 / BATCH, 10_000, "Lambda's concurrency, of which it is 10 x"
+        ),
         Limit("turns table, writes, new", one.writes, 4000, "warm throughput, or grow slowly"),
         Limit("turns table, reads, new", one.reads, 12_000, "warm throughput, or grow slowly"),
         Limit("guards table, writes, new", GUARD_WRITES, 4000, "warm throughput, or grow slowly"),

@@ -45,7 +45,7 @@ class Scenario(NamedTuple):
     seconds: float
 
 
-def steady(rate: float, concurrency: int = 20, seconds: float = 1800) -> Scenario:
+def steady(rate: float, concurrency: int = 20, seconds: float = 900) -> Scenario:
     arrivals = poisson(lambda _: rate, rate, seconds, seed=1)
     run = Simulation(workers(concurrency=concurrency), Model(LATENCY), seed=2).run(arrivals)
     return Scenario(f"steady {rate:g}/s, {concurrency} workers", run, seconds)

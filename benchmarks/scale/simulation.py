@@ -272,9 +272,12 @@ class Simulation:
             sessions.setdefault(message.turn.session, []).append(message)
         ends_at = self._env.now + WORKER_TIMEOUT
         others = len(sessions) - 1
-        yield self._env.all_of(
-            [self._env.process(self._session(messages, others, ends_at)) for messages in sessions.values()]
-        )
+        if others:
+            yield self._env.all_of(
+                [self._env.process(self._session(messages, others, ends_at)) for messages in sessions.values()]
+            )
+        else:
+            yield from self._session(batch, 0, ends_at)
         self._run.batches.append(Batch(len(batch), received, self._env.now))
         self._warm += 1
         self._busy -= 1
