@@ -24,7 +24,7 @@ JITTER = 0.2
 """The JavaScript client waits up to so much longer than it is told."""
 
 
-def workers(concurrency: int = 20, first_pollers: int = 5) -> Workers:
+def workers(concurrency: int = Workers.concurrency, first_pollers: int = Workers.first_pollers) -> Workers:
     """The template's, with the overhead that is assumed."""
     cost = ASSUMED["worker"]
     return Workers(
