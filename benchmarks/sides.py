@@ -32,12 +32,8 @@ OWN = ROOT / ".aws-sam" / "benchmarks"
 
 RUNTIME_PYTHON = find_tools().runtime_python
 
-RUNTIME_BOTO3 = next(
-    distribution.version
-    for distribution in distributions(
-        name="boto3", path=[str(RUNTIME_PYTHON.parent.parent / "lib/python3.13/site-packages")]
-    )
-)
+RUNTIME_PACKAGES = RUNTIME_PYTHON.parent.parent / "lib/python3.13/site-packages"
+RUNTIME_BOTO3 = next(found.version for found in distributions(name="boto3", path=[str(RUNTIME_PACKAGES)]))
 
 type Event = dict[str, Any]
 
