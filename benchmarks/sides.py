@@ -20,7 +20,7 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 from typing import Any
 
-from benchmarks.stub import Item
+from benchmarks.stub import Item, Stub
 from local.deploy import Sam, architecture
 from local.functions import Function
 from local.processes import Processes
@@ -130,6 +130,21 @@ def _properties(place: str) -> dict[str, Any]:
     return properties
 
 
+def over_tls(stub: Stub) -> dict[str, str]:
+    """As `stub.variables()`, to its TLS. Who ships no authorities of his own reads those that botocore brings, as on
+    AWS, and the stub's besides."""
+    assert stub.ca
+    bundle = stub.ca.with_name("bundle.pem")
+    bundle.write_bytes((RUNTIME_PACKAGES / "botocore" / "cacert.pem").read_bytes() + stub.ca.read_bytes())
+    return {
+        **stub.variables(),
+        "AWS_ENDPOINT_URL": str(stub.https_url),
+        "AWS_CA_BUNDLE": str(bundle),
+        "MODEL_BASE_URL": f"{stub.https_url}/v1",
+        "SSL_CERT_FILE": str(bundle),  # the OpenAI SDK reads it
+    }
+
+
 # ---- What they are asked
 
 
@@ -143,6 +158,27 @@ def submit_event() -> Event:
 def status_event() -> Event:
     event: Event = json.loads((ROOT / "events/status.json").read_text())
     return event
+
+
+def event_for(function: Function) -> Event:
+    """What the function gets of Lambda: ours a full batch, if it is a worker, and the conventional one a message."""
+    side, place = function.name.split()
+    match place:
+        case "submit":
+            return submit_event()
+        case "status":
+            return status_event()
+    return worker_event(10 if side == "ours" else 1)
+
+
+def check(function: Function, result: Any) -> None:
+    """Raises RuntimeError if the function did not do its work: a benchmark of errors is none."""
+    if function.name.endswith("worker"):
+        done = result in (None, {"batchItemFailures": []})
+    else:
+        done = isinstance(result, dict) and result.get("statusCode") in (200, 202)
+    if not done:
+        raise RuntimeError(f"{function.name} answered {result}")
 
 
 def worker_event(messages: int) -> Event:

@@ -2,7 +2,6 @@
 init over TLS."""
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -76,8 +75,7 @@ def _first(section: Section, stub: Stub) -> None:
         "**First call** after the init, over TLS: milliseconds of CPU of that call in a fresh process. Whoever ships "
         "no authorities of its own reads botocore's for each connection; all trust that of the stub besides."
     )
-    bundle = _bundle(stub)
-    environment = {**stub.variables(), "AWS_ENDPOINT_URL": str(stub.https_url), "AWS_CA_BUNDLE": str(bundle)}
+    environment = sides.over_tls(stub)
 
     def first(function: Function, event: Mapping[str, Any]) -> float:
         with Called(function, environment) as called:
@@ -98,16 +96,6 @@ def _first(section: Section, stub: Stub) -> None:
     section.table(("ratio", "CPU", "goal"), ratios)
 
 
-def _bundle(stub: Stub) -> Path:
-    """The authorities that botocore brings, and the stub's."""
-    assert stub.ca
-    bundle = sides.OWN / "tls" / "bundle.pem"
-    shutil.copy(sides.RUNTIME_PACKAGES / "botocore" / "cacert.pem", bundle)
-    with bundle.open("ab") as file:
-        file.write(stub.ca.read_bytes())
-    return bundle
-
-
 def _calls_made(stub: Stub, process: "Called", event: Mapping[str, Any]) -> Mapping[str, int]:
     process.cpu_ms(event, 1)  # the first, which may have more to do
     stub.clear()
@@ -119,7 +107,7 @@ class Called:
     """A process that has imported the handler of a function and calls it when it is told to. A context manager."""
 
     def __init__(self, function: Function, aws: Mapping[str, str]) -> None:
-        self._name = function.name
+        self._function = function
         self._process = subprocess.Popen(
             [sides.RUNTIME_PYTHON, Path(__file__).with_name("driver.py")],
             env=variables(function, sides.RUNTIME_PYTHON, aws),
@@ -135,9 +123,7 @@ class Called:
         self._process.stdin.write(json.dumps({"event": event, "times": times}) + "\n")
         self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or '{"result": "null"}')
-        result = json.loads(answer["result"])
-        if not result or result["statusCode"] >= 300:
-            raise RuntimeError(f"{self._name} answered {result}")
+        sides.check(self._function, json.loads(answer["result"]))
         per_call: float = answer["cpu_ms"] / times
         return per_call
 
