@@ -1,17 +1,26 @@
-"""The functions that are measured, as the local Lambda host and the interpreter of the runtime run them: ours, as they
-are built for this machine, with the events that they get.
+"""The functions that are measured: ours, the floor and the conventional ones, as they lie in Lambda, and their events.
 
-Every side uses the boto3 and the botocore of the runtime (.tools/runtime), which have bytecode there as on Lambda.
+The boto3 of every side is the runtime's (.tools/runtime), which has bytecode there as it has on Lambda, and so is the
+botocore, but for the conventional side: the SDK of its Tracer needs botocore, so pip puts one into the artefact.
 """
 
+import compileall
+import hashlib
 import json
+import shutil
+import subprocess
+import sys
+import tempfile
 import time
 import uuid
+from collections.abc import Iterable
 from functools import cache
+from importlib.metadata import distributions
 from pathlib import Path
+from py_compile import PycInvalidationMode
 from typing import Any
 
-from benchmarks.stub import Item
+from benchmarks.stub import Item, Stub
 from local.deploy import Sam, architecture
 from local.functions import Function
 from local.processes import Processes
@@ -22,6 +31,9 @@ OWN = ROOT / ".aws-sam" / "benchmarks"
 """What the benchmarks build and write besides their results."""
 
 RUNTIME_PYTHON = find_tools().runtime_python
+
+RUNTIME_PACKAGES = RUNTIME_PYTHON.parent.parent / "lib/python3.13/site-packages"
+RUNTIME_BOTO3 = next(found.version for found in distributions(name="boto3", path=[str(RUNTIME_PACKAGES)]))
 
 type Event = dict[str, Any]
 
@@ -64,10 +76,47 @@ def ours(place: str) -> Function:
 
 
 @cache
+def floor(place: str) -> Function:
+    """The least that there can be at `place`, submit or status, with bytecode."""
+    folder = OWN / "floor"
+    shutil.copytree(Path(__file__).with_name("floor"), folder, dirs_exist_ok=True, ignore=_NOT_COPIED)
+    compileall.compile_dir(folder, quiet=1, invalidation_mode=PycInvalidationMode.UNCHECKED_HASH)
+    return function(f"floor {place}", f"{place}.handler", folder)
+
+
+@cache
+def conventional(place: str) -> Function:
+    """What is most often written for `place`, built as `sam build` does it by itself: pip's wheels and the sources,
+    with no bytecode."""
+    source = Path(__file__).with_name("conventional")
+    OWN.mkdir(parents=True, exist_ok=True)
+    requirements = source / ("requirements-worker.txt" if place == "worker" else "requirements.txt")
+    folder = OWN / f"conventional-{requirements.stem}-{_digest([*source.glob('*.txt'), *_REQUIREMENTS])}"
+    if not folder.exists():
+        pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
+        pip += ["-qq", "--no-warn-conflicts", "--no-compile", "--only-binary", ":all:"]
+        with tempfile.TemporaryDirectory(dir=OWN) as scratch:
+            subprocess.run([*pip, "--target", scratch, "-r", requirements], check=True)
+            shutil.copytree(scratch, folder)
+    shutil.copytree(source, folder, dirs_exist_ok=True, ignore=_NOT_COPIED)
+    return function(f"conventional {place}", f"{place}.handler", folder, OPENAI_API_KEY="sk-none")
+
+
+_REQUIREMENTS = [
+    ROOT / folder / "requirements.txt" for folder in ("layers/shared", "functions/submit", "functions/worker")
+]
+_NOT_COPIED = shutil.ignore_patterns("__pycache__")
+
+
+def _digest(files: Iterable[Path]) -> str:
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in sorted(files))).hexdigest()[:12]
+
+
+@cache
 def built() -> Path:
     """The folder of our artefacts for this machine, built now."""
+    OWN.mkdir(parents=True, exist_ok=True)
     with Processes() as processes:
-        OWN.mkdir(parents=True, exist_ok=True)
         sam = Sam(processes, find_tools().sam, root=ROOT, log=OWN / "build.log")
         with sam.alone():
             sam.build(architecture(), lambda line: None)
@@ -79,6 +128,21 @@ def _properties(place: str) -> dict[str, Any]:
     own = document["Resources"][f"{place.title()}Function"]["Properties"]
     properties: dict[str, Any] = document["Globals"]["Function"] | own
     return properties
+
+
+def over_tls(stub: Stub) -> dict[str, str]:
+    """As `stub.variables()`, to its TLS. Who ships no authorities of his own reads those that botocore brings, as on
+    AWS, and the stub's besides."""
+    assert stub.ca
+    bundle = stub.ca.with_name("bundle.pem")
+    bundle.write_bytes((RUNTIME_PACKAGES / "botocore" / "cacert.pem").read_bytes() + stub.ca.read_bytes())
+    return {
+        **stub.variables(),
+        "AWS_ENDPOINT_URL": str(stub.https_url),
+        "AWS_CA_BUNDLE": str(bundle),
+        "MODEL_BASE_URL": f"{stub.https_url}/v1",
+        "SSL_CERT_FILE": str(bundle),  # the OpenAI SDK reads it
+    }
 
 
 # ---- What they are asked
@@ -94,6 +158,27 @@ def submit_event() -> Event:
 def status_event() -> Event:
     event: Event = json.loads((ROOT / "events/status.json").read_text())
     return event
+
+
+def event_for(function: Function) -> Event:
+    """What the function gets of Lambda: ours a full batch, if it is a worker, and the conventional one a message."""
+    side, place = function.name.split()
+    match place:
+        case "submit":
+            return submit_event()
+        case "status":
+            return status_event()
+    return worker_event(10 if side == "ours" else 1)
+
+
+def check(function: Function, result: Any) -> None:
+    """Raises RuntimeError if the function did not do its work: a benchmark of errors is none."""
+    if function.name.endswith("worker"):
+        done = result in (None, {"batchItemFailures": []})
+    else:
+        done = isinstance(result, dict) and result.get("statusCode") in (200, 202)
+    if not done:
+        raise RuntimeError(f"{function.name} answered {result}")
 
 
 def worker_event(messages: int) -> Event:

@@ -69,7 +69,6 @@ class Stub:
         self._address = f"{HOST}:{ports['http']}"
         self.url = f"http://{self._address}"
         self.https_url = f"https://{HOST}:{ports['https']}" if tls else None
-        self.model_url = f"{self.url}/v1"
         self.pid = self._process.pid
 
     def set(self, settings: Settings) -> None:
@@ -88,8 +87,8 @@ class Stub:
         self._ask("POST", "/stub/clear")
 
     def variables(self) -> dict[str, str]:
-        """The environment that leads a function's AWS SDK here."""
-        return {**AWS_VARIABLES, "AWS_ENDPOINT_URL": self.url}
+        """The environment that leads a function here, its AWS SDK and its model's client."""
+        return {**AWS_VARIABLES, "AWS_ENDPOINT_URL": self.url, "MODEL_BASE_URL": f"{self.url}/v1"}
 
     def close(self) -> None:
         self._process.kill()

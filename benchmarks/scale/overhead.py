@@ -78,7 +78,7 @@ def _start(place: str, processes: Processes, stub: Stub) -> tuple[Environment, f
         sides.ours(place),
         processes,
         sides.RUNTIME_PYTHON,
-        aws=stub.variables() | {"MODEL_BASE_URL": stub.model_url},
+        aws=stub.variables(),
         log=sides.OWN / f"scale-{place}.log",
         freeze=False,
     )
