@@ -5,6 +5,7 @@ again. This one ships, for the architecture that the template names:
 
 - the wheels of requirements.txt, every one of them pinned there, without what is never imported;
 - the folder's own files;
+- in the layer, what botocore reads of its data for the services that we call (botocore.txt);
 - unchecked-hash bytecode of Python 3.13 for all of it, good whatever a zip does to the files' times.
 
 SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. It does
@@ -13,9 +14,12 @@ not give the architecture: the template's ContextPath picks arm64/Makefile or x8
 The wheels, unpacked and compiled, are kept in .aws-sam/bundles: a build with nothing new only links them.
 """
 
+import ast
 import compileall
+import gzip
 import hashlib
 import importlib.util
+import json
 import os
 import py_compile
 import re
@@ -23,7 +27,9 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 # Lambda's python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -38,7 +44,7 @@ UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
-        utilities/streaming utilities/validation
+        utilities/parameters utilities/streaming utilities/validation
     """,
     # Chat Completions is the one API that is called; `openai.types.responses` is imported with it.
     "openai": """
@@ -53,8 +59,24 @@ UNUSED = {
     "pydantic": "v1 mypy.py",
 }
 NOT_SHIPPED = shutil.ignore_patterns(
-    "__pycache__", "tests", ".*", "Makefile", "requirements.txt", "py.typed", "*.pyc", "*.pyi", "*.md"
+    "__pycache__", "tests", ".*", "Makefile", "*.txt", "py.typed", "*.pyc", "*.pyi", "*.md"
 )
+
+# Packages that only say again what their modules define: hundreds of types, of which Chat Completions uses a few.
+LAZY = {"openai": "types"}
+
+# What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
+OPERATIONS = {
+    "dynamodb": "GetItem PutItem Query UpdateItem",
+    "s3": "CreateBucket GetObject",  # CreateBucket: botocore makes the address of a signed form of its description
+    "secretsmanager": "GetSecretValue",
+    "sqs": "ChangeMessageVisibilityBatch DeleteMessage SendMessage",
+}
+OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
+
+# Who signs the certificates of AWS's endpoints: Amazon itself, by a root of its own or Starfield's that it bought, and
+# DigiCert where it has not moved. The other hundred in botocore's list are parsed for each new connection.
+AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
 def main(architecture: str, logical_id: str) -> None:
@@ -65,10 +87,12 @@ def main(architecture: str, logical_id: str) -> None:
         into, root = into / "python", LAYER_ROOT
         check_personas()
 
-    requirements = Path("requirements.txt")
+    requirements, botocore = Path("requirements.txt"), Path("botocore.txt")
     if requirements.exists():
-        kept = packages(requirements.read_text(), architecture, root)
-        shutil.copytree(kept, into, copy_function=link, dirs_exist_ok=True)
+        wheels = packages(requirements.read_text(), architecture, root)
+        shutil.copytree(wheels, into, copy_function=link, dirs_exist_ok=True)
+    if botocore.exists():
+        shutil.copytree(aws_data(botocore.read_text()), into / "turnqueue" / "aws_data", copy_function=link)
     own = Path(tempfile.mkdtemp()) / "own"
     try:
         shutil.copytree(".", own, ignore=NOT_SHIPPED)
@@ -87,19 +111,51 @@ def check_personas() -> None:
 
 def packages(requirements: str, architecture: str, root: str) -> Path:
     """The folder that holds what `requirements` names, unpacked and compiled."""
+
+    def make(new: Path) -> None:
+        install("requirements.txt", new, architecture)
+        check_pins(requirements, new)
+        leave_out_unused(new)
+        make_lazy(new)
+        compile_all(new, root, workers=0)  # 0: one a core
+
+    return made(make, requirements, architecture, root)
+
+
+def aws_data(requirements: str) -> Path:
+    """The folder that holds what layers/shared/turnqueue/aws.py needs of botocore's data, of the version that is pinned
+    in `requirements`, and the authorities of AWS's certificates."""
+
+    def make(new: Path) -> None:
+        with tempfile.TemporaryDirectory() as scratch:
+            install("botocore.txt", Path(scratch), "x86_64", "--no-deps")
+            botocore = Path(scratch) / "botocore"
+            new.mkdir()
+            for service, operations in OPERATIONS.items():
+                cut_service(botocore / "data" / service, new / service, operations.split())
+            for name in OTHER_DATA.split():
+                shutil.copy(botocore / "data" / name, new)
+            endpoints = json.loads((botocore / "data" / "endpoints.json").read_text(encoding="utf-8"))
+            for partition in endpoints["partitions"]:
+                partition["services"] = {name: partition["services"].get(name, {}) for name in OPERATIONS}
+            write_json(new / "endpoints.json", endpoints)
+            cut_authorities(botocore / "cacert.pem", new / "authorities.pem")
+
+    return made(make, requirements)
+
+
+def made(make: Callable[[Path], None], *parts: str) -> Path:
+    """The folder that `make` makes of the `parts`, made now if it never was. Its files cannot be written to."""
     key = hashlib.sha256()
-    for part in (requirements, architecture, root, sys.version, Path(__file__).read_text()):
+    for part in (*parts, sys.version, Path(__file__).read_text()):
         key.update(part.encode() + b"\0")
     bundles = Path(__file__).resolve().parent.parent / ".aws-sam" / "bundles"
     done = bundles / key.hexdigest()[:16]
     if not done.exists():
         bundles.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=bundles, prefix="new-") as scratch:
-            new = Path(scratch) / "packages"
-            install(architecture, new)
-            check_pins(requirements, new)
-            leave_out_unused(new)
-            compile_all(new, root, workers=0)  # 0: one a core
+            new = Path(scratch) / "new"
+            make(new)
             for path in new.rglob("*.*"):
                 if path.is_file():
                     path.chmod(0o444)  # They are linked into the artefacts: no edit there may come to stay here.
@@ -118,7 +174,7 @@ def link(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def install(architecture: str, into: Path) -> None:
+def install(requirements: str, into: Path, architecture: str, *options: str) -> None:
     if importlib.util.find_spec("pip") is None:
         sys.exit(f"{sys.executable} has no pip. Install it, or put .tools/sam/bin on PATH after `make setup`.")
     platforms = [f"manylinux_2_{minor}_{MACHINES[architecture]}" for minor in GLIBC_MINORS]
@@ -127,8 +183,8 @@ def install(architecture: str, into: Path) -> None:
     command += ["--implementation", "cp", "--python-version", "3.13"]
     for platform in (*platforms, f"manylinux2014_{MACHINES[architecture]}"):
         command += ["--platform", platform]
-    if subprocess.run([*command, "--target", into, "-r", "requirements.txt"]).returncode:
-        sys.exit(f"pip could not install requirements.txt for {architecture}")
+    if subprocess.run([*command, *options, "--target", into, "-r", requirements]).returncode:
+        sys.exit(f"pip could not install {requirements} for {architecture}")
 
 
 def check_pins(requirements: str, folder: Path) -> None:
@@ -156,6 +212,105 @@ def leave_out_unused(folder: Path) -> None:
         (info / "METADATA").write_text(headers, encoding="utf-8")
     for path in [path for path in folder.rglob("*") if path.name in NOT_SHIPPED(".", [path.name])]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def make_lazy(folder: Path) -> None:
+    """Let the packages below LAZY import a module when a name of it is first asked for (PEP 562), not all at once."""
+    for package, lazy in LAZY.items():
+        for init in sorted((folder / package / lazy).rglob("__init__.py")) if (folder / package).exists() else ():
+            modules = reexports(init)
+            if modules:
+                init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")
+
+
+LAZY_INIT = """\
+# Made by Turnqueue's build of an __init__.py that imported all of these.
+from importlib import import_module
+
+_MODULES = {modules!r}
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+    value = globals()[name] = getattr(import_module(f".{{_MODULES[name]}}", __name__), name)
+    return value
+
+
+def __dir__():
+    return [*globals(), *_MODULES]
+"""
+
+
+def reexports(init: Path) -> dict[str, str]:
+    """The modules of a package by the names that its __init__.py takes from them; it may do nothing else."""
+    modules: dict[str, str] = {}
+    for statement in ast.parse(init.read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.ImportFrom(module="__future__"):
+                continue
+            case ast.ImportFrom(module=str(module), names=names, level=1) if all(n.asname == n.name for n in names):
+                modules |= {name.name: module for name in names}
+            case _:
+                sys.exit(f"{init}:{statement.lineno} does more than to import names: mend LAZY in bundle/bundle.py")
+    return modules
+
+
+def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
+    """Copy of the newest description of a service these operations, what they take and give, and its endpoints."""
+    newest = max(path for path in data.iterdir() if path.is_dir())
+    description = read_json(newest, "service-2")
+    description["operations"] = {name: description["operations"][name] for name in operations}
+    shapes: dict[str, Any] = {}
+    wanted = [reference["shape"] for reference in references(description["operations"])]
+    while wanted:
+        name = wanted.pop()
+        if name not in shapes:
+            shapes[name] = description["shapes"][name]
+            wanted += [reference["shape"] for reference in references(shapes[name])]
+    description["shapes"] = shapes
+    folder = into / newest.name
+    folder.mkdir(parents=True)
+    write_json(folder / "service-2.json", without_documentation(description))
+    write_json(folder / "endpoint-rule-set-1.json", read_json(newest, "endpoint-rule-set-1"))
+    for extra in newest.glob("service-2.*extras.json"):
+        shutil.copy(extra, folder)
+
+
+def references(part: Any) -> Iterator[dict[str, Any]]:
+    """Every object within `part` that names a shape."""
+    if isinstance(part, dict):
+        if isinstance(part.get("shape"), str):
+            yield part
+        for value in part.values():
+            yield from references(value)
+    elif isinstance(part, list):
+        for value in part:
+            yield from references(value)
+
+
+def without_documentation(part: Any) -> Any:
+    if isinstance(part, dict):
+        kept = {name: value for name, value in part.items() if name != "documentation" or not isinstance(value, str)}
+        return {name: without_documentation(value) for name, value in kept.items()}
+    return [without_documentation(value) for value in part] if isinstance(part, list) else part
+
+
+def cut_authorities(source: Path, into: Path) -> None:
+    """Copy AUTHORITIES. In the list each certificate has comments that name it, and an empty line before them."""
+    certificates = [part for part in source.read_text(encoding="utf-8").split("\n\n") if AUTHORITIES.search(part)]
+    if sum("O=Amazon" in certificate for certificate in certificates) < 4:
+        sys.exit("botocore's cacert.pem no longer names Amazon's four roots: mend AUTHORITIES in bundle/bundle.py")
+    into.write_text("\n".join(certificate[certificate.index("-----BEGIN") :].strip() for certificate in certificates))
+
+
+def read_json(folder: Path, name: str) -> Any:
+    packed = folder / f"{name}.json.gz"
+    return json.loads(gzip.decompress(packed.read_bytes()) if packed.exists() else packed.with_suffix("").read_bytes())
+
+
+def write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def compile_all(folder: Path, root: str, workers: int = 1) -> None:

@@ -17,7 +17,6 @@ import sys
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -389,8 +388,7 @@ QUEUED = turn.Turn.submitted(
     _SENT_AT,
 )
 UPLOAD_ID = turn.new_ulid(_SENT_AT)[:10] + "3N8F4D1S6W0B7H2C"
-RUNNING = replace(
-    QUEUED,
+RUNNING = QUEUED._replace(
     status=turn.Status.STARTED,
     attempt=1,
     started_at=_SENT_AT + 0.21,
@@ -398,8 +396,7 @@ RUNNING = replace(
     progress=0.05,
     partial="A haircut, with pleasure.",
 )
-ANSWERED = replace(
-    QUEUED,
+ANSWERED = QUEUED._replace(
     status=turn.Status.SUCCESS,
     attempt=1,
     started_at=_SENT_AT + 0.21,
@@ -428,8 +425,7 @@ ANSWERED = replace(
 
 def failed(code: str) -> turn.Turn:
     failure = turn.FAILURES[code]
-    return replace(
-        QUEUED,
+    return QUEUED._replace(
         status=turn.Status.FAILURE,
         attempt=1,
         started_at=_SENT_AT + 0.21,
@@ -731,7 +727,7 @@ OPERATIONS: dict[str, Json] = {
             "200": _success(
                 "The task, final.",
                 "TaskStatus",
-                task.task_status(replace(failed("cancelled"), attempt=0, started_at=None), _SENT_AT + 1),
+                task.task_status(failed("cancelled")._replace(attempt=0, started_at=None), _SENT_AT + 1),
             ),
             "202": _success(
                 "The worker will see it within two seconds.",

@@ -17,7 +17,7 @@ from turnqueue.usage import UsageStore, day_of
 DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
-_GROUP = re.compile(r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?")
+_GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
 
 class Limit(NamedTuple):
@@ -32,7 +32,7 @@ def parse_limits(text: str) -> dict[str, Limit]:
     and tokens a day. Raises ValueError, naming the part that is none."""
     limits: dict[str, Limit] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        match = _GROUP.fullmatch(part)
+        match = re.fullmatch(_GROUP, part)
         if not match:
             raise ValueError(f"not a limit (group:messages a minute/at once[/tokens a day]): {part}")
         tokens = int(match[4]) if match[4] else None

@@ -6,7 +6,6 @@ POST /chat/media: a signed form by which the client uploads an image to S3, to b
 import os
 import re
 import time
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,9 +37,9 @@ from turnqueue.task import accepted, chat_response, poll_after_ms, upload
 from turnqueue.telemetry import count, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore
-from turnqueue.wait import wait_until_final
+from turnqueue.wait import hasty_store, wait_until_final
 
-# Two tries of each call: the three calls of a submit then fail within the function's 29 s.
+# Two tries of each call: even with a key, the calls of a submit then fail within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 store = TurnStore(table, attempts=2)
 guards = os.environ["GUARDS_TABLE"]
@@ -60,7 +59,6 @@ limiter = (
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 # One short try: what is not found soon is asked of the model.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
-answered = TurnStore(table, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model_name = os.environ["MODEL_NAME"]
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
@@ -96,7 +94,7 @@ def chat(event: Event, ends_at: float) -> Response:
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, request.stored(), now)
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
-        turn = replace(turn, cache=cache)
+        turn = turn._replace(cache=cache)
     turn, replayed = submit(turn, request.fingerprint(), idempotency_key, max_age=allowed.max_age)
     return _accepted(turn, replayed, wanted, headers, ends_at)
 
@@ -116,7 +114,7 @@ def retry(event: Event, ends_at: float) -> Response:
 
     headers = _admitted(limiter.check(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
-    turn = replace(Turn.submitted(key, failed.request, now), retry_of=old.task_id)
+    turn = Turn.submitted(key, failed.request, now)._replace(retry_of=old.task_id)
     turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key)
     return _accepted(turn, replayed, wanted, headers, ends_at)
 
@@ -192,7 +190,7 @@ def submit(turn: Turn, fingerprint: str, idempotency_key: str | None, *, max_age
                 "This Idempotency-Key came with another request within the last 24 hours.",
                 param="Idempotency-Key",
             )
-        turn = replace(turn, key=_bound_key(turn.key.owner, bound))
+        turn = turn._replace(key=_bound_key(turn.key.owner, bound))
         earlier = store.read(turn.key, turn.created_at)
         if earlier and earlier.status is not Status.PENDING:
             return earlier, True
@@ -227,7 +225,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     now, kept = time.time(), None
     try:
         key = replies.find(reply)
-        kept = key and answered.read(key, now, consistent=False)
+        kept = key and hasty_store(table).read(key, now, consistent=False)
     except (BotoCoreError, ClientError) as error:
         logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     if kept and kept.status is Status.SUCCESS and now - (kept.finished_at or 0) < max_age:

@@ -5,6 +5,7 @@ While the first model is well, it is read once in READ_SECONDS by a process that
 
 import time
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -47,10 +48,14 @@ class Breaker:
     def __init__(self, table: str, server: str) -> None:
         self._table = table
         self._key = {"guard": {"S": guard_key("circuit", server)}}
-        self._client = aws.client("dynamodb", attempts=1, read_timeout=1)
         self._known = Circuit()
         self._read_at = 0.0
         self._answered_at = 0.0
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made when it is needed first: many stacks have no fallback.
+        return aws.client("dynamodb", attempts=1, read_timeout=1)
 
     def ask(self, now: float, ends_at: float) -> Ticket:
         """Whom to ask in an attempt that is over at `ends_at`, whatever becomes of it."""

@@ -15,15 +15,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
-from aws_lambda_powertools.utilities.parameters import SecretsProvider
 from botocore.exceptions import BotoCoreError, ClientError
 
 import images
 from breaker import Breaker, Ticket
 from model import Answer, Model, ModelError, Reply
+from modelkeys import ModelKeys
 from persona import Persona, persona
 from prices import parse_prices
-from turnqueue import aws
 from turnqueue.http import error_name, where
 from turnqueue.media import Uploads
 from turnqueue.queue import Malformed, TurnQueue, decode
@@ -39,7 +38,7 @@ queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
 replies = KeptReplies(os.environ["GUARDS_TABLE"], attempts=1)
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=4)
-secrets = SecretsProvider(boto3_client=aws.client("secretsmanager", attempts=4))
+keys = ModelKeys(attempts=4)
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
 model_name = os.environ["MODEL_NAME"]
 prices = parse_prices(os.environ["MODEL_PRICES"])
@@ -73,9 +72,8 @@ class ComeBack(NamedTuple):
 
 
 async def model_key(fresh: bool = False, arn: str = key_arn) -> str:
-    """The key of a model, from the cache or `fresh` from Secrets Manager."""
-    secret = await asyncio.to_thread(secrets.get, arn, max_age=300, force_fetch=fresh)
-    return str(secret).strip()
+    """The key of a model, kept or `fresh` from Secrets Manager."""
+    return await asyncio.to_thread(keys.get, arn, fresh=fresh)
 
 
 async def connect() -> Model:

@@ -3,6 +3,8 @@
 import importlib.util
 import os
 import platform
+import re
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -105,11 +107,46 @@ def test_no_function_carries_what_lambda_or_the_layer_brings(built: Path, templa
 
 
 def test_nothing_is_shipped_that_lambda_does_not_read(built: Path) -> None:
-    unread = {".md", ".pyi", ".txt"}
+    unread = {".md", ".pyi", ".txt", ".gz"}
     for path in built.rglob("*"):
         assert path.suffix not in unread, path
         assert path.name not in ("tests", "Makefile", "bin", "RECORD"), path
         assert path.stat().st_mode & 0o044 == 0o044, f"{path} can not be read by Lambda's user"
+
+
+def test_the_layer_carries_what_botocore_reads_for_the_services_that_are_called(built: Path) -> None:
+    sources = [path.read_text() for folder in ("functions", "layers") for path in (ROOT / folder).rglob("*.py")]
+    called = {service for text in sources for service in re.findall(r'(?:client|_made)\(\s*"(\w+)"', text)}
+    data = built / "SharedLayer/python/turnqueue/aws_data"
+    assert called >= {"dynamodb", "sqs"}
+    assert {path.name for path in data.iterdir() if path.is_dir()} == called
+
+
+def test_the_layer_trusts_amazon_for_aws_and_few_besides(built: Path) -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.load_verify_locations(built / "SharedLayer/python/turnqueue/aws_data/authorities.pem")
+    subjects: list[Any] = [ca["subject"] for ca in context.get_ca_certs()]
+    names = {value for subject in subjects for ((name, value),) in subject if name == "organizationName"}
+    assert names == {"Amazon", "DigiCert Inc", "Starfield Technologies, Inc."}
+
+
+def test_the_worker_imports_of_openai_what_it_needs(built: Path) -> None:
+    """And a name that it needs later is there: PEP 562 in the place of an import of everything."""
+    code = """
+import sys
+import openai
+before = len([name for name in sys.modules if name.startswith("openai.types.")])
+from openai.types.responses import ResponseInputText, response_input_text
+assert ResponseInputText is response_input_text.ResponseInputText
+assert openai.types.Batch.__module__ == "openai.types.batch" and "Batch" in dir(openai.types)
+print(before)
+"""
+    folder = built / "WorkerFunction"
+    if built.parent.name != HOST:
+        pytest.skip("not this machine's architecture")
+    done = subprocess.run([RUNTIME_PYTHON, "-c", code], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 60  # of some 700
 
 
 def test_the_layer_carries_the_personas(built: Path) -> None:

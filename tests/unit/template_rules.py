@@ -306,7 +306,7 @@ def the_template_gives_the_environment_that_the_code_reads(template: Template) -
     everyones = set(template["Globals"]["Function"]["Environment"]["Variables"])
     for name, function in functions(template).items():
         own = set(function.get("Environment", {}).get("Variables", {}))
-        given = {variable for variable in everyones | own if not variable.startswith("POWERTOOLS_")}
+        given = {variable for variable in everyones | own if not variable.startswith(("POWERTOOLS_", "PYDANTIC_"))}
         read = environment_in_code(short(function))
         for variable in sorted(read - given):
             yield f"{name}: reads {variable}, which the template does not give"

@@ -7,6 +7,7 @@ its turn; and a turn that is answered never changes.
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 from turnqueue import aws
@@ -33,7 +34,13 @@ class KeptReplies:
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._table = table
-        self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
+        self._attempts = attempts
+        self._read_timeout = read_timeout
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made when it is needed first: many stacks keep no replies.
+        return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
         """Keep for so many seconds that the turn `key` is answered, under the key `reply`."""

@@ -6,7 +6,6 @@ All times are seconds since the epoch, with milliseconds.
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -153,8 +152,7 @@ def is_ulid(text: str) -> bool:
     return _ULID.fullmatch(text) is not None
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(NamedTuple):
     """A turn as it stands in the table.
 
     `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
@@ -204,8 +202,8 @@ class Turn:
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
         tokens, way = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
         free = dict.fromkeys((*tokens, *way, "cost_usd"), 0)
-        return replace(
-            self, status=Status.SUCCESS, result=kept.result, usage=usage | free, finished_at=self.created_at, cache=None
+        return self._replace(
+            status=Status.SUCCESS, result=kept.result, usage=usage | free, finished_at=self.created_at, cache=None
         )
 
     @property

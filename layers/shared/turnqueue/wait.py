@@ -17,8 +17,8 @@ _SECONDS_TO_ANSWER = 3.5  # before the function's end: for a last read that hang
 
 
 @cache
-def _store(table: str) -> TurnStore:
-    # One short try a read, for there is always a next one: none may take a waiting request past its function's end.
+def hasty_store(table: str) -> TurnStore:
+    """The turns, read with one short try: for who can do without, or try again, and whose function's end is near."""
     return TurnStore(table, attempts=1, read_timeout=1)
 
 
@@ -34,7 +34,7 @@ def wait_until_final(table: str, turn: Turn, seconds: float, ends_at: float) -> 
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         try:
-            turn = _store(table).read(turn.key, time.time(), consistent=False) or turn
+            turn = hasty_store(table).read(turn.key, time.time(), consistent=False) or turn
         except (BotoCoreError, ClientError) as error:
             logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     return turn
