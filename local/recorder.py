@@ -57,6 +57,7 @@ class Recorder:
             response = forward(self._address, request)  # the Host header is the caller's own, for it has signed it
             call = Call(caller, _action(request), _parameters(request), response.status)
             self._calls.append(call)
+            assert isinstance(response.body, bytes), "what is forwarded comes whole"
             self.watch(call, response.body)
             return response
 
