@@ -99,8 +99,8 @@ def _tell_the_bills(section: Section, bills: Mapping[str, Bill], smaller: float,
     untraced = silent.total - silent["traces"].usd
     section.say(
         "What the conventional design is blamed for that it could leave off: without the events in its log it is "
-        f"${silent.total:.2f} (ours in batches 1/{silent.total / ours[0]:.1f} of it), without Tracer too ${untraced:.2f} "
-        f"(1/{untraced / ours[0]:.1f})."
+        f"${silent.total:.2f} (ours in batches 1/{silent.total / ours[0]:.1f} of it), without Tracer too "
+        f"${untraced:.2f} (1/{untraced / ours[0]:.1f})."
     )
     for name, bill in bills.items():
         largest = sorted(bill.items(), key=lambda each: -each[1].usd)[:4]

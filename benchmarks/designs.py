@@ -146,7 +146,7 @@ def platform_log_bytes() -> int:
 
 
 def conventional_log(log_event: bool) -> tuple[float, int]:
-    """Bytes and lines a chat of functions that log a line, the worker two, and their event if so wanted, by Powertools."""
+    """Bytes and lines a chat, by Powertools: a line an invocation, the worker two, and the event if so wanted."""
     written = StringIO()
     logger = Logger(service="conventional", level="INFO", stream=written)
     context = SimpleNamespace(
