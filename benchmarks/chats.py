@@ -1,6 +1,7 @@
 """Chats with a local stack, as a client has them, and the conversations that lie in its table before."""
 
 import itertools
+import json
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -113,6 +114,12 @@ def message_of(seconds: float = 0, words: int = _WORDS_OF_300_CHARACTERS) -> str
     """A message of 100 characters that has the stand-in take so long for an answer of so many words."""
     latency = f"latency={seconds:.2f} " if seconds else ""
     return f"[[{latency}words={words}]] {uuid.uuid4().hex} ".ljust(_MESSAGE_CHARACTERS, "q")
+
+
+def in_large(turn: Item) -> Item:
+    """The turn with a message of 2,000 characters and an answer of 16,000."""
+    said = {"request": {"message": "q" * 2_000, "role": "general"}, "result": {"message": "a" * 16_000}}
+    return turn | {name: {"S": json.dumps(value)} for name, value in said.items()}
 
 
 def conversation(turn: Item, session: str, turns: int) -> Iterator[Item]:

@@ -118,7 +118,7 @@ def _tell_assumptions(section: Section, batched: Run, alone: Run, inits: Mapping
         ["", "turns a batch", "writes of turns + usage of the day", "reads", "SQS requests", "log lines"],
         [_counted(batched, "in batches"), _counted(alone, "one at a time")],
     )
-    progress = batched.each("writes", "TurnsTable") - 3
+    progress = batched.each("writes", "progress")
     section.say(
         "Of the writes of the turns table three are the chat's (recorded, claimed, answered); the other "
         f"{progress:.1f} show the answer as it grows, one a second, and a client that does not look at `partial` pays "

@@ -34,7 +34,11 @@ def our_bill(
     bill.add("API requests", "http_api_request", requests)
     _add_lambda(bill, run, machine, worker or machine, inits, polls=run.each("requests", "poll"), batch=batch)
     bill.add("SQS requests", "sqs_fifo_request", run.each("SQS requests"))
-    bill.add("DynamoDB writes", "dynamodb_write_unit", run.each("write units"))
+    bill.add(
+        "DynamoDB writes",
+        "dynamodb_write_unit",
+        run.each("write units", "TurnsTable") + run.each("write units", "GuardsTable"),
+    )
     bill.add("DynamoDB reads", "dynamodb_read_unit", run.each("read units"))
     bill.add_logs("logs of the functions", run.each("log bytes"), run.each("log lines"))
     bill.add_logs("logs of the platform", 0, 0)  # SystemLogLevel: WARN

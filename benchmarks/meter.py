@@ -17,10 +17,11 @@ from local.stack import POLLER, LocalStack
 type Use = defaultdict[tuple[str, str], float]
 """So much of what and whose, for example of ("write units", "TurnsTable"):
 
-of a route of the API "requests" and "bytes out", which its client counts; of a table "writes" and "write units"; of
-DynamoDB's GetItem and Query "reads" and "read units"; of an operation of SQS "SQS requests", but not the polls that
-found nothing; of a function "calls" of AWS, "invocations", "seconds" (of them, on this machine), "CPU seconds" (of its
-processes), "log lines", "log bytes" and "metric lines", which are log lines too.
+of a route of the API "requests" and "bytes out", which its client counts; of a table "writes" and "write units", and
+those of "progress" again by themselves; of DynamoDB's GetItem and Query "reads" and "read units"; of an operation of
+SQS "SQS requests", but not the polls that found nothing; of a function "calls" of AWS, "invocations", "seconds" (of
+them, on this machine), "CPU seconds" (of its processes), "log lines", "log bytes" and "metric lines", which are log
+lines too.
 """
 
 _READS = ("dynamodb:GetItem", "dynamodb:Query")
@@ -28,13 +29,16 @@ _KEYS = {"TurnsTable": ("session", "turn"), "GuardsTable": ("guard",)}
 
 
 class Meter:
-    """Counts what a stack that records does, from construction on. Public: the `invocations` that have ended."""
+    """Counts what a stack that records does, from construction on.
+
+    Public: the `invocations` that have ended; `tables`, by their names what each is counted as; others are not.
+    """
 
     def __init__(self, stack: LocalStack) -> None:
         assert stack.recorder, "the stack does not record"
         self._stack = stack
         self._dynamodb = stack.client("dynamodb")
-        self._tables = {stack.outputs[f"{table}Name"]: table for table in _KEYS}
+        self.tables = {stack.outputs[f"{table}Name"]: table for table in _KEYS}
         self._items: dict[str, Any] = {}  # as each was last written
         self._lock = threading.Lock()
         self._use: Use = defaultdict(float)
@@ -75,7 +79,7 @@ class Meter:
 
     def _count_access(self, call: Call, answer: dict[str, Any]) -> None:
         assert call.status == 200 or "ConditionalCheckFailed" in answer["__type"], answer
-        parameters, table = call.parameters, self._tables.get(call.parameters["TableName"])
+        parameters, table = call.parameters, self.tables.get(call.parameters["TableName"])
         if table is None:
             return
         if call.action in _READS:
@@ -88,8 +92,12 @@ class Meter:
         item = self._dynamodb.get_item(TableName=parameters["TableName"], Key=key, ConsistentRead=True)["Item"]
         before = self._items.get(json.dumps(key), item)
         self._items[json.dumps(key)] = item
+        units = write_units(before, item)
         self.add("writes", table)
-        self.add("write units", table, write_units(before, item))
+        self.add("write units", table, units)
+        if ":set_progress" in parameters.get("ExpressionAttributeValues", ()):
+            self.add("writes", "progress")
+            self.add("write units", "progress", units)
 
     def _invoked(self, invocation: Invocation) -> None:
         self.invocations.append(invocation)
