@@ -96,10 +96,13 @@ class Chats:
     def a_turn(self) -> Item:
         """The item of a turn that was answered just now, to make others of."""
         task = self.say(message_of())
-        session, turn = task["task_id"].split(".")
-        key = {"session": {"S": f"{OWNER}#{session}"}, "turn": {"S": turn}}
-        item: Item = self._dynamodb.get_item(TableName=self._table, Key=key, ConsistentRead=True)["Item"]
+        found = self._dynamodb.get_item(TableName=self._table, Key=_key(task["task_id"]), ConsistentRead=True)
+        item: Item = found["Item"]
         return item
+
+    def forget(self, task_id: str) -> None:
+        """Delete a turn, so that its conversation is as it was before."""
+        self._dynamodb.delete_item(TableName=self._table, Key=_key(task_id))
 
     def write(self, items: Iterable[Item], table: str | None = None) -> None:
         """Put the items into the table, that of the stack if none is named."""
@@ -108,6 +111,11 @@ class Chats:
             while requests:
                 answer = self._dynamodb.batch_write_item(RequestItems={table or self._table: requests})
                 requests = answer.get("UnprocessedItems", {}).get(table or self._table, [])
+
+
+def _key(task_id: str) -> Item:
+    session, turn = task_id.split(".")
+    return {"session": {"S": f"{OWNER}#{session}"}, "turn": {"S": turn}}
 
 
 def message_of(seconds: float = 0, words: int = _WORDS_OF_300_CHARACTERS) -> str:

@@ -14,20 +14,24 @@ from benchmarks.chats import OWNER, Chats, Item, conversation, in_large, message
 from benchmarks.meter import Meter, Use
 from benchmarks.paired import alternate, ratio, spread
 from benchmarks.report import Chart, Section, draw
+from local import model_server
 from local.stack import LocalStack
 from local.tools import ROOT
 from tests import cfn
 
 _TURNS = (1, 5, 20, 100, 500)
-_ROUNDS_OF_TURNS = 9
+_ROUNDS_OF_TURNS = 7
 _MANY = 10_000
 _FEW = 10
-_ROUNDS_OF_SESSIONS = 12
+_ROUNDS_OF_SESSIONS = 10
 _CALLS_A_ROUND = 10
 _TOKENS = (500, 1_000, 2_000, 4_000, 8_000)
 _TOKENS_A_SECOND = 800
 """As quick as the stand-in streams; what slower models cost is reckoned from it."""
 _USUAL_TOKENS_A_SECOND = 100
+
+_CHUNKS = 300
+_ROUNDS_OF_CHUNKS = 5
 
 type Points = list[tuple[float, float]]
 
@@ -42,6 +46,7 @@ def run() -> Section:
         sides = crowds(chats, turn)
         shares = sessions_of_a_batch(stack)
         answers = [answer(chats, tokens) for tokens in _TOKENS]
+        chunks = cpu_of_chunks(chats)
 
     section.say(
         "CPU time is that of the functions' processes on the local stack, under Lambda's runtime client; units are "
@@ -50,10 +55,16 @@ def run() -> Section:
     )
     _tell_conversations(section, talks)
     _tell_crowds(section, sides, shares)
-    _tell_answers(section, answers, megabytes)
+    _tell_answers(section, answers)
+    _tell_chunks(section, chunks, megabytes)
     draw("growth.svg", *_charts(talks, sides, answers))
     section.plot("growth.svg", "what grows, and what does not")
     return section
+
+
+def _measured(measure: Callable[..., float], *arguments: Any) -> Callable[[], float]:
+    """A side of a measurement."""
+    return lambda: measure(*arguments)
 
 
 # ---- A conversation
@@ -74,30 +85,21 @@ def conversations(chats: Chats, turn: Item) -> dict[str, dict[int, Talk]]:
     talks = {kind: {turns: Talk() for turns in _TURNS} for kind in kinds}
     for kind, before in kinds.items():
         for turns in _TURNS:
-            for session in {_session(kind, turns, number) for number in range(_ROUNDS_OF_TURNS)}:
-                chats.write(conversation(before, session, turns))
+            chats.write(conversation(before, f"{kind}-{turns}", turns))
 
     def measure(kind: str, turns: int) -> float:
         talk = talks[kind][turns]
         with chats.meter.measured() as use:
-            task = chats.say(message_of(), _session(kind, turns, len(talk.cpu)))
+            task = chats.say(message_of(), f"{kind}-{turns}")
+        chats.forget(task["task_id"])
         talk.cpu.append(use["CPU seconds", "WorkerFunction"])
         talk.read_units.append(use["read units", "Query"])
         talk.prompt_tokens.append(task["usage"]["prompt_tokens"])
         return talk.cpu[-1]
 
-    sides = {f"{kind} {turns}": _bound(measure, kind, turns) for kind in kinds for turns in _TURNS}
+    sides = {f"{kind} {turns}": _measured(measure, kind, turns) for kind in kinds for turns in _TURNS}
     alternate(sides, _ROUNDS_OF_TURNS)
     return talks
-
-
-def _session(kind: str, turns: int, number: int) -> str:
-    """One for each round, so that they do not grow meanwhile; to a long conversation a few turns more are nothing."""
-    return f"{kind}-{turns}-{number if turns <= 20 else 'all'}"
-
-
-def _bound(measure: Callable[[str, int], float], kind: str, turns: int) -> Callable[[], float]:
-    return lambda: measure(kind, turns)
 
 
 def _tell_conversations(section: Section, talks: Mapping[str, Mapping[int, Talk]]) -> None:
@@ -132,6 +134,7 @@ class Side(NamedTuple):
 
     submit_cpu: list[float]  # seconds, of each round
     status_cpu: list[float]
+    submit_lasts: list[float]  # seconds, of which most are the emulator's
     units: str
 
 
@@ -148,7 +151,7 @@ def crowds(chats: Chats, turn: Item) -> dict[str, Side]:
         f"{_MANY:,} sessions, queue empty": (many, _queue(stack, "empty-2")),
         f"{_MANY:,} sessions, {_MANY:,} waiting": (many, waiting),
     }
-    sides = {name: Side([], [], "") for name in settings}
+    sides = {name: Side([], [], [], "") for name in settings}
     numbers = itertools.count()
 
     def measure(name: str, submit: str, status: str) -> float:
@@ -160,6 +163,7 @@ def crowds(chats: Chats, turn: Item) -> dict[str, Side]:
                 assert _invoke(stack, status, _status_event(task_id))["status"] == "PENDING"
         sides[name].submit_cpu.append(submitted["CPU seconds", submit] / _CALLS_A_ROUND)
         sides[name].status_cpu.append(polled["CPU seconds", status] / _CALLS_A_ROUND)
+        sides[name].submit_lasts.append(submitted["seconds", submit] / _CALLS_A_ROUND)
         sides[name] = sides[name]._replace(units=_units(submitted, polled))
         return sides[name].submit_cpu[-1]
 
@@ -171,10 +175,6 @@ def crowds(chats: Chats, turn: Item) -> dict[str, Side]:
         measured[name] = _measured(measure, name, submit, status)
     alternate(measured, _ROUNDS_OF_SESSIONS)
     return sides
-
-
-def _measured(measure: Callable[[str, str, str], float], *arguments: str) -> Callable[[], float]:
-    return lambda: measure(*arguments)
 
 
 def _units(submitted: Use, polled: Use) -> str:
@@ -275,11 +275,20 @@ def sessions_of_a_batch(stack: LocalStack) -> dict[str, float]:
 def _tell_crowds(section: Section, sides: Mapping[str, Side], shares: Mapping[str, float]) -> None:
     section.say(
         f"**Sessions grow to {_MANY:,}, and {_MANY:,} messages wait: flat.** An access is by key, and a send does not "
-        "look at the queue."
+        "look at the queue. What a submit lasts is the emulator's, which looks at all that waits; a process that waits "
+        "for longer finds less in the CPU's caches afterwards, which is what is left of a difference."
     )
     first = next(iter(sides.values()))
     section.table(
-        ["", "submit, CPU", "to the first", "status, CPU", "to the first", "units of submit; of a poll"],
+        [
+            "",
+            "submit, CPU",
+            "to the first",
+            "status, CPU",
+            "to the first",
+            "units of submit; of a poll",
+            "a submit lasts",
+        ],
         [
             [
                 name,
@@ -288,6 +297,7 @@ def _tell_crowds(section: Section, sides: Mapping[str, Side], shares: Mapping[st
                 f"{spread([1000 * seconds for seconds in side.status_cpu], 2)} ms",
                 str(ratio(side.status_cpu, first.status_cpu)),
                 side.units,
+                f"{1000 * statistics.median(side.submit_lasts):.0f} ms",
             ]
             for name, side in sides.items()
         ],
@@ -309,7 +319,6 @@ class Answer(NamedTuple):
     """What an answer of so many tokens used."""
 
     tokens: int
-    chunks: int
     seconds: float
     cpu: float  # seconds of the worker
     writes: float  # of its progress
@@ -332,7 +341,6 @@ def answer(chats: Chats, tokens: int) -> Answer:
     seconds = time.monotonic() - began
     return Answer(
         task["usage"]["completion_tokens"],
-        words,
         seconds,
         use["CPU seconds", "WorkerFunction"],
         use["writes", "progress"],
@@ -345,7 +353,7 @@ def _characters(words: int) -> int:
     return len(" ".join(f"word{number}" for number in range(1, words + 1)))
 
 
-def _tell_answers(section: Section, answers: Sequence[Answer], megabytes: int) -> None:
+def _tell_answers(section: Section, answers: Sequence[Answer]) -> None:
     section.say(
         f"**The answer grows to {_TOKENS[-1]:,} tokens: the worker's time and its CPU grow with it, and the writes of "
         "its progress by its square,** for each second another write is made of all that was said so far. Streamed at "
@@ -370,15 +378,74 @@ def _tell_answers(section: Section, answers: Sequence[Answer], megabytes: int) -
     head = ["tokens", "took", "progress writes", "their units", "reckoned", f"reckoned at {_USUAL_TOKENS_A_SECOND}/s"]
     section.table([*head, "that, for a million", "the model's tokens for them", "worker's CPU"], rows)
     least, most = answers[0], answers[-1]
-    chunk = (most.cpu - least.cpu) / (most.chunks - least.chunks)
-    share = megabytes / MB_OF_A_CPU
+    progress = dollars("dynamodb_write_unit", usual[most.tokens])
+    spoken = dollars("model_completion_token", most.tokens)
     section.say(
         f"{most.tokens / least.tokens:.0f} times the answer takes {most.cpu / least.cpu:.1f} times the CPU and, at "
         f"{_USUAL_TOKENS_A_SECOND} tokens a second, {usual[most.tokens] / max(1, usual[least.tokens]):.0f} times the "
-        f"units of progress. A chunk of the stream is {1000 * chunk:.2f} ms of CPU, whatever is in it: with "
-        f"{megabytes} MB, {share:.2f} of a CPU, the worker keeps up with some {share / chunk:,.0f} chunks a second, "
-        f"{share / chunk / 10:.0f} for each of ten turns. A model that sends a token a chunk, and more of them than "
-        "that, is slowed down by us; more memory helps in proportion."
+        f"units of progress, which are then {100 * progress / spoken:.0f} % of what the model's tokens cost."
+    )
+
+
+class Chunks(NamedTuple):
+    """CPU seconds of the worker, in each round, for a turn without any, and for each chunk more of its stream."""
+
+    turn: list[float]
+    alone: list[float]
+    together: list[float]
+
+
+def cpu_of_chunks(chats: Chats) -> Chunks:
+    """Chunks that come one by one, and as many that come all at once."""
+    messages = {
+        "none": "[[words=1]]",
+        "alone": f"[[drip=0.005 words={_CHUNKS}]]",
+        "together": f"[[words={_CHUNKS * model_server.WORDS_PER_CHUNK}]]",
+    }
+
+    def measure(message: str) -> float:
+        with chats.meter.measured() as use:
+            chats.say(message)
+        return use["CPU seconds", "WorkerFunction"]
+
+    rounds = alternate({name: _measured(measure, message) for name, message in messages.items()}, _ROUNDS_OF_CHUNKS)
+    of_one = {
+        name: [(some - none) / _CHUNKS for some, none in zip(rounds[name], rounds["none"], strict=True)]
+        for name in ("alone", "together")
+    }
+    return Chunks(rounds["none"], of_one["alone"], of_one["together"])
+
+
+def _tell_chunks(section: Section, chunks: Chunks, megabytes: int) -> None:
+    turn, alone, together = (1000 * statistics.median(seconds) for seconds in chunks)
+    share = megabytes / MB_OF_A_CPU
+    section.say(
+        f"**A chunk of the stream takes {spread([1000 * seconds for seconds in chunks.alone], 2)} ms of CPU when it "
+        f"comes alone, and {spread([1000 * seconds for seconds in chunks.together], 2)} ms when it comes with many** "
+        f"({ratio(chunks.alone, chunks.together)} times as much), beside {turn:.0f} ms for the turn. Most models send "
+        f"each token alone. With {megabytes} MB, {share:.2f} of a CPU, the worker keeps up with "
+        f"{share / alone * 1000:,.0f} chunks a second that come alone, {share / alone * 100:.0f} for each of ten "
+        f"turns. One that falls behind finds more at each read, and so takes up to {share / together * 1000:,.0f}. Below, ten "
+        f"answers at once, a token a chunk, {_USUAL_TOKENS_A_SECOND} a second: how long the CPU time that they take "
+        "lasts at a function's share, if all chunks come together and if all come alone. Where that is more than the "
+        "model takes, it is the worker that is waited for."
+    )
+    rows = []
+    for tokens in (75, 300, 1_000):
+        cpu = [10 * (turn + tokens * each) / 1000 for each in (together, alone)]
+        rows.append(
+            [
+                f"{tokens:,}",
+                f"{tokens / _USUAL_TOKENS_A_SECOND:.1f} s",
+                *(
+                    " to ".join(f"{seconds * MB_OF_A_CPU / memory:.1f}" for seconds in cpu) + " s"
+                    for memory in (megabytes, 2 * megabytes, 4 * megabytes)
+                ),
+            ]
+        )
+    section.table(
+        ["tokens", "the model takes", *(f"at {factor * megabytes:,} MB" for factor in (1, 2, 4))],
+        rows,
     )
 
 
