@@ -182,7 +182,8 @@ def _tell_the_worker(section: Section, batched: Run, alone: Run, machine: Machin
         "The worker's time is a formula: a batch is billed until its slowest answer is there, E[max of the batch], and "
         "the CPU time of all its turns at the function's share of a CPU is added, as if none of it were spent while "
         "others are waited for, which is more than will be billed. Checked against the batches that were run here, "
-        "where a process may have a whole core and calls go to the emulator:"
+        "where a process may have a whole core and calls go to the emulator. An answer of 300 characters comes in some "
+        "40 chunks; what more of them take, and with what memory, is told below, where the answer grows."
     )
     rows = []
     whole = Machine(MB_OF_A_CPU, machine.price)
