@@ -58,9 +58,12 @@ def _charts(
 
     cpu = of_talks(lambda talk: 1000 * statistics.median(talk.cpu))
     tokens = of_talks(lambda talk: statistics.median(talk.prompt_tokens))
-    crowd: dict[str, Points] = {
-        "submit": [(index, 1000 * statistics.median(side.submit_cpu)) for index, side in enumerate(sides.values())],
-        "status": [(index, 1000 * statistics.median(side.status_cpu)) for index, side in enumerate(sides.values())],
+    crowd = {
+        name.replace(", ", "\n"): {
+            "submit": 1000 * statistics.median(side.submit_cpu),
+            "status": 1000 * statistics.median(side.status_cpu),
+        }
+        for name, side in sides.items()
     }
     usual = [(tokens, progress_units(tokens, USUAL_TOKENS_A_SECOND)) for tokens in range(0, TOKENS[-1] + 1, 500)]
     units: dict[str, Points] = {
@@ -70,6 +73,6 @@ def _charts(
     return [
         Chart("worker's CPU by the turns before", "turns", "ms a turn", cpu, log=True),
         Chart("prompt by the turns before", "turns", "tokens", tokens, log=True),
-        Chart("0: few; 1: 10,000 sessions; 2: and 10,000 waiting", "", "CPU, ms a call", crowd),
+        Chart("CPU of a submit and a poll", "", "ms", stacks=crowd),
         Chart("units of progress by the answer", "tokens", "write units", units),
     ]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from benchmarks.answers import progress_units
 from benchmarks.bill import PRICES, Answers, Bill, Machine, dollars
 from local.capacity import Item, read_units, size, write_units
 
@@ -58,3 +59,9 @@ def test_items_are_measured_as_the_developer_guide_says() -> None:
     assert read_units([large, item], consistent=True) == 2
     assert read_units([large], consistent=False) == 0.5
     assert read_units([], consistent=True) == 1
+
+
+def test_progress_is_a_write_a_second_of_all_that_was_said() -> None:
+    assert progress_units(99, 100) == 0
+    assert progress_units(250, 100) == 1 + 2  # 500 + 400 bytes, and 500 + 800
+    assert progress_units(8_000, 100) / progress_units(4_000, 100) == pytest.approx(4, rel=0.1)
