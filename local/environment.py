@@ -100,7 +100,7 @@ class Environment:
         self._server = LoopbackServer(self._runtime_api)
         self._process = processes.start(
             [python, "-m", "awslambdaric", function.handler],
-            env=self._variables(aws, python),
+            env={**variables(function, python, aws), "AWS_LAMBDA_RUNTIME_API": self._server.address},
             cwd=function.code,
             log=log,
         )
@@ -212,44 +212,7 @@ class Environment:
         )
         return Response(200, invocation.payload, headers)
 
-    # ---- What the process is given and what is told about it
-
-    def _variables(self, aws: Mapping[str, str], python: Path) -> dict[str, str]:
-        """The whole environment of the process: nothing of this one's, where a developer's own keys may
-        lie."""
-        function = self._function
-        folders = [
-            folder
-            for layer in reversed(function.layers)  # of two files with one name, the later layer's is in /opt
-            for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
-        ]
-        log_settings = {
-            "AWS_LAMBDA_LOG_FORMAT": function.log_format,
-            "AWS_LAMBDA_LOG_LEVEL": function.log_level,
-        }
-        return {
-            **function.variables,
-            **aws,
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": "/tmp",
-            "LANG": "C.UTF-8",
-            "TZ": ":UTC",
-            "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-            # On AWS the code folders are read-only, so nothing is compiled for the next start either.
-            "PYTHONDONTWRITEBYTECODE": "1",
-            "LAMBDA_TASK_ROOT": str(function.code),
-            "LAMBDA_RUNTIME_DIR": str(python.parent.parent),
-            "_HANDLER": function.handler,
-            "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
-            "AWS_LAMBDA_RUNTIME_API": self._server.address,
-            "AWS_LAMBDA_FUNCTION_NAME": function.name,
-            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
-            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
-            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
-            "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
-            "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
-            **{name: value for name, value in log_settings.items() if value},
-        }
+    # ---- What is told about the process
 
     def _report(self, request_id: str, result: Result, seconds: float) -> None:
         """A failed invocation in the function's log, as the platform itself writes it there: a function that
@@ -263,6 +226,42 @@ class Environment:
         line = {"time": datetime.now(UTC).isoformat(), "type": "platform.report", "record": record}
         with self._log.open("a") as log:
             log.write(json.dumps(line) + "\n")
+
+
+def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a function's process, but for the address of its Runtime API: nothing of this one's,
+    where a developer's own keys may lie."""
+    folders = [
+        folder
+        for layer in reversed(function.layers)  # of two files with one name, the later layer's is in /opt
+        for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
+    ]
+    log_settings = {
+        "AWS_LAMBDA_LOG_FORMAT": function.log_format,
+        "AWS_LAMBDA_LOG_LEVEL": function.log_level,
+    }
+    return {
+        **function.variables,
+        **aws,
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": "/tmp",
+        "LANG": "C.UTF-8",
+        "TZ": ":UTC",
+        "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
+        # On AWS the code folders are read-only, so nothing is compiled for the next start either.
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "LAMBDA_TASK_ROOT": str(function.code),
+        "LAMBDA_RUNTIME_DIR": str(python.parent.parent),
+        "_HANDLER": function.handler,
+        "AWS_EXECUTION_ENV": "AWS_Lambda_python3.13",
+        "AWS_LAMBDA_FUNCTION_NAME": function.name,
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(function.memory),
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": function.log_group,
+        "AWS_LAMBDA_LOG_STREAM_NAME": f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{uuid.uuid4().hex}",
+        **{name: value for name, value in log_settings.items() if value},
+    }
 
 
 def _failure(kind: str, message: str) -> Result:

@@ -1,0 +1,83 @@
+"""What a function takes of memory and of the upload: the high-water mark of its process, and the size of its package
+with that of its layer."""
+
+import json
+import re
+import tempfile
+import zipfile
+from functools import cache
+from pathlib import Path
+
+from benchmarks import sides
+from benchmarks.report import Section, goal
+from benchmarks.stub import Settings, Stub
+from local.environment import Environment
+from local.functions import Function
+from local.processes import Processes
+
+CALLS = 20
+_MIB_GOALS = {"submit": 50, "status": 42, "worker": 70}
+_MB_GOALS = {"submit": 3, "status": 3, "worker": 12}
+
+
+def run() -> Section:
+    section = Section("memory", "Memory and packages")
+    section.say(
+        f"The high-water mark (VmHWM) of a process of the real runtime client after a call over TLS and after {CALLS} "
+        "- of our worker with batches of 10, of the conventional one with one message each - and the package as it "
+        "is uploaded, with the layer. Lambda's own part of an environment's memory is not in it."
+    )
+    functions = [
+        *(sides.ours(place) for place in _MIB_GOALS),
+        *(sides.floor(place) for place in ("submit", "status")),
+        *(sides.conventional(place) for place in _MIB_GOALS),
+    ]
+    rows = []
+    with Processes() as processes, Stub(processes, tls=sides.OWN / "tls") as stub:
+        stub.set(Settings(item=sides.turn_item()))
+        for function in functions:
+            side, place = function.name.split()
+            first, last = _high_water_mib(function, processes, stub)
+            size = sum(_zipped_mb(folder) for folder in (function.code, *function.layers))
+            goals = (goal(first, _MIB_GOALS[place]), goal(size, _MB_GOALS[place])) if side == "ours" else ("-", "-")
+            rows.append((function.name, f"{first:.1f}", goals[0], f"{last:.1f}", f"{size:.1f}", goals[1]))
+    section.table(("function", "MiB after a call", "goal", f"after {CALLS}", "package, MB", "goal"), rows)
+    return section
+
+
+def _high_water_mib(function: Function, processes: Processes, stub: Stub) -> tuple[float, float]:
+    """After the first call, and after the last."""
+    with tempfile.NamedTemporaryFile() as log:
+        environment = Environment(
+            function,
+            processes,
+            sides.RUNTIME_PYTHON,
+            aws=sides.over_tls(stub),
+            log=Path(log.name),
+            freeze=False,
+        )
+        environment.wait_until_ready()
+        payload = json.dumps(sides.event_for(function)).encode()
+        marks = []
+        for number in range(CALLS):
+            result = environment.invoke(payload, f"request-{number}")
+            sides.check(function, result.json())
+            marks.append(_mark_mib(environment.pid))
+        environment.kill()
+    return marks[0], marks[-1]
+
+
+def _mark_mib(pid: int) -> float:
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
+    assert found
+    return int(found[1]) / 1024
+
+
+@cache
+def _zipped_mb(folder: Path) -> float:
+    """Its size in millions of bytes, zipped as SAM does it."""
+    with tempfile.TemporaryFile() as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for path in folder.rglob("*"):
+                archive.write(path, path.relative_to(folder))
+        return file.tell() / 1e6

@@ -1,0 +1,363 @@
+"""AWS and a model at next to no cost: canned answers on loopback, from a process of their own, so that what is measured
+in another is that one's own cost.
+
+DynamoDB, SQS and Secrets Manager (AWS JSON 1.0 and 1.1) and OpenAI's Chat Completions are at one address, told apart by
+the request. Nothing is kept: every write succeeds, and what is read is the item of the settings with the key that was
+asked for. In the conversation with the process (`Stub`), times are seconds since the epoch.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import http.client
+import ipaddress
+import json
+import math
+import random
+import re
+import ssl
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from local.loopback import HOST
+from local.processes import Processes
+from local.tools import ROOT
+
+type Item = dict[str, Any]
+"""In DynamoDB's JSON."""
+
+_ASSIGNMENT = re.compile(r"#(\w+) = (?:if_not_exists\(#\w+, |#\w+ \+ )?(:\w+)")
+_ANSWER = re.compile(rb"answer number (\d+)\b")
+
+
+@dataclass
+class Settings:
+    """What the server answers with. `latency`: the seconds that a model takes, on average if `sigma` is not 0, which
+    makes it lognormal; `words`: of an answer, each a chunk of a stream that comes as a whole when the time is over."""
+
+    item: Item = field(default_factory=dict)
+    latency: float = 0.0
+    sigma: float = 0.0
+    words: int = 20
+
+
+class Answer(NamedTuple):
+    """An answer of the model: when its last byte was sent, and when the first write of it came to DynamoDB."""
+
+    ended_at: float
+    written_at: float | None
+
+
+class Stub:
+    """The server, from construction until close, and how to talk to it. A context manager."""
+
+    def __init__(self, processes: Processes, *, tls: Path | None = None) -> None:
+        """With `tls`, a folder, it also listens at `https_url`, and `ca` is a new authority in there, to be trusted."""
+        command: list[str | Path] = [sys.executable, "-m", "benchmarks.stub"]
+        self.ca = tls / "ca.pem" if tls else None
+        if tls:
+            command += ["--tls", tls]
+        self._process = processes.start(command, env={"PYTHONPATH": str(ROOT)}, cwd=ROOT, log=None)
+        ports = json.loads(self._process.output.readline())
+        self._address = f"{HOST}:{ports['http']}"
+        self.url = f"http://{self._address}"
+        self.https_url = f"https://{HOST}:{ports['https']}" if tls else None
+        self.pid = self._process.pid
+
+    def set(self, settings: Settings) -> None:
+        self._ask("POST", "/stub/settings", asdict(settings))
+
+    def calls(self) -> Counter[str]:
+        """How many calls there were of each operation, the model's under "ChatCompletion"."""
+        return Counter(self._ask("GET", "/stub/calls"))
+
+    def answers(self) -> list[Answer]:
+        """Those of the model, in the order in which they were asked for."""
+        return [Answer(*answer) for answer in self._ask("GET", "/stub/answers")]
+
+    def clear(self) -> None:
+        """Forget all calls and answers."""
+        self._ask("POST", "/stub/clear")
+
+    def variables(self) -> dict[str, str]:
+        """The environment that leads a function here, its AWS SDK and its model's client."""
+        return {**AWS_VARIABLES, "AWS_ENDPOINT_URL": self.url, "MODEL_BASE_URL": f"{self.url}/v1"}
+
+    def close(self) -> None:
+        self._process.kill()
+
+    def _ask(self, method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection(self._address, timeout=10)
+        try:
+            connection.request(method, path, json.dumps(body))
+            return json.loads(connection.getresponse().read())
+        finally:
+            connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+AWS_VARIABLES: Mapping[str, str] = {
+    "AWS_REGION": "us-east-1",
+    "AWS_DEFAULT_REGION": "us-east-1",
+    "AWS_ACCESS_KEY_ID": "none",
+    "AWS_SECRET_ACCESS_KEY": "none",
+    "AWS_SESSION_TOKEN": "none",
+}
+"""What Lambda gives every function, and nothing of a real account."""
+
+
+# ---- The server
+
+
+class _Services:
+    def __init__(self) -> None:
+        self.settings = Settings()
+        self._random = random.Random(7)
+        self._operations: dict[str, Callable[[Item, bytes], Any]] = {
+            "PutItem": lambda asked, body: {},
+            "GetItem": self._get_item,
+            "UpdateItem": self._update_item,
+            "Query": lambda asked, body: {"Items": [], "Count": 0, "ScannedCount": 0},
+            "SendMessage": self._send_message,
+            "ChangeMessageVisibilityBatch": lambda asked, body: {
+                "Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]],
+                "Failed": [],
+            },
+            "DeleteMessage": lambda asked, body: {},
+            "GetSecretValue": lambda asked, body: {
+                "ARN": asked["SecretId"],
+                "Name": "key",
+                "VersionId": "1" * 32,
+                "SecretString": "sk-none",
+            },
+        }
+        self.clear()
+
+    def clear(self) -> dict[str, Any]:
+        self.calls: Counter[str] = Counter()
+        self.answers: dict[int, list[float | None]] = {}
+        return {}
+
+    def aws(self, operation: str, body: bytes) -> Any:
+        """Raises KeyError for an operation that is not known."""
+        self.calls[operation] += 1
+        return self._operations[operation](json.loads(body), body)
+
+    def control(self, path: str, body: bytes) -> Any:
+        """Raises KeyError for a path that is not known."""
+        match path:
+            case "/stub/settings":
+                self.settings = Settings(**json.loads(body))
+                return {}
+            case "/stub/calls":
+                return self.calls
+            case "/stub/answers":
+                return [self.answers[number] for number in sorted(self.answers)]
+            case "/stub/clear":
+                return self.clear()
+        raise KeyError(path)
+
+    def latency(self) -> float:
+        mean, sigma = self.settings.latency, self.settings.sigma
+        return self._random.lognormvariate(math.log(mean) - sigma**2 / 2, sigma) if sigma else mean
+
+    def _get_item(self, asked: Item, body: bytes) -> Any:
+        return {"Item": self.settings.item | asked["Key"]} if self.settings.item else {}
+
+    def _update_item(self, asked: Item, body: bytes) -> Any:
+        if found := _ANSWER.search(body):
+            answer = self.answers.get(int(found[1]))
+            if answer and answer[1] is None:
+                answer[1] = time.time()
+        if asked.get("ReturnValues") != "ALL_NEW":
+            return {}
+        names, values = asked["ExpressionAttributeNames"], asked["ExpressionAttributeValues"]
+        assigned = _ASSIGNMENT.findall(asked["UpdateExpression"])
+        changes = {names[f"#{name}"]: values[value] for name, value in assigned}
+        return {"Attributes": self.settings.item | asked["Key"] | changes}
+
+    @staticmethod
+    def _send_message(asked: Item, body: bytes) -> Any:
+        digest = hashlib.md5(asked["MessageBody"].encode(), usedforsecurity=False).hexdigest()
+        return {"MessageId": "00000000-0000-4000-8000-000000000000", "MD5OfMessageBody": digest, "SequenceNumber": "1"}
+
+
+class _Connection(asyncio.Protocol):
+    """One request at a time, as all clients here send them."""
+
+    def __init__(self, services: _Services) -> None:
+        self._services = services
+        self._buffer = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        end = self._buffer.find(b"\r\n\r\n")
+        if end < 0:
+            return
+        request_line, *lines = self._buffer[:end].decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        size = end + 4 + int(headers.get("content-length", 0))
+        if len(self._buffer) < size:
+            return
+        body, self._buffer = self._buffer[end + 4 : size], self._buffer[size:]
+        try:
+            self._answer(request_line.split(" ")[1], headers, body)
+        except (KeyError, ValueError) as error:
+            self._respond(400, {"__type": "NotInTheStub", "message": repr(error)})
+
+    def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
+        if target := headers.get("x-amz-target"):
+            self._respond(200, self._services.aws(target.rpartition(".")[2], body))
+        elif path.endswith("/chat/completions"):
+            self._complete(json.loads(body))
+        else:
+            self._respond(200, self._services.control(path, body))
+
+    def _complete(self, asked: dict[str, Any]) -> None:
+        services = self._services
+        services.calls["ChatCompletion"] += 1
+        number = services.calls["ChatCompletion"]
+        services.answers[number] = [0.0, None]
+        words = [f"This is answer number {number}", *("word" for _ in range(services.settings.words - 5))]
+
+        def end() -> None:
+            services.answers[number][0] = time.time()
+            if asked.get("stream"):
+                self._write(200, "text/event-stream", _events(asked["model"], words))
+            else:
+                self._respond(200, _completion(asked["model"], words))
+
+        if latency := services.latency():
+            asyncio.get_running_loop().call_later(latency, end)
+        else:
+            end()
+
+    def _respond(self, status: int, body: Any) -> None:
+        self._write(status, "application/json", json.dumps(body).encode())
+
+    def _write(self, status: int, content_type: str, body: bytes) -> None:
+        head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
+        self._transport.write(f"{head}x-amzn-RequestId: {'0' * 32}\r\n\r\n".encode() + body)
+
+
+def _usage(words: list[str]) -> dict[str, Any]:
+    return {"prompt_tokens": 100, "completion_tokens": len(words), "total_tokens": 100 + len(words)}
+
+
+def _completion(model: str, words: list[str]) -> dict[str, Any]:
+    message = {"role": "assistant", "content": " ".join(words)}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    return {
+        "id": "chatcmpl-1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": model,
+        "choices": [choice],
+        "usage": _usage(words),
+    }
+
+
+def _events(model: str, words: list[str]) -> bytes:
+    def chunk(**members: Any) -> bytes:
+        document = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": model, **members}
+        return b"data: " + json.dumps(document).encode() + b"\n\n"
+
+    def delta(finish_reason: str | None, **members: Any) -> bytes:
+        return chunk(choices=[{"index": 0, "delta": members, "finish_reason": finish_reason}])
+
+    first, *rest = words
+    pieces = [delta(None, role="assistant", content=first), *(delta(None, content=f" {word}") for word in rest)]
+    return b"".join([*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)), b"data: [DONE]\n\n"])
+
+
+def _make_certificates(folder: Path) -> None:
+    """A new authority (ca.pem) and its certificate for this address (server.pem, with its key), good for a day."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    def certificate(name: str, key: Any, signer: Any, *extensions: x509.ExtensionType) -> x509.Certificate:
+        now = datetime.now(UTC)
+        builder = (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stub")]))
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(days=1))
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        )
+        for extension in extensions:
+            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        return builder.sign(signer, hashes.SHA256())
+
+    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    usage = x509.KeyUsage(
+        digital_signature=True,
+        key_cert_sign=True,
+        crl_sign=True,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    root = certificate("stub", authority, authority, x509.BasicConstraints(True, None), usage)
+    name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
+    leaf = certificate("server", server, authority, x509.BasicConstraints(False, None), name)
+    key = server.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
+    (folder / "server.pem").write_bytes(key + leaf.public_bytes(serialization.Encoding.PEM))
+
+
+async def _serve(tls: Path | None) -> None:
+    services = _Services()
+    loop = asyncio.get_running_loop()
+
+    def connection() -> _Connection:
+        return _Connection(services)
+
+    servers = {"http": await loop.create_server(connection, HOST, 0, backlog=512)}
+    if tls:
+        _make_certificates(tls)
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls / "server.pem")
+        servers["https"] = await loop.create_server(connection, HOST, 0, ssl=context, backlog=512)
+    ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
+    print(json.dumps(ports), flush=True)
+    await asyncio.gather(*(server.serve_forever() for server in servers.values()))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="listen with TLS too; the certificates go there")
+    asyncio.run(_serve(parser.parse_args().tls))
+
+
+if __name__ == "__main__":
+    main()
