@@ -41,6 +41,7 @@ def draw_stacks(axis: Any, chart: dict[str, Any]) -> None:
         axis.bar(list(bars), heights, bottom=below, label=part)
         below = [one + other for one, other in zip(below, heights, strict=True)]
     axis.set_axisbelow(True)
+    axis.tick_params("x", labelsize=8)
 
 
 if __name__ == "__main__":

@@ -33,9 +33,11 @@ after."""
 
 
 class Invocation(NamedTuple):
-    """One that has ended, for who watches: the function by its label, the times in seconds since the epoch."""
+    """One that has ended, for who watches: the function by its label, its event as JSON, the times in seconds since the
+    epoch."""
 
     function: str
+    payload: bytes
     began_at: float
     ended_at: float
     error: str | None
@@ -169,12 +171,12 @@ class _Pool:
                 return failed.result
             if environment is None:
                 message = {"errorType": THROTTLED, "errorMessage": "Rate Exceeded."}
-                self._tell(Invocation(self.function.label, time.time(), time.time(), THROTTLED))
+                self._tell(Invocation(self.function.label, payload, time.time(), time.time(), THROTTLED))
                 return Result(json.dumps(message).encode(), THROTTLED)
             began_at = time.time()
             try:
                 result = environment.invoke(payload, request_id)
-                self._tell(Invocation(self.function.label, began_at, time.time(), result.error))
+                self._tell(Invocation(self.function.label, payload, began_at, time.time(), result.error))
                 return result
             except NotInvoked:
                 continue

@@ -5,6 +5,7 @@ Each caller has an address of its own, so that it is known whose call it is.
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -24,12 +25,18 @@ class Call:
 
 class Recorder:
     """Serves from the first `endpoint` until close. Understood are calls of the AWS JSON and query protocols, and of S3
-    those that read an object, or put one by a form (which whoever has it posts to the address of who signed it)."""
+    those that read an object, or put one by a form (which whoever has it posts to the address of who signed it).
+
+    `watch` is told of each call and the body of its answer, in the thread of its caller, before that has it.
+    """
+
+    watch: Callable[[Call, bytes], object]
 
     def __init__(self, emulator_url: str) -> None:
         self._address = urlsplit(emulator_url).netloc
         self._servers: dict[str, LoopbackServer] = {}
         self._calls: list[Call] = []
+        self.watch = lambda call, answer: None
 
     def endpoint(self, caller: str) -> str:
         """The URL under which `caller` finds the account."""
@@ -48,7 +55,10 @@ class Recorder:
     def _handle(self, caller: str) -> Handle:
         def record(request: Request) -> Response:
             response = forward(self._address, request)  # the Host header is the caller's own, for it has signed it
-            self._calls.append(Call(caller, _action(request), _parameters(request), response.status))
+            call = Call(caller, _action(request), _parameters(request), response.status)
+            self._calls.append(call)
+            assert isinstance(response.body, bytes), "what is forwarded comes whole"
+            self.watch(call, response.body)
             return response
 
         return record

@@ -1,12 +1,6 @@
-"""docs/data.md tells what each access to the tables costs. Here it is counted from the items that the calls move.
+"""docs/data.md tells what each access to the tables costs. Here it is counted from the items that the calls move."""
 
-By the rules of DynamoDB's developer guide (read and write capacity; item sizes): the emulator's own figures do not heed
-the size of what is read.
-"""
-
-import copy
 import itertools
-import math
 import re
 import time
 import uuid
@@ -16,6 +10,7 @@ from typing import Any
 import pytest
 
 from local.account import Account
+from local.capacity import read_units, write_units
 from tests import cfn
 from turnqueue import aws
 from turnqueue.guards import IdempotencyKeys, Rate, RateLimiter, Reservation
@@ -49,12 +44,11 @@ class Meter:
         assert refused is None or refused["Code"] == "ConditionalCheckFailedException", refused
         if operation in READS:
             items = parsed["Items"] if operation == "Query" else [parsed["Item"]] if "Item" in parsed else []
-            blocks = max(1, math.ceil(sum(map(size, items)) / 4096))
-            self._spent.append(("read", blocks if request.get("ConsistentRead") else blocks / 2))
+            self._spent.append(("read", read_units(items, consistent=request.get("ConsistentRead", False))))
         else:
             key = request.get("Key") or {name: request["Item"][name] for name in KEYS[request["TableName"][:6]]}
             item = self._dynamodb.get_item(TableName=request["TableName"], Key=key, ConsistentRead=True)["Item"]
-            self._spent.append(("write", math.ceil(size(item) / 1024)))
+            self._spent.append(("write", write_units(item)))
 
     def units(self, access: Callable[[], object]) -> str:
         """What an access costs: "1 write"."""
@@ -62,16 +56,6 @@ class Meter:
         access()
         [kind] = {kind for kind, _ in self._spent}
         return f"{sum(units for _, units in self._spent):g} {kind}"
-
-
-def size(item: Mapping[str, Any]) -> int:
-    """Of an item in bytes, as DynamoDB counts it: names, text in UTF-8, a number as half its digits and a byte."""
-    return sum(len(name) + _value_size(*value.popitem()) for name, value in copy.deepcopy(dict(item)).items())
-
-
-def _value_size(kind: str, value: Any) -> int:
-    assert kind in ("S", "N", "BOOL"), kind
-    return len(value.encode()) if kind == "S" else math.ceil(len(value) / 2) + 1 if kind == "N" else 1
 
 
 @pytest.fixture(scope="module")

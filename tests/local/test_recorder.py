@@ -1,5 +1,6 @@
 """What a function called is written down, and it notices nothing of that."""
 
+import json
 from dataclasses import astuple, replace
 
 import httpx
@@ -23,6 +24,20 @@ def test_a_call_is_handed_on_signed_as_it_was_and_written_down(account: Account,
         Call("one", "sqs:ListQueues", {"QueueNamePrefix": "x"}, 200),
         Call("another", "dynamodb:DeleteTable", {"TableName": "turns"}, 403),
     ]
+    recorder.close()
+
+
+def test_who_watches_has_the_answer_before_the_caller(account: Account) -> None:
+    recorder = Recorder(account.endpoint_url)
+    seen: list[tuple[Call, bytes]] = []
+    recorder.watch = lambda call, answer: seen.append((call, answer))
+    sqs = replace(account, endpoint_url=recorder.endpoint("one"), _clients={}).client("sqs")
+
+    made = sqs.create_queue(QueueName="watched")
+
+    [(call, answer)] = seen
+    assert call == Call("one", "sqs:CreateQueue", {"QueueName": "watched"}, 200)
+    assert json.loads(answer)["QueueUrl"] == made["QueueUrl"]
     recorder.close()
 
 

@@ -1,0 +1,61 @@
+"""What a chat writes: each write is paid for, by a million chats a million times."""
+
+import time
+import uuid
+from collections import Counter
+
+import pytest
+
+from local.recorder import Call
+from local.stack import AUDIENCE, LocalStack
+from tests.e2e.conftest import Api, Deployment
+from turnqueue.turn import guard_key
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def writes(deployment: Deployment) -> list[Call]:
+    """Those of one chat of an owner who is new, whose answer comes at once, until its worker has ended."""
+    stack = deployment.stack
+    if stack is None or stack.recorder is None:
+        pytest.skip("needs the emulated account: API_URL is set")
+    owner, session = f"owner-{uuid.uuid4()}", f"session-{uuid.uuid4()}"
+    token = stack.issuer.signed({"sub": owner, "aud": AUDIENCE, "exp": int(time.time()) + 600})
+    api = Api(deployment.url, token)
+    with api.http:
+        assert api.finished(api.submit("hello", session_id=session))["status"] == "SUCCESS"
+    end = time.monotonic() + 30
+    while stack.host.running(stack.functions["WorkerFunction"].name):
+        assert time.monotonic() < end, "the worker has not come to its end"
+        time.sleep(0.05)
+    hashed = guard_key("", owner).removeprefix("#")
+    return [
+        call
+        for call in stack.recorder.calls()
+        if call.action in ("dynamodb:PutItem", "dynamodb:UpdateItem")
+        and (f"{owner}#{session}" in str(call.parameters) or hashed in str(call.parameters))
+    ]
+
+
+def test_a_chat_without_progress_is_three_writes_of_its_turn(writes: list[Call], stack: LocalStack) -> None:
+    turns = [call for call in writes if call.parameters["TableName"] == stack.outputs["TurnsTableName"]]
+
+    assert [(call.caller, call.action) for call in turns] == [
+        ("SubmitFunction", "dynamodb:PutItem"),  # recorded
+        ("WorkerFunction", "dynamodb:UpdateItem"),  # claimed
+        ("WorkerFunction", "dynamodb:UpdateItem"),  # answered
+    ]
+    assert all(call.status == 200 and call.parameters["ConditionExpression"] for call in turns)
+    _, claimed, answered = (call.parameters for call in turns)
+    assert ":set_claim_id" in claimed["ExpressionAttributeValues"]
+    assert ":set_result" in answered["ExpressionAttributeValues"]
+
+
+def test_what_else_a_chat_writes_is_the_usage_of_the_day(writes: list[Call], stack: LocalStack) -> None:
+    """And the rate of its owner, for this stack has OwnerLimits. Both are in the guards table, whose keys say so."""
+    guards = [call for call in writes if call.parameters["TableName"] == stack.outputs["GuardsTableName"]]
+
+    kinds = Counter((call.caller, call.parameters["Key"]["guard"]["S"].partition("#")[0]) for call in guards)
+
+    assert kinds == {("WorkerFunction", "usage"): 1, ("SubmitFunction", "rate"): 1}

@@ -1,0 +1,67 @@
+"""The arithmetic of the cost model, checked against what can be reckoned by hand."""
+
+import math
+
+import pytest
+
+from benchmarks.answers import progress_units
+from benchmarks.bill import PRICES, Answers, Bill, Machine, dollars
+from local.capacity import Item, read_units, size, write_units
+
+
+def test_a_million_requests_cost_what_the_price_list_says() -> None:
+    bill = Bill()
+
+    bill.add("API", "http_api_request", 3)
+    bill.add_logs("logs", 2**30 / 1_000_000 - 26, 1)
+
+    assert bill["API"].usd == pytest.approx(3.00)
+    assert bill["logs"].usd == pytest.approx(0.50)
+    assert bill.total == pytest.approx(3.50)
+
+
+def test_every_price_says_where_it_was_read_and_when() -> None:
+    for name, price in PRICES.items():
+        assert set(price) == {"usd", "per", "source", "read"}, name
+        assert dollars(name, price["per"]) == price["usd"]
+
+
+@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
+def test_the_slowest_of_one_answer_is_the_mean(sigma: float) -> None:
+    assert Answers(3, sigma).slowest_of(1) == pytest.approx(3, rel=0.01)
+
+
+def test_the_slowest_of_ten_answers_is_what_drawing_them_gives() -> None:
+    """Against the known mean of the largest of ten normal numbers, 1.539, where the logarithm is nearly linear."""
+    narrow = Answers(3, 0.01)
+
+    assert narrow.slowest_of(10) == pytest.approx(3 * math.exp(0.01 * 1.539), rel=0.002)
+    assert Answers(3, 0.5).slowest_of(10) == pytest.approx(2 * 3, rel=0.05)
+
+
+def test_half_of_the_answers_are_quicker_than_the_median() -> None:
+    assert Answers(3, 0.5).at(0.5) == pytest.approx(3 * math.exp(-0.125))
+
+
+def test_a_function_with_a_seventh_of_the_memory_takes_seven_times_as_long_for_its_work_but_not_for_its_waits() -> None:
+    assert Machine(1769, "").seconds(cpu=0.1, calls=2) == pytest.approx(0.1 + 0.01)
+    assert Machine(253, "").seconds(cpu=0.1, calls=2) == pytest.approx(0.7 + 0.01, rel=0.01)
+
+
+def test_items_are_measured_as_the_developer_guide_says() -> None:
+    item: Item = {"session": {"S": "ä" * 10}, "attempt": {"N": "123"}, "cancel_requested": {"BOOL": True}}
+    assert size(item) == (7 + 20) + (7 + 3) + (16 + 1)
+
+    large: Item = {"a": {"S": "x" * 4095}}
+    assert write_units(item) == 1
+    assert write_units(item, large) == 4
+    assert read_units([large], consistent=True) == 1
+    assert read_units([large, item], consistent=True) == 2
+    assert read_units([large], consistent=False) == 0.5
+    assert read_units([], consistent=True) == 1
+
+
+def test_progress_is_a_write_a_second_of_all_that_was_said() -> None:
+    assert progress_units(99, 100) == 0
+    assert progress_units(250, 100) == 1 + 2  # 500 + 400 bytes, and 500 + 800
+    assert progress_units(8_000, 100) / progress_units(4_000, 100) == pytest.approx(4, rel=0.1)
