@@ -201,16 +201,17 @@ def worker_event(messages: int) -> Event:
     return {"Records": records}
 
 
-def turn_item() -> Item:
-    """A turn that was submitted just now, as DynamoDB holds it, without its key. The product's own form of it, so that
-    a change of that form shows here: ours would not run."""
+def turn_item(attempt: int = 0) -> Item:
+    """A turn that was submitted just now, as DynamoDB holds it, without its key; claimed, if `attempt` is not 0. For
+    the stub keeps nothing: whoever is to find his claim must be given it. The form is the product's own: after a change
+    of it ours would not run."""
     now = time.time()
     request = {"message": "I need a haircut", "role": "general"}
     return {
-        "status": {"S": "PENDING"},
+        "status": {"S": "STARTED" if attempt else "PENDING"},
         "request": {"S": json.dumps(request)},
         "created_at": {"N": f"{now:.3f}"},
         "deadline_at": {"N": f"{now + 900:.3f}"},
         "expires_at": {"N": f"{now + 604_800:.0f}"},
-        "attempt": {"N": "0"},
+        "attempt": {"N": str(attempt)},
     }
