@@ -77,7 +77,7 @@ def _seconds(
 ) -> list[float]:
     """Of each call of an environment. Its init is not limited: there Lambda lends more than the share."""
     environment = Environment(
-        function, processes, sides.RUNTIME_PYTHON, aws=sides.over_tls(stub), log=LOG, freeze=False
+        function, processes, sides.RUNTIME_PYTHON, aws=sides.over_tls(function, stub), log=LOG, freeze=False
     )
     payload = json.dumps(sides.event_for(function)).encode()
     environment.wait_until_ready()

@@ -155,21 +155,25 @@ class Measured(NamedTuple):
 
 def _measure(workers: Sequence[Function], models: Sequence[Model]) -> list[Measured]:
     """With each of the models."""
-    with Processes() as processes, Stub(processes) as stub, Stub(processes) as watched:
-        # One environment of ours has a stub to itself, so that its answers are known to be of its batches.
-        places = [(worker, stub) for worker in workers for _ in range(ENVIRONMENTS)]
+    with Processes() as processes:
+        # Each worker has a stub, so that all meet the same latencies. One environment of ours has one to itself, so
+        # that its answers are known to be of its batches.
+        stubs = [Stub(processes) for _ in workers]
+        places = [(worker, stub) for worker, stub in zip(workers, stubs, strict=True) for _ in range(ENVIRONMENTS)]
+        watched = Stub(processes)
         places[0] = (workers[0], watched)
+        stubs.append(watched)
         answers: list[list[Answer]] = []
         coming = iter(models)
 
         def begin() -> None:
             answers.append(watched.answers())
             settings = replace(next(coming).settings, item=sides.turn_item(attempt=1))
-            for each in (stub, watched):
+            for each in stubs:
                 each.set(settings)
                 each.clear()
 
-        for each in (stub, watched):
+        for each in stubs:
             each.set(Settings(item=sides.turn_item(attempt=1)))
         barrier = threading.Barrier(len(places), begin, timeout=120)
         with ThreadPoolExecutor(len(places)) as pool:
