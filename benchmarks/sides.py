@@ -139,7 +139,7 @@ def over_tls(function: Function, stub: Stub) -> dict[str, str]:
     def with_stubs(authorities: Path) -> str:
         assert stub.ca
         bundle = stub.ca.with_name(authorities.name)
-        bundle.write_bytes(authorities.read_bytes() + stub.ca.read_bytes())
+        bundle.write_bytes(authorities.read_bytes() + b"\n" + stub.ca.read_bytes())
         return str(bundle)
 
     return {
