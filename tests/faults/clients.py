@@ -36,11 +36,13 @@ class Client:
         return self._world.ask(self.owner, "POST /chat", **arguments)
 
     def upload(self, content: bytes = b"GIF89a") -> dict[str, str] | None:
-        """Upload an image, if the service offers it. Returns it as a message names it."""
+        """Upload an image, unless the service fails. Returns it as a message names it."""
         request = {"type": "image", "content_type": "image/gif"}
-        offered = self._world.ask(self.owner, "POST /chat/media", body=request).document
-        if "fields" not in offered:
+        exchange = self._world.ask(self.owner, "POST /chat/media", body=request)
+        if exchange.status >= 500:
             return None
+        assert exchange.status == 201, exchange.document
+        offered = exchange.document
         self._world.objects[offered["fields"]["key"]] = ("image/gif", content)
         return {"type": "image", "upload_id": offered["upload_id"]}
 

@@ -91,6 +91,8 @@ class History(RuleBasedStateMachine):
     def begin(self, seed: int, concurrency: int) -> None:
         self.world = World(seed=seed, chance=True, concurrency=concurrency)
         self.world.__enter__()
+        self.world.have_limits()
+        self.world.keep_replies()
         self.posts: list[tuple[Exchange, dict[str, Any]]] = []
         self.batches: list[Any] = []
         Tally.histories += 1

@@ -26,6 +26,11 @@ ROOT = Path(os.environ.get("FAULTS_SOURCE") or cfn.ROOT)
 
 _compiled: dict[str, CodeType] = {}
 
+STATELESS = "turnqueue.turn"
+"""Constants, values, and functions of their arguments. Shared by all processes: to make its classes anew for each is a
+seventh of all the time."""
+_stateless: dict[str, ModuleType] = {}
+
 
 class _Session(botocore.session.Session):
     """Makes the clients of all processes. To make one takes longer than all the rest of a process's start, so the clients
@@ -119,8 +124,10 @@ def _alone(finder: Any) -> Iterator[None]:
     logging.Logger.manager.loggerDict.pop(os.environ["POWERTOOLS_SERVICE_NAME"], None)
     botocore.session.get_session = lambda *args, **kwargs: aws_session
     sys.meta_path.insert(0, finder)
+    sys.modules.update(_stateless)
     try:
         yield
+        _stateless[STATELESS] = sys.modules[STATELESS]
     finally:
         sys.meta_path.remove(finder)
         aws_lambda_powertools.Metrics, botocore.session.get_session = metrics, get_session  # type: ignore[misc]

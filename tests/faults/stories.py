@@ -86,6 +86,7 @@ def submit_with_key(world: World) -> None:
 
 @story(a="SUCCESS")
 def submit_with_key_and_replay(world: World) -> None:
+    world.have_limits()
     alice = Client(world, "alice")
     alice.insist("a", key="planted-idem-1")
     alice.insist("a", key="planted-idem-1")
@@ -135,7 +136,8 @@ def run_after_cut(world: World) -> None:
 @story(a="SUCCESS", b="SUCCESS")
 def run_structured(world: World) -> None:
     alice = Client(world, "alice")
-    alice.insist("a", role="booking", sync=True)
+    alice.insist("a", role="booking")
+    alice.rest(3)
     alice.insist("b", role="booking", sync=True)
 
 
@@ -154,28 +156,29 @@ def run_with_uploads(world: World) -> None:
     image = alice.upload()
     alice.insist("a", media=image and [image])
     alice.rest(3)
-    alice.insist("b", sync=True)
-    alice.insist("c", sync=True, media=[{"type": "image", "upload_id": "01KANEC0X00000000000000000"}])
-    alice.insist("d", sync=True)
+    alice.insist("b")
+    alice.insist("c", media=[{"type": "image", "upload_id": "01KANEC0X00000000000000000"}])
+    alice.insist("d")
 
 
 @story(a="prompt_refused", b="SUCCESS")
 def run_refused(world: World) -> None:
     alice = Client(world, "alice")
     alice.insist("a", sync=True, answers=[Answers(refusal=True)] * 3)
-    alice.insist("b", sync=True)
+    alice.insist("b")
 
 
-@story(a="SUCCESS")
+@story(after=3.3, a="SUCCESS")
 def run_with_rotated_key(world: World) -> None:
     alice = Client(world, "alice")
-    alice.insist("warm", sync=True)
+    alice.insist("warm")
+    alice.rest(3)
     world.model.key = "planted-key-new"
     world.model.accepted_keys = {"planted-key-new"}
     alice.insist("a", sync=True)
 
 
-@story(seconds=30.0, a="SUCCESS", b=ANY, e="SUCCESS", c="SUCCESS", d="SUCCESS")
+@story(seconds=30.0, after=0.38, a="SUCCESS", b=ANY, e="SUCCESS", c="SUCCESS", d="SUCCESS")
 def run_sessions_in_one_batch(world: World) -> None:
     """Two sessions of two owners in one batch; a turn in the middle of one uses up its attempts."""
     alice, bob = Client(world, "alice"), Client(world, "bob")
@@ -209,7 +212,7 @@ def cancel_started(world: World) -> None:
     alice.rest(2)
     alice.cancel(posted)
     alice.cancel(posted)
-    alice.insist("b", sync=True)
+    alice.insist("b")
 
 
 @story(seconds=200.0, a="worker_lost deadline_exceeded", b="SUCCESS")
@@ -290,7 +293,7 @@ def delivered_twice_at_once(world: World) -> None:
     alice.rest(2)
     for _, batch in list(world.source.running):
         world.source.deliver(batch)
-    alice.insist("c", sync=True)
+    alice.insist("c")
 
 
 @story(seconds=200.0, a="SUCCESS", b="SUCCESS")
@@ -348,7 +351,7 @@ def stranger(world: World) -> None:
     """Another owner who knows every id and key, and says that it is the first."""
     alice, mallory = Client(world, "alice"), Client(world, "mallory")
     posted = alice.insist("a", key="planted-idem-1", answers=[Answers(seconds=4)])
-    mallory.insist("m", key="planted-idem-1", metadata={"owner": "alice"}, sync=True)
+    mallory.insist("m", key="planted-idem-1", metadata={"owner": "alice"})
     mallory.look(posted)
     mallory.cancel(posted)
     mallory.page("s")
@@ -379,33 +382,38 @@ def neighbours(world: World) -> None:
 @story(a="SUCCESS", b="SUCCESS")
 def answered_again(world: World) -> None:
     """A message that was answered before, sent with a key and without, by its owner and another, and in a conversation."""
+    world.keep_replies()
     alice, mallory = Client(world, "alice"), Client(world, "mallory")
-    alice.insist("a", session=None, sync=True)
+    alice.insist("a", session=None)
+    alice.rest(3)
     alice.insist("a", session=None, sync=True)
     posted = alice.insist("a", session=None, key="planted-idem-1")
     alice.insist("a", session=None, key="planted-idem-1", sync=True)
-    mallory.insist("a", session=None, sync=True)
+    mallory.insist("a", session=None)
     session = posted.document.get("session_id", "s")
-    alice.insist("b", session=session, sync=True)
-    alice.insist("a", session=session, sync=True)
-    alice.page(session)
+    alice.insist("b", session=session)
+    alice.insist("a", session=session)
 
 
 @story(a="SUCCESS")
 def answered_meanwhile(world: World) -> None:
     """Between two tries of a message with a key there comes to be a reply that answers it."""
+    world.keep_replies()
     alice = Client(world, "alice")
     alice.say("a", session=None, key="planted-idem-1")
-    alice.insist("a", session=None, sync=True)
+    alice.insist("a", session=None)
+    alice.rest(3)
     alice.insist("a", session=None, key="planted-idem-1", sync=True)
 
 
 @story(a="prompt_refused SUCCESS", b="SUCCESS")
 def retried(world: World) -> None:
     """A failed task is tried again by two clicks at once, by one later, and by another owner."""
+    world.have_limits()
     alice = Client(world, "alice")
-    failed = alice.insist("a", sync=True, answers=[Answers(refusal=True)])
-    alice.insist("b", sync=True)
+    failed = alice.insist("a", answers=[Answers(refusal=True)])
+    alice.insist("b")
+    alice.rest(3)
 
     def click() -> None:
         Client(world, "alice").retry(failed)

@@ -36,14 +36,15 @@ ENVIRONMENT = cfn.environment() | {
     "POWERTOOLS_SERVICE_NAME": "turnqueue",
     "QUEUE_URL": QUEUE_URL,
     "MEDIA_BUCKET": "media-bucket",
-    "OWNER_LIMITS": "default:60000/1000/1000000000",  # checked, and never reached
-    "LIMIT_GROUP_CLAIM": "plan",
-    "CACHE_SECONDS": "600",
     "MODEL_NAME": "stand-in",
     "MODEL_BASE_URL": "http://model.invalid/v1",
     "MODEL_KEY_SECRET_ARN": "model-key",
 }
-SUBMITS = ("POST /chat", "POST /chat/task/{task_id}/retry")
+FUNCTIONS = {
+    route["RouteKey"]: "submit" if "SubmitIntegration" in route["Target"]["Fn::Sub"] else "status"
+    for route in cfn.resources("AWS::ApiGatewayV2::Route").values()
+}
+"""By route."""
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3
 LATENCY = 0.004
@@ -183,6 +184,14 @@ class World:
         model.Transport.world = self
         wire.connect(self)
         return self
+
+    def have_limits(self) -> None:
+        """Those submits that start from now on check the owners' limits. They are never reached."""
+        os.environ.update(OWNER_LIMITS="default:60000/1000/1000000000", LIMIT_GROUP_CLAIM="plan")
+
+    def keep_replies(self) -> None:
+        """Those submits that start from now on give an answer again."""
+        os.environ.update(CACHE_SECONDS="600")
 
     def have_a_fallback(self) -> None:
         """Those workers that start from now on have a second model."""
@@ -326,8 +335,9 @@ class World:
             "body": json.dumps(body) if body is not None else "",
             "isBase64Encoded": False,
         }
-        function = "submit" if route in SUBMITS else "status"
-        exchange.invocation = self.invoke(function, event, lambda invocation: self._answer(exchange, invocation))
+        exchange.invocation = self.invoke(
+            FUNCTIONS[route], event, lambda invocation: self._answer(exchange, invocation)
+        )
         self.scheduler.call_at(self.now + GATEWAY_SECONDS, lambda: self._give_up(exchange))
         return exchange
 

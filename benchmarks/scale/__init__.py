@@ -1,0 +1,123 @@
+"""What binds first as load grows, by arithmetic and by a discrete simulation. docs/scale.md reads its results."""
+
+import statistics
+
+from benchmarks.report import Chart, Section, draw
+from benchmarks.scale import demand, overhead, scenarios
+
+LOADS = (1, 2, 5, 10, 15, 20, 25, 28, 30, 31, 32)
+
+
+def run() -> Section:
+    section = Section("scale", "Scale")
+    _say_overhead(section)
+    section.say("What a load asks for: small asynchronous chats, polled as the JavaScript client does.")
+    section.table(demand.HEAD, [demand.row(rate) for rate in demand.RATES])
+    section.say("What binds first, by AWS's defaults (docs/scale.md has their sources):")
+    section.table(demand.BINDING_HEAD, demand.binding_rows())
+    section.say(
+        f"Simulated: the model lognormal, mean {demand.MEAN:g} s, sigma {demand.SIGMA:g}; the event source begins with "
+        "5 pollers and has 5 more each second while messages wait; each chat is of a session of its own. Waits and "
+        "times are of the answered, from the submit."
+    )
+    drawn = _burst() + _outage() + _quota() + _day() + _session()
+    loads = [scenarios.steady(rate) for rate in LOADS]
+    section.table(scenarios.HEAD, [scenarios.row(scenario) for scenario in [*loads, *drawn]])
+    _draw_loads(loads)
+    section.plot("scale-steady.svg", "Steady load: queue wait, and batches, by chats a second; workers over time")
+    section.plot("scale-burst.svg", "A burst of 1,000 chats: how many wait, and the workers, over time")
+    section.plot("scale-outage.svg", "The model gone for 5 minutes: queue wait, and the workers, over time")
+    section.plot("scale-quota.svg", "More asked for than granted: queue wait, and the workers, over time")
+    section.plot("scale-day.svg", "The curve of a day: queue wait, and the workers, over time")
+    section.plot("scale-session.svg", "50 messages in one session: how many wait, and the workers, over time")
+    return section
+
+
+def _say_overhead(section: Section) -> None:
+    measured = overhead.measured()
+    section.say(
+        "What our functions take beside the model, measured here under the real runtime client with services that "
+        "answer at once; the simulation has it rounded, so that it is the same each time. A function of 256 MB has "
+        f"256/{overhead.VCPU_MEGABYTES:,} of a vCPU, and a call of AWS is taken to last {overhead.CALL * 1000:g} ms."
+    )
+    section.table(
+        ["function", "start, s", "assumed", "CPU each, ms", "assumed"],
+        [
+            [place, f"{cost.init:.2f}", f"{assumed.init:.1f}", f"{1000 * cost.cpu:.1f}", f"{1000 * assumed.cpu:g}"]
+            for place, assumed in overhead.ASSUMED.items()
+            for cost in [measured[place]]
+        ],
+    )
+
+
+def _draw_loads(loads: list[scenarios.Scenario]) -> None:
+    waits = {
+        f"p{part}": [
+            (rate, scenarios.percentile(sorted(turn.wait for turn in scenario.run.turns), part))
+            for rate, scenario in zip(LOADS, loads, strict=True)
+        ]
+        for part in (50, 95, 99)
+    }
+    fill = [
+        (float(rate), statistics.fmean(batch.turns for batch in scenario.run.batches))
+        for rate, scenario in zip(LOADS, loads, strict=True)
+    ]
+    ten = {"10/s": loads[LOADS.index(10)]}
+    draw(
+        "scale-steady.svg",
+        Chart("Wait by load, 20 workers", "chats/s", "queue wait, s", lines=waits),
+        Chart("Turns in a batch, by load", "chats/s", "turns", lines={"mean": fill}),
+        scenarios.count_chart("Steady 10/s", "workers at work", "workers", 180, ten),
+    )
+
+
+def _burst() -> list[scenarios.Scenario]:
+    runs = {f"{count} workers": scenarios.burst(count) for count in (20, 50, 200)}
+    runs["100, pollers there"] = scenarios.burst(100, pollers=100)
+    draw(
+        "scale-burst.svg",
+        scenarios.count_chart("1,000 chats in a second", "waiting", "waiting", 90, runs, unit=1),
+        scenarios.count_chart("1,000 chats in a second", "workers at work", "workers", 90, runs, unit=1),
+    )
+    return list(runs.values())
+
+
+def _outage() -> list[scenarios.Scenario]:
+    runs = {kind: scenarios.outage(kind, reply) for kind, reply in scenarios.OUTAGES.items()}
+    draw(
+        "scale-outage.svg",
+        scenarios.wait_chart("Model gone, minute 5 to 10", 120, runs),
+        scenarios.count_chart("Model gone, minute 5 to 10", "waiting or backing off", "waiting", 180, runs),
+        scenarios.count_chart("Model gone, minute 5 to 10", "workers at work", "workers", 180, runs),
+    )
+    return list(runs.values())
+
+
+def _quota() -> list[scenarios.Scenario]:
+    runs = {f"{count} workers": scenarios.quota(count) for count in (20, 7, 5)}
+    draw(
+        "scale-quota.svg",
+        scenarios.wait_chart("10/s for 10 min, 8.3/s granted", 120, runs),
+        scenarios.count_chart("10/s for 10 min, 8.3/s granted", "workers at work", "workers", 180, runs),
+    )
+    return list(runs.values())
+
+
+def _day() -> list[scenarios.Scenario]:
+    runs = {f"{count} workers": scenarios.day(count) for count in (20, 50)}
+    draw(
+        "scale-day.svg",
+        scenarios.wait_chart("2 to 38 chats/s and back", 120, runs),
+        scenarios.count_chart("2 to 38 chats/s and back", "workers at work", "workers", 180, runs),
+    )
+    return list(runs.values())
+
+
+def _session() -> list[scenarios.Scenario]:
+    runs = {"one session": scenarios.one_session()}
+    draw(
+        "scale-session.svg",
+        scenarios.count_chart("50 messages in one session", "waiting", "waiting", 180, runs, unit=1),
+        scenarios.count_chart("50 messages in one session", "workers at work", "workers", 180, runs, unit=1),
+    )
+    return list(runs.values())

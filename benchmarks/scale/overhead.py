@@ -1,0 +1,92 @@
+"""What our functions take beside the model: measured here, and what is assumed of it for Lambda."""
+
+import json
+import os
+import statistics
+import time
+import uuid
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import sides
+from benchmarks.stub import Settings, Stub
+from local.environment import Environment
+from local.processes import Processes
+
+BATCH = 10
+STARTS = 3
+VCPU_MEGABYTES = 1769
+"""Of memory, at which a function has one vCPU; one with less has less in proportion (Lambda's documentation)."""
+CALL = 0.005
+"""Seconds of a call of DynamoDB or SQS. AWS promises single-digit milliseconds; not measured."""
+CALLS_BEFORE, CALLS_AFTER = 2, 3
+"""Of a turn in the worker: claim and history; answer, usage and deletion."""
+
+
+class Cost(NamedTuple):
+    """Of a function, in seconds: to start (the median of several), and CPU for a message, a poll or a turn."""
+
+    init: float
+    cpu: float
+
+
+ASSUMED = {"submit": Cost(0.5, 0.0025), "status": Cost(0.3, 0.0015), "worker": Cost(1.0, 0.01)}
+"""What `measured` gives, rounded, so that the simulation is the same each time. The benchmark prints both."""
+
+
+def on_lambda(cpu: float, calls: int, memory: int = 256) -> float:
+    """Seconds that so much CPU and so many calls take in a function of so many MB, the template's."""
+    return cpu * VCPU_MEGABYTES / memory + calls * CALL
+
+
+def measured() -> dict[str, Cost]:
+    """Run each function under the real runtime client, with services that answer at once."""
+    with Processes() as processes, Stub(processes) as stub:
+        stub.set(Settings(item=sides.turn_item()))
+        asked = {
+            "submit": (sides.submit_event(), 300, 1),
+            "status": (sides.status_event(), 300, 1),
+            "worker": (sides.worker_event(BATCH), 40, BATCH),
+        }
+        return {place: _measured(place, *what, processes, stub) for place, what in asked.items()}
+
+
+def _measured(place: str, event: sides.Event, times: int, items: int, processes: Processes, stub: Stub) -> Cost:
+    started = [_start(place, processes, stub) for _ in range(STARTS)]
+    environment, payload = started[-1][0], json.dumps(event).encode()
+    for one, _ in started[:-1]:
+        one.kill()
+
+    def invoke(times: int) -> float:
+        """Returns the seconds of CPU."""
+        before = _cpu(environment.pid)
+        for _ in range(times):
+            result = environment.invoke(payload, str(uuid.uuid4()))
+            if result.error:
+                raise RuntimeError(f"{place}: {result.payload.decode()}")
+        return _cpu(environment.pid) - before
+
+    invoke(3)
+    spent = invoke(times)
+    environment.kill()
+    return Cost(statistics.median(seconds for _, seconds in started), spent / times / items)
+
+
+def _start(place: str, processes: Processes, stub: Stub) -> tuple[Environment, float]:
+    """An environment that is ready, and the seconds that it took."""
+    environment = Environment(
+        sides.ours(place),
+        processes,
+        sides.RUNTIME_PYTHON,
+        aws=stub.variables(),
+        log=sides.OWN / f"scale-{place}.log",
+        freeze=False,
+    )
+    environment.wait_until_ready()
+    return environment, time.monotonic() - environment.started_at
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of CPU that a process has had, its threads together."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

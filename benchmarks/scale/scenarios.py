@@ -1,0 +1,153 @@
+"""The loads that are simulated, and what is told of each."""
+
+import math
+import random
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.report import Chart
+from benchmarks.scale.demand import MEAN, SIGMA, number, workers
+from benchmarks.scale.simulation import (
+    MODEL_SILENCE,
+    Model,
+    Outage,
+    Reply,
+    Run,
+    Simulation,
+    Steps,
+    lognormal,
+    poisson,
+    sampled,
+)
+
+LATENCY = lognormal(MEAN, SIGMA)
+HEAD = [
+    "load",
+    "chats",
+    "answered",
+    "wait p50, s",
+    "p95",
+    "p99",
+    "answer p50, s",
+    "p99",
+    "turns a batch",
+    "most workers",
+    "most waiting",
+]
+
+
+class Scenario(NamedTuple):
+    """One simulated load. `seconds`: of it, that are drawn."""
+
+    name: str
+    run: Run
+    seconds: float
+
+
+def steady(rate: float, concurrency: int = 20, seconds: float = 900) -> Scenario:
+    arrivals = poisson(lambda _: rate, rate, seconds, seed=1)
+    run = Simulation(workers(concurrency=concurrency), Model(LATENCY), seed=2).run(arrivals)
+    return Scenario(f"steady {rate:g}/s, {concurrency} workers", run, seconds)
+
+
+def burst(concurrency: int, pollers: int = 5) -> Scenario:
+    """A thousand chats in one second, each of its own session."""
+    rng = random.Random(1)
+    arrivals = sorted((rng.random(), str(number)) for number in range(1000))
+    own = workers(concurrency=concurrency, first_pollers=pollers)
+    name = f"1,000 at once, {concurrency} workers" + (", all pollers there" if pollers > 5 else "")
+    return Scenario(name, Simulation(own, Model(LATENCY), seed=2).run(arrivals), 45)
+
+
+def outage(kind: str, reply: Reply) -> Scenario:
+    """The model is gone from minute 5 to 10 of 30, at 10 chats a second."""
+    model = Model(LATENCY, outage=Outage(300, 600, reply))
+    arrivals = poisson(lambda _: 10, 10, 1800, seed=1)
+    return Scenario(f"model gone for 5 min, {kind}", Simulation(workers(), model, seed=2).run(arrivals), 1800)
+
+
+def quota(concurrency: int) -> Scenario:
+    """500 requests a minute are granted, 8.3 a second; for 10 minutes of 40 there are 10, else 5."""
+
+    def rate(now: float) -> float:
+        return 10 if 600 <= now < 1200 else 5
+
+    arrivals = poisson(rate, 10, 2400, seed=1)
+    model = Model(LATENCY, a_minute=500)
+    run = Simulation(workers(concurrency=concurrency), model, seed=2).run(arrivals)
+    return Scenario(f"500 requests/min granted, 600 asked for, {concurrency} workers", run, 2400)
+
+
+def day(concurrency: int) -> Scenario:
+    """From 2 chats a second up to 38 and back: the curve of a day, pressed into two hours."""
+
+    def rate(now: float) -> float:
+        return 20 - 18 * math.cos(2 * math.pi * now / 7200)
+
+    run = Simulation(workers(concurrency=concurrency), Model(LATENCY), seed=2).run(poisson(rate, 38, 7200, seed=1))
+    return Scenario(f"a day's curve to 38/s, {concurrency} workers", run, 7200)
+
+
+def one_session(messages: int = 50) -> Scenario:
+    run = Simulation(workers(), Model(LATENCY), seed=2).run((0.0, "one") for _ in range(messages))
+    return Scenario(f"{messages} messages in one session", run, 180)
+
+
+OUTAGES = {
+    "refuses at once": Reply(0.2, "model_unavailable"),
+    "refuses, Retry-After 60": Reply(0.2, "model_unavailable", 60),
+    "silent": Reply(MODEL_SILENCE, "model_timeout"),
+}
+
+
+def row(scenario: Scenario) -> list[str]:
+    """Waits are of those that were answered."""
+    run = scenario.run
+    answered = [turn for turn in run.turns if turn.code is None]
+    waits = sorted(turn.wait for turn in answered)
+    times = sorted(turn.finished - turn.arrived for turn in answered if turn.finished is not None)
+    return [
+        scenario.name,
+        f"{len(run.turns):,}",
+        f"{100 * len(answered) / len(run.turns):.1f} %",
+        *(f"{percentile(waits, part):.1f}" for part in (50, 95, 99)),
+        *(f"{percentile(times, part):.1f}" for part in (50, 99)),
+        f"{statistics.fmean(batch.turns for batch in run.batches):.1f}",
+        f"{most(run.workers)}",
+        number(most(run.waiting)),
+    ]
+
+
+def percentile(ordered: Sequence[float], part: int) -> float:
+    return ordered[min(len(ordered) * part // 100, len(ordered) - 1)]
+
+
+def most(steps: Steps) -> int:
+    return max(value for _, value in steps)
+
+
+def wait_chart(title: str, cells: int, lines: dict[str, Scenario]) -> Chart:
+    """The queue wait of those that came in each part of the time, its 95th percentile."""
+    return Chart(
+        title,
+        "minutes",
+        "queue wait p95, s",
+        lines={name: _waits(scenario, scenario.seconds / cells) for name, scenario in lines.items()},
+    )
+
+
+def _waits(scenario: Scenario, every: float) -> list[tuple[float, float]]:
+    cells: dict[int, list[float]] = {}
+    for turn in scenario.run.turns:
+        cells.setdefault(int(turn.arrived / every), []).append(turn.wait)
+    return [((cell + 0.5) * every / 60, percentile(sorted(waits), 95)) for cell, waits in sorted(cells.items())]
+
+
+def count_chart(title: str, y: str, of: str, cells: int, lines: dict[str, Scenario], unit: float = 60) -> Chart:
+    """A count of the run (`of`: workers or waiting) over time; `unit`: seconds of one on the x-axis."""
+    drawn = {}
+    for name, scenario in lines.items():
+        points = sampled(getattr(scenario.run, of), scenario.seconds / cells, scenario.seconds)
+        drawn[name] = [(moment / unit, value) for moment, value in points]
+    return Chart(title, "minutes" if unit == 60 else "seconds", y, lines=drawn)

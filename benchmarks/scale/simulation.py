@@ -1,0 +1,368 @@
+"""A discrete simulation of what lies between submit and answer: the FIFO queue, Lambda's event source, the workers, the
+model.
+
+What is simulated are waits: for a poller, for the turns before in the session, for the slowest of a batch, for a
+back-off. Times are in seconds. The rules are those of the code and the template (tests/scale/test_document.py pins
+them) and of AWS's documentation, which docs/scale.md cites.
+"""
+
+import heapq
+import itertools
+import math
+import random
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import simpy
+
+type Steps = list[tuple[float, int]]
+"""A count over time: from each moment on, the value beside it."""
+
+type Process = Generator[simpy.Event, Any, Any]
+
+ATTEMPTS = 3
+DEADLINE = 900.0
+WORKER_TIMEOUT = 180.0
+RESERVE = 10.0
+LEAST = 60.0
+LONGEST_BACKOFF = 300.0
+MODEL_SILENCE = 60.0
+"""After so long without a word the worker gives up on the model."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """The event source and the function. The defaults are those of the template; how pollers grow is what Lambda
+    documents of a standard queue, for of a FIFO queue it does not say."""
+
+    batch_size: int = 10
+    concurrency: int = 20
+    first_pollers: int = 5
+    more_pollers_a_second: float = 5.0
+    cold_start: float = 0.0
+    cpu: float = 0.0
+    """Of a turn, before its model is asked. The turns of a batch share one CPU, so it adds up."""
+    before: float = 0.0
+    """What else a turn takes before its model is asked: calls of AWS."""
+    after: float = 0.0
+    """What a turn takes after its answer: calls, and CPU, which seldom meets another's."""
+
+
+class Reply(NamedTuple):
+    """What the model does when it is asked: after so many seconds it answers, or fails with the code."""
+
+    seconds: float
+    code: str | None = None
+    retry_after: float | None = None
+
+
+class Outage(NamedTuple):
+    """From `start` to `end` every request is replied to in this way."""
+
+    start: float
+    end: float
+    reply: Reply
+
+
+type Draw = Callable[[random.Random], float]
+
+
+def lognormal(mean: float, sigma: float) -> Draw:
+    """`sigma`: of the logarithm."""
+    mu = math.log(mean) - sigma**2 / 2
+    return lambda rng: rng.lognormvariate(mu, sigma)
+
+
+class Model:
+    """Answers after a time drawn from `latency`; refuses with 429 what is more than `a_minute` requests, by a bucket
+    that holds a second's worth."""
+
+    def __init__(self, latency: Draw, *, a_minute: float = math.inf, outage: Outage | None = None) -> None:
+        self._latency = latency
+        self._rate = a_minute / 60
+        self._outage = outage
+        self._tokens, self._filled_at = self._rate, 0.0
+
+    def ask(self, now: float, rng: random.Random) -> Reply:
+        if self._outage and self._outage.start <= now < self._outage.end:
+            return self._outage.reply
+        if math.isfinite(self._rate):
+            full = max(self._rate, 1.0)
+            self._tokens = min(full, self._tokens + (now - self._filled_at) * self._rate)
+            self._filled_at = now
+            if self._tokens < 1:
+                return Reply(0.1, "model_rate_limited")
+            self._tokens -= 1
+        return Reply(self._latency(rng))
+
+
+@dataclass
+class Turn:
+    session: str
+    arrived: float
+    started: float | None = None
+    """When a worker first began it."""
+    finished: float | None = None
+    code: str | None = None
+    """Of its failure."""
+    tries: int = 0
+
+    @property
+    def wait(self) -> float:
+        """In the queue, until it was first begun, or ended without that."""
+        end = self.finished if self.started is None else self.started
+        assert end is not None
+        return end - self.arrived
+
+
+class Message(NamedTuple):
+    number: int
+    turn: Turn
+
+
+@dataclass
+class _Group:
+    waiting: deque[Message] = field(default_factory=deque)
+    in_flight: int = 0
+    returned: list[Message] = field(default_factory=list)
+
+
+class Queue:
+    """SQS FIFO: while a message of a group is in flight, nothing more of the group is given out. A receive takes as
+    many of a group as it may before it goes on to the next; the group whose first message is oldest comes first."""
+
+    def __init__(self) -> None:
+        self._groups: dict[str, _Group] = {}
+        self._available: list[tuple[int, str]] = []
+        self._sent = 0
+
+    def __bool__(self) -> bool:
+        """Whether a receive would get something."""
+        return bool(self._available)
+
+    def send(self, turn: Turn) -> None:
+        group = self._groups.setdefault(turn.session, _Group())
+        group.waiting.append(Message(self._sent, turn))
+        self._sent += 1
+        if not group.in_flight and len(group.waiting) == 1:
+            self._offer(turn.session, group)
+
+    def receive(self, most: int) -> list[Message]:
+        taken: list[Message] = []
+        while self._available and len(taken) < most:
+            group = self._groups[heapq.heappop(self._available)[1]]
+            while group.waiting and len(taken) < most:
+                taken.append(group.waiting.popleft())
+                group.in_flight += 1
+        return taken
+
+    def delete(self, message: Message) -> None:
+        self._landed(message)
+
+    def show(self, message: Message) -> None:
+        """The time for which a message was hidden is over."""
+        self._groups[message.turn.session].returned.append(message)
+        self._landed(message)
+
+    def _landed(self, message: Message) -> None:
+        session = message.turn.session
+        group = self._groups[session]
+        group.in_flight -= 1
+        if group.in_flight:
+            return
+        group.waiting.extendleft(sorted(group.returned, reverse=True, key=lambda message: message.number))
+        group.returned.clear()
+        if group.waiting:
+            self._offer(session, group)
+        else:
+            del self._groups[session]
+
+    def _offer(self, session: str, group: _Group) -> None:
+        heapq.heappush(self._available, (group.waiting[0].number, session))
+
+
+class Batch(NamedTuple):
+    turns: int
+    start: float
+    end: float
+
+
+@dataclass
+class Run:
+    """What happened. All turns are finished at its end."""
+
+    turns: list[Turn] = field(default_factory=list)
+    batches: list[Batch] = field(default_factory=list)
+    waiting: Steps = field(default_factory=lambda: [(0.0, 0)])
+    """Turns that are submitted, not finished, and in no worker: in the queue or backing off."""
+    present: Steps = field(default_factory=lambda: [(0.0, 0)])
+    """Turns that are submitted and not finished."""
+    workers: Steps = field(default_factory=lambda: [(0.0, 0)])
+    """Invocations under way."""
+
+    def failed(self, code: str | None = None) -> int:
+        return sum(turn.code is not None and code in (None, turn.code) for turn in self.turns)
+
+
+def backoff(tries: int, retry_after: float | None, rng: random.Random) -> float:
+    """As functions/worker/worker.py has it."""
+    return min(max(2.0**tries, retry_after or 0), LONGEST_BACKOFF) * (1 + rng.random() / 2)
+
+
+class Simulation:
+    """One run of the arrivals, (moment, session) in order of time, until all turns are finished."""
+
+    def __init__(self, workers: Workers, model: Model, seed: int) -> None:
+        self._workers = workers
+        self._model = model
+        self._rng = random.Random(seed)
+        self._env = simpy.Environment()
+        self._queue = Queue()
+        self._pollers = min(workers.first_pollers, workers.concurrency)
+        self._busy = 0
+        self._warm = 0
+        self._arriving = True
+        self._run = Run()
+
+    def run(self, arrivals: Iterable[tuple[float, str]]) -> Run:
+        self._env.process(self._submit(arrivals))
+        if self._workers.more_pollers_a_second:
+            self._env.process(self._grow())
+        self._env.run()
+        assert not self._busy and self._run.present[-1][1] == 0
+        return self._run
+
+    def _submit(self, arrivals: Iterable[tuple[float, str]]) -> Process:
+        for moment, session in arrivals:
+            yield self._env.timeout(moment - self._env.now)
+            turn = Turn(session, self._env.now)
+            self._run.turns.append(turn)
+            self._step(self._run.present, 1)
+            self._step(self._run.waiting, 1)
+            self._queue.send(turn)
+            self._poll()
+        self._arriving = False
+
+    def _grow(self) -> Process:
+        """One poller more at a time, while all are busy and messages wait. None less: AWS does not say how soon."""
+        while self._pollers < self._workers.concurrency and (self._arriving or self._run.present[-1][1]):
+            yield self._env.timeout(1 / self._workers.more_pollers_a_second)
+            if self._queue and self._busy >= self._pollers:
+                self._pollers += 1
+                self._poll()
+
+    def _poll(self) -> None:
+        while self._queue and self._busy < self._pollers:
+            batch = self._queue.receive(self._workers.batch_size)
+            self._busy += 1
+            self._step(self._run.workers, 1)
+            self._step(self._run.waiting, -len(batch))
+            self._env.process(self._invoke(batch))
+
+    def _invoke(self, batch: Sequence[Message]) -> Process:
+        received = self._env.now
+        if self._warm:
+            self._warm -= 1
+        else:
+            yield self._env.timeout(self._workers.cold_start)
+        sessions: dict[str, list[Message]] = {}
+        for message in batch:
+            sessions.setdefault(message.turn.session, []).append(message)
+        ends_at = self._env.now + WORKER_TIMEOUT
+        others = len(sessions) - 1
+        if others:
+            yield self._env.all_of(
+                [self._env.process(self._session(messages, others, ends_at)) for messages in sessions.values()]
+            )
+        else:
+            yield from self._session(batch, 0, ends_at)
+        self._run.batches.append(Batch(len(batch), received, self._env.now))
+        self._warm += 1
+        self._busy -= 1
+        self._step(self._run.workers, -1)
+        self._poll()
+
+    def _session(self, messages: Sequence[Message], others: int, ends_at: float) -> Process:
+        """The turns of a session in order, up to the first that must come back. The first begins with those of so many
+        other sessions."""
+        for index, message in enumerate(messages):
+            seconds = yield from self._turn(message.turn, 0 if index else others, ends_at)
+            if seconds is not None:
+                for unfinished in messages[index:]:
+                    self._step(self._run.waiting, 1)
+                    self._env.process(self._hide(unfinished, math.ceil(seconds)))
+                return
+            self._queue.delete(message)
+            self._poll()
+
+    def _hide(self, message: Message, seconds: int) -> Process:
+        yield self._env.timeout(seconds)
+        self._queue.show(message)
+        self._poll()
+
+    def _turn(self, turn: Turn, others: int, ends_at: float) -> Generator[simpy.Event, Any, float | None]:
+        """One attempt. Returns the seconds after which the message must come back, None if the turn is final."""
+        if ends_at - self._env.now < RESERVE + LEAST:
+            return 0.0
+        turn.started = self._env.now if turn.started is None else turn.started
+        yield self._env.timeout((1 + others) * self._workers.cpu + self._workers.before)
+        deadline = turn.arrived + DEADLINE
+        if self._env.now >= deadline:
+            self._finish(turn, "deadline_exceeded")
+            return None
+        turn.tries += 1
+        reply = self._model.ask(self._env.now, self._rng)
+        budget = max(min(ends_at - RESERVE, deadline) - self._env.now, 0)
+        yield self._env.timeout(min(reply.seconds, budget))
+        code = "model_timeout" if reply.seconds > budget else reply.code
+        yield self._env.timeout(self._workers.after)
+        if code is None:
+            self._finish(turn, None)
+            return None
+        delay = backoff(turn.tries, reply.retry_after, self._rng)
+        if self._env.now >= deadline:
+            code = "deadline_exceeded"
+        elif turn.tries < ATTEMPTS and self._env.now + delay < deadline:
+            return delay
+        self._finish(turn, code)
+        return None
+
+    def _finish(self, turn: Turn, code: str | None) -> None:
+        turn.finished, turn.code = self._env.now, code
+        self._step(self._run.present, -1)
+
+    def _step(self, steps: Steps, by: int) -> None:
+        """Change a count now."""
+        steps.append((self._env.now, steps[-1][1] + by))
+
+
+def area(steps: Steps) -> float:
+    """The integral of a count over its run."""
+    return math.fsum(value * (after - before) for (before, value), (after, _) in itertools.pairwise(steps))
+
+
+def sampled(steps: Steps, every: float, end: float) -> list[tuple[float, float]]:
+    """The mean of a count in each interval of `every` seconds up to `end`, beside the middle of the interval."""
+    cells = math.ceil(end / every)
+    sums = [0.0] * cells
+    for (before, value), (after, _) in zip(steps, [*steps[1:], (end, 0)], strict=True):
+        while before < min(after, end):
+            cell = min(int(before / every), cells - 1)
+            until = min(after, end, (cell + 1) * every)
+            if until <= before:  # rounding: the border of a cell belongs to the next
+                cell, until = min(cell + 1, cells - 1), min(after, end, (cell + 2) * every)
+            sums[cell] += value * (until - before)
+            before = until
+    return [((cell + 0.5) * every, total / every) for cell, total in enumerate(sums)]
+
+
+def poisson(rate: Callable[[float], float], highest: float, seconds: float, seed: int) -> Iterable[tuple[float, str]]:
+    """Arrivals at `rate` a second, by the time, at most `highest`, each in its own session, as of users who wait for an
+    answer before they ask again."""
+    rng, now, number = random.Random(seed), 0.0, 0
+    while (now := now + rng.expovariate(highest)) < seconds:
+        if rng.random() * highest < rate(now):
+            number += 1
+            yield now, str(number)

@@ -1,0 +1,193 @@
+"""docs/scale.md says what the template says, what the arithmetic gives and what was simulated; and the simulation has
+the rules of the code."""
+
+import ast
+import random
+import re
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from benchmarks import report
+from benchmarks.scale import demand, overhead, scenarios, simulation
+from tests import cfn
+from turnqueue import task, turn, wait
+
+DOCUMENT = (cfn.ROOT / "docs/scale.md").read_text()
+DATA = (cfn.ROOT / "docs/data.md").read_text()
+TEMPLATE = cfn.template()
+
+
+def rows(text: str, head: list[str]) -> list[list[str]]:
+    """The rows of the Markdown table with that head."""
+    lines = text.splitlines()
+    start = lines.index("| " + " | ".join(head) + " |") + 2
+    table = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            break
+        table.append(line.strip("| ").split(" | "))
+    return table
+
+
+def test_what_the_template_says() -> None:
+    parameters, resources = TEMPLATE["Parameters"], TEMPLATE["Resources"]
+    workers, worker = parameters["WorkerConcurrency"], resources["WorkerFunction"]["Properties"]
+    source, queue = worker["Events"]["Turns"]["Properties"], resources["TurnQueue"]["Properties"]
+    requests, burst = parameters["ApiRequestsPerSecond"], parameters["ApiBurst"]
+    samconfig = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())
+    overrides = dict(pair.split("=") for pair in samconfig["prod"]["deploy"]["parameters"]["parameter_overrides"])
+    billing = {table["BillingMode"] for table in cfn.resources("AWS::DynamoDB::Table").values()}
+    memory = {
+        properties.get("MemorySize", TEMPLATE["Globals"]["Function"]["MemorySize"])
+        for properties in cfn.resources("AWS::Serverless::Function").values()
+    }
+
+    assert source["ScalingConfig"]["MaximumConcurrency"] == {"Ref": "WorkerConcurrency"}
+    assert rows(DOCUMENT, ["setting", "value"]) == [
+        ["`BatchSize` of the worker's event source", f"{source['BatchSize']}"],
+        [
+            "`WorkerConcurrency` (its `MaximumConcurrency`)",
+            f"{workers['Default']}, from {workers['MinValue']} to {workers['MaxValue']}; "
+            f"prod {overrides['WorkerConcurrency']}",
+        ],
+        ["worker `Timeout`", f"{worker['Timeout']} s"],
+        ["queue `VisibilityTimeout`", f"{queue['VisibilityTimeout']} s"],
+        ["functions' `MemorySize`", f"{', '.join(map(str, memory))} MB"],
+        ["`ApiRequestsPerSecond`", f"{requests['Default']}, at most {requests['MaxValue']}"],
+        ["`ApiBurst`", f"{burst['Default']}, at most {burst['MaxValue']}"],
+        ["queue `DeduplicationScope`", queue["DeduplicationScope"]],
+        ["queue `FifoThroughputLimit`", queue["FifoThroughputLimit"]],
+        ["tables' `BillingMode`", ", ".join(billing)],
+    ]
+
+
+def test_what_is_simulated_is_deployed() -> None:
+    worker = TEMPLATE["Resources"]["WorkerFunction"]["Properties"]
+    limits = {limit.name: limit.limit for limit in demand.limits()}
+    own = demand.workers()
+
+    assert own.batch_size == overhead.BATCH == worker["Events"]["Turns"]["Properties"]["BatchSize"]
+    assert own.concurrency == TEMPLATE["Parameters"]["WorkerConcurrency"]["Default"]
+    assert worker["Timeout"] == simulation.WORKER_TIMEOUT
+    assert overhead.on_lambda(1, 0) == pytest.approx(1769 / TEMPLATE["Globals"]["Function"]["MemorySize"])
+    assert limits["`WorkerConcurrency`, default"] == own.concurrency
+    assert limits["`WorkerConcurrency`, most"] == TEMPLATE["Parameters"]["WorkerConcurrency"]["MaxValue"]
+    assert limits["`ApiRequestsPerSecond`, default"] == TEMPLATE["Parameters"]["ApiRequestsPerSecond"]["Default"]
+
+
+def test_what_a_load_asks_for() -> None:
+    assert rows(DOCUMENT, demand.HEAD) == [demand.row(rate) for rate in demand.RATES]
+
+
+def test_what_binds_first() -> None:
+    assert rows(DOCUMENT, demand.BINDING_HEAD) == demand.binding_rows()
+
+
+def test_what_was_simulated() -> None:
+    """Each row is one of the results; that these are of this code, two that are quick show."""
+    told = rows(DOCUMENT, scenarios.HEAD)
+    results = rows(report.RESULTS.read_text(), scenarios.HEAD)
+
+    assert len(told) > 15
+    assert all(row in results for row in told)
+    assert scenarios.row(scenarios.burst(20)) in told
+    assert scenarios.row(scenarios.one_session()) in told
+
+
+# ---- The rules of the code that the simulation and the arithmetic repeat
+
+
+def constants(file: str) -> dict[str, Any]:
+    """What a module assigns to names, where that is a literal."""
+    found = {}
+    for node in ast.parse((cfn.ROOT / file).read_text()).body:
+        if (
+            isinstance(node, ast.Assign)
+            and isinstance(node.value, ast.Constant)
+            and isinstance(node.targets[0], ast.Name)
+        ):
+            found[node.targets[0].id] = node.value.value
+    return found
+
+
+def test_the_attempts_and_times_of_the_worker() -> None:
+    worker = constants("functions/worker/worker.py")
+
+    assert turn.MAX_ATTEMPTS == simulation.ATTEMPTS
+    assert turn.DEADLINE_SECONDS == simulation.DEADLINE
+    assert worker["_RESERVE_SECONDS"] == simulation.RESERVE
+    assert worker["_LEAST_SECONDS"] == simulation.LEAST
+    assert worker["_LONGEST_BACKOFF_SECONDS"] == simulation.LONGEST_BACKOFF
+    assert f"openai.Timeout({simulation.MODEL_SILENCE:g}," in (cfn.ROOT / "functions/worker/model.py").read_text()
+
+
+def test_the_backoff_of_the_worker() -> None:
+    """The worker's own function, of its source: to import it needs an account."""
+    wanted = ("backoff", "_LONGEST_BACKOFF_SECONDS")
+    source = ast.parse((cfn.ROOT / "functions/worker/worker.py").read_text())
+    body = [
+        node
+        for node in source.body
+        if getattr(node, "name", None) in wanted
+        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in wanted)
+    ]
+    same, ours = random.Random(1), random.Random(1)
+    worker: dict[str, Any] = {"random": same}
+    exec(compile(ast.Module(body, []), "worker.py", "exec"), worker)
+
+    for tries in (1, 2, 3, 10):
+        for retry_after in (None, 0.5, 60.0, 1000.0):
+            assert simulation.backoff(tries, retry_after, ours) == worker["backoff"](tries, retry_after)
+
+
+@pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 100.0])
+def test_the_pace_of_the_polls(age: float) -> None:
+    """`polls` steps by what the API tells, and the client adds at most JITTER to."""
+    told = task.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), age) / 1000
+    javascript = (cfn.ROOT / "clients/javascript").rglob("*.js")
+
+    assert demand.pause(age) == pytest.approx(told * (1 + demand.JITTER / 2), abs=0.002)
+    assert any(f"const JITTER = {demand.JITTER};" in file.read_text() for file in javascript)
+
+
+def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counted in the loop of the code itself, under a clock that only its own pauses move."""
+    clock, reads = [0.0], [0]
+
+    class Store:
+        def read(self, *args: object, **more: object) -> Any:
+            reads[0] += 1
+            return SimpleNamespace(final=clock[0] >= 3.1, key=None)
+
+    def sleep(seconds: float) -> None:
+        clock[0] += seconds
+
+    monkeypatch.setattr(wait, "time", SimpleNamespace(time=lambda: clock[0], sleep=sleep))
+    monkeypatch.setattr(wait, "_store", lambda table: Store())
+    wait.wait_until_final("turns", cast("turn.Turn", SimpleNamespace(final=False, key=None)), 25, 29)
+
+    assert reads[0] == demand.reads_of_a_wait(3.1)
+
+
+def test_the_units_are_those_of_the_tables_page() -> None:
+    head = ["access", "by", "when", "call", "5 small turns", "500 large turns"]
+    units = {row[0]: float(re.sub(r" \w+$", "", row[4])) for row in rows(DATA, head)}
+
+    recorded = ("record a turn", "claim", "record the answer")
+    assert sum(units[access] for access in recorded) == demand.TURN_WRITES
+    assert units["show progress"] == 1
+    assert units["add to the usage of the day"] == demand.GUARD_WRITES
+    assert units["read the history"] == demand.HISTORY_READS
+    assert units["read a task"] == demand.POLL_READS
+    assert units["read a task again while waiting"] == demand.WAIT_READS
+
+
+def test_the_plots_that_are_shown_are_there() -> None:
+    shown = re.findall(r"\]\((\.\./benchmarks/plots/[\w-]+\.svg)\)", DOCUMENT)
+
+    assert len(shown) == 6
+    assert all((Path(cfn.ROOT, "docs") / plot).exists() for plot in shown)

@@ -1,0 +1,312 @@
+"""The simulation against queueing theory, where theory knows the answer.
+
+A mean over 20 independent runs is within 4.5 of its own standard errors of the true one, save once in some 4,000 times
+(Student's t of 19 degrees); the seeds are fixed, so it is at once or never. How small that error must be is said with
+each, so that the test can fail: 4.5 times `resolution` is what it sees.
+"""
+
+import math
+import random
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from benchmarks.scale import demand, scenarios
+from benchmarks.scale.simulation import (
+    ATTEMPTS,
+    RESERVE,
+    WORKER_TIMEOUT,
+    Model,
+    Outage,
+    Queue,
+    Reply,
+    Run,
+    Simulation,
+    Steps,
+    Turn,
+    Workers,
+    area,
+    lognormal,
+    poisson,
+    sampled,
+)
+
+RUNS = 20
+
+
+def exponential(rng: random.Random) -> float:
+    return rng.expovariate(1)
+
+
+def all_there(count: int, batch_size: int = 1) -> Workers:
+    """So many workers with their pollers from the beginning, that take no time of their own."""
+    return Workers(batch_size=batch_size, concurrency=count, first_pollers=count, more_pollers_a_second=0)
+
+
+def arrivals(rate: float, seconds: float, seed: int) -> list[tuple[float, str]]:
+    return list(poisson(lambda _: rate, rate, seconds, seed))
+
+
+def in_one_session(coming: Iterable[tuple[float, str]]) -> list[tuple[float, str]]:
+    return [(moment, "one") for moment, _ in coming]
+
+
+def estimate(of_runs: Iterable[float]) -> tuple[float, float]:
+    """The mean of what independent runs gave, and its standard error."""
+    values = list(of_runs)
+    return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+
+
+def agrees(measured: tuple[float, float], theory: float, *, resolution: float) -> None:
+    """`resolution`: the standard error may be so much of the theory's value."""
+    mean, error = measured
+    assert error < resolution * theory, "the sample is too small to tell"
+    assert abs(mean - theory) < 4.5 * error, f"{mean} +- {error}, theory {theory}"
+
+
+def erlang_c(servers: int, load: float) -> float:
+    """The probability that an arrival finds all servers busy; `load`: arrivals in a mean service time."""
+    terms = [load**k / math.factorial(k) for k in range(servers)]
+    last = load**servers / math.factorial(servers) / (1 - load / servers)
+    return last / (sum(terms) + last)
+
+
+def m_m_c(servers: int, rate: float, seconds: float) -> list[Run]:
+    """Independent runs with batches of one turn, services of 1 s on average, and their beginning, in which the queue is
+    emptier than it will be, of a ninth."""
+    return [
+        Simulation(all_there(servers), Model(exponential), seed + 1000).run(arrivals(rate, seconds, seed))
+        for seed in range(RUNS)
+    ]
+
+
+@pytest.fixture(scope="module")
+def m_m_5() -> list[Run]:
+    return m_m_c(5, 4, 750)
+
+
+def late(run: Run) -> list[Turn]:
+    """Those that came when the queue had long begun."""
+    return [turn for turn in run.turns if turn.arrived > run.turns[-1].arrived / 9]
+
+
+def test_one_turn_a_batch_waits_as_in_m_m_c(m_m_5: list[Run]) -> None:
+    """Erlang C: P(wait) / (c mu - lambda), with mu = 1."""
+    waits = estimate(statistics.fmean(turn.wait for turn in late(run)) for run in m_m_5)
+
+    agrees(waits, erlang_c(5, 4) / (5 - 4), resolution=0.07)
+
+
+def test_one_worker_waits_as_m_m_1() -> None:
+    waits = estimate(statistics.fmean(turn.wait for turn in late(run)) for run in m_m_c(1, 0.7, 3000))
+
+    agrees(waits, 0.7 / (1 - 0.7), resolution=0.05)
+
+
+def test_how_many_wait_at_all_is_erlang_c(m_m_5: list[Run]) -> None:
+    waited = estimate(statistics.fmean(turn.wait > 0 for turn in late(run)) for run in m_m_5)
+
+    agrees(waited, erlang_c(5, 4), resolution=0.025)
+
+
+def test_the_busy_workers_are_the_load(m_m_5: list[Run]) -> None:
+    """Utilisation: lambda E[S] of them on average, whatever the rest."""
+    busy = estimate(area(run.workers) / run.workers[-1][0] for run in m_m_5)
+
+    agrees(busy, 4, resolution=0.01)
+
+
+@pytest.mark.parametrize("batch_size", [1, 10])
+def test_the_turns_of_one_session_are_the_queue_m_g_1(batch_size: int) -> None:
+    """Pollaczek and Khinchine: lambda E[S^2] / (2 (1 - rho)); one server however many workers, and however many of the
+    turns come in one batch. E[S^2] of the lognormal is its mean squared times e^(sigma^2)."""
+    rate, sigma = 0.6, 0.5
+    runs = (
+        Simulation(all_there(20, batch_size), Model(lognormal(1, sigma)), seed + 1000).run(
+            in_one_session(arrivals(rate, 3000, seed))
+        )
+        for seed in range(RUNS)
+    )
+
+    waits = estimate(statistics.fmean(turn.wait for turn in late(run)) for run in runs)
+
+    agrees(waits, rate * math.exp(sigma**2) / (2 * (1 - rate)), resolution=0.04)
+
+
+@pytest.mark.parametrize("turns", [2, 10])
+def test_a_batch_is_as_long_as_the_longest_of_its_turns(turns: int) -> None:
+    runs = (
+        Simulation(all_there(50, turns), Model(lognormal(demand.MEAN, demand.SIGMA)), seed).run(
+            (0.0, str(number))
+            for number in range(1 + 100 * turns)  # the first is taken as it comes, alone
+        )
+        for seed in range(RUNS)
+    )
+
+    lengths = estimate(
+        statistics.fmean(batch.end - batch.start for batch in run.batches if batch.turns == turns) for run in runs
+    )
+
+    agrees(lengths, demand.longest(turns), resolution=0.015)
+
+
+def test_the_expected_longest() -> None:
+    """Of one it is the mean; of two lognormals there is a closed form, 2 mean Phi(sigma / sqrt 2)."""
+    of_two = 2 * demand.MEAN * statistics.NormalDist().cdf(demand.SIGMA / math.sqrt(2))
+
+    assert demand.longest(1) == pytest.approx(demand.MEAN, rel=1e-4)
+    assert demand.longest(2) == pytest.approx(of_two, rel=1e-4)
+
+
+def test_overload_grows_by_what_is_more_than_the_workers_can_do() -> None:
+    """The fluid limit: the arrivals less concurrency x 10 / seconds of a full batch. This is the rate at which
+    docs/scale.md says that WorkerConcurrency binds."""
+    seconds, rate, own = 120.0, 40.0, demand.workers(first_pollers=20)
+    capacity = own.concurrency * own.batch_size / demand.batch_seconds(own.batch_size)
+    runs = (
+        Simulation(own, Model(scenarios.LATENCY), seed + 1000).run(arrivals(rate, seconds, seed))
+        for seed in range(RUNS)
+    )
+
+    growth = estimate((at(run.waiting, seconds) - at(run.waiting, 30)) / (seconds - 30) for run in runs)
+
+    agrees(growth, rate - capacity, resolution=0.035)
+
+
+def at(steps: Steps, moment: float) -> int:
+    return [value for time, value in steps if time <= moment][-1]
+
+
+# ---- Little's law, which holds on each run to the last digit
+
+
+def model(**more: Any) -> Model:
+    return Model(scenarios.LATENCY, **more)
+
+
+def refusing(reply: Reply) -> Model:
+    return model(outage=Outage(20, 80, reply))
+
+
+ANY: dict[str, tuple[Workers, Callable[[], Model], Sequence[tuple[float, str]]]] = {
+    "calm": (demand.workers(), model, arrivals(3, 200, 1)),
+    "busy": (demand.workers(), model, arrivals(25, 200, 2)),
+    "refused": (demand.workers(), lambda: refusing(Reply(0.2, "model_unavailable")), arrivals(10, 120, 3)),
+    "silent": (demand.workers(), lambda: refusing(Reply(60, "model_timeout")), arrivals(10, 120, 4)),
+    "over its quota": (demand.workers(), lambda: model(a_minute=300), arrivals(10, 200, 5)),
+    "one session": (demand.workers(), model, in_one_session(arrivals(1, 100, 6))),
+    "few sessions": (
+        demand.workers(),
+        lambda: refusing(Reply(0.2, "model_unavailable", 10)),
+        [(moment, session[-1]) for moment, session in arrivals(2, 120, 7)],
+    ),
+    "too slow": (demand.workers(2), lambda: Model(lambda rng: 300 * rng.random()), arrivals(1, 400, 8)),
+}
+"""Loads of every kind. Each run has a model of its own, for it keeps how much of its quota is left."""
+
+
+@pytest.fixture(params=ANY)
+def some_run(request: pytest.FixtureRequest) -> Run:
+    workers, make_model, coming = ANY[request.param]
+    run = Simulation(workers, make_model(), seed=9).run(coming)
+    assert len(run.turns) == len(coming)
+    return run
+
+
+def test_littles_law(some_run: Run) -> None:
+    """L = lambda W: the integral of how many are there is the sum of the times that each was."""
+    times = [turn.finished - turn.arrived for turn in some_run.turns if turn.finished is not None]
+
+    assert len(times) == len(some_run.turns)
+    assert area(some_run.present) == pytest.approx(math.fsum(times), rel=1e-9)
+
+
+def test_littles_law_of_the_workers(some_run: Run) -> None:
+    assert area(some_run.workers) == pytest.approx(
+        math.fsum(batch.end - batch.start for batch in some_run.batches), rel=1e-9
+    )
+
+
+def test_littles_law_of_the_queue() -> None:
+    """Where nothing comes back and no worker has to start, who waits is in the queue."""
+    run = Simulation(all_there(20, 10), Model(scenarios.LATENCY), seed=9).run(arrivals(25, 200, 2))
+
+    assert area(run.waiting) == pytest.approx(math.fsum(turn.wait for turn in run.turns), rel=1e-9)
+
+
+def test_samples_have_the_same_area(some_run: Run) -> None:
+    """What is drawn is what was."""
+    end = some_run.present[-1][0]
+
+    assert sum(7.0 * value for _, value in sampled(some_run.present, 7.0, end)) == pytest.approx(
+        area(some_run.present), rel=1e-9
+    )
+
+
+# ---- The rules of the queue and of the worker
+
+
+def test_the_queue_gives_the_oldest_first_and_as_many_of_a_group_as_it_can() -> None:
+    queue = Queue()
+    for number, session in enumerate("abacb"):
+        queue.send(Turn(session, float(number)))
+
+    first, second = queue.receive(3), queue.receive(10)
+
+    assert [(message.turn.session, message.number) for message in first] == [("a", 0), ("a", 2), ("b", 1)]
+    assert [(message.turn.session, message.number) for message in second] == [("c", 3)]
+    queue.delete(first[0])
+    queue.delete(first[2])
+    assert [message.number for message in queue.receive(10)] == [4]
+    assert not queue
+    queue.show(first[1])
+    assert [message.number for message in queue.receive(10)] == [2]
+
+
+def test_a_session_has_its_turns_in_order_one_at_a_time(some_run: Run) -> None:
+    sessions: dict[str, list[tuple[float, float]]] = {}
+    for turn in some_run.turns:
+        assert turn.started is not None and turn.finished is not None
+        assert turn.arrived <= turn.started <= turn.finished
+        sessions.setdefault(turn.session, []).append((turn.started, turn.finished))
+
+    for turns in sessions.values():
+        assert all(earlier[1] <= later[0] for earlier, later in pairwise(turns))
+
+
+def test_a_turn_ends_at_its_third_attempt_and_no_batch_is_too_big_or_too_long(some_run: Run) -> None:
+    assert all(turn.tries <= ATTEMPTS for turn in some_run.turns)
+    assert all(turn.tries > 0 or turn.code == "deadline_exceeded" for turn in some_run.turns)
+    assert all(1 <= batch.turns <= 10 for batch in some_run.batches)
+    longest = WORKER_TIMEOUT - RESERVE + 2  # to start, and to record
+    assert all(batch.end - batch.start < longest for batch in some_run.batches)
+
+
+def test_pollers_grow_as_lambda_says() -> None:
+    run = Simulation(demand.workers(concurrency=50), Model(scenarios.LATENCY), seed=1).run(
+        (0.0, str(number)) for number in range(3000)
+    )
+
+    assert all(value <= 5 + 5 * moment + 1e-6 for moment, value in run.workers)
+    assert next(moment for moment, value in run.workers if value == 50) == pytest.approx(9, abs=0.21)
+
+
+def test_a_refused_turn_is_tried_three_times_with_growing_pauses() -> None:
+    """After 2 to 3 s and again 4 to 6 s, in whole seconds, rounded up: 3 and 5 or 6. Then it fails."""
+    gone = model(outage=Outage(0, 1000, Reply(0.0, "model_unavailable")))
+    run = Simulation(all_there(2), gone, seed=1).run((10.0 * number, str(number)) for number in range(50))
+
+    assert run.failed("model_unavailable") == 50
+    assert {turn.tries for turn in run.turns} == {3}
+    assert {round(turn.finished - turn.arrived, 6) for turn in run.turns if turn.finished} == {8.0, 9.0}
+
+
+def test_a_quota_grants_no_more_than_its_rate() -> None:
+    run = Simulation(all_there(100), Model(lambda _: 0.0, a_minute=300), seed=1).run(arrivals(10, 600, 1))
+
+    answered = len(run.turns) - run.failed()
+    assert answered <= 5 * run.present[-1][0] + 5
+    assert answered == pytest.approx(5 * 600, rel=0.02)
