@@ -4,7 +4,7 @@ import argparse
 import importlib
 import time
 
-NAMES: tuple[str, ...] = ("startup", "warm", "memory", "cost", "growth", "scale")
+NAMES: tuple[str, ...] = ("startup", "warm", "memory", "worker", "sizes", "cost", "growth", "scale")
 """Modules of this package with a function `run() -> Section`, in the order of the report."""
 
 

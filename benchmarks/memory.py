@@ -52,7 +52,7 @@ def _high_water_mib(function: Function, processes: Processes, stub: Stub) -> tup
             function,
             processes,
             sides.RUNTIME_PYTHON,
-            aws=sides.over_tls(stub),
+            aws=sides.over_tls(function, stub),
             log=Path(log.name),
             freeze=False,
         )

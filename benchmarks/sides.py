@@ -130,18 +130,24 @@ def _properties(place: str) -> dict[str, Any]:
     return properties
 
 
-def over_tls(stub: Stub) -> dict[str, str]:
-    """As `stub.variables()`, to its TLS. Who ships no authorities of his own reads those that botocore brings, as on
-    AWS, and the stub's besides."""
-    assert stub.ca
-    bundle = stub.ca.with_name("bundle.pem")
-    bundle.write_bytes((RUNTIME_PACKAGES / "botocore" / "cacert.pem").read_bytes() + stub.ca.read_bytes())
+def over_tls(function: Function, stub: Stub) -> dict[str, str]:
+    """As `stub.variables()`, to its TLS: the authorities that the function reads are those that it reads on AWS, the
+    ones of its layer or else botocore's, and the stub's besides."""
+    shipped = [file for layer in function.layers for file in layer.rglob("*.pem")]
+    botocores = RUNTIME_PACKAGES / "botocore" / "cacert.pem"
+
+    def with_stubs(authorities: Path) -> str:
+        assert stub.ca
+        bundle = stub.ca.with_name(authorities.name)
+        bundle.write_bytes(authorities.read_bytes() + b"\n" + stub.ca.read_bytes())
+        return str(bundle)
+
     return {
         **stub.variables(),
         "AWS_ENDPOINT_URL": str(stub.https_url),
-        "AWS_CA_BUNDLE": str(bundle),
+        "AWS_CA_BUNDLE": with_stubs(shipped[0] if shipped else botocores),
         "MODEL_BASE_URL": f"{stub.https_url}/v1",
-        "SSL_CERT_FILE": str(bundle),  # the OpenAI SDK reads it
+        "SSL_CERT_FILE": with_stubs(botocores),  # the OpenAI SDK reads it
     }
 
 
@@ -201,16 +207,17 @@ def worker_event(messages: int) -> Event:
     return {"Records": records}
 
 
-def turn_item() -> Item:
-    """A turn that was submitted just now, as DynamoDB holds it, without its key. The product's own form of it, so that
-    a change of that form shows here: ours would not run."""
+def turn_item(attempt: int = 0) -> Item:
+    """A turn that was submitted just now, as DynamoDB holds it, without its key; claimed, if `attempt` is not 0. For
+    the stub keeps nothing: whoever is to find his claim must be given it. The form is the product's own: after a change
+    of it ours would not run."""
     now = time.time()
     request = {"message": "I need a haircut", "role": "general"}
     return {
-        "status": {"S": "PENDING"},
+        "status": {"S": "STARTED" if attempt else "PENDING"},
         "request": {"S": json.dumps(request)},
         "created_at": {"N": f"{now:.3f}"},
         "deadline_at": {"N": f"{now + 900:.3f}"},
         "expires_at": {"N": f"{now + 604_800:.0f}"},
-        "attempt": {"N": "0"},
+        "attempt": {"N": str(attempt)},
     }

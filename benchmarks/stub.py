@@ -23,6 +23,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from statistics import NormalDist
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -127,6 +128,7 @@ class _Services:
     def __init__(self) -> None:
         self.settings = Settings()
         self._random = random.Random(7)
+        self._latencies: list[float] = []
         self._operations: dict[str, Callable[[Item, bytes], Any]] = {
             "PutItem": lambda asked, body: {},
             "GetItem": self._get_item,
@@ -161,7 +163,7 @@ class _Services:
         """Raises KeyError for a path that is not known."""
         match path:
             case "/stub/settings":
-                self.settings = Settings(**json.loads(body))
+                self.settings, self._latencies = Settings(**json.loads(body)), []
                 return {}
             case "/stub/calls":
                 return self.calls
@@ -172,8 +174,16 @@ class _Services:
         raise KeyError(path)
 
     def latency(self) -> float:
+        """Seconds. Of a lognormal one a hundred equally likely values are given before any of them a second time, so
+        that the mean of few is near that of many."""
         mean, sigma = self.settings.latency, self.settings.sigma
-        return self._random.lognormvariate(math.log(mean) - sigma**2 / 2, sigma) if sigma else mean
+        if not sigma:
+            return mean
+        if not self._latencies:
+            normal = NormalDist(math.log(mean) - sigma**2 / 2, sigma)
+            self._latencies = [math.exp(normal.inv_cdf((number + 0.5) / 100)) for number in range(100)]
+            self._random.shuffle(self._latencies)
+        return self._latencies.pop()
 
     def _get_item(self, asked: Item, body: bytes) -> Any:
         return {"Item": self.settings.item | asked["Key"]} if self.settings.item else {}

@@ -75,10 +75,9 @@ def _first(section: Section, stub: Stub) -> None:
         "**First call** after the init, over TLS: milliseconds of CPU of that call in a fresh process. Whoever ships "
         "no authorities of its own reads botocore's for each connection; all trust that of the stub besides."
     )
-    environment = sides.over_tls(stub)
 
     def first(function: Function, event: Mapping[str, Any]) -> float:
-        with Called(function, environment) as called:
+        with Called(function, sides.over_tls(function, stub)) as called:
             return called.cpu_ms(event, 1)
 
     rows, ratios = [], []

@@ -269,9 +269,11 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += [reference["shape"] for reference in references(shapes[name])]
     description["shapes"] = shapes
+    # Elsewhere botocore insists on it.
+    description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)
-    write_json(folder / "service-2.json", without_documentation(description))
+    write_json(folder / "service-2.json", description)
     write_json(folder / "endpoint-rule-set-1.json", read_json(newest, "endpoint-rule-set-1"))
     for extra in newest.glob("service-2.*extras.json"):
         shutil.copy(extra, folder)
@@ -301,7 +303,8 @@ def cut_authorities(source: Path, into: Path) -> None:
     certificates = [part for part in source.read_text(encoding="utf-8").split("\n\n") if AUTHORITIES.search(part)]
     if sum("O=Amazon" in certificate for certificate in certificates) < 4:
         sys.exit("botocore's cacert.pem no longer names Amazon's four roots: mend AUTHORITIES in bundle/bundle.py")
-    into.write_text("\n".join(certificate[certificate.index("-----BEGIN") :].strip() for certificate in certificates))
+    bodies = (certificate[certificate.index("-----BEGIN") :].strip() for certificate in certificates)
+    into.write_text("".join(f"{body}\n" for body in bodies))
 
 
 def read_json(folder: Path, name: str) -> Any:
