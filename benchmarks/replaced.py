@@ -1,0 +1,382 @@
+"""Beside the system that Turnqueue replaces (benchmarks/celery_baseline): what a request costs and how soon it is
+answered, what a worker process carries, and how soon a backlog is gone."""
+
+import json
+import statistics
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+from benchmarks import sides
+from benchmarks.celery_baseline.system import Baseline, NotInstalled, Pool, Workers
+from benchmarks.paired import alternate, ratio, spread
+from benchmarks.process import cpu_seconds, peak_mib
+from benchmarks.report import NotMeasured, Section, goal
+from benchmarks.stub import Settings, Stub
+from local.environment import Environment
+from local.functions import Function
+from local.processes import Processes
+
+CALLS = 300
+ROUNDS = 5
+CLIENTS = (8, 32)
+PAUSE = 0.045
+"""Seconds between two calls of an idle system: long enough for the caches of a core to be someone else's."""
+
+BATCH = 10
+PREFORK = "prefork"
+TUNED = (Pool("threads", 10), Pool("gevent", 100))
+ONE_PROCESS = (Pool(PREFORK, 1), *TUNED)
+WAVES = 2
+"""How many times what a worker carries it is given: with one, none would have to go on."""
+
+CHATS = 200
+
+OURS = "Turnqueue"
+
+
+class Bench:
+    """The stub, and what runs against it."""
+
+    def __init__(self, processes: Processes, stub: Stub, log: Path) -> None:
+        self._processes = processes
+        self.stub = stub
+        self._log = log
+
+    @contextmanager
+    def environments(self, function: Function, count: int) -> Iterator[list[Environment]]:
+        """So many of our environments, initialised, until the end of the context."""
+        running = [
+            Environment(
+                function,
+                self._processes,
+                sides.RUNTIME_PYTHON,
+                aws=self.stub.variables(),
+                log=self._log,
+                freeze=False,
+            )
+            for _ in range(count)
+        ]
+        try:
+            for environment in running:
+                environment.wait_until_ready()
+            yield running
+        finally:
+            for environment in running:
+                environment.kill()
+
+    def model_takes(self, seconds: float) -> None:
+        """Every turn is one that a worker has just claimed, for the persona that answers with plain text."""
+        request = {"message": "I need a haircut", "role": "general"}
+        claimed = {"request": {"S": json.dumps(request)}, "status": {"S": "STARTED"}, "attempt": {"N": "1"}}
+        self.stub.set(Settings(item=sides.turn_item() | claimed, latency=seconds, gradual=True))
+
+
+def run() -> Section:
+    section = Section("replaced", "The system it replaces: FastAPI, Celery and Redis")
+    with ExitStack() as stack:
+        processes = stack.enter_context(Processes())
+        stub = stack.enter_context(Stub(processes))
+        log = Path(stack.enter_context(tempfile.TemporaryDirectory()), "log")
+        try:
+            baseline = Baseline(processes, stub.model_url)
+        except NotInstalled as missing:
+            raise NotMeasured(str(missing)) from missing
+        bench = Bench(processes, stub, log)
+        section.say(
+            "Both sides get the same messages and the same model, which answers after a fixed time. Ours are the "
+            "functions as `sam build` makes them, in the runtime client of Lambda, with DynamoDB, SQS and Secrets "
+            "Manager answered by a stub at next to no cost. Theirs is one uvicorn process (uvloop, httptools), Redis "
+            "without persistence, and Celery workers. What the sides do not share: API Gateway verifies a token for "
+            "us, and they verify none; our two calls of a submit are signed, but plain HTTP here, and nobody's "
+            "network is in these figures; our worker reads the conversation, streams the answer and counts the usage, "
+            "theirs does none of it."
+        )
+        _requests(section, bench, baseline)
+        _latency(section, bench, baseline)
+        _workers(section, bench, baseline)
+        _drain(section, bench, baseline)
+    return section
+
+
+# ---- The API
+
+
+def _submit(environment: Environment) -> Callable[[], None]:
+    """A client of ours, with an environment of its own."""
+    return partial(_invoke, environment, json.dumps(sides.submit_event()).encode(), 202)
+
+
+def _invoke(environment: Environment, payload: bytes, status: int) -> None:
+    result = environment.invoke(payload, "request")
+    if result.error or result.json()["statusCode"] != status:
+        raise RuntimeError(f"our function answered {result.payload.decode()}")
+
+
+def _requests(section: Section, bench: Bench, baseline: Baseline) -> None:
+    bench.model_takes(0)
+    client = baseline.connect()
+    task_id = client.submit()
+    with (
+        bench.environments(sides.ours("submit"), 1) as (submit,),
+        bench.environments(sides.ours("status"), 1) as (status,),
+    ):
+        theirs = [baseline.api.pid, baseline.redis.pid]
+        poll = partial(_invoke, status, json.dumps(sides.status_event()).encode(), 200)
+        timed = {
+            "our submit": partial(_cpu_ms, [submit.pid], _submit(submit)),
+            "their submit": partial(_cpu_ms, theirs, client.submit),
+            "our poll": partial(_cpu_ms, [status.pid], poll),
+            "their poll": partial(_cpu_ms, theirs, partial(client.status, task_id)),
+        }
+        for measure in timed.values():
+            measure()  # warm
+        cpu = alternate(timed, ROUNDS)
+    section.say(
+        "**CPU of a request**, in ms: of our environment, and of their API and Redis together. DynamoDB and SQS have "
+        "no CPU of ours; they have a price. Ours makes two signed HTTPS calls where theirs makes one pipeline to "
+        "Redis, and its message is in a table and in a queue, each in three places, before the client is answered."
+    )
+    section.table(
+        ("", OURS, "FastAPI + Redis", "ratio"),
+        [
+            (name, spread(ours, 2), spread(theirs, 2), ratio(ours, theirs))
+            for name, ours, theirs in (
+                ("submit", cpu["our submit"], cpu["their submit"]),
+                ("status poll", cpu["our poll"], cpu["their poll"]),
+            )
+        ],
+    )
+
+
+def _cpu_ms(pids: Sequence[int], call: Callable[[], object]) -> float:
+    """Of one call, by the processes."""
+    before = sum(map(cpu_seconds, pids))
+    for _ in range(CALLS):
+        call()
+    return (sum(map(cpu_seconds, pids)) - before) * 1000 / CALLS
+
+
+def _latency(section: Section, bench: Bench, baseline: Baseline) -> None:
+    with bench.environments(sides.ours("submit"), max(CLIENTS)) as environments:
+        ours = [_submit(environment) for environment in environments]
+        theirs = [baseline.connect().submit for _ in environments]
+        for call in (*ours, *theirs) * 10:
+            call()  # warm
+        timed = {
+            "ours idle": partial(_idle_p50_ms, ours[0]),
+            "theirs idle": partial(_idle_p50_ms, theirs[0]),
+        }
+        for clients in CLIENTS:
+            timed[f"ours {clients}"] = partial(_p50_ms, ours[:clients])
+            timed[f"theirs {clients}"] = partial(_p50_ms, theirs[:clients])
+            timed[f"ours {clients} in turn"] = partial(_p50_ms_in_turn, ours[:clients])
+        p50 = alternate(timed, 3)
+    section.say(
+        f"**Time of a submit**, p50 in ms. Idle: one client, with {PAUSE * 1000:.0f} ms between two calls. 8 and 32 "
+        "clients: each sends its next message when the last one is accepted. Of theirs one process takes them all. Of "
+        "ours there is an environment for each request at a time, and on Lambda each has a CPU of its own (at 256 MB "
+        "a seventh of one at length, more than a submit needs at a time). Two cores cannot show that for 8. So ours "
+        "is measured twice: all at a time on the two cores, which they share with the stub and the clients; and in "
+        "turn, one request after the other, each in the next environment. The goal is about the second."
+    )
+    rows = [
+        (
+            "idle",
+            spread(p50["theirs idle"]),
+            spread(p50["ours idle"]),
+            "-",
+            (idle := ratio(p50["ours idle"], p50["theirs idle"])),
+            goal(idle.median, 2),
+        )
+    ]
+    for clients in CLIENTS:
+        alone = ratio(p50[f"ours {clients} in turn"], p50[f"theirs {clients}"])
+        crowded = ratio(p50[f"ours {clients}"], p50[f"theirs {clients}"])
+        rows.append(
+            (
+                f"{clients} clients",
+                spread(p50[f"theirs {clients}"]),
+                spread(p50[f"ours {clients} in turn"]),
+                f"{spread(p50[f'ours {clients}'])}, ratio {crowded}",
+                alone,
+                goal(alone.median, 1),
+            )
+        )
+    section.table(("", "FastAPI", OURS, "all on the two cores", "ratio", "goal"), rows)
+
+
+def _idle_p50_ms(call: Callable[[], object]) -> float:
+    taken = []
+    for _ in range(40):
+        time.sleep(PAUSE)
+        taken.append(_seconds(call))
+    return statistics.median(taken) * 1000
+
+
+def _p50_ms(clients: Sequence[Callable[[], object]]) -> float:
+    """Of calls side by side, each client's one after the other."""
+    start = threading.Barrier(len(clients))
+
+    def calls(client: Callable[[], object]) -> list[float]:
+        start.wait()
+        return [_seconds(client) for _ in range(CALLS // len(clients) + 1)]
+
+    with ThreadPoolExecutor(len(clients)) as pool:
+        return statistics.median(seconds for some in pool.map(calls, clients) for seconds in some) * 1000
+
+
+def _p50_ms_in_turn(clients: Sequence[Callable[[], object]]) -> float:
+    return statistics.median(_seconds(clients[number % len(clients)]) for number in range(CALLS)) * 1000
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    call()
+    return time.perf_counter() - started
+
+
+# ---- The worker
+
+
+class Side(Protocol):
+    """Workers of either system."""
+
+    def fill(self, chats: int) -> None:
+        """Submit so many chats, which none of the workers sees before `answer`."""
+
+    def answer(self, chats: int) -> None:
+        """Give the workers what was submitted, all at once. Returns when so many chats are answered. Raises
+        RuntimeError if one is not."""
+
+    def pids(self) -> list[int]:
+        """Of the workers' processes."""
+
+
+class Ours:
+    """Environments of our worker, which take batches from a queue in memory."""
+
+    def __init__(self, bench: Bench, environments: Sequence[Environment]) -> None:
+        self._bench = bench
+        self._environments = environments
+        self._batches: SimpleQueue[bytes] = SimpleQueue()
+
+    def fill(self, chats: int) -> None:
+        self._bench.stub.clear()
+        for _ in range(chats // BATCH):
+            self._batches.put(json.dumps(sides.worker_event(BATCH)).encode())
+
+    def answer(self, chats: int) -> None:
+        with ThreadPoolExecutor(len(self._environments)) as pool:
+            for _ in pool.map(self._work, self._environments):
+                pass
+        written = sum(answer.written_at is not None for answer in self._bench.stub.answers())
+        if written != chats:
+            raise RuntimeError(f"of {chats} answers {written} were written")
+
+    def _work(self, environment: Environment) -> None:
+        while True:
+            try:
+                batch = self._batches.get_nowait()
+            except Empty:
+                return
+            result = environment.invoke(batch, "batch")
+            if result.error or result.json()["batchItemFailures"]:
+                raise RuntimeError(f"our worker answered {result.payload.decode()}")
+
+    def pids(self) -> list[int]:
+        return [environment.pid for environment in self._environments]
+
+
+@contextmanager
+def _sides(bench: Bench, baseline: Baseline, pools: Mapping[Pool, int], environments: int) -> Iterator[dict[str, Side]]:
+    """Ours with so many environments, and each of the pools in so many workers, all of them warm."""
+    with ExitStack() as stack:
+        worker = sides.ours("worker")
+        worker = replace(worker, variables={**worker.variables, "MODEL_BASE_URL": bench.stub.model_url})
+        ours = stack.enter_context(bench.environments(worker, environments))
+        running: dict[str, Side] = {OURS: Ours(bench, ours)}
+        places = {OURS: BATCH * environments}
+        for pool, workers in pools.items():
+            running[str(pool)] = stack.enter_context(Workers(baseline, pool, workers))
+            places[str(pool)] = pool.size * workers
+        bench.model_takes(0)
+        for name, side in running.items():
+            side.fill(2 * places[name])
+            side.answer(2 * places[name])
+        yield running
+
+
+def _answered_in(side: Side, chats: int) -> float:
+    """Seconds."""
+    side.fill(chats)
+    started = time.perf_counter()
+    side.answer(chats)
+    return time.perf_counter() - started
+
+
+def _workers(section: Section, bench: Bench, baseline: Baseline) -> None:
+    at_once = {OURS: BATCH} | {str(pool): pool.size for pool in ONE_PROCESS}
+    cpu_ms: dict[str, list[float]] = {name: [] for name in at_once}
+
+    def chats_per_second(name: str, side: Side) -> float:
+        chats, before = WAVES * at_once[name], sum(map(cpu_seconds, side.pids()))
+        seconds = _answered_in(side, chats)
+        cpu_ms[name].append((sum(map(cpu_seconds, side.pids())) - before) * 1000 / chats)
+        return chats / seconds
+
+    with _sides(bench, baseline, dict.fromkeys(ONE_PROCESS, 1), 1) as running:
+        timed = {name: partial(chats_per_second, name, side) for name, side in running.items()}
+        bench.model_takes(0.5)
+        short = alternate(timed, 3)
+        cpu = {name: spread(values) for name, values in cpu_ms.items()}
+        bench.model_takes(5)
+        long = alternate(timed, 1)
+        peaks = {name: [peak_mib(pid) for pid in side.pids()] for name, side in running.items()}
+    section.say(
+        "**What a worker process carries.** Ours takes batches of 10, the most that Lambda takes from a FIFO queue at "
+        "a time. Celery's pools in one worker each: prefork is a parent and a child. Memory is the most that the "
+        "processes had resident (VmHWM)."
+    )
+    section.table(
+        ("", "chats at a time", "chats/s, model 0.5 s", "chats/s, model 5 s", "CPU a chat, ms", "memory, MiB"),
+        [
+            (
+                name,
+                places,
+                spread(short[name]),
+                spread(long[name], 2),
+                cpu[name],
+                " + ".join(f"{peak:.0f}" for peak in peaks[name]),
+            )
+            for name, places in at_once.items()
+        ],
+    )
+
+
+def _drain(section: Section, bench: Bench, baseline: Baseline) -> None:
+    prefork = Pool(PREFORK, 2)
+    with _sides(bench, baseline, {prefork: 1, **dict.fromkeys(TUNED, 2)}, 2) as running:
+        bench.model_takes(0.5)
+        timed = {name: partial(_answered_in, side, CHATS) for name, side in running.items()}
+        slow = {str(prefork): timed.pop(str(prefork))}
+        seconds = alternate(timed, 3) | alternate(slow, 1)
+    ours = statistics.median(seconds[OURS])
+    rows = []
+    for name, values in seconds.items():
+        gain = statistics.median(values) / ours
+        rows.append((name, spread(values), f"{gain:.2f}", goal(gain, 8, at_least=True) if name in slow else "-"))
+    section.say(
+        f"**A backlog of {CHATS} chats**, with a model of 0.5 s and two processes: seconds until the last is answered. "
+        "Both sides begin with a full queue and warm processes. Prefork 2, which is what the replaced system was "
+        "started with on two cores, runs once: it waits and does little else."
+    )
+    section.table(("", "seconds", "times ours", "goal"), rows)
