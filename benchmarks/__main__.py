@@ -6,7 +6,7 @@ import time
 
 from benchmarks.report import NotMeasured
 
-NAMES: tuple[str, ...] = ("startup", "warm", "memory", "worker", "replaced")
+NAMES: tuple[str, ...] = ("startup", "warm", "memory", "worker", "replaced", "sync_mode")
 """Modules of this package with a function `run() -> Section`, in the order of the report."""
 
 

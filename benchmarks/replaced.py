@@ -3,26 +3,24 @@ answered, what a worker process carries, and how soon a backlog is gone."""
 
 import json
 import statistics
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from benchmarks import sides
 from benchmarks.celery_baseline.system import Baseline, NotInstalled, Pool, Workers
+from benchmarks.environments import invoke, running
 from benchmarks.paired import alternate, ratio, spread
 from benchmarks.process import cpu_seconds, peak_mib
 from benchmarks.report import NotMeasured, Section, goal
 from benchmarks.stub import Settings, Stub
 from local.environment import Environment
-from local.functions import Function
 from local.processes import Processes
 
 CALLS = 300
@@ -44,34 +42,19 @@ OURS = "Turnqueue"
 
 
 class Bench:
-    """The stub, and what runs against it."""
+    """Both systems, and the stub that is AWS for the one and the model for both."""
 
-    def __init__(self, processes: Processes, stub: Stub, log: Path) -> None:
+    def __init__(self, processes: Processes, stub: Stub) -> None:
+        """Raises NotInstalled."""
         self._processes = processes
         self.stub = stub
-        self._log = log
+        self.baseline = Baseline(processes, stub.model_url)
 
-    @contextmanager
-    def environments(self, function: Function, count: int) -> Iterator[list[Environment]]:
-        """So many of our environments, initialised, until the end of the context."""
-        running = [
-            Environment(
-                function,
-                self._processes,
-                sides.RUNTIME_PYTHON,
-                aws=self.stub.variables(),
-                log=self._log,
-                freeze=False,
-            )
-            for _ in range(count)
-        ]
-        try:
-            for environment in running:
-                environment.wait_until_ready()
-            yield running
-        finally:
-            for environment in running:
-                environment.kill()
+    def environments(self, place: str, count: int) -> AbstractContextManager[list[Environment]]:
+        """So many environments of our function at that place."""
+        ours = sides.ours(place)
+        ours = replace(ours, variables={**ours.variables, "MODEL_BASE_URL": self.stub.model_url})
+        return running(self._processes, ours, count, self.stub.variables())
 
     def model_takes(self, seconds: float) -> None:
         """Every turn is one that a worker has just claimed, for the persona that answers with plain text."""
@@ -85,12 +68,10 @@ def run() -> Section:
     with ExitStack() as stack:
         processes = stack.enter_context(Processes())
         stub = stack.enter_context(Stub(processes))
-        log = Path(stack.enter_context(tempfile.TemporaryDirectory()), "log")
         try:
-            baseline = Baseline(processes, stub.model_url)
+            bench = Bench(processes, stub)
         except NotInstalled as missing:
             raise NotMeasured(str(missing)) from missing
-        bench = Bench(processes, stub, log)
         section.say(
             "Both sides get the same messages and the same model, which answers after a fixed time. Ours are the "
             "functions as `sam build` makes them, in the runtime client of Lambda, with DynamoDB, SQS and Secrets "
@@ -100,37 +81,31 @@ def run() -> Section:
             "network is in these figures; our worker reads the conversation, streams the answer and counts the usage, "
             "theirs does none of it."
         )
-        _requests(section, bench, baseline)
-        _latency(section, bench, baseline)
-        _workers(section, bench, baseline)
-        _drain(section, bench, baseline)
+        _requests(section, bench)
+        _latency(section, bench)
+        _workers(section, bench)
+        _drain(section, bench)
     return section
 
 
 # ---- The API
 
 
-def _submit(environment: Environment) -> Callable[[], None]:
+def _submit(environment: Environment) -> Callable[[], object]:
     """A client of ours, with an environment of its own."""
-    return partial(_invoke, environment, json.dumps(sides.submit_event()).encode(), 202)
+    return partial(invoke, environment, sides.submit_event(), status=202)
 
 
-def _invoke(environment: Environment, payload: bytes, status: int) -> None:
-    result = environment.invoke(payload, "request")
-    if result.error or result.json()["statusCode"] != status:
-        raise RuntimeError(f"our function answered {result.payload.decode()}")
-
-
-def _requests(section: Section, bench: Bench, baseline: Baseline) -> None:
+def _requests(section: Section, bench: Bench) -> None:
     bench.model_takes(0)
-    client = baseline.connect()
+    client = bench.baseline.connect()
     task_id = client.submit()
     with (
-        bench.environments(sides.ours("submit"), 1) as (submit,),
-        bench.environments(sides.ours("status"), 1) as (status,),
+        bench.environments("submit", 1) as (submit,),
+        bench.environments("status", 1) as (status,),
     ):
-        theirs = [baseline.api.pid, baseline.redis.pid]
-        poll = partial(_invoke, status, json.dumps(sides.status_event()).encode(), 200)
+        theirs = [bench.baseline.api.pid, bench.baseline.redis.pid]
+        poll = partial(invoke, status, sides.status_event(), status=200)
         timed = {
             "our submit": partial(_cpu_ms, [submit.pid], _submit(submit)),
             "their submit": partial(_cpu_ms, theirs, client.submit),
@@ -165,10 +140,10 @@ def _cpu_ms(pids: Sequence[int], call: Callable[[], object]) -> float:
     return (sum(map(cpu_seconds, pids)) - before) * 1000 / CALLS
 
 
-def _latency(section: Section, bench: Bench, baseline: Baseline) -> None:
-    with bench.environments(sides.ours("submit"), max(CLIENTS)) as environments:
+def _latency(section: Section, bench: Bench) -> None:
+    with bench.environments("submit", max(CLIENTS)) as environments:
         ours = [_submit(environment) for environment in environments]
-        theirs = [baseline.connect().submit for _ in environments]
+        theirs = [bench.baseline.connect().submit for _ in environments]
         for call in (*ours, *theirs) * 10:
             call()  # warm
         timed = {
@@ -267,17 +242,18 @@ class Ours:
     def __init__(self, bench: Bench, environments: Sequence[Environment]) -> None:
         self._bench = bench
         self._environments = environments
-        self._batches: SimpleQueue[bytes] = SimpleQueue()
+        self._batches: SimpleQueue[sides.Event] = SimpleQueue()
 
     def fill(self, chats: int) -> None:
         self._bench.stub.clear()
         for _ in range(chats // BATCH):
-            self._batches.put(json.dumps(sides.worker_event(BATCH)).encode())
+            self._batches.put(sides.worker_event(BATCH))
 
     def answer(self, chats: int) -> None:
         with ThreadPoolExecutor(len(self._environments)) as pool:
             for _ in pool.map(self._work, self._environments):
                 pass
+        # A turn that was handed back has no answer there either.
         written = sum(answer.written_at is not None for answer in self._bench.stub.answers())
         if written != chats:
             raise RuntimeError(f"of {chats} answers {written} were written")
@@ -288,25 +264,21 @@ class Ours:
                 batch = self._batches.get_nowait()
             except Empty:
                 return
-            result = environment.invoke(batch, "batch")
-            if result.error or result.json()["batchItemFailures"]:
-                raise RuntimeError(f"our worker answered {result.payload.decode()}")
+            invoke(environment, batch)
 
     def pids(self) -> list[int]:
         return [environment.pid for environment in self._environments]
 
 
 @contextmanager
-def _sides(bench: Bench, baseline: Baseline, pools: Mapping[Pool, int], environments: int) -> Iterator[dict[str, Side]]:
+def _sides(bench: Bench, pools: Mapping[Pool, int], environments: int) -> Iterator[dict[str, Side]]:
     """Ours with so many environments, and each of the pools in so many workers, all of them warm."""
     with ExitStack() as stack:
-        worker = sides.ours("worker")
-        worker = replace(worker, variables={**worker.variables, "MODEL_BASE_URL": bench.stub.model_url})
-        ours = stack.enter_context(bench.environments(worker, environments))
+        ours = stack.enter_context(bench.environments("worker", environments))
         running: dict[str, Side] = {OURS: Ours(bench, ours)}
         places = {OURS: BATCH * environments}
         for pool, workers in pools.items():
-            running[str(pool)] = stack.enter_context(Workers(baseline, pool, workers))
+            running[str(pool)] = stack.enter_context(Workers(bench.baseline, pool, workers))
             places[str(pool)] = pool.size * workers
         bench.model_takes(0)
         for name, side in running.items():
@@ -323,7 +295,7 @@ def _answered_in(side: Side, chats: int) -> float:
     return time.perf_counter() - started
 
 
-def _workers(section: Section, bench: Bench, baseline: Baseline) -> None:
+def _workers(section: Section, bench: Bench) -> None:
     at_once = {OURS: BATCH} | {str(pool): pool.size for pool in ONE_PROCESS}
     cpu_ms: dict[str, list[float]] = {name: [] for name in at_once}
 
@@ -333,7 +305,7 @@ def _workers(section: Section, bench: Bench, baseline: Baseline) -> None:
         cpu_ms[name].append((sum(map(cpu_seconds, side.pids())) - before) * 1000 / chats)
         return chats / seconds
 
-    with _sides(bench, baseline, dict.fromkeys(ONE_PROCESS, 1), 1) as running:
+    with _sides(bench, dict.fromkeys(ONE_PROCESS, 1), 1) as running:
         timed = {name: partial(chats_per_second, name, side) for name, side in running.items()}
         bench.model_takes(0.5)
         short = alternate(timed, 3)
@@ -362,9 +334,9 @@ def _workers(section: Section, bench: Bench, baseline: Baseline) -> None:
     )
 
 
-def _drain(section: Section, bench: Bench, baseline: Baseline) -> None:
+def _drain(section: Section, bench: Bench) -> None:
     prefork = Pool(PREFORK, 2)
-    with _sides(bench, baseline, {prefork: 1, **dict.fromkeys(TUNED, 2)}, 2) as running:
+    with _sides(bench, {prefork: 1, **dict.fromkeys(TUNED, 2)}, 2) as running:
         bench.model_takes(0.5)
         timed = {name: partial(_answered_in, side, CHATS) for name, side in running.items()}
         slow = {str(prefork): timed.pop(str(prefork))}
