@@ -48,6 +48,7 @@ class Workers:
 
     def fill(self, chats: int) -> None:
         """Submit so many, which no worker sees before `answer`."""
+        self._baseline.forget()
         client = self._baseline.connect()
         for _ in range(chats):
             client.submit()
@@ -124,6 +125,10 @@ class Baseline:
     def connect(self) -> "Client":
         return Client(self._api_port)
 
+    def forget(self) -> None:
+        """What was submitted and not given to workers."""
+        self._redis(f"DEL {_WAITING}")
+
     def hand_over(self, queue: str, chats: int) -> None:
         """As Workers.answer, for the workers of a queue."""
         with socket.create_connection((HOST, self._redis_port), timeout=_SECONDS_TO_ANSWER) as news:
@@ -132,15 +137,20 @@ class Baseline:
             news.sendall(b"PSUBSCRIBE celery-task-meta-*\r\n")
             while b":1" not in replies.readline():
                 pass
-            with socket.create_connection((HOST, self._redis_port)) as command:
-                command.sendall(f"RENAME {_WAITING} {queue}\r\n".encode())
-                if command.recv(100) != b"+OK\r\n":
-                    raise RuntimeError("there is no chat in Redis")
+            if (waiting := self._redis(f"LLEN {_WAITING}")) != f":{chats}":
+                raise RuntimeError(f"{chats} chats were to wait in Redis, not {waiting}")
+            self._redis(f"RENAME {_WAITING} {queue}")
             while chats:
                 line = replies.readline()
                 if b'"FAILURE"' in line:
                     raise RuntimeError(f"a task of the baseline failed: {line.decode()}")
                 chats -= b'"SUCCESS"' in line
+
+    def _redis(self, command: str) -> str:
+        """The reply, of one line."""
+        with socket.create_connection((HOST, self._redis_port)) as connection:
+            connection.sendall(f"{command}\r\n".encode())
+            return connection.makefile("r").readline().rstrip()
 
     def _start(self, *command: str | Path, until: bytes) -> tuple[Process, re.Match[bytes]]:
         """Start a process, and return with the line of its output that tells that it is ready."""
