@@ -156,10 +156,10 @@ def _latency(section: Section, bench: Bench) -> None:
     section.say(
         f"**Time of a submit**, p50 in ms. Idle: a call every {PAUSE * 1000:.0f} ms, of ours and of theirs in turn. 8 "
         "and 32 clients: each sends its next message when the last one is accepted. Their one process takes them all. "
-        "Of ours there is an environment for each, which on Lambda has a CPU of its own. Two cores cannot show that for "
-        "8, so ours is measured in turn, one request after the other, each in the next environment: that is what the "
-        "ratio and the goal are about. Beside it: all environments at a time on these two cores, which they share with "
-        f"the stub and the clients; and {share}, where a client without a pause keeps its environment at its limit. "
+        "Of ours there is an environment for each, which on Lambda has a CPU of its own. Two cores cannot show that "
+        "for 8, so ours is measured in turn, one request after the other, each in the next environment: that is what "
+        "the ratio and the goal are about. Beside it: all environments at a time on these two cores, which they share "
+        f"with the stub and the clients; and {share}, where a client without a pause keeps its environment at its limit. "
         "What ours takes longer when idle are two signed calls, one after the other, through botocore. Redis alone "
         "would do with less, and lose what it had accepted with its machine."
     )
