@@ -159,9 +159,9 @@ def _latency(section: Section, bench: Bench) -> None:
         "Of ours there is an environment for each, which on Lambda has a CPU of its own. Two cores cannot show that "
         "for 8, so ours is measured in turn, one request after the other, each in the next environment: that is what "
         "the ratio and the goal are about. Beside it: all environments at a time on these two cores, which they share "
-        f"with the stub and the clients; and {share}, where a client without a pause keeps its environment at its limit. "
-        "What ours takes longer when idle are two signed calls, one after the other, through botocore. Redis alone "
-        "would do with less, and lose what it had accepted with its machine."
+        f"with the stub and the clients; and {share}, where a client without a pause keeps its environment at its "
+        "limit. What ours takes longer when idle are two signed calls, one after the other, through botocore. Redis "
+        "alone would do with less, and lose what it had accepted with its machine."
     )
     rows: list[Sequence[object]] = []
     for name, at_most in (("idle", 2), *((str(clients), 1) for clients in CLIENTS)):
