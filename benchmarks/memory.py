@@ -2,13 +2,13 @@
 with that of its layer."""
 
 import json
-import re
 import tempfile
 import zipfile
 from functools import cache
 from pathlib import Path
 
 from benchmarks import sides
+from benchmarks.process import peak_mib
 from benchmarks.report import Section, goal
 from benchmarks.stub import Settings, Stub
 from local.environment import Environment
@@ -62,15 +62,9 @@ def _high_water_mib(function: Function, processes: Processes, stub: Stub) -> tup
         for number in range(CALLS):
             result = environment.invoke(payload, f"request-{number}")
             sides.check(function, result.json())
-            marks.append(_mark_mib(environment.pid))
+            marks.append(peak_mib(environment.pid))
         environment.kill()
     return marks[0], marks[-1]
-
-
-def _mark_mib(pid: int) -> float:
-    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
-    assert found
-    return int(found[1]) / 1024
 
 
 @cache

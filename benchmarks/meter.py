@@ -3,12 +3,12 @@ their logs."""
 
 import json
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from benchmarks.process import cpu_seconds
 from local.capacity import read_units, write_units
 from local.lambda_host import Invocation
 from local.recorder import Call
@@ -118,12 +118,7 @@ class Meter:
     def _cpu(self) -> dict[tuple[str, int], float]:
         """CPU seconds of each living process, by its function and its id."""
         return {
-            (label, pid): process_seconds(pid)
+            (label, pid): cpu_seconds(pid)
             for label, function in self._stack.functions.items()
             for pid in self._stack.host.processes_of(function.name)
         }
-
-
-def process_seconds(pid: int) -> float:
-    """CPU time of a process and all its threads so far. Linux names its clock by its id: clock_getcpuclockid(3)."""
-    return time.clock_gettime(~pid << 3 | 2)

@@ -23,6 +23,10 @@ of the machine named in the section and only there to give the ratio a size.
 """
 
 
+class NotMeasured(Exception):
+    """A benchmark cannot run here; the message says why, and what to do about it."""
+
+
 @dataclass
 class Section:
     """What one benchmark has to say: `name` is that of its module."""

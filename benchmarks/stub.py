@@ -41,12 +41,14 @@ _ANSWER = re.compile(rb"answer number (\d+)\b")
 @dataclass
 class Settings:
     """What the server answers with. `latency`: the seconds that a model takes, on average if `sigma` is not 0, which
-    makes it lognormal; `words`: of an answer, each a chunk of a stream that comes as a whole when the time is over."""
+    makes it lognormal; `words`: of an answer, each a chunk of a stream that comes as a whole when the time is over, or
+    with `gradual` word by word."""
 
     item: Item = field(default_factory=dict)
     latency: float = 0.0
     sigma: float = 0.0
     words: int = 20
+    gradual: bool = False
 
 
 class Answer(NamedTuple):
@@ -249,15 +251,26 @@ class _Connection(asyncio.Protocol):
         services.answers[number] = [0.0, None]
         words = [f"This is answer number {number}", *("word" for _ in range(services.settings.words - 5))]
 
+        latency, loop = services.latency(), asyncio.get_running_loop()
+        events = _events(asked["model"], words)
+        gradually = latency and asked.get("stream") and services.settings.gradual
+
         def end() -> None:
             services.answers[number][0] = time.time()
-            if asked.get("stream"):
-                self._write(200, "text/event-stream", _events(asked["model"], words))
+            if gradually:
+                self._write_chunk(events[-1])
+                self._write_chunk(b"")
+            elif asked.get("stream"):
+                self._write(200, "text/event-stream", b"".join(events))
             else:
                 self._respond(200, _completion(asked["model"], words))
 
-        if latency := services.latency():
-            asyncio.get_running_loop().call_later(latency, end)
+        if gradually:
+            self._transport.write(_head(200, "text/event-stream", "Transfer-Encoding: chunked"))
+            for place, event in enumerate(events[:-1], 1):
+                loop.call_later(latency * place / len(events), self._write_chunk, event)
+        if latency:
+            loop.call_later(latency, end)
         else:
             end()
 
@@ -265,8 +278,15 @@ class _Connection(asyncio.Protocol):
         self._write(status, "application/json", json.dumps(body).encode())
 
     def _write(self, status: int, content_type: str, body: bytes) -> None:
-        head = f"HTTP/1.1 {status} X\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n"
-        self._transport.write(f"{head}x-amzn-RequestId: {'0' * 32}\r\n\r\n".encode() + body)
+        self._transport.write(_head(status, content_type, f"Content-Length: {len(body)}") + body)
+
+    def _write_chunk(self, data: bytes) -> None:
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+
+
+def _head(status: int, content_type: str, length: str) -> bytes:
+    lines = (f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", length, f"x-amzn-RequestId: {'0' * 32}")
+    return "\r\n".join((*lines, "", "")).encode()
 
 
 def _usage(words: list[str]) -> dict[str, Any]:
@@ -286,7 +306,7 @@ def _completion(model: str, words: list[str]) -> dict[str, Any]:
     }
 
 
-def _events(model: str, words: list[str]) -> bytes:
+def _events(model: str, words: list[str]) -> list[bytes]:
     def chunk(**members: Any) -> bytes:
         document = {"id": "chatcmpl-1", "object": "chat.completion.chunk", "created": 0, "model": model, **members}
         return b"data: " + json.dumps(document).encode() + b"\n\n"
@@ -296,7 +316,7 @@ def _events(model: str, words: list[str]) -> bytes:
 
     first, *rest = words
     pieces = [delta(None, role="assistant", content=first), *(delta(None, content=f" {word}") for word in rest)]
-    return b"".join([*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)), b"data: [DONE]\n\n"])
+    return [*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)) + b"data: [DONE]\n\n"]
 
 
 def _make_certificates(folder: Path) -> None:
