@@ -2,14 +2,14 @@
 
 import json
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import openai
-from openai.types.chat import ChatCompletionChunk
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from chunks import Chunk
 from persona import Persona
 from prices import Price
 from turnqueue.telemetry import count, milliseconds
@@ -144,23 +144,20 @@ class Model:
         finish_reason = None
         asked_at = time.time()
         reply.asked()
-        stream: AsyncIterator[ChatCompletionChunk] = await self._client.chat.completions.create(**request)
-        async with stream:  # type: ignore[attr-defined]
-            async for chunk in stream:
+        # Not chat.completions.create, which makes objects of each chunk (chunks.py) and imports all that they may be.
+        stream = await self._client.post(
+            "/chat/completions", cast_to=object, body=request, stream=True, stream_cls=openai.AsyncStream[object]
+        )
+        async with stream:
+            async for data in stream:
+                chunk = Chunk.of(data)
                 usage["model"] = chunk.model or request["model"]
-                if chunk.usage:
-                    details = chunk.usage.prompt_tokens_details
-                    usage |= {
-                        "prompt_tokens": chunk.usage.prompt_tokens,
-                        "completion_tokens": chunk.usage.completion_tokens,
-                        "cached_tokens": details.cached_tokens if details else None,
-                    }
-                for choice in chunk.choices:
-                    if choice.delta.refusal:
-                        raise ModelError("prompt_refused")
-                    if choice.delta.content:
-                        reply.add(choice.delta.content)
-                    finish_reason = choice.finish_reason or finish_reason
+                usage |= chunk.usage
+                if chunk.refused:
+                    raise ModelError("prompt_refused")
+                if chunk.content:
+                    reply.add(chunk.content)
+                finish_reason = chunk.finish_reason or finish_reason
         if finish_reason is None:
             raise ModelError("model_unavailable")  # The stream was cut.
         usage = _in_measure(usage)
@@ -179,7 +176,7 @@ class Model:
 
 
 def _in_measure(usage: dict[str, Any]) -> dict[str, Any]:
-    """What a server says of its answer, as counts and a short name: the SDK takes anything, of any size."""
+    """What a server says of its answer, as counts and a short name."""
     counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
     known = {name: value if isinstance(value, int) and value < 10**9 else None for name, value in counts.items()}
     return {"model": str(usage["model"])[:100], **known}
@@ -191,7 +188,7 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
     if first_token_ms is not None:
         milliseconds("TimeToFirstToken", first_token_ms / 1000)
     prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(prompt, int) and isinstance(completion, int):  # The SDK takes null, and more, from a sloppy server.
+    if isinstance(prompt, int) and isinstance(completion, int):  # A sloppy server gives none.
         count("PromptTokens", prompt)
         count("CompletionTokens", completion)
     if usage["cost_usd"] is not None:
