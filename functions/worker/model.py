@@ -100,8 +100,8 @@ class Reply:
 
 
 class Model:
-    """`key`: an async function that gives the API key; called with True it must not give a cached one. `prices`: by the
-    names of models."""
+    """`key`: an async function that gives the API key; with fresh=True not one that it has kept. `prices`: by the names
+    of models."""
 
     def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price]) -> None:
         self._name = name
@@ -131,7 +131,7 @@ class Model:
             return await self._stream(request, persona, reply)
         except openai.AuthenticationError:
             # The key may have been rotated since it was cached. Once; if it is refused again, it is wrong.
-            await self._key(True)
+            await self._key(fresh=True)
         except openai.OpenAIError as error:
             raise _model_error(error) from error
         try:

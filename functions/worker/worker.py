@@ -71,20 +71,15 @@ class ComeBack(NamedTuple):
     seconds: float | None
 
 
-async def model_key(fresh: bool = False, arn: str = key_arn) -> str:
-    """The key of a model, kept or `fresh` from Secrets Manager."""
-    return await asyncio.to_thread(keys.get, arn, fresh=fresh)
-
-
 async def connect() -> Model:
-    return Model(os.environ["MODEL_BASE_URL"], model_name, model_key, prices)
+    return Model(os.environ["MODEL_BASE_URL"], model_name, partial(keys.get, key_arn), prices)
 
 
 async def connect_fallback() -> Model | None:
     """Who answers while the first model is down; None if nobody does. What its parameters leave out is the first's."""
     if not (name := os.environ["FALLBACK_MODEL_NAME"]):
         return None
-    key = partial(model_key, arn=os.environ["FALLBACK_KEY_SECRET_ARN"] or key_arn)
+    key = partial(keys.get, os.environ["FALLBACK_KEY_SECRET_ARN"] or key_arn)
     return Model(os.environ["FALLBACK_BASE_URL"] or os.environ["MODEL_BASE_URL"], name, key, prices)
 
 

@@ -313,11 +313,20 @@ def rotate(account: Account, key: str) -> None:
     account.secrets.put_secret_value(SecretId="model-key", SecretString=key)
 
 
+def test_turns_that_begin_together_fetch_the_key_once(account: Account, wire: Wire) -> None:
+    task_ids = [account.queued() for _ in range(10)]
+
+    assert account.work() == []
+
+    assert {account.task(task_id)["status"] for task_id in task_ids} == {"SUCCESS"}
+    assert len(wire.made("GetSecretValue")) == 1
+
+
 def test_a_rotated_key_is_fetched_anew_within_the_attempt(
     account: Account, model: StandIn, worker: ModuleType, wire: Wire
 ) -> None:
     rotate(account, "bad-key")
-    worker.runner.run(worker.model_key())  # cached
+    worker.runner.run(worker.keys.get(worker.key_arn))  # cached
     rotate(account, MODEL_KEY)
     task_id = account.queued()
 
