@@ -62,8 +62,8 @@ NOT_SHIPPED = shutil.ignore_patterns(
     "__pycache__", "tests", ".*", "Makefile", "*.txt", "py.typed", "*.pyc", "*.pyi", "*.md"
 )
 
-# Packages that only say again what their modules define: hundreds of types, of which Chat Completions uses a few.
-LAZY = {"openai": "types"}
+# Packages that only say again what their modules define: helpers and hundreds of types, none of which the worker needs.
+LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
 
 # What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
 OPERATIONS = {
@@ -216,11 +216,9 @@ def leave_out_unused(folder: Path) -> None:
 
 def make_lazy(folder: Path) -> None:
     """Let the packages below LAZY import a module when a name of it is first asked for (PEP 562), not all at once."""
-    for package, lazy in LAZY.items():
-        for init in sorted((folder / package / lazy).rglob("__init__.py")) if (folder / package).exists() else ():
-            modules = reexports(init)
-            if modules:
-                init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")
+    for init in sorted(init for packages in LAZY for init in folder.glob(f"{packages}/__init__.py")):
+        if modules := reexports(init):
+            init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")
 
 
 LAZY_INIT = """\

@@ -122,6 +122,14 @@ def test_the_layer_carries_what_botocore_reads_for_the_services_that_are_called(
     assert {path.name for path in data.iterdir() if path.is_dir()} == called
 
 
+def test_the_data_is_no_newer_than_the_botocore_that_reads_it() -> None:
+    def pinned(file: str) -> tuple[int, ...]:
+        [version] = re.findall(r"^botocore==(\d+)\.(\d+)\.(\d+)$", (ROOT / file).read_text(), re.MULTILINE)
+        return tuple(map(int, version))
+
+    assert pinned("layers/shared/botocore.txt") <= pinned("local/requirements/runtime.txt")
+
+
 def test_the_layer_trusts_amazon_for_aws_and_few_besides(built: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.load_verify_locations(built / "SharedLayer/python/turnqueue/aws_data/authorities.pem")
