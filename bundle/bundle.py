@@ -68,7 +68,9 @@ LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
 # What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
 OPERATIONS = {
     "dynamodb": "GetItem PutItem Query UpdateItem",
-    "s3": "CreateBucket GetObject",  # CreateBucket: botocore makes the address of a signed form of its description
+    # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
+    # sends it elsewhere and does not say where.
+    "s3": "CreateBucket GetObject HeadBucket",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage SendMessage",
 }

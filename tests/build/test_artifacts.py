@@ -1,6 +1,7 @@
 """What `sam build` makes of the template, for both architectures: it starts fast, and it starts at all."""
 
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
+from botocore import xform_name
 
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".tools/sam/bin/sam"
@@ -120,6 +122,73 @@ def test_the_layer_carries_what_botocore_reads_for_the_services_that_are_called(
     data = built / "SharedLayer/python/turnqueue/aws_data"
     assert called >= {"dynamodb", "sqs"}
     assert {path.name for path in data.iterdir() if path.is_dir()} == called
+
+
+def test_the_layer_describes_every_call_that_is_made(built: Path) -> None:
+    sources = [path.read_text() for folder in ("functions", "layers") for path in (ROOT / folder).rglob("*.py")]
+    callers = [text for text in sources if "aws.client(" in text or "aws.form_client(" in text]
+    called = {name for text in callers for name in re.findall(r"\b_client\.(\w+)", text)}
+    files = (built / "SharedLayer/python/turnqueue/aws_data").glob("*/*/service-2.json")
+    described = {xform_name(name) for file in files for name in json.loads(file.read_text())["operations"]}
+    assert called >= {"get_item", "send_message", "get_object", "get_secret_value"}
+    assert called - {"exceptions", "generate_presigned_post"} <= described
+    # What botocore calls by itself: to sign a form, and to follow S3 to where a bucket is.
+    assert described >= {"create_bucket", "head_bucket"}
+
+
+ADDRESSES = """
+import itertools, json, os, sys
+import botocore.session
+from botocore.exceptions import EndpointResolutionError
+sys.path.insert(0, sys.argv[1])
+from turnqueue import aws
+
+def address(client, operation, parameters):
+    try:
+        model = client.meta.service_model.operation_model(operation)
+        return client._resolve_endpoint_ruleset(model, parameters, {"client_config": client.meta.config})[0]
+    except EndpointResolutionError as error:
+        return str(error)
+
+def addresses():
+    yield address(aws._made("dynamodb", 1), "GetItem", {"TableName": "t"})
+    yield address(aws._made("sqs", 1), "SendMessage", {"QueueUrl": "q"})
+    yield address(aws._made("secretsmanager", 1), "GetSecretValue", {"SecretId": "s"})
+    form = aws.form_client(attempts=1)
+    yield address(form, "GetObject", {"Bucket": "uploads", "Key": "k"})
+    try:
+        yield form.generate_presigned_post("uploads", "k")["url"]
+    except EndpointResolutionError as error:
+        yield str(error)
+
+found = {}
+shipped = aws._session.get_component("data_loader")
+for data in ("shipped", "botocore's own"):
+    for region in ("us-east-1", "eu-south-2", "us-gov-west-1", "cn-north-1", "eusc-de-east-1", "eu-unheard-of-1"):
+        for kind in ("", "FIPS", "DUALSTACK"):
+            os.environ["AWS_DEFAULT_REGION"] = region
+            for name in ("FIPS", "DUALSTACK"):
+                os.environ[f"AWS_USE_{name}_ENDPOINT"] = str(name == kind).lower()
+            aws._session = botocore.session.get_session()
+            if data == "shipped":
+                aws._session.register_component("data_loader", shipped)
+            found.setdefault(f"{region} {kind}", []).append(list(addresses()))
+print(json.dumps(found))
+"""
+
+
+def test_the_address_of_every_service_is_that_which_botocore_itself_would_take(built: Path) -> None:
+    """In all partitions, and also where botocore's rules and its older list of endpoints differ."""
+    done = subprocess.run(
+        [RUNTIME_PYTHON, "-c", ADDRESSES, built / "SharedLayer/python"],
+        env={"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["us-east-1 "][0][0] == "https://dynamodb.us-east-1.amazonaws.com"
+    assert {case: ours for case, (ours, _) in found.items()} == {case: own for case, (_, own) in found.items()}
 
 
 def test_the_data_is_no_newer_than_the_botocore_that_reads_it() -> None:

@@ -21,6 +21,11 @@ class _Descriptions(Loader):
     def list_available_services(self, type_name: str) -> list[str]:
         return [path.name for path in SHIPPED.iterdir() if path.is_dir()]
 
+    def is_builtin_path(self, path: str) -> bool:
+        # botocore takes endpoints.json of another folder for a customer's own: then no address is made by the services'
+        # rules, and FIPS, dual-stack and a few partitions get others than they should.
+        return Path(path).is_relative_to(SHIPPED) or bool(super().is_builtin_path(path))
+
 
 _session = botocore.session.get_session()
 _authorities = None
