@@ -30,7 +30,7 @@ def common_account(functions: dict[str, ModuleType]) -> Iterator[Account]:
     """One for all tests of a file: there are thousands of requests, and each makes what it needs under its own name."""
     aws = mock_aws()
     aws.start(reset=False)
-    functions["worker"].keys._kept.clear()
+    functions["worker"].keys._last.clear()
     yield Account(functions)
     aws.stop(remove_data=False)
     importlib.import_module("turnqueue.telemetry")._metrics.clear_metrics()

@@ -619,7 +619,7 @@ def account(functions: dict[str, ModuleType], model_url: str) -> Iterator[Accoun
     aws = mock_aws()
     aws.start(reset=False)
     account = Account(functions)
-    functions["worker"].keys._kept.clear()
+    functions["worker"].keys._last.clear()
     StandIn(model_url).forget()
     _wire.clear()
     yield account

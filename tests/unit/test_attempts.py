@@ -1,11 +1,15 @@
 """What the worker makes of a failed attempt: back to the queue, and when it comes back; or the end of the task."""
 
+import asyncio
 import json
+import threading
 import time
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from tests.unit.conftest import MODEL_KEY, Account, Clock, Printed, Scripted, StandIn, Wire, refusing
 
@@ -320,6 +324,88 @@ def test_turns_that_begin_together_fetch_the_key_once(account: Account, wire: Wi
 
     assert {account.task(task_id)["status"] for task_id in task_ids} == {"SUCCESS"}
     assert len(wire.made("GetSecretValue")) == 1
+
+
+def ask_together(worker: ModuleType, *, fresh: bool = False) -> list[Any]:
+    async def ask() -> list[Any]:
+        asked = (worker.keys.get(worker.key_arn, fresh=fresh) for _ in range(10))
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    answers: list[Any] = worker.runner.run(ask())
+    return answers
+
+
+def test_who_asks_for_the_key_together_learns_together_that_there_is_none(
+    account: Account, worker: ModuleType, wire: Wire
+) -> None:
+    """One after the other, each would wait for all the tries of those before."""
+    wire.before("GetSecretValue", refusing(), times=10)
+
+    assert {type(answer) for answer in ask_together(worker)} == {ClientError}
+    assert len(wire.made("GetSecretValue")) == 1
+
+    wire.clear()
+    assert ask_together(worker) == [MODEL_KEY] * 10
+
+
+def test_turns_whose_key_is_refused_together_fetch_it_anew_together(
+    account: Account, worker: ModuleType, wire: Wire
+) -> None:
+    rotate(account, "bad-key")
+    ask_together(worker)
+    rotate(account, MODEL_KEY)
+    wire.clear()
+
+    assert ask_together(worker, fresh=True) == [MODEL_KEY] * 10
+    assert len(wire.made("GetSecretValue")) == 2  # by the first; by the others, who asked when that had begun
+
+
+def test_a_key_is_not_taken_from_a_fetch_that_began_before_it_was_refused(
+    account: Account, worker: ModuleType, wire: Wire
+) -> None:
+    begun, refused = threading.Event(), threading.Event()
+
+    def slow(params: object) -> None:
+        begun.set()
+        assert refused.wait(5)
+
+    async def ask() -> tuple[str, str]:
+        before = asyncio.create_task(worker.keys.get(worker.key_arn))
+        assert await asyncio.to_thread(begun.wait, 5)
+        after = asyncio.create_task(worker.keys.get(worker.key_arn, fresh=True))
+        await asyncio.sleep(0)
+        refused.set()
+        return await before, await after
+
+    rotate(account, "bad-key")
+    wire.after("GetSecretValue", lambda params: rotate(account, MODEL_KEY))
+    wire.before("GetSecretValue", slow)
+
+    assert worker.runner.run(ask()) == ("bad-key", MODEL_KEY)
+
+
+def test_a_fetch_that_was_given_up_is_made_by_the_next(account: Account, worker: ModuleType, wire: Wire) -> None:
+    begun, given_up = threading.Event(), threading.Event()
+
+    def slow(params: object) -> None:
+        begun.set()
+        assert given_up.wait(5)
+
+    async def ask() -> str:
+        first = asyncio.create_task(worker.keys.get(worker.key_arn))
+        assert await asyncio.to_thread(begun.wait, 5)
+        second = asyncio.create_task(worker.keys.get(worker.key_arn))
+        await asyncio.sleep(0)
+        first.cancel()
+        try:
+            return str(await second)
+        finally:
+            given_up.set()
+
+    wire.before("GetSecretValue", slow)
+
+    assert worker.runner.run(ask()) == MODEL_KEY
+    assert len(wire.made("GetSecretValue")) == 2
 
 
 def test_a_rotated_key_is_fetched_anew_within_the_attempt(
