@@ -154,7 +154,7 @@ def addresses():
     yield address(aws._made("dynamodb", 1), "GetItem", {"TableName": "t"})
     yield address(aws._made("sqs", 1), "SendMessage", {"QueueUrl": "q"})
     yield address(aws._made("secretsmanager", 1), "GetSecretValue", {"SecretId": "s"})
-    form = aws.form_client(attempts=1)
+    form = aws._shared_form_client.__wrapped__(1)
     yield address(form, "GetObject", {"Bucket": "uploads", "Key": "k"})
     try:
         yield form.generate_presigned_post("uploads", "k")["url"]
@@ -205,6 +205,30 @@ def test_the_layer_trusts_amazon_for_aws_and_few_besides(built: Path) -> None:
     subjects: list[Any] = [ca["subject"] for ca in context.get_ca_certs()]
     names = {value for subject in subjects for ((name, value),) in subject if name == "organizationName"}
     assert names == {"Amazon", "DigiCert Inc", "Starfield Technologies, Inc."}
+
+
+@pytest.mark.parametrize(
+    ("region", "bundle", "read"),
+    [
+        ("eu-south-2", None, "authorities.pem"),
+        ("us-gov-west-1", None, "None"),
+        ("cn-north-1", None, "None"),
+        ("eusc-de-east-1", None, "None"),
+        ("us-isob-east-1", None, "None"),
+        ("eu-south-2", "/opt/own.pem", "own.pem"),
+        ("cn-north-1", "/opt/own.pem", "own.pem"),
+    ],
+)
+def test_the_few_authorities_are_those_of_commercial_regions(
+    built: Path, region: str, bundle: str | None, read: str
+) -> None:
+    """Other partitions may have authorities of their own: there botocore reads its own list."""
+    code = "import sys; sys.path.insert(0, sys.argv[1]); from turnqueue import aws; print(aws._authorities)"
+    environment = {"AWS_DEFAULT_REGION": region} | ({"AWS_CA_BUNDLE": bundle} if bundle else {})
+    command = [str(RUNTIME_PYTHON), "-c", code, str(built / "SharedLayer/python")]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).name == read
 
 
 def test_the_worker_imports_of_openai_what_it_needs(built: Path) -> None:

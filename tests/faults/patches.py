@@ -4,7 +4,6 @@ Only actors notice: in every other thread each replacement behaves as the origin
 """
 
 import asyncio
-import datetime
 import random
 import secrets
 import sys
@@ -15,7 +14,6 @@ from typing import Any
 from unittest import mock
 
 import httpx2._client
-from aws_lambda_powertools.utilities.parameters import base as parameters
 
 from tests.faults.aio import VirtualLoop
 from tests.faults.model import Transport
@@ -41,13 +39,6 @@ class Output:
     def flush(self) -> None:
         if here() is None:
             self._original.flush()
-
-
-class _Calendar(datetime.datetime):
-    @classmethod
-    def now(cls, tz: datetime.tzinfo | None = None) -> "_Calendar":
-        seconds = virtual_time()
-        return super().now(tz) if seconds is None else cls.fromtimestamp(seconds, tz)
 
 
 @contextmanager
@@ -87,7 +78,6 @@ def applied(chance: random.Random, output: Output) -> Iterator[None]:
         ),
         mock.patch.object(asyncio.events, "new_event_loop", lambda: VirtualLoop() if simulated() else real_loop()),
         mock.patch.object(httpx2._client, "AsyncHTTPTransport", Transport),
-        mock.patch.object(parameters, "datetime", _Calendar),
         mock.patch.object(sys, "stdout", output),
     ):
         try:

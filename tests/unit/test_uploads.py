@@ -84,7 +84,7 @@ def test_the_session_token_of_the_role_is_signed_too(
     monkeypatch.setenv("AWS_SESSION_TOKEN", "of-the-role")
     session = submit.Uploads.__init__.__globals__["aws"]._session
     monkeypatch.setattr(session, "_credentials", None)
-    monkeypatch.setattr(submit, "uploads", submit.Uploads(BUCKET, attempts=1))
+    monkeypatch.setattr(submit, "uploads", submit.Uploads(BUCKET, attempts=8))  # 8: a client of its own
 
     offered = account.offer()
 

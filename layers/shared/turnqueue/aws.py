@@ -1,7 +1,9 @@
 """AWS clients, tuned for short calls within one region."""
 
+import re
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import botocore.session
@@ -27,22 +29,37 @@ class _Descriptions(Loader):
         return Path(path).is_relative_to(SHIPPED) or bool(super().is_builtin_path(path))
 
 
+# Of AWS's own partition, and of no other: "us-gov-west-1" and the like have four parts.
+_COMMERCIAL_REGION = r"(?!cn-)[a-z]+-[a-z]+-\d+"
+
 _session = botocore.session.get_session()
-_authorities = None
+_authorities = _session.get_config_variable("ca_bundle")
 if SHIPPED.exists():
     _session.register_component("data_loader", _Descriptions(extra_search_paths=[str(SHIPPED)]))
-    # Those of AWS alone, for botocore reads the file at each new connection, and all 130 take 15 ms of CPU.
-    _authorities = _session.get_config_variable("ca_bundle") or str(SHIPPED / "authorities.pem")
+    # Those of AWS alone, for botocore reads the file at each new connection, and all 130 take 15 ms of CPU. Other
+    # partitions may have authorities of their own, which Lambda's list there knows.
+    if not _authorities and re.fullmatch(_COMMERCIAL_REGION, _session.get_config_variable("region") or ""):
+        _authorities = str(SHIPPED / "authorities.pem")
+
+# Ten turns that begin together would each make a client of their own, and a session makes one at a time.
+_making = Lock()
 
 
 def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
     """The client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds: one
     for all who want such, with one set of connections."""
-    return _shared(service, attempts, read_timeout)
+    with _making:
+        return _shared(service, attempts, read_timeout)
 
 
 def form_client(*, attempts: int) -> Any:
-    """A client of S3 that can sign forms by which a browser uploads."""
+    """The client of S3 that can sign forms by which a browser uploads; one for all, too."""
+    with _making:
+        return _shared_form_client(attempts)
+
+
+@cache
+def _shared_form_client(attempts: int) -> Any:
     return _made(
         "s3",
         attempts,
