@@ -105,7 +105,7 @@ LIMITS: dict[Any, Json] = {
             },
             {
                 "title": "data URL",
-                "pattern": _pattern(request._DATA_URL.pattern.replace("(.+)", _BASE64)),
+                "pattern": _pattern(request._DATA_URL.replace("(.+)", _BASE64)),
                 "maxLength": request.MAX_DATA_URL_CHARACTERS,
             },
         ]

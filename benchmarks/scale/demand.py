@@ -20,6 +20,9 @@ TOKENS = 200
 TURN_WRITES, GUARD_WRITES, HISTORY_READS, POLL_READS, WAIT_READS = 3, 1, 1, 1, 0.5
 """In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a poll, and one inside of a wait."""
 
+FIRST_POLL = 1.0
+"""Seconds: the Retry-After of a 202."""
+
 JITTER = 0.2
 """The JavaScript client waits up to so much longer than it is told."""
 
@@ -63,14 +66,19 @@ def _latencies() -> list[float]:
     return [math.exp(normal.inv_cdf((index + 0.5) / 1000)) for index in range(1000)]
 
 
+def waited(told: float) -> float:
+    """How long the client waits that is told so: half of the most that it adds comes to that."""
+    return told * (1 + JITTER / 2)
+
+
 def pause(age: float) -> float:
-    """Between two polls of a task of that age: its `poll_after_ms`, and half of the most that the client adds."""
-    return min(max(age / 4, 0.5), 5.0) * (1 + JITTER / 2)
+    """Between two polls of a task of that age, by its `poll_after_ms`."""
+    return waited(min(max(age / 4, 0.5), 5.0))
 
 
 def polls(seconds: float) -> int:
-    """Of a task that is final after so many, the first at once."""
-    asked, now = 1, 0.0
+    """Of a task that is final after so many."""
+    asked, now = 1, waited(FIRST_POLL)
     while now < seconds:
         now += pause(now)
         asked += 1
@@ -78,11 +86,11 @@ def polls(seconds: float) -> int:
 
 
 def reads_of_a_wait(seconds: float) -> int:
-    """How often turnqueue/wait.py reads a task that is final after so many: first after 0.1 s, each pause 1.3 times the
-    last, at most 1 s."""
+    """How often turnqueue/wait.py reads a task that is final after so many: first after 0.1 s, each pause 1.06 times
+    the last, at most 1 s."""
     reads, now, pause = 0, 0.0, 0.1
     while now < seconds:
-        now, pause, reads = now + pause, min(pause * 1.3, 1.0), reads + 1
+        now, pause, reads = now + pause, min(pause * 1.06, 1.0), reads + 1
     return reads
 
 

@@ -166,14 +166,14 @@ export interface ClientOptions {
 }
 
 export interface Client {
-  /** Send a message and wait for its answer. */
+  /** Send a message and wait for its answer. The first look at the task comes when the API says, after about a second. */
   chat(request: ChatRequest, options?: PollOptions & SendOptions): Promise<ChatResponse>;
   /**
    * Send a message; resolves as soon as it is accepted. It is repeated only under its Idempotency-Key, so that it makes
    * one task; under the same `idempotencyKey` it can be sent again after an error, or after a restart.
    */
   submit(request: ChatRequest, options?: CallOptions & SendOptions & { idempotencyKey?: string }): Promise<Accepted>;
-  /** Wait for the answer of a task. Rejects with TaskFailedError when the task ends as FAILURE. */
+  /** Wait for the answer of a task, with a first look at once. Rejects with TaskFailedError when the task ends as FAILURE. */
   poll(taskId: string, options?: PollOptions): Promise<ChatResponse>;
   /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
   task(taskId: string, options?: CallOptions & { wait?: number }): Promise<TaskStatus>;

@@ -233,9 +233,11 @@ export function createClient({
     });
   }
 
-  async function poll(taskId, { signal, onProgress, timeoutMs = Infinity } = {}) {
+  /** Wait for the answer of a task, and before the first look for so long as `first` says. */
+  async function watch(taskId, first, { signal, onProgress, timeoutMs = Infinity } = {}) {
     const began = clock.now();
     let endsAt = began + Math.min(timeoutMs, LONGEST_TASK_MS);
+    if (first > 0) await clock.sleep(Math.min(first, timeoutMs), signal);
     for (;;) {
       const { data: task, headers } = await aboutTask(taskId, { signal, endsAt });
       onProgress?.({ status: task.status, progress: task.progress, partial: task.partial, task });
@@ -264,11 +266,22 @@ export function createClient({
     return spread(clamp(told ?? OWN_POLL_MS, SHORTEST_POLL_MS, LONGEST_POLL_MS));
   }
 
+  /** Wait for the answer of a message that was accepted by a 202: it says when to look first, or that it is there. */
+  function watchAccepted({ data, headers }, options) {
+    const final = data.status === "SUCCESS" || data.status === "FAILURE";
+    return watch(data.task_id, final ? 0 : pace(data, headers), options);
+  }
+
+  /** Wait for the answer of a task, with a first look at once. */
+  function poll(taskId, options) {
+    return watch(taskId, 0, options);
+  }
+
   return {
     /** Send a message and wait for its answer. */
     async chat(request, { signal, cacheControl, onProgress, timeoutMs } = {}) {
-      const { data } = await post(request, { asyncMode: true, cacheControl, signal });
-      return poll(data.task_id, { signal, onProgress, timeoutMs });
+      const accepted = await post(request, { asyncMode: true, cacheControl, signal });
+      return watchAccepted(accepted, { signal, onProgress, timeoutMs });
     },
 
     /** Send a message. Resolves as soon as it is accepted, to the 202's {task_id, session_id, status, …}. */
@@ -276,7 +289,6 @@ export function createClient({
       return (await post(request, { asyncMode: true, idempotencyKey, cacheControl, signal })).data;
     },
 
-    /** Wait for the answer of a task. */
     poll,
 
     /** The task as it stands; `wait` lets the server wait for its end, up to so many seconds. */
@@ -311,7 +323,7 @@ export function createClient({
     async sendChatMessage(data, asyncMode = false, { signal, onProgress, timeoutMs } = {}) {
       const response = await post(data, { asyncMode: Boolean(asyncMode), signal });
       if (asyncMode || response.status !== 202) return response;
-      const answer = await poll(response.data.task_id, { signal, onProgress, timeoutMs });
+      const answer = await watchAccepted(response, { signal, onProgress, timeoutMs });
       return { ...response, data: answer, status: 200 };
     },
 

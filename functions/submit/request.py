@@ -21,8 +21,9 @@ MAX_DATA_URL_CHARACTERS = 200_000  # of all data URLs of a message together: the
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 
-_DATA_URL = re.compile(r"data:image/(?:png|jpeg|gif|webp);base64,(.+)", re.DOTALL)
-_HTTPS_URL = re.compile(r"https://[!-\"$-.0->@-~][!-~]*")  # visible ASCII (RFC 3986), with a host
+# Regular expressions, compiled for the first message that has media: most have none.
+_DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
+_HTTPS_URL = r"https://[!-\"$-.0->@-~][!-~]*"  # visible ASCII (RFC 3986), with a host
 
 
 def _session_id(value: str) -> str:
@@ -41,7 +42,7 @@ def _url(value: str) -> str:
     if value.startswith("data:"):
         if len(value) > MAX_DATA_URL_CHARACTERS:
             raise _media_too_large()
-        match = _DATA_URL.fullmatch(value)
+        match = re.fullmatch(_DATA_URL, value, re.DOTALL)
         if not match:
             raise PydanticCustomError(
                 "media_type", "a data URL must be a base64 image/png, image/jpeg, image/gif or image/webp"
@@ -50,7 +51,7 @@ def _url(value: str) -> str:
             base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
-    elif len(value) > MAX_URL_CHARACTERS or not _HTTPS_URL.fullmatch(value):
+    elif len(value) > MAX_URL_CHARACTERS or not re.fullmatch(_HTTPS_URL, value):
         raise PydanticCustomError(
             "media_url",
             "must be an https URL of at most {limit} visible ASCII characters or a data URL",

@@ -36,6 +36,7 @@ ON = {
     "ApiRequestsPerSecond": "11",
     "ApiBurst": "13",
     "AccessLogs": "true",
+    "SnapStart": "true",
     "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
     "LogRetentionDays": "5",
     "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
@@ -59,6 +60,7 @@ OFF = {
     "ReserveWorkerConcurrency": "false",
     "ApiConcurrency": "0",
     "AccessLogs": "false",
+    "SnapStart": "false",
     "AlarmTopicArn": "",
     "ModelPrices": "",
     "FallbackModelName": "",
@@ -66,6 +68,7 @@ OFF = {
     "FallbackKeySecretArn": "",
     "DataDeletionPolicy": "Delete",
 }
+CHANGED = ON | {"ModelName": "a-third-model", "FeatureAsyncChatEnabled": "false"}
 
 FUNCTIONS = ("SubmitFunction", "StatusFunction", "WorkerFunction", "DeadletterFunction")
 
@@ -120,11 +123,17 @@ def on(off: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
 @pytest.fixture(scope="module")
 def changed(on: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
     """By parameters alone: the build is the same."""
-    return deploy(ON | {"ModelName": "a-third-model", "FeatureAsyncChatEnabled": "false"})
+    return deploy(CHANGED)
 
 
 @pytest.fixture(scope="module")
-def off_again(changed: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+def no_snapshots(changed: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
+    """By that parameter alone."""
+    return deploy(CHANGED | {"SnapStart": "false"})
+
+
+@pytest.fixture(scope="module")
+def off_again(no_snapshots: Deployed, deploy: Callable[[dict[str, str]], Deployed]) -> Deployed:
     return deploy(OFF)
 
 
@@ -159,6 +168,17 @@ def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed
     for name in ("WorkerFunction", "SubmitFunction"):
         assert changed.live[name]["Version"] != on.live[name]["Version"]
     assert changed.live["StatusFunction"]["Version"] == on.live["StatusFunction"]["Version"]
+
+
+def test_the_traffic_starts_from_snapshots_while_they_are_wanted(
+    off: Deployed, on: Deployed, changed: Deployed, no_snapshots: Deployed
+) -> None:
+    def snapshots(deployed: Deployed) -> dict[str, str]:
+        return {name: deployed.live[name]["SnapStart"]["ApplyOn"] for name in FUNCTIONS}
+
+    wanted = {name: "None" if name == "DeadletterFunction" else "PublishedVersions" for name in FUNCTIONS}
+    assert snapshots(on) == snapshots(changed) == wanted
+    assert snapshots(off) == snapshots(no_snapshots) == dict.fromkeys(FUNCTIONS, "None")
 
 
 def test_the_lines_of_the_access_log_are_json(on: Deployed) -> None:

@@ -154,6 +154,19 @@ def test_the_pace_of_the_polls(age: float) -> None:
     assert any(f"const JITTER = {demand.JITTER};" in file.read_text() for file in javascript)
 
 
+def test_the_first_poll_comes_when_the_202_says() -> None:
+    """As submit says it, of a task that is new; and so many polls as the client's own test counts."""
+    told = task.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), 0.0)
+    tests = (cfn.ROOT / "clients/javascript/test/client.test.js").read_text()
+
+    assert (
+        "retry_after = max(1, round(poll_after_ms(turn, time.time()) / 1000))"
+        in (cfn.ROOT / "functions/submit/submit.py").read_text()
+    )
+    assert max(1, round(told / 1000)) == demand.FIRST_POLL
+    assert f"answered in 3 s is looked at {demand.polls(3.1)} times" in tests
+
+
 def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in the loop of the code itself, under a clock that only its own pauses move."""
     clock, reads = [0.0], [0]
@@ -167,7 +180,7 @@ def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += seconds
 
     monkeypatch.setattr(wait, "time", SimpleNamespace(time=lambda: clock[0], sleep=sleep))
-    monkeypatch.setattr(wait, "_store", lambda table: Store())
+    monkeypatch.setattr(wait, "hasty_store", lambda table: Store())
     wait.wait_until_final("turns", cast("turn.Turn", SimpleNamespace(final=False, key=None)), 25, 29)
 
     assert reads[0] == demand.reads_of_a_wait(3.1)

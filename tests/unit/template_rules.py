@@ -337,11 +337,13 @@ def every_function_has_a_log_group_of_its_own_that_forgets(template: Template) -
 
 
 def parameters_in(value: Any, template: Template) -> set[str]:
-    """The names of the parameters to which a value refers."""
+    """The names of the parameters to which a value refers, itself or by a condition."""
     referred = {inner["Ref"] for _, inner in walk(value) if isinstance(inner, dict) and "Ref" in inner}
     for _, inner in walk(value):
         if isinstance(inner, dict) and "Fn::Sub" in inner:
             referred |= set(re.findall(r"\$\{([\w:]+)\}", json.dumps(inner)))
+        if isinstance(inner, dict) and "Fn::If" in inner:
+            referred |= parameters_in(template["Conditions"][inner["Fn::If"][0]], template)
     return referred & set(template["Parameters"])
 
 
@@ -357,6 +359,15 @@ def a_changed_parameter_makes_a_new_version(template: Template) -> Iterator[str]
         used = {**function, "VersionDescription": None, "Events": None, "ReservedConcurrentExecutions": None}
         for parameter in sorted(parameters_in(used, template) - described):
             yield f"{name}: {parameter} is not in its VersionDescription"
+
+
+@rule
+def who_is_waited_for_starts_from_a_snapshot_if_asked_to(template: Template) -> Iterator[str]:
+    """Nobody waits for a dead letter, and a snapshot is paid for by the month."""
+    for name, function in functions(template).items():
+        wanted = {"ApplyOn": {"Fn::If": ["StartFromSnapshot", "PublishedVersions", "None"]}}
+        if function.get("SnapStart") != (None if short(function) == "deadletter" else wanted):
+            yield f"{name}: {function.get('SnapStart')}"
 
 
 def layers_in(value: Any, template: Template) -> set[str]:

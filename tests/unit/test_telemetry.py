@@ -66,3 +66,14 @@ def test_many_values_are_spread_over_lines(account: Account, printed: Printed) -
     lines = [document["Metric"] for document in printed.documents]
     assert all(len(line) <= MOST_VALUES for line in lines)
     assert [value for line in lines for value in line] == list(range(250))
+
+
+def test_a_chat_writes_few_lines_and_a_poll_none(account: Account, printed: Printed) -> None:
+    """Every byte of the log is paid for."""
+    task_id = account.queued()
+    account.work()
+    lines = [document.get("message", "metrics") for document in printed.documents]
+    assert sorted(lines) == ["metrics", "metrics", "task finished", "task submitted"]
+
+    assert account.task(task_id)["status"] == "SUCCESS"
+    assert len(printed.documents) == len(lines)

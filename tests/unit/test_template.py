@@ -191,6 +191,18 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.a_changed_parameter_makes_a_new_version,
         change(f"{WORKER}/VersionDescription", "${ModelName}"),
     ),
+    "a condition whose parameter makes no version": (
+        rules.a_changed_parameter_makes_a_new_version,
+        change("StatusFunction/Properties/VersionDescription", None),
+    ),
+    "a snapshot that nobody has asked for": (
+        rules.who_is_waited_for_starts_from_a_snapshot_if_asked_to,
+        change(f"{WORKER}/SnapStart/ApplyOn", "PublishedVersions"),
+    ),
+    "a function that has no snapshot": (
+        rules.who_is_waited_for_starts_from_a_snapshot_if_asked_to,
+        change("SubmitFunction/Properties/SnapStart", None),
+    ),
     "the fallback's key for whoever has none": (
         rules.the_worker_may_use_the_fallback_while_there_is_one,
         globally("Resources/WorkerFallbackKeyPolicy/Condition", None),

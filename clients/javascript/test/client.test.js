@@ -152,6 +152,41 @@ test("polls at the pace of poll_after_ms, else of Retry-After, else at its own",
   assert.deepEqual(slept, [700, 3000, 1000, 100, 30_000]);
 });
 
+test("the first look comes when the 202 says, and of a poll at once", async (t) => {
+  const looks = [running({ poll_after_ms: 700 }), succeeded()];
+  for (const send of ["chat", "sendChatMessage"]) {
+    const { client, slept } = await clientOf(t, answers(...looks));
+    await client[send]({ message: "Hello" });
+    assert.deepEqual(slept, [1000, 700]);
+  }
+  const { client, slept } = await clientOf(t, answers(...looks));
+  await client.poll(TASK_ID);
+  assert.deepEqual(slept, [700]);
+});
+
+test("an answer that is there already is looked for at once", async (t) => {
+  for (const [status, end] of [
+    ["SUCCESS", succeeded()],
+    ["FAILURE", failed("model_timeout")],
+  ]) {
+    const accepted = { ...ACCEPTED, headers: { "Retry-After": "5" }, body: { ...ACCEPTED.body, status } };
+    const { client, slept } = await clientOf(t, ({ path }) => (path === "/chat/" ? accepted : { body: end }));
+    await client.chat({ message: "Hello" }).catch((error) => assert.ok(error instanceof TaskFailedError));
+    assert.deepEqual(slept, []);
+  }
+});
+
+test("a chat that is answered in 3 s is looked at 5 times", async (t) => {
+  const { url, requests } = await serve(t, ({ path }) => (path === "/chat/" ? ACCEPTED : { body: look() }));
+  const clock = fakeClock({ random: 0.5 });
+  const look = () => {
+    const ms = clock.now(); // the API tells a quarter of the task's age, from 0.5 to 5 s
+    return ms < 3100 ? running({ poll_after_ms: Math.min(Math.max(ms / 4, 500), 5000) }) : succeeded();
+  };
+  await createClient({ baseUrl: url, clock }).chat({ message: "Hello" });
+  assert.equal(requests.length, 1 + 5);
+});
+
 test("jitter makes the pace slower, never faster than the server wants", async (t) => {
   const { client, slept } = await clientOf(t, answers(running({ poll_after_ms: 1000 }), succeeded()), {
     clock: { random: 1 },
@@ -387,6 +422,13 @@ test("timeoutMs bounds the waiting, with a last look at its end", async (t) => {
   assert.equal(once.requests.length, 1);
 });
 
+test("timeoutMs bounds the wait before the first look", async (t) => {
+  const { client, requests, slept } = await clientOf(t, answers(running()));
+  await rejected(client.chat({ message: "Hello" }, { timeoutMs: 400 }), TaskTimeoutError);
+  assert.deepEqual(slept, [400]);
+  assert.equal(requests.length, 2);
+});
+
 test("timeoutMs bounds the tries of a network that is gone", async (t) => {
   const { client, slept } = await clientOf(t, answers(DROP));
   await rejected(client.poll(TASK_ID, { timeoutMs: 1000 }), NetworkError);
@@ -439,6 +481,19 @@ test("an abort ends the wait between two looks, on the real clock", { timeout: 5
     onProgress: () => setTimeout(() => controller.abort(new Error("enough")), 5),
   });
   await assert.rejects(polling, { message: "enough" });
+  assert.equal(requests.length, 1);
+  assert.equal(getEventListeners(controller.signal, "abort").length, 0);
+});
+
+test("an abort ends the wait before the first look, on the real clock", { timeout: 5000 }, async (t) => {
+  const controller = new AbortController();
+  const accepted = { ...ACCEPTED, headers: { "Retry-After": "30" } };
+  const { url, requests } = await serve(t, () => {
+    setTimeout(() => controller.abort(new Error("enough")), 50);
+    return accepted;
+  });
+  const chat = createClient({ baseUrl: url }).chat({ message: "Hello" }, { signal: controller.signal });
+  await assert.rejects(chat, { message: "enough" });
   assert.equal(requests.length, 1);
   assert.equal(getEventListeners(controller.signal, "abort").length, 0);
 });

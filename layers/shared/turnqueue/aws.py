@@ -1,6 +1,8 @@
 """AWS clients, tuned for short calls within one region."""
 
+import random
 import re
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from threading import Lock
@@ -11,6 +13,14 @@ from botocore.config import Config
 from botocore.loaders import Loader
 
 from turnqueue import __version__
+
+# What starts from one snapshot (SnapStart) has one state of `random`, by which botocore and our worker choose how long
+# to wait before another try. What must be unique comes from `secrets`, and that from the kernel, whose numbers Lambda
+# keeps apart (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
+with suppress(ModuleNotFoundError):  # Lambda's runtime has it, nobody else
+    from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
+
+    register_after_restore(random.seed)
 
 SHIPPED = Path(__file__).with_name("aws_data")
 """What the build (bundle/) has taken from botocore's data; not there when the code runs from the repository."""
