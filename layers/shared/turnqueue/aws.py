@@ -1,7 +1,7 @@
 """AWS clients, tuned for short calls within one region."""
 
+import os
 import random
-import re
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -31,16 +31,18 @@ class _Descriptions(Loader):
     finds among its own."""
 
     def list_available_services(self, type_name: str) -> list[str]:
-        return [path.name for path in SHIPPED.iterdir() if path.is_dir()]
+        return [name for name in os.listdir(SHIPPED) if "." not in name]
 
     def is_builtin_path(self, path: str) -> bool:
         # botocore takes endpoints.json of another folder for a customer's own: then no address is made by the services'
         # rules, and FIPS, dual-stack and a few partitions get others than they should.
-        return Path(path).is_relative_to(SHIPPED) or bool(super().is_builtin_path(path))
+        return path.startswith(str(SHIPPED)) or bool(super().is_builtin_path(path))
 
 
-# Of AWS's own partition, and of no other: "us-gov-west-1" and the like have four parts.
-_COMMERCIAL_REGION = r"(?!cn-)[a-z]+-[a-z]+-\d+"
+def _is_commercial(region: str) -> bool:
+    """Whether a region is of the first partition: those of others have four parts ("us-gov-west-1") or are in China."""
+    return region.count("-") == 2 and not region.startswith("cn-")
+
 
 _session = botocore.session.get_session()
 _authorities = _session.get_config_variable("ca_bundle")
@@ -48,7 +50,7 @@ if SHIPPED.exists():
     _session.register_component("data_loader", _Descriptions(extra_search_paths=[str(SHIPPED)]))
     # Those of AWS alone, for botocore reads the file at each new connection, and all 130 take 15 ms of CPU. Other
     # partitions may have authorities of their own, which Lambda's list there knows.
-    if not _authorities and re.fullmatch(_COMMERCIAL_REGION, _session.get_config_variable("region") or ""):
+    if not _authorities and _is_commercial(_session.get_config_variable("region") or ""):
         _authorities = str(SHIPPED / "authorities.pem")
 
 # Ten turns that begin together would each make a client of their own, and a session makes one at a time.
