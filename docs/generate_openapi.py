@@ -596,6 +596,15 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
     }
 
 
+def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
+    """The responses to a message: its answer, or `words` that it is queued."""
+    asked_for = [header("Location", required=True), header("Retry-After", required=True)]
+    return {
+        "200": _success("The answer.", "ChatResponse", task.chat_response(ANSWERED), *headers),
+        "202": _success(words, "Accepted", task.accepted(QUEUED), *asked_for, *headers),
+    }
+
+
 _OF_A_SUBMIT = [
     header(name)
     for name in ("Preference-Applied", "Idempotency-Replayed", "Cache-Status", "RateLimit-Policy", "RateLimit")
@@ -632,25 +641,8 @@ _CHAT: Json = {
             }
         },
     },
-    "responses": {
-        "200": _success(
-            "The answer.",
-            "ChatResponse",
-            task.chat_response(ANSWERED),
-            *_OF_A_SUBMIT,
-        ),
-        "202": _success(
-            "Accepted: the message is recorded and queued. Ask for the task.",
-            "Accepted",
-            task.accepted(QUEUED),
-            header("Location", required=True),
-            header("Retry-After", required=True),
-            *_OF_A_SUBMIT,
-        ),
-    },
+    "responses": _answered_or_accepted("Accepted: the message is recorded and queued. Ask for the task.", _OF_A_SUBMIT),
 }
-
-_OF_A_RETRY = [each for each in _OF_A_SUBMIT if each[0] != "Cache-Status"]
 
 OPERATIONS: dict[str, Json] = {
     "POST /chat/": _CHAT,
@@ -744,22 +736,10 @@ OPERATIONS: dict[str, Json] = {
         "answered 202 unless `async_mode` or `Prefer` says otherwise. To ask again within 24 hours gives the same new "
         "task, unless an `Idempotency-Key` says that it is another retry.",
         "parameters": ["task_id", "async_mode", "Prefer", "Idempotency-Key"],
-        "responses": {
-            "200": _success(
-                "The answer.",
-                "ChatResponse",
-                task.chat_response(ANSWERED),
-                *_OF_A_RETRY,
-            ),
-            "202": _success(
-                "Accepted: the new task is recorded and queued.",
-                "Accepted",
-                task.accepted(QUEUED),
-                header("Location", required=True),
-                header("Retry-After", required=True),
-                *_OF_A_RETRY,
-            ),
-        },
+        "responses": _answered_or_accepted(
+            "Accepted: the new task is recorded and queued.",
+            [each for each in _OF_A_SUBMIT if each[0] != "Cache-Status"],
+        ),
     },
     "GET /chat/session/{session_id}": {
         "operationId": "getSession",
