@@ -85,8 +85,8 @@ def run() -> Section:
     section.say(
         "Besides the model's time a batch takes the CPU of its ten chats, which at a small share of a CPU is the "
         "longer of the two where the model is fast. Less of it would lower the ratios at a fixed latency: fewer calls "
-        "of AWS a chat, or a lighter client than botocore and the SDK, whose CPU is nearly all of it. With a long tail a "
-        "batch waits for its slowest chat."
+        "of AWS a chat, or a lighter client than botocore and the SDK, whose CPU is nearly all of it. With a long tail "
+        "a batch waits for its slowest chat."
     )
     section.say(
         "An answer can be read when it is ready, not when its batch is. Of ours, the seconds from the last byte of the "
