@@ -48,8 +48,8 @@ def run() -> Section:
         for pattern in ("*", "*.so", "*.py")
     )
     section.say(
-        f"Of submit's {whole:.1f} MB pydantic's compiled core is {core:.1f}. Without the sources, which Lambda does not "
-        f"run, it would be {whole - sources:.1f}; that is not done, for tracebacks would have no lines. What would "
+        f"Of submit's {whole:.1f} MB pydantic's compiled core is {core:.1f}. Without the sources, which Lambda does "
+        f"not run, it would be {whole - sources:.1f}; that is not done, for tracebacks would have no lines. What would "
         "reach the goal is a validator without a compiled core of that size."
     )
     return section
