@@ -12,6 +12,7 @@ import pytest
 from benchmarks import sides
 from benchmarks.stub import Settings, Stub
 from local.processes import Processes
+from tests.local.clients import own_clients
 from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Status
 
@@ -23,10 +24,11 @@ def stub(processes: Processes, tmp_path: Path) -> Iterator[Stub]:
 
 
 @pytest.fixture
-def store(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> TurnStore:
+def store(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> Iterator[TurnStore]:
     for name, value in stub.variables().items():
         monkeypatch.setenv(name, value)
-    return TurnStore("turns", attempts=1)
+    with own_clients():
+        yield TurnStore("turns", attempts=1)
 
 
 @pytest.fixture
