@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple
 
-from benchmarks.bill import CHATS, MB_OF_A_CPU, dollars
+from benchmarks.bill import CHATS, dollars
 from benchmarks.chats import Chats
+from benchmarks.on_lambda import MB_OF_A_CPU
 from benchmarks.paired import alternate, ratio, spread
 from benchmarks.report import Section
 from local import model_server

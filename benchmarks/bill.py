@@ -1,19 +1,13 @@
 """From what a chat uses to dollars for a million chats, by the list prices in prices.toml."""
 
-import math
 import tomllib
 from pathlib import Path
-from statistics import NormalDist
 from typing import Any, NamedTuple
+
+from benchmarks import on_lambda
 
 CHATS = 1_000_000
 MONTH_SECONDS = 30 * 86_400
-
-MB_OF_A_CPU = 1769
-"""Lambda gives a function with so much memory one virtual CPU, and one with less its share."""
-
-NETWORK_SECONDS = 0.005
-"""What a function waits for one call of DynamoDB or SQS. Assumed: there is no AWS here."""
 
 COLD_SHARE = 0.01
 """Of invocations that begin with an init, which is billed since August 2025. Assumed: AWS speaks of less than 1 %."""
@@ -53,27 +47,6 @@ class Bill(dict[str, Line]):
         self[line] = Line(f"{billed:.0f} B", dollars("log_gigabyte", billed * CHATS / 2**30))
 
 
-class Answers(NamedTuple):
-    """How long the model takes: lognormally distributed, as such times are; `sigma` is that of the logarithm."""
-
-    mean: float
-    sigma: float
-
-    def at(self, share: float) -> float:
-        """The seconds that so large a share of the answers take at most."""
-        return math.exp(self._log_mean + self.sigma * NormalDist().inv_cdf(share))
-
-    def slowest_of(self, number: int) -> float:
-        """The expected time of the slowest of so many: the integral of the chance that one of them still runs."""
-        step, logarithm = self.mean / 1000, NormalDist(self._log_mean, self.sigma)
-        over = sum(1 - logarithm.cdf(math.log(step * index)) ** number for index in range(1, 40_000))
-        return step * (over + 0.5)
-
-    @property
-    def _log_mean(self) -> float:
-        return math.log(self.mean) - self.sigma**2 / 2
-
-
 class Machine(NamedTuple):
     """A Lambda function's memory, and the price of its gigabyte-seconds."""
 
@@ -82,7 +55,7 @@ class Machine(NamedTuple):
 
     def seconds(self, cpu: float, calls: float) -> float:
         """Billed for so many CPU seconds, of which it gets its share a second, and for the wait for AWS calls."""
-        return cpu * MB_OF_A_CPU / self.megabytes + calls * NETWORK_SECONDS
+        return on_lambda.seconds(cpu, calls, self.megabytes)
 
     def gigabyte_seconds(self, seconds: float) -> float:
         return self.megabytes / 1024 * seconds

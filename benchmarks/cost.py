@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from benchmarks.bill import (
     CHATS,
     COLD_SHARE,
-    MB_OF_A_CPU,
     MONTH_SECONDS,
-    NETWORK_SECONDS,
     PRICES,
     Bill,
     Machine,
@@ -30,6 +28,7 @@ from benchmarks.counted import (
 )
 from benchmarks.designs import CONVENTIONAL, batch_seconds, conventional_bill, our_bill, short
 from benchmarks.meter import Meter
+from benchmarks.on_lambda import MB_OF_A_CPU, NETWORK_SECONDS
 from benchmarks.paired import ratio, spread
 from benchmarks.report import Chart, Section, draw, goal
 from local.dashboard.metrics import emitted, log_lines

@@ -12,14 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.bill import Answers
 from benchmarks.chats import Chats, conversation, message_of
+from benchmarks.lognormal import Lognormal
 from benchmarks.meter import Use
 from benchmarks.paired import alternate
 from local.functions import Function
 from local.stack import LocalStack
 
-ANSWERS = Answers(mean=3, sigma=0.5)
+ANSWERS = Lognormal(mean=3, sigma=0.5)
 EARLIER_TURNS = 4
 """Of each session, as small as this one."""
 

@@ -6,8 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-MB_OF_A_CPU = 1769
-"""docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: at 1,769 MB a function has one vCPU."""
+from benchmarks.on_lambda import MB_OF_A_CPU
 
 _PERIOD_US = 20_000
 

@@ -30,9 +30,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
     """Of `ours` to `theirs`, round by round."""
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
-    if len(ratios) == 1:
-        return Ratio(ratios[0], ratios[0], ratios[0])
-    low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, median, high = _quartiles(ratios)
     return Ratio(median, low, high)
 
 
@@ -40,5 +38,9 @@ def spread(values: Sequence[float], digits: int = 1) -> str:
     """The median of some values and their quartiles, for a table: "3.1 (2.9-3.6)"."""
     if len(values) == 1:
         return f"{values[0]:.{digits}f}"
-    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    low, median, high = _quartiles(values)
     return f"{median:.{digits}f} ({low:.{digits}f}-{high:.{digits}f})"
+
+
+def _quartiles(values: Sequence[float]) -> list[float]:
+    return statistics.quantiles(values, n=4, method="inclusive") if len(values) > 1 else [values[0]] * 3

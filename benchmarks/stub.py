@@ -12,7 +12,6 @@ import hashlib
 import http.client
 import ipaddress
 import json
-import math
 import random
 import re
 import ssl
@@ -23,10 +22,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from statistics import NormalDist
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from benchmarks.lognormal import Lognormal
 from local.loopback import HOST
 from local.processes import Processes
 from local.tools import ROOT
@@ -182,8 +181,8 @@ class _Services:
         if not sigma:
             return mean
         if not self._latencies:
-            normal = NormalDist(math.log(mean) - sigma**2 / 2, sigma)
-            self._latencies = [math.exp(normal.inv_cdf((number + 0.5) / 100)) for number in range(100)]
+            answers = Lognormal(mean, sigma)
+            self._latencies = [answers.at((number + 0.5) / 100) for number in range(100)]
             self._random.shuffle(self._latencies)
         return self._latencies.pop()
 

@@ -3,7 +3,6 @@ reads."""
 
 import itertools
 import json
-import math
 import random
 import statistics
 import threading
@@ -16,6 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import sides
 from benchmarks.environments import invoke, running
+from benchmarks.lognormal import Lognormal
 from benchmarks.paired import spread
 from benchmarks.report import Section, goal
 from benchmarks.stub import AWS_VARIABLES
@@ -88,10 +88,10 @@ def _answered() -> dict[str, Any]:
 def run() -> Section:
     table = Table()
     chance = random.Random(7)
-    mean = math.log(MEAN_SECONDS) - SIGMA**2 / 2
+    log_mean = Lognormal(MEAN_SECONDS, SIGMA).log_mean
     times: SimpleQueue[tuple[int, float]] = SimpleQueue()
     for number in range(WAITS):
-        times.put((number, min(max(chance.lognormvariate(mean, SIGMA), 0.3), 8)))
+        times.put((number, min(max(chance.lognormvariate(log_mean, SIGMA), 0.3), 8)))
 
     def work(environment: Environment) -> list[Wait]:
         waits = []

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import cpu_share, sides
+from benchmarks.on_lambda import MB_OF_A_CPU
 from benchmarks.paired import alternate, ratio, spread
+from benchmarks.process import cpu_seconds
 from benchmarks.report import Section, goal
 from benchmarks.stub import Answer, Settings, Stub
 from local.environment import Environment
@@ -63,10 +64,10 @@ def run() -> Section:
     section.say(
         f"Warm invocations under the real runtime client, {ENVIRONMENTS} environments of each worker at the same time, "
         f"each with {share}; ours with full batches of ten. A stub answers for AWS and for the model, in "
-        f"{Settings().words} words. At {cpu_share.MB_OF_A_CPU} MB, a whole CPU, what counts is the waiting alone."
+        f"{Settings().words} words. At {MB_OF_A_CPU} MB, a whole CPU, what counts is the waiting alone."
     )
     usual = [ours, replace(conventional, memory=ours.memory), replace(conventional, memory=USUAL_MB)]
-    whole = [replace(worker, memory=cpu_share.MB_OF_A_CPU) for worker in (ours, conventional)]
+    whole = [replace(worker, memory=MB_OF_A_CPU) for worker in (ours, conventional)]
     rows, ratios, waits = [], [], []
     for workers, models in ((usual, MODELS), (whole, MODELS[:1])):
         for model, measured in zip(models, _measure(workers, models), strict=True):
@@ -130,16 +131,10 @@ def _say_cpu(section: Section, *workers: Function) -> None:
 
 def _cpu_ms_of_a_chat(worker: Function, environment: Environment) -> float:
     payload = json.dumps(sides.event_for(worker)).encode()
-    before = _cpu_ms(environment.pid)
+    before = cpu_seconds(environment.pid)
     for _ in range(CPU_CHATS // _chats(worker)):
         sides.check(worker, environment.invoke(payload, "chat").json())
-    return (_cpu_ms(environment.pid) - before) / CPU_CHATS
-
-
-def _cpu_ms(pid: int) -> float:
-    """What the process's threads have used, of those that still run: a worker keeps its own."""
-    files = Path(f"/proc/{pid}/task").glob("*/schedstat")
-    return sum(int(file.read_text().split()[0]) for file in files) / 1e6
+    return (cpu_seconds(environment.pid) - before) * 1000 / CPU_CHATS
 
 
 def _told(worker: Function) -> str:

@@ -137,7 +137,7 @@ def aws_data(requirements: str) -> Path:
                 cut_service(botocore / "data" / service, new / service, operations.split())
             for name in OTHER_DATA.split():
                 shutil.copy(botocore / "data" / name, new)
-            endpoints = json.loads((botocore / "data" / "endpoints.json").read_text(encoding="utf-8"))
+            endpoints = read_json(botocore / "data", "endpoints")
             for partition in endpoints["partitions"]:
                 partition["services"] = {name: partition["services"].get(name, {}) for name in OPERATIONS}
             write_json(new / "endpoints.json", endpoints)
@@ -262,12 +262,12 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
     description = read_json(newest, "service-2")
     description["operations"] = {name: description["operations"][name] for name in operations}
     shapes: dict[str, Any] = {}
-    wanted = [reference["shape"] for reference in references(description["operations"])]
+    wanted = list(references(description["operations"]))
     while wanted:
         name = wanted.pop()
         if name not in shapes:
             shapes[name] = description["shapes"][name]
-            wanted += [reference["shape"] for reference in references(shapes[name])]
+            wanted += references(shapes[name])
     description["shapes"] = shapes
     # Elsewhere botocore insists on it.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
@@ -279,11 +279,11 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
         shutil.copy(extra, folder)
 
 
-def references(part: Any) -> Iterator[dict[str, Any]]:
-    """Every object within `part` that names a shape."""
+def references(part: Any) -> Iterator[str]:
+    """The name of every shape that `part` refers to."""
     if isinstance(part, dict):
-        if isinstance(part.get("shape"), str):
-            yield part
+        if isinstance(name := part.get("shape"), str):
+            yield name
         for value in part.values():
             yield from references(value)
     elif isinstance(part, list):

@@ -45,7 +45,8 @@ def environment() -> dict[str, str]:
     """The variables of all functions, as the template gives them: parameters by their defaults (empty where there is
     none), resources by their logical ids."""
     document = template()
-    functions = [document["Globals"]["Function"], *resources("AWS::Serverless::Function").values()]
+    kinds = [each for each in document["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
+    functions = [document["Globals"]["Function"], *(function["Properties"] for function in kinds)]
     given = {
         name: value
         for function in functions

@@ -2,6 +2,7 @@
 
 import statistics
 
+from benchmarks import on_lambda
 from benchmarks.report import Chart, Section, draw
 from benchmarks.scale import demand, overhead, scenarios
 
@@ -38,7 +39,8 @@ def _say_overhead(section: Section) -> None:
     section.say(
         "What our functions take beside the model, measured here under the real runtime client with services that "
         "answer at once; the simulation has it rounded, so that it is the same each time. A function of 256 MB has "
-        f"256/{overhead.VCPU_MEGABYTES:,} of a vCPU, and a call of AWS is taken to last {overhead.CALL * 1000:g} ms."
+        f"256/{on_lambda.MB_OF_A_CPU:,} of a vCPU, and a call of AWS is taken to last "
+        f"{on_lambda.NETWORK_SECONDS * 1000:g} ms."
     )
     section.table(
         ["function", "start, s", "assumed", "CPU each, ms", "assumed"],
@@ -95,22 +97,19 @@ def _outage() -> list[scenarios.Scenario]:
 
 def _quota() -> list[scenarios.Scenario]:
     runs = {f"{count} workers": scenarios.quota(count) for count in (20, 7, 5)}
-    draw(
-        "scale-quota.svg",
-        scenarios.wait_chart("10/s for 10 min, 8.3/s granted", 120, runs),
-        scenarios.count_chart("10/s for 10 min, 8.3/s granted", "workers at work", "workers", 180, runs),
-    )
+    _draw_waits_and_workers("scale-quota.svg", "10/s for 10 min, 8.3/s granted", runs)
     return list(runs.values())
 
 
 def _day() -> list[scenarios.Scenario]:
     runs = {f"{count} workers": scenarios.day(count) for count in (20, 50)}
-    draw(
-        "scale-day.svg",
-        scenarios.wait_chart("2 to 38 chats/s and back", 120, runs),
-        scenarios.count_chart("2 to 38 chats/s and back", "workers at work", "workers", 180, runs),
-    )
+    _draw_waits_and_workers("scale-day.svg", "2 to 38 chats/s and back", runs)
     return list(runs.values())
+
+
+def _draw_waits_and_workers(file: str, title: str, runs: dict[str, scenarios.Scenario]) -> None:
+    workers = scenarios.count_chart(title, "workers at work", "workers", 180, runs)
+    draw(file, scenarios.wait_chart(title, 120, runs), workers)
 
 
 def _session() -> list[scenarios.Scenario]:

@@ -6,9 +6,9 @@ with an answer that streams from its first second on. Rates are a second's.
 
 import math
 from functools import cache
-from statistics import NormalDist
 from typing import NamedTuple
 
+from benchmarks.lognormal import Lognormal
 from benchmarks.scale.overhead import ASSUMED, BATCH, CALLS_AFTER, CALLS_BEFORE, on_lambda
 from benchmarks.scale.simulation import Workers
 
@@ -42,11 +42,8 @@ def workers(concurrency: int = Workers.concurrency, first_pollers: int = Workers
 
 @cache
 def longest(turns: int) -> float:
-    """The expected longest of so many answers: the integral of 1 - F(t)^turns over t from 0, F being the lognormal."""
-    normal = NormalDist(math.log(MEAN) - SIGMA**2 / 2, SIGMA)
-    step, end = 0.01, math.exp(normal.mean + 9 * SIGMA)
-    points = (step * (index + 0.5) for index in range(int(end / step)))
-    return step * math.fsum(1 - normal.cdf(math.log(point)) ** turns for point in points)
+    """The expected longest of so many answers."""
+    return Lognormal(MEAN, SIGMA).slowest_of(turns)
 
 
 def batch_seconds(turns: int) -> float:
@@ -62,8 +59,7 @@ def _mean(of: list[float]) -> float:
 @cache
 def _latencies() -> list[float]:
     """A thousand answers that stand for all: the middles of as many equal parts of the distribution."""
-    normal = NormalDist(math.log(MEAN) - SIGMA**2 / 2, SIGMA)
-    return [math.exp(normal.inv_cdf((index + 0.5) / 1000)) for index in range(1000)]
+    return [Lognormal(MEAN, SIGMA).at((index + 0.5) / 1000) for index in range(1000)]
 
 
 def waited(told: float) -> float:

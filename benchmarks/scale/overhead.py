@@ -1,24 +1,20 @@
 """What our functions take beside the model: measured here, and what is assumed of it for Lambda."""
 
 import json
-import os
 import statistics
 import time
 import uuid
-from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import sides
+from benchmarks.on_lambda import seconds
+from benchmarks.process import cpu_seconds
 from benchmarks.stub import Settings, Stub
 from local.environment import Environment
 from local.processes import Processes
 
 BATCH = 10
 STARTS = 3
-VCPU_MEGABYTES = 1769
-"""Of memory, at which a function has one vCPU; one with less has less in proportion (Lambda's documentation)."""
-CALL = 0.005
-"""Seconds of a call of DynamoDB or SQS. AWS promises single-digit milliseconds; not measured."""
 CALLS_BEFORE, CALLS_AFTER = 2, 3
 """Of a turn in the worker: claim and history; answer, usage and deletion."""
 
@@ -36,7 +32,7 @@ ASSUMED = {"submit": Cost(0.5, 0.0025), "status": Cost(0.3, 0.0015), "worker": C
 
 def on_lambda(cpu: float, calls: int, memory: int = 256) -> float:
     """Seconds that so much CPU and so many calls take in a function of so many MB, the template's."""
-    return cpu * VCPU_MEGABYTES / memory + calls * CALL
+    return seconds(cpu, calls, memory)
 
 
 def measured() -> dict[str, Cost]:
@@ -59,12 +55,12 @@ def _measured(place: str, event: sides.Event, times: int, items: int, processes:
 
     def invoke(times: int) -> float:
         """Returns the seconds of CPU."""
-        before = _cpu(environment.pid)
+        before = cpu_seconds(environment.pid)
         for _ in range(times):
             result = environment.invoke(payload, str(uuid.uuid4()))
             if result.error:
                 raise RuntimeError(f"{place}: {result.payload.decode()}")
-        return _cpu(environment.pid) - before
+        return cpu_seconds(environment.pid) - before
 
     invoke(3)
     spent = invoke(times)
@@ -84,9 +80,3 @@ def _start(place: str, processes: Processes, stub: Stub) -> tuple[Environment, f
     )
     environment.wait_until_ready()
     return environment, time.monotonic() - environment.started_at
-
-
-def _cpu(pid: int) -> float:
-    """Seconds of CPU that a process has had, its threads together."""
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")

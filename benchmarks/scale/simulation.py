@@ -17,6 +17,8 @@ from typing import Any, NamedTuple
 
 import simpy
 
+from benchmarks.lognormal import Lognormal
+
 type Steps = list[tuple[float, int]]
 """A count over time: from each moment on, the value beside it."""
 
@@ -71,7 +73,7 @@ type Draw = Callable[[random.Random], float]
 
 def lognormal(mean: float, sigma: float) -> Draw:
     """`sigma`: of the logarithm."""
-    mu = math.log(mean) - sigma**2 / 2
+    mu = Lognormal(mean, sigma).log_mean
     return lambda rng: rng.lognormvariate(mu, sigma)
 
 

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from benchmarks.answers import progress_units
-from benchmarks.bill import PRICES, Answers, Bill, Machine, dollars
+from benchmarks.bill import PRICES, Bill, Machine, dollars
+from benchmarks.lognormal import Lognormal
 from local.capacity import Item, read_units, size, write_units
 
 
@@ -28,19 +29,19 @@ def test_every_price_says_where_it_was_read_and_when() -> None:
 
 @pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
 def test_the_slowest_of_one_answer_is_the_mean(sigma: float) -> None:
-    assert Answers(3, sigma).slowest_of(1) == pytest.approx(3, rel=0.01)
+    assert Lognormal(3, sigma).slowest_of(1) == pytest.approx(3, rel=0.01)
 
 
 def test_the_slowest_of_ten_answers_is_what_drawing_them_gives() -> None:
     """Against the known mean of the largest of ten normal numbers, 1.539, where the logarithm is nearly linear."""
-    narrow = Answers(3, 0.01)
+    narrow = Lognormal(3, 0.01)
 
     assert narrow.slowest_of(10) == pytest.approx(3 * math.exp(0.01 * 1.539), rel=0.002)
-    assert Answers(3, 0.5).slowest_of(10) == pytest.approx(2 * 3, rel=0.05)
+    assert Lognormal(3, 0.5).slowest_of(10) == pytest.approx(2 * 3, rel=0.05)
 
 
 def test_half_of_the_answers_are_quicker_than_the_median() -> None:
-    assert Answers(3, 0.5).at(0.5) == pytest.approx(3 * math.exp(-0.125))
+    assert Lognormal(3, 0.5).at(0.5) == pytest.approx(3 * math.exp(-0.125))
 
 
 def test_a_function_with_a_seventh_of_the_memory_takes_seven_times_as_long_for_its_work_but_not_for_its_waits() -> None:
