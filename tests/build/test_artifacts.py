@@ -118,7 +118,7 @@ def test_nothing_is_shipped_that_lambda_does_not_read(built: Path) -> None:
 
 def test_the_layer_carries_what_botocore_reads_for_the_services_that_are_called(built: Path) -> None:
     sources = [path.read_text() for folder in ("functions", "layers") for path in (ROOT / folder).rglob("*.py")]
-    called = {service for text in sources for service in re.findall(r'(?:client|_made)\(\s*"(\w+)"', text)}
+    called = {service for text in sources for service in re.findall(r'(?:client|_shared)\(\s*"(\w+)"', text)}
     data = built / "SharedLayer/python/turnqueue/aws_data"
     assert called >= {"dynamodb", "sqs"}
     assert {path.name for path in data.iterdir() if path.is_dir()} == called
@@ -151,10 +151,10 @@ def address(client, operation, parameters):
         return str(error)
 
 def addresses():
-    yield address(aws._made("dynamodb", 1), "GetItem", {"TableName": "t"})
-    yield address(aws._made("sqs", 1), "SendMessage", {"QueueUrl": "q"})
-    yield address(aws._made("secretsmanager", 1), "GetSecretValue", {"SecretId": "s"})
-    form = aws._shared_form_client.__wrapped__(1)
+    yield address(aws._shared.__wrapped__("dynamodb", 1, 3), "GetItem", {"TableName": "t"})
+    yield address(aws._shared.__wrapped__("sqs", 1, 3), "SendMessage", {"QueueUrl": "q"})
+    yield address(aws._shared.__wrapped__("secretsmanager", 1, 3), "GetSecretValue", {"SecretId": "s"})
+    form = aws._shared.__wrapped__("s3", 1, 3, signs_forms=True)
     yield address(form, "GetObject", {"Bucket": "uploads", "Key": "k"})
     try:
         yield form.generate_presigned_post("uploads", "k")["url"]

@@ -67,27 +67,19 @@ def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
 def form_client(*, attempts: int) -> Any:
     """The client of S3 that can sign forms by which a browser uploads; one for all, too."""
     with _making:
-        return _shared_form_client(attempts)
+        return _shared("s3", attempts, 3, signs_forms=True)
 
 
 @cache
-def _shared_form_client(attempts: int) -> Any:
-    return _made(
-        "s3",
-        attempts,
+def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool = False) -> Any:
+    more: dict[str, Any] = {}
+    if signs_forms:
         # A signature of version 4, which KMS and new regions demand, and the region's own address: from the global one
         # a new bucket is redirected, which a browser's form does not survive.
-        signature_version="s3v4",
-        s3={"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
-    )
-
-
-@cache
-def _shared(service: str, attempts: int, read_timeout: float) -> Any:
-    return _made(service, attempts, read_timeout)
-
-
-def _made(service: str, attempts: int, read_timeout: float = 3, **more: Any) -> Any:
+        more = {
+            "signature_version": "s3v4",
+            "s3": {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
+        }
     # botocore and not boto3: nothing here uses boto3's resources, and it is a twelfth of the start-up less.
     return _session.create_client(
         service,
