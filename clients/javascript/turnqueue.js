@@ -123,7 +123,7 @@ export function createClient({
   async function sendOnce(method, url, { body, headers, signal, timeoutMs }) {
     signal?.throwIfAborted();
     const sent = new Headers(headers);
-    const bearer = typeof token === "function" ? await token() : token;
+    const bearer = bearerOf(typeof token === "function" ? await token() : token);
     if (bearer) sent.set("Authorization", `Bearer ${bearer}`);
     if (body !== undefined) sent.set("Content-Type", "application/json");
     const answer = await exchange(url, {
@@ -382,6 +382,16 @@ function parsed(text) {
   } catch {
     return null;
   }
+}
+
+/** The token without white space around it. `Headers` would quote a token that it refuses in its error. */
+function bearerOf(token) {
+  if (!token) return "";
+  const bearer = typeof token === "string" ? token.trim() : "";
+  if (/^[!-~]+$/.test(bearer)) return bearer;
+  throw new TurnqueueError("token: must be visible ASCII characters without spaces or line breaks.", {
+    code: "invalid_token",
+  });
 }
 
 function queryString(query) {

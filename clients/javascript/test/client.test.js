@@ -112,6 +112,31 @@ test("what a token function throws reaches the caller", async (t) => {
   assert.equal(requests.length, 0);
 });
 
+for (const [name, token] of Object.entries({
+  "an inner newline": "secret-a\nsecret-b",
+  "a NUL": "secret-a\0secret-b",
+  "a space": "secret-a secret-b",
+  "a letter outside ASCII": "secret-a\u2026secret-b",
+  "a control character": "secret-a\u007fsecret-b",
+  "another type": { token: "secret-a" },
+})) {
+  test(`a token with ${name} is refused before any request, and not quoted`, async (t) => {
+    const { client, requests, slept } = await clientOf(t, answers(succeeded()), { token });
+    const error = await rejected(client.task(TASK_ID), TurnqueueError);
+    assert.equal(error.code, "invalid_token");
+    assert.equal(error.retryable, false);
+    for (let shown = error; shown; shown = shown.cause) assert.doesNotMatch(`${shown.stack} ${shown.message}`, /secret-/);
+    assert.equal(requests.length, 0);
+    assert.deepEqual(slept, []);
+  });
+}
+
+test("white space around a token is dropped", async (t) => {
+  const { client, requests } = await clientOf(t, answers(succeeded()), { token: " abc\r\n" });
+  await client.task(TASK_ID);
+  assert.equal(requests[0].headers.authorization, "Bearer abc");
+});
+
 test("without a token there is no Authorization", async (t) => {
   const { client, requests } = await clientOf(t, answers(succeeded()), { token: undefined });
   await client.poll(TASK_ID);
