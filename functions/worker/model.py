@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from chunks import Chunk
+from conversation import messages
 from persona import Persona
 from prices import Price
 from turnqueue.telemetry import count, milliseconds
@@ -17,14 +18,6 @@ from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
 
 # Per read; whoever awaits the call bounds it as a whole. 60 s, for some models think before they speak.
 _TIMEOUT = openai.Timeout(60, connect=5, pool=5)
-
-MAX_HISTORY_TOKENS = 16_000
-"""How much of the conversation the model is given, by estimate; older turns are left out, whole turns at a time."""
-
-_BYTES_OF_A_TOKEN = 4  # of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes
-_TOKENS_OF_AN_IMAGE = 1000  # about the most that one of OpenAI's models counts for an image of some size
-
-_NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
@@ -193,40 +186,6 @@ def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) 
         count("CompletionTokens", completion)
     if usage["cost_usd"] is not None:
         count("MicroDollars", round(usage["cost_usd"] * 1_000_000))
-
-
-def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The conversation as Chat Completions wants it: the instructions, the turns before, and this message."""
-    earlier: list[dict[str, Any]] = []
-    budget = MAX_HISTORY_TOKENS
-    for past in reversed(history):
-        spoken = _spoken(past)
-        budget -= _tokens(past.request["message"]) + _tokens(spoken)
-        budget -= _TOKENS_OF_AN_IMAGE * len(past.request.get("media") or ())
-        if budget < 0:
-            break
-        earlier = [_user(past, images), {"role": "assistant", "content": spoken}, *earlier]
-    return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn, images)]
-
-
-def _tokens(text: str) -> int:
-    return len(text.encode()) // _BYTES_OF_A_TOKEN + 1
-
-
-def _user(turn: Turn, images: Mapping[str, str]) -> dict[str, Any]:
-    media = turn.request.get("media")
-    if not media:
-        return {"role": "user", "content": turn.request["message"]}
-    urls = [item.get("url") or images.get(item["upload_id"]) for item in media]
-    shown = [{"type": "image_url", "image_url": {"url": url}} if url else _NOT_SHOWN for url in urls]
-    return {"role": "user", "content": [{"type": "text", "text": turn.request["message"]}, *shown]}
-
-
-def _spoken(turn: Turn) -> str:
-    """What the model had answered: the text, or the whole document, so that a draft goes on growing."""
-    result = turn.result or {}
-    members = {name: result[name] for name in ("message", "draft", "data") if result.get(name) is not None}
-    return json.dumps(members, ensure_ascii=False) if len(members) > 1 else str(members.get("message", ""))
 
 
 def _response_format(output: type[BaseModel]) -> dict[str, Any]:
