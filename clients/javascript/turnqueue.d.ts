@@ -44,6 +44,8 @@ export interface Usage {
   prompt_tokens: number | null;
   completion_tokens: number | null;
   cached_tokens: number | null;
+  /** Whether a count is an estimate from bytes, because the model's server sent none. */
+  estimated: boolean | null;
   finish_reason: string;
   first_token_ms: number | null;
   /** Whether it is the reply that an equal message had got. */

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from persona import Persona
+from reply import BYTES_OF_A_TOKEN
 from turnqueue.turn import Turn
 
 MAX_HISTORY_TOKENS = 16_000
 """How much of the conversation the model is given, by estimate; older turns are left out, whole turns at a time."""
 
-_BYTES_OF_A_TOKEN = 4  # of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes
 _TOKENS_OF_AN_IMAGE = 1000  # about the most that one of OpenAI's models counts for an image of some size
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
@@ -30,8 +30,19 @@ def messages(persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapp
     return [{"role": "system", "content": persona.instructions}, *earlier, _user(turn, images)]
 
 
+def tokens_of(told: Sequence[Mapping[str, Any]]) -> int:
+    """The tokens of messages in the form of Chat Completions, by estimate."""
+    return sum(map(_tokens_of_content, (message["content"] for message in told)))
+
+
+def _tokens_of_content(content: str | Sequence[Mapping[str, Any]]) -> int:
+    if isinstance(content, str):
+        return _tokens(content)
+    return sum(_tokens(part["text"]) if part["type"] == "text" else _TOKENS_OF_AN_IMAGE for part in content)
+
+
 def _tokens(text: str) -> int:
-    return len(text.encode()) // _BYTES_OF_A_TOKEN + 1
+    return len(text.encode()) // BYTES_OF_A_TOKEN + 1
 
 
 def _user(turn: Turn, images: Mapping[str, str]) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 import base64
 from collections.abc import Sequence
 
-from model import ModelError
+from modelerror import ModelError
 from turnqueue.media import MAX_UPLOAD_BYTES, Unusable, Uploads
 from turnqueue.turn import Turn
 

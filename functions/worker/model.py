@@ -1,95 +1,31 @@
 """The model, over OpenAI Chat Completions: any server that speaks it will do. The only module that knows openai."""
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import openai
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from chunks import Chunk
-from conversation import messages
+from conversation import messages, tokens_of
+from modelerror import ModelError
 from persona import Persona
 from prices import Price
+from reply import Answer, Reply, clean
+from retryafter import retry_after
 from turnqueue.telemetry import count, milliseconds
-from turnqueue.turn import FAILURES, MAX_RESULT_BYTES, Turn
+from turnqueue.turn import MAX_RESULT_BYTES, Turn
 
-# Per read; whoever awaits the call bounds it as a whole. 60 s, for some models think before they speak.
-_TIMEOUT = openai.Timeout(60, connect=5, pool=5)
+__all__ = ["Answer", "Model", "ModelError", "Reply"]
+
+# No time-out of a read: some models think for minutes before they speak, and the caller bounds the call as a whole.
+_TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
-
-
-class ModelError(Exception):
-    """The model gave no answer. `code` is one of FAILURES; `retry_after`: the seconds that the provider asked for."""
-
-    def __init__(self, code: str, retry_after: float | None = None) -> None:
-        super().__init__(code)
-        self.code = code
-        self.retry_after = retry_after
-
-    @property
-    def retryable(self) -> bool:
-        return FAILURES[self.code].retryable
-
-
-class Answer(NamedTuple):
-    """`result`: {message, data, draft}.
-
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, cost_usd, persona,
-    persona_version}; the counts are null if the server gave none, the cost is without them or a price.
-    """
-
-    result: dict[str, Any]
-    usage: dict[str, Any]
-
-
-class Reply:
-    """An answer while it is being written, for those who watch it. `structured`: it is a JSON document."""
-
-    def __init__(self) -> None:
-        self.structured = False
-        self._parts: list[str] = []
-        self._size = 0
-        self._asked_at = time.time()
-        self.first_token_ms: int | None = None
-
-    def asked(self) -> None:
-        """The model is being asked now: the time to its first token begins."""
-        self._asked_at = time.time()
-
-    def add(self, text: str) -> None:
-        """Append what the model has said now. Raises ModelError when it is more than can be kept."""
-        if self.first_token_ms is None:
-            self.first_token_ms = round((time.time() - self._asked_at) * 1000)
-        size = self._size + len(text.encode("utf-8", "surrogatepass"))
-        if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
-        self._parts.append(text)
-        self._size = size
-
-    @property
-    def text(self) -> str:
-        """All that was said. Half a surrogate pair, which no store takes, becomes a replacement character."""
-        return "".join(self._parts).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-    def readable(self) -> str:
-        """What a user may read of it already: of a structured answer its `message`, so far as it has come."""
-        if not self.structured:
-            return self.text
-        try:
-            document = from_json(self.text, allow_partial="trailing-strings")
-        except ValueError:
-            return ""
-        message = document.get("message") if isinstance(document, dict) else None
-        return message if isinstance(message, str) else ""
-
-    def progress(self) -> float:
-        """From 0 to 0.95. A guess, for nobody knows how long an answer will be: half of it at 500 bytes."""
-        return round(0.95 * self._size / (self._size + 500), 2)
 
 
 class Model:
@@ -121,71 +57,75 @@ class Model:
         if persona.output:
             request["response_format"] = _response_format(persona.output)
         try:
+            return await self._asked(request, persona, reply)
+        except openai.OpenAIError as error:
+            refusal = _model_error(error, reply)
+            if refusal.refused or not reply.headers_at:
+                reply.turned_away()
+            raise refusal from error
+        finally:
+            self._measure(reply, persona)
+
+    def usage(self, persona: Persona, reply: Reply) -> dict[str, Any]:
+        """What an attempt has used so far: that of Reply.usage, and `cost_usd`, None if the model has no price."""
+        name = persona.model or self._name
+        used = reply.usage(name)
+        price = self._prices.get(name)
+        return used | {"cost_usd": price.dollars(used) if price else None}
+
+    async def _asked(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
+        try:
             return await self._stream(request, persona, reply)
         except openai.AuthenticationError:
             # The key may have been rotated since it was cached. Once; if it is refused again, it is wrong.
             await self._key(fresh=True)
-        except openai.OpenAIError as error:
-            raise _model_error(error) from error
-        try:
-            return await self._stream(request, persona, reply)
-        except openai.OpenAIError as error:
-            raise _model_error(error) from error
+        return await self._stream(request, persona, reply)
 
     async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
-        usage: dict[str, Any] = {"model": request["model"]}
         finish_reason = None
         asked_at = time.time()
-        reply.asked()
+        reply.asked(tokens_of(request["messages"]))
         # Not chat.completions.create, which makes objects of each chunk (chunks.py) and imports all that they may be.
         stream = await self._client.post(
             "/chat/completions", cast_to=object, body=request, stream=True, stream_cls=openai.AsyncStream[object]
         )
+        reply.request_id = _request_id(stream.response.headers)
+        reply.accepted()
         async with stream:
             async for data in stream:
                 chunk = Chunk.of(data)
-                usage["model"] = chunk.model or request["model"]
-                usage |= chunk.usage
+                if chunk.model:
+                    reply.report({"model": chunk.model})
+                if chunk.usage:
+                    reply.report(chunk.usage)
                 if chunk.refused:
-                    raise ModelError("prompt_refused")
+                    raise ModelError("prompt_refused", request_id=reply.request_id)
                 if chunk.content:
                     reply.add(chunk.content)
                 finish_reason = chunk.finish_reason or finish_reason
-        if finish_reason is None:
-            raise ModelError("model_unavailable")  # The stream was cut.
-        usage = _in_measure(usage)
-        price = self._prices.get(request["model"])
-        usage["cost_usd"] = price.dollars(usage) if price else None
-        _measure(time.time() - asked_at, reply.first_token_ms, usage)
+        if finish_reason is None:  # The stream was cut.
+            raise ModelError("model_unavailable", refused=not reply.begun, request_id=reply.request_id)
+        milliseconds("ModelLatency", time.time() - asked_at)
         if finish_reason == "content_filter":
-            raise ModelError("prompt_refused")
+            raise ModelError("prompt_refused", request_id=reply.request_id)
         rest = {
-            "finish_reason": str(finish_reason)[:100],
+            "finish_reason": clean(str(finish_reason))[:100],
             "first_token_ms": reply.first_token_ms,
             "persona": persona.role,
             "persona_version": persona.version,
         }
-        return Answer(_result(persona, reply.text), usage | rest)
+        return Answer(_result(persona, reply.text), self.usage(persona, reply) | rest)
 
-
-def _in_measure(usage: dict[str, Any]) -> dict[str, Any]:
-    """What a server says of its answer, as counts and a short name."""
-    counts = {name: usage.get(name) for name in ("prompt_tokens", "completion_tokens", "cached_tokens")}
-    known = {name: value if isinstance(value, int) and value < 10**9 else None for name, value in counts.items()}
-    return {"model": str(usage["model"])[:100], **known}
-
-
-def _measure(seconds: float, first_token_ms: int | None, usage: dict[str, Any]) -> None:
-    """Record a call that came to its end, also one whose answer is then found to be of no use: it is paid for."""
-    milliseconds("ModelLatency", seconds)
-    if first_token_ms is not None:
-        milliseconds("TimeToFirstToken", first_token_ms / 1000)
-    prompt, completion = usage.get("prompt_tokens"), usage.get("completion_tokens")
-    if isinstance(prompt, int) and isinstance(completion, int):  # A sloppy server gives none.
-        count("PromptTokens", prompt)
-        count("CompletionTokens", completion)
-    if usage["cost_usd"] is not None:
-        count("MicroDollars", round(usage["cost_usd"] * 1_000_000))
+    def _measure(self, reply: Reply, persona: Persona) -> None:
+        """Record what a call has used, however it ended: it is paid for."""
+        if reply.first_token_ms is not None:
+            milliseconds("TimeToFirstToken", reply.first_token_ms / 1000)
+        used = self.usage(persona, reply)
+        if used["prompt_tokens"] or used["completion_tokens"]:
+            count("PromptTokens", used["prompt_tokens"])
+            count("CompletionTokens", used["completion_tokens"])
+            if used["cost_usd"] is not None:
+                count("MicroDollars", round(used["cost_usd"] * 1_000_000))
 
 
 def _response_format(output: type[BaseModel]) -> dict[str, Any]:
@@ -208,30 +148,34 @@ def _result(persona: Persona, text: str) -> dict[str, Any]:
     return result
 
 
-def _model_error(error: openai.OpenAIError) -> ModelError:
+def _model_error(error: openai.OpenAIError, reply: Reply) -> ModelError:
     """Sort an error of the SDK by what must be done about it. Its text may quote the prompt and is not kept."""
+    if not isinstance(error, openai.APIStatusError):
+        # The connection was not made or it broke, or an error came in the stream.
+        return ModelError("model_unavailable", refused=not reply.begun, request_id=reply.request_id)
+    wait = retry_after(error.response.headers, time.time())
+    request_id = _request_id(error.response.headers)
     match error:
         case openai.RateLimitError(code=code) if code in _QUOTA_CODES:
-            return ModelError("model_quota")
+            return ModelError("model_quota", request_id=request_id)
         case openai.RateLimitError():
-            return ModelError("model_rate_limited", _retry_after(error))
-        case openai.APITimeoutError():
-            return ModelError("model_timeout")
+            return ModelError("model_rate_limited", retry_after=wait, refused=True, request_id=request_id)
         case openai.AuthenticationError() | openai.PermissionDeniedError():
-            return ModelError("model_auth")
+            return ModelError("model_auth", request_id=request_id)
         case openai.BadRequestError(code="context_length_exceeded"):
-            return ModelError("context_too_long")
+            return ModelError("context_too_long", request_id=request_id)
         case openai.BadRequestError(code=code) if code in _REFUSAL_CODES:
-            return ModelError("prompt_refused")
+            return ModelError("prompt_refused", request_id=request_id)
         case openai.APIStatusError(status_code=status) if status < 500 and status not in (408, 409):
-            return ModelError("model_rejected")
-        case openai.APIStatusError():
-            return ModelError("model_unavailable", _retry_after(error))
-        case _:  # the connection failed, or an error came in the middle of the stream
-            return ModelError("model_unavailable")
+            return ModelError("model_rejected", request_id=request_id)
+        case _:
+            return ModelError("model_unavailable", retry_after=wait, refused=True, request_id=request_id)
 
 
-def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Retry-After in seconds. The date form, which no model's provider is known to send, is not read."""
-    value = error.response.headers.get("retry-after", "")
-    return float(value) if value.isascii() and value.isdigit() and len(value) <= 6 else None
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray")
+
+
+def _request_id(headers: Mapping[str, str]) -> str | None:
+    """The provider's name for a call: at most 100 printable ASCII characters."""
+    found = next((headers[name] for name in _REQUEST_IDS if headers.get(name)), "")
+    return re.sub(r"[^ -~]", "", found)[:100].strip() or None

@@ -122,7 +122,6 @@ def test_the_attempts_and_times_of_the_worker() -> None:
     assert worker["_RESERVE_SECONDS"] == simulation.RESERVE
     assert worker["_LEAST_SECONDS"] == simulation.LEAST
     assert worker["_LONGEST_BACKOFF_SECONDS"] == simulation.LONGEST_BACKOFF
-    assert f"openai.Timeout({simulation.MODEL_SILENCE:g}," in (cfn.ROOT / "functions/worker/model.py").read_text()
 
 
 def test_the_backoff_of_the_worker() -> None:

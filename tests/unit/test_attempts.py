@@ -126,22 +126,6 @@ def test_a_model_that_drips_is_left_when_the_time_is_up(
     assert printed.logged("attempt failed, task goes back")[0]["code"] == "model_timeout"
 
 
-def test_a_read_that_takes_too_long_is_a_timeout(
-    account: Account,
-    connect: Callable[[str], None],
-    model: StandIn,
-    monkeypatch: pytest.MonkeyPatch,
-    printed: Printed,
-) -> None:
-    monkeypatch.setattr("model._TIMEOUT", 0.2)
-    connect(model.url)
-    account.queued("[[hang=30]]")
-
-    assert len(account.work()) == 1
-
-    assert printed.logged("attempt failed, task goes back")[0]["code"] == "model_timeout"
-
-
 # ---- When it comes back
 
 

@@ -58,6 +58,7 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
         "prompt_tokens": prompt_tokens,
         "completion_tokens": 9,
         "cached_tokens": 0,
+        "estimated": False,
         "finish_reason": "stop",
         "cached": False,
         "attempts": 1,
@@ -114,16 +115,17 @@ def test_a_persona_with_a_form_asks_for_it_strictly(account: Account, scripted: 
     assert "bookings" in scripted.asked[0]["messages"][0]["content"]
 
 
-def test_a_server_that_counts_no_tokens_will_do(account: Account, scripted: Scripted) -> None:
-    scripted.says("hi")
+def test_tokens_that_the_server_does_not_count_are_estimated_from_bytes(account: Account, scripted: Scripted) -> None:
+    scripted.says("hi, you there")
     task_id = account.queued("hello")
     account.work()
 
     task = account.task(task_id)
-    assert task["result"]["message"] == "hi"
+    told = sum(len(message["content"]) for message in scripted.asked[0]["messages"])
     usage = task["usage"]
-    assert (usage["prompt_tokens"], usage["completion_tokens"], usage["cached_tokens"]) == (None, None, None)
-    assert usage["cost_usd"] is None
+    assert usage["prompt_tokens"] == pytest.approx(told / 4, abs=2)
+    assert (usage["completion_tokens"], usage["cached_tokens"], usage["estimated"]) == (4, 0, True)
+    assert usage["cost_usd"] == round(0.4 * usage["prompt_tokens"] + 1.6 * 4) / 1_000_000
 
 
 def test_half_a_surrogate_pair_of_the_models_does_no_harm(account: Account, scripted: Scripted) -> None:
@@ -639,7 +641,7 @@ def test_what_a_server_says_of_itself_is_kept_in_measure(account: Account, scrip
 
     task = account.task(task_id)
     assert (task["status"], task["attempt"]) == ("SUCCESS", 1)
-    assert (task["usage"]["prompt_tokens"], task["usage"]["completion_tokens"]) == (None, None)
+    assert (task["usage"]["completion_tokens"], task["usage"]["estimated"]) == (1, True)
     assert len(json.dumps(task["usage"])) < 1000
 
 
@@ -751,15 +753,40 @@ def test_a_call_whose_answer_is_of_no_use_is_paid_for(account: Account, printed:
     assert "TaskSucceeded" not in metrics
 
 
-def test_a_call_that_was_cut_is_not_measured(account: Account, printed: Printed) -> None:
+def test_a_call_that_was_cut_has_used_tokens_and_has_no_latency(account: Account, printed: Printed) -> None:
     account.queued("[[cut=2]]")
     account.work()
 
-    assert printed.metrics() == {"TaskSubmitted": [1], "QueueTime": printed.metrics()["QueueTime"], "TaskRetried": [1]}
+    metrics = printed.metrics()
+    assert set(metrics) == {
+        "TaskSubmitted",
+        "QueueTime",
+        "TaskRetried",
+        "TimeToFirstToken",
+        "PromptTokens",
+        "CompletionTokens",
+        "MicroDollars",
+    }
+    assert metrics["CompletionTokens"][0] > 0
 
 
-@pytest.mark.parametrize("usage", ["null", '{"prompt_tokens": null, "completion_tokens": null}'])
-def test_tokens_that_were_not_counted_are_no_zero(
+def test_a_refused_call_has_used_no_tokens(account: Account, printed: Printed) -> None:
+    account.queued("[[status=503]]")
+    account.work()
+
+    assert not {"PromptTokens", "CompletionTokens", "MicroDollars"} & set(printed.metrics())
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        "null",
+        '{"prompt_tokens": null, "completion_tokens": null}',
+        '{"prompt_tokens": true, "completion_tokens": -999999999}',
+        '{"prompt_tokens": 1000000000, "completion_tokens": 1.5, "prompt_tokens_details": {"cached_tokens": -1}}',
+    ],
+)
+def test_counts_that_are_none_are_estimated_before_they_are_priced(
     account: Account, scripted: Scripted, printed: Printed, usage: str
 ) -> None:
     scripted.says("hi")
@@ -767,8 +794,23 @@ def test_tokens_that_were_not_counted_are_no_zero(
     task_id = account.queued()
     account.work()
 
-    assert account.outcome(task_id) == ("SUCCESS", None)
-    assert not {"PromptTokens", "CompletionTokens"} & set(printed.metrics())
+    used = account.task(task_id)["usage"]
+    assert used["estimated"] is True
+    assert 0 < used["prompt_tokens"] < 1000
+    assert (used["completion_tokens"], used["cached_tokens"]) == (1, 0)
+    assert 0 < used["cost_usd"] < 0.001
+    assert printed.metrics()["PromptTokens"] == [used["prompt_tokens"]]
+
+
+def test_no_more_tokens_were_cached_than_asked(account: Account, scripted: Scripted) -> None:
+    scripted.says("hi")
+    usage = '{"prompt_tokens": 5, "completion_tokens": 2, "prompt_tokens_details": {"cached_tokens": 70}}'
+    scripted.events.insert(-1, f'{{"choices": [], "usage": {usage}}}')
+    task_id = account.queued()
+    account.work()
+
+    used = account.task(task_id)["usage"]
+    assert (used["prompt_tokens"], used["cached_tokens"], used["estimated"]) == (5, 5, False)
 
 
 @pytest.mark.parametrize(("status", "counted"), [(429, [1]), (500, None)])

@@ -45,13 +45,14 @@ class Accepted(TypedDict):
 
 
 class Usage(TypedDict):
-    """What an answer took. A count is null where the model's server gave none, and what a task's answer did not tell
-    when it was given is null too."""
+    """What an answer took. A member that an older version did not record is null."""
 
     model: str
     prompt_tokens: int | None
     completion_tokens: int | None
     cached_tokens: int | None
+    estimated: bool | None
+    """Whether a count is an estimate from bytes, because the model's server sent none."""
     finish_reason: str
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None

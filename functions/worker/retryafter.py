@@ -1,0 +1,76 @@
+"""How long a provider asks to wait, from the headers of its refusal.
+
+Providers say it in three ways: `retry-after-ms`, `Retry-After` (seconds, with fractions from some, or an HTTP date),
+and `x-ratelimit-reset-NAME` beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), seconds, a time in
+seconds or milliseconds since the epoch, or an ISO 8601 time.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+LONGEST_SECONDS = 86_400.0
+"""Longer waits are cut to a day: no turn lives that long."""
+
+_REMAINING = re.compile(r"(.*ratelimit)-remaining(.*)|(.*ratelimit.*)-remaining")
+_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,12})?")
+_DURATION = re.compile(
+    r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,12})?)s)?(?:([0-9]{1,9})ms)?"
+)
+_UNITS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
+_EPOCH_SECONDS = 1e9  # A larger number is a time and not a duration: this is the year 2001.
+_EPOCH_MILLISECONDS = 1e12
+
+
+def retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """The seconds to wait, from 0 to LONGEST_SECONDS; None if no header says. `headers`: names in lower case, or a
+    mapping that ignores case. `now`: seconds since the epoch."""
+    waits = [*_asked(headers, now), *_resets(headers, now)]
+    return min(max(*waits, 0.0), LONGEST_SECONDS) if waits else None
+
+
+def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
+    milliseconds, value = (headers.get(name, "").strip() for name in ("retry-after-ms", "retry-after"))
+    if _NUMBER.fullmatch(milliseconds):
+        yield float(milliseconds) / 1000
+    elif _NUMBER.fullmatch(value):
+        yield float(value)
+    elif (moment := _date(value)) is not None:
+        # Against the server's clock, if it tells its time.
+        told = _date(headers.get("date", ""))
+        yield moment - (now if told is None else told)
+
+
+def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
+    for name, remaining in headers.items():
+        found = _REMAINING.fullmatch(name.lower())
+        if found and re.fullmatch(r"0+(\.0*)?", remaining.strip()):
+            before, dimension, whole = found.groups()
+            reset = f"{whole}-reset" if whole else f"{before}-reset{dimension}"
+            seconds = _until(headers.get(reset, "").strip(), now)
+            if seconds is not None:
+                yield seconds
+
+
+def _until(value: str, now: float) -> float | None:
+    if _NUMBER.fullmatch(value):
+        number = float(value)
+        if number >= _EPOCH_MILLISECONDS:
+            return number / 1000 - now
+        return number - now if number >= _EPOCH_SECONDS else number
+    if value and (found := _DURATION.fullmatch(value)):
+        return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part)
+    try:
+        moment = datetime.fromisoformat(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() - now
+    except (ValueError, OverflowError):
+        return None
+
+
+def _date(value: str) -> float | None:
+    try:
+        moment = parsedate_to_datetime(value)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
