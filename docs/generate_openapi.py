@@ -559,7 +559,7 @@ PARAMETERS: dict[str, Json] = {
     "day": {
         "in": "query",
         "description": f"YYYY-MM-DD, in UTC; today without it. {usage.RETENTION_DAYS} days are kept.",
-        "schema": {"type": "string", "pattern": r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$"},
+        "schema": {"type": "string", "format": "date"},
     },
     "cursor": {
         "in": "query",
@@ -779,6 +779,12 @@ OPERATIONS: dict[str, Json] = {
         },
     },
 }
+OPERATIONS["HEAD /health"] = {
+    "operationId": "healthHead",
+    "summary": "Ask whether the service answers, without the body",
+    "description": "As `GET /health`. Needs no token.",
+    "responses": {"200": {"description": "It answers."}},
+}
 
 BODIES = {"POST /chat": "Chat", "POST /chat/": "Chat", "POST /chat/media": "Upload"}
 """The names of the operations' bodies."""
@@ -808,7 +814,9 @@ def paths() -> Json:
         if BODIES.get(key) == "Chat":
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
-        operation["responses"] = successes | dict(sorted(problems(function, key).items()))
+        # A HEAD has no body, so no problem document either.
+        refused = {} if method == "HEAD" else dict(sorted(problems(function, key).items()))
+        operation["responses"] = successes | refused
         if route["AuthorizationType"] == "JWT":
             operation["security"] = [{"token": []}]
         described.setdefault(path, {})[method.lower()] = operation
@@ -862,7 +870,7 @@ def document() -> Json:
 
 def _response_name(operation: Json, code: str, answer: Json) -> str:
     """InvalidJson for a problem with one code, else ChatBadRequest for what its operation alone answers."""
-    problem = answer["content"].get("application/problem+json")
+    problem = answer.get("content", {}).get("application/problem+json")
     codes = problem["schema"]["allOf"][1]["properties"]["code"]["enum"] if problem else []
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]

@@ -3,6 +3,7 @@
 import os
 import re
 import time
+from datetime import date
 from functools import partial
 from typing import Any
 
@@ -47,6 +48,7 @@ def handler(event: Event, context: Any) -> Response:
             "GET /chat/session/{session_id}": session,
             "GET /chat/usage": usage,
             "GET /health": health,
+            "HEAD /health": health_head,
         },
     )
 
@@ -105,13 +107,26 @@ def usage(event: Event) -> Response:
     day = query(event, "day")
     if day is None:
         day = day_of(time.time())
-    if not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", day):
-        raise Problem(422, "invalid_parameter", "day must be a date, YYYY-MM-DD.", param="day")
+    if not _is_date(day):
+        raise Problem(422, "invalid_parameter", "day must be a date of the calendar, YYYY-MM-DD.", param="day")
     return respond(200, {"day": day, **usages.read(caller, day)})
+
+
+def _is_date(text: str) -> bool:
+    try:
+        date.fromisoformat(text)
+    except ValueError:
+        return False
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # fromisoformat also takes 20261122
 
 
 def health(event: Event) -> Response:
     return respond(200, {"status": "ok", "version": __version__, "roles": sorted(ROLES)})
+
+
+def health_head(event: Event) -> Response:
+    """As `health`, without the body, which a HEAD has not."""
+    return {**health(event), "body": ""}
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -29,14 +29,22 @@ class Limit(NamedTuple):
 
 def parse_limits(text: str) -> dict[str, Limit]:
     """The limits of groups of owners in "default:20/5/100000,pro:100/20": messages a minute, how many of them at once,
-    and tokens a day. Raises ValueError, naming the part that is none."""
+    and tokens a day. An empty text has no limits.
+
+    Raises ValueError, which names the part that is wrong. There must be a group "default": an owner whose token names
+    no group that has limits belongs to it, and must not be without any.
+    """
     limits: dict[str, Limit] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(_GROUP, part)
         if not match:
             raise ValueError(f"not a limit (group:messages a minute/at once[/tokens a day]): {part}")
+        if match[1] in limits:
+            raise ValueError(f"a group has limits twice: {match[1]}")
         tokens = int(match[4]) if match[4] else None
         limits[match[1]] = Limit(Rate(int(match[2]), int(match[3])), tokens)
+    if text and DEFAULT_GROUP not in limits:
+        raise ValueError(f"no limits for the group {DEFAULT_GROUP}, of which everybody is who has no other")
     return limits
 
 
@@ -50,8 +58,8 @@ class Verdict(NamedTuple):
 
 
 class Limiter:
-    """Holds owners to the limits of their groups. The group of an owner is the first that the token's claim
-    `group_claim` names, else "default"; without a limit for it there is none."""
+    """Holds owners to the limits of their groups. The group of an owner is the first with limits that the token's claim
+    `group_claim` names, else "default"."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -62,8 +70,6 @@ class Limiter:
     def check(self, event: Event, caller: str) -> Verdict:
         """Count a message of the caller, unless it is one too many."""
         limit = self._limit(event)
-        if limit is None:
-            return Verdict({})
         now = time.time()
         fields: list[tuple[str, str]] = []
         if quota := limit.tokens_per_day:
@@ -83,17 +89,15 @@ class Limiter:
     def check_upload(self, event: Event, caller: str) -> Verdict:
         """Count an upload of the caller, unless it is one too many: as many are allowed as go with the messages."""
         limit = self._limit(event)
-        if limit is None:
-            return Verdict({})
         rate = Rate(limit.rate.per_minute * MAX_MEDIA, limit.rate.burst * MAX_MEDIA)
         grant = self._rates.take(caller, rate, time.time(), kind="uploads")
         text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
         return Verdict(_joined([_field("uploads", rate, grant)]), text, grant.wait)
 
-    def _limit(self, event: Event) -> Limit | None:
+    def _limit(self, event: Event) -> Limit:
         """That of the caller's group."""
         named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
-        return self._limits.get(next((group for group in named if group in self._limits), DEFAULT_GROUP))
+        return self._limits[next((group for group in named if group in self._limits), DEFAULT_GROUP)]
 
 
 def _field(name: str, rate: Rate, grant: Grant) -> tuple[str, str]:

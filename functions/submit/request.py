@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import PydanticCustomError
 
 from turnqueue.http import Problem
-from turnqueue.media import MAX_UPLOAD_BYTES
+from turnqueue.media import MAX_UPLOAD_BYTES, image_type
 from turnqueue.personas import DEFAULT_ROLE, ROLES
 from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
@@ -48,9 +48,11 @@ def _url(value: str) -> str:
                 "media_type", "a data URL must be a base64 image/png, image/jpeg, image/gif or image/webp"
             )
         try:
-            base64.b64decode(match[1], validate=True)
+            content = base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
+        if shown := image_type(content):  # The model's server refuses a JPEG that calls itself a PNG.
+            return f"data:{shown};base64,{match[1]}"
     elif len(value) > MAX_URL_CHARACTERS or not re.fullmatch(_HTTPS_URL, value):
         raise PydanticCustomError(
             "media_url",

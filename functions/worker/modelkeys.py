@@ -1,18 +1,45 @@
 """The API keys of the models, from Secrets Manager."""
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from typing import NamedTuple
 
 from turnqueue import aws
+from turnqueue.http import error_name
+from turnqueue.telemetry import logger
 
 KEPT_SECONDS = 300
 """How long a key that was exchanged, but not yet withdrawn, may be used on."""
 
 
+class SecretIsNotOneKey(ValueError):
+    """The secret holds no key, or several values of which each may be the key. Its text is a constant for the log."""
+
+
+def key_in(secret: str) -> str:
+    """The API key in the text of a secret: the text itself, or the one value of a JSON object.
+
+    AWS's console stores {"name": "key"} for a key that is typed into its form. Raises SecretIsNotOneKey.
+    """
+    try:
+        found = json.loads(secret)
+    except ValueError:
+        found = secret
+    if isinstance(found, dict):
+        if len(found) != 1:
+            raise SecretIsNotOneKey("model key secret is a JSON object of several values or none; it must hold one key")
+        (found,) = found.values()
+    else:
+        found = secret  # "123" and "true" are JSON too, and may be keys
+    if not isinstance(found, str) or not found.strip():
+        raise SecretIsNotOneKey("model key secret holds no text")
+    return found.strip()
+
+
 class _Fetched(NamedTuple):
-    """What came of the fetch of that `number` of a secret: the key, to be kept `until` then, or why there is none."""
+    """The result of fetch `number` of a secret: the key, kept `until` that time, or the error."""
 
     number: int = 0
     key: str = ""
@@ -21,7 +48,7 @@ class _Fetched(NamedTuple):
 
 
 class ModelKeys:
-    """Each is a secret whose string is the key. For one event loop."""
+    """The keys in secrets, each by the ARN of its secret. For one event loop."""
 
     def __init__(self, *, attempts: int) -> None:
         self._client = aws.client("secretsmanager", attempts=attempts)
@@ -29,12 +56,14 @@ class ModelKeys:
         self._fetching: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, arn: str, *, fresh: bool = False) -> str:
-        """The key in the secret `arn`, as it is or, unless `fresh`, was KEPT_SECONDS ago. Raises botocore's ClientError
-        or BotoCoreError; KeyError if the secret is no string."""
+        """The key in the secret `arn`, as it is or, unless `fresh`, was up to KEPT_SECONDS ago.
+
+        Raises botocore's ClientError or BotoCoreError, or SecretIsNotOneKey.
+        """
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
-        # Ten turns that begin together, or are refused together, fetch it once, also in vain: one after the other they
-        # would wait ten times as long. A fetch that has begun before may bring the key that was refused.
+        # Concurrent callers share one fetch, failures included: ten turns that begin together would else wait in line.
+        # A fetch that began before a refusal may bring the refused key, so the caller waits for the next one.
         fetching = self._fetching[arn]
         number = self._last[arn].number + (2 if fresh and fetching.locked() else 1)
         async with fetching:
@@ -48,6 +77,9 @@ class ModelKeys:
     async def _fetch(self, arn: str, number: int) -> _Fetched:
         try:
             secret = await asyncio.to_thread(self._client.get_secret_value, SecretId=arn)
-            return _Fetched(number, str(secret["SecretString"]).strip(), time.time() + KEPT_SECONDS)
+            return _Fetched(number, key_in(secret.get("SecretString", "")), time.time() + KEPT_SECONDS)
+        except SecretIsNotOneKey as error:
+            logger.error(str(error), extra={"error": error_name(error)})
+            return _Fetched(number, error=error)
         except Exception as error:
             return _Fetched(number, error=error)

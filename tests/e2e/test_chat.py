@@ -173,6 +173,8 @@ def test_another_owner_finds_nothing(alice: Api, bob: Api) -> None:
 
 
 def test_health_needs_no_token_and_all_else_does(nobody: Api) -> None:
-    assert nobody.http.get("/health").json()["status"] == "ok"
+    got, asked = nobody.http.get("/health"), nobody.http.head("/health")
+    assert got.json()["status"] == "ok"
+    assert (asked.status_code, asked.headers["content-type"], asked.content) == (200, got.headers["content-type"], b"")
     assert nobody.chat("hello").status_code == 401
     assert nobody.http.get("/chat/task/x.01KANEC0X00000000000000000").status_code == 401

@@ -47,7 +47,7 @@ def orderly(answer: Answer) -> None:
 def proper(answer: Answer) -> None:
     """The answer is well formed, and neither it nor the log tells what they must not."""
     assert len(answer.body) < MOST_BYTES
-    document = strict_json(answer.body)
+    document = strict_json(answer.body) if answer.body or answer.status != 200 else None  # None: a HEAD's
     for name, value in answer.headers.items():
         assert value.isascii() and value.isprintable(), name
     assert answer.headers["cache-control"] == "no-store"

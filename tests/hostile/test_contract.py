@@ -67,7 +67,7 @@ def contents() -> Iterator[tuple[str, Json]]:
     """Where in the document a body is described, and its description."""
     for kind in ("requestBodies", "responses"):
         for name, described in DOCUMENT["components"][kind].items():
-            for media_type, content in described["content"].items():
+            for media_type, content in described.get("content", {}).items():
                 yield f"{name} {media_type}", content
 
 

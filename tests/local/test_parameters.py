@@ -26,6 +26,7 @@ ON = {
     "JwtIssuer": "https://issuer.example",
     "JwtAudience": "chat",
     "AllowedOrigins": "https://a.example,https://b.example",
+    "AllowedHeaders": "traceparent,x-request-id",
     "OwnerLimits": "default:20/5/100000,pro:100/20",
     "CacheSeconds": "600",
     "CacheShared": "true",

@@ -15,7 +15,7 @@ type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
-HTTP_METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DEADLINE_SECONDS = 15 * 60
 RETENTION_DAYS = 7
 MAX_ATTEMPTS = 3
@@ -593,7 +593,7 @@ def api_gateway_alone_may_call_the_api_functions(template: Template) -> Iterator
 def every_route_but_health_needs_a_token(template: Template) -> Iterator[str]:
     authorizers = properties(template, "AWS::ApiGatewayV2::Authorizer")
     for name, route in properties(template, "AWS::ApiGatewayV2::Route").items():
-        if route["RouteKey"] == "GET /health":
+        if route["RouteKey"] in ("GET /health", "HEAD /health"):
             continue
         authorizer = route.get("AuthorizerId")
         if route.get("AuthorizationType") != "JWT" or not authorizer or target(authorizer) not in authorizers:
@@ -616,6 +616,47 @@ def the_routes_are_those_of_the_handlers(template: Template) -> Iterator[str]:
             yield f"{name}: {key} is not on both sides"
 
 
+TRACING = {"traceparent", "tracestate", "baggage", "sentry-trace"}
+"""What OpenTelemetry (W3C Trace Context, Baggage) and Sentry add to the requests of a page."""
+
+
+def _split(value: Any, template: Template) -> list[str]:
+    """A list, or a !Split of a !Sub whose parameters have their defaults."""
+    if isinstance(value, list):
+        return value
+    separator, text = value["Fn::Split"]
+    filled = re.sub(r"\$\{(\w+)\}", lambda name: str(template["Parameters"][name[1]]["Default"]), text["Fn::Sub"])
+    return filled.split(separator)
+
+
+@rule
+def a_line_of_the_access_log_stays_json_whatever_a_client_sends(template: Template) -> Iterator[str]:
+    """API Gateway escapes no variable, so each must be one that no client's text is in."""
+    ours = {
+        "requestTimeEpoch",
+        "requestId",
+        "routeKey",
+        "status",
+        "responseLatency",
+        "integrationLatency",
+        "integration.requestId",
+        "responseLength",
+        "error.responseType",
+    }
+    for name, stage in properties(template, "AWS::ApiGatewayV2::Stage").items():
+        for variable in re.findall(r"\$context\.([\w.]+)", json.dumps(stage.get("AccessLogSettings"))):
+            if variable not in ours:
+                yield f"{name}: $context.{variable} is not escaped"
+
+
+@rule
+def nobody_writes_a_claim_of_their_own_token(template: Template) -> Iterator[str]:
+    """A client of a user pool may write every attribute unless it says which."""
+    for name, client in properties(template, "AWS::Cognito::UserPoolClient").items():
+        if client.get("WriteAttributes") != ["name"]:
+            yield f"{name}: its users may write more than their name"
+
+
 @rule
 def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterator[str]:
     (api,) = properties(template, "AWS::ApiGatewayV2::Api").values()
@@ -623,7 +664,8 @@ def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterat
     plain = {"content-type", "cache-control"}  # which every browser shows
     for header in sorted(headers_sent() - plain - {name.lower() for name in cors["ExposeHeaders"]}):
         yield f"{header} is not exposed"
-    for header in sorted((headers_read() | {"authorization"}) - {name.lower() for name in cors["AllowHeaders"]}):
+    allowed = _split(cors["AllowHeaders"], template)
+    for header in sorted((headers_read() | {"authorization"} | TRACING) - {name.lower() for name in allowed}):
         yield f"{header} is not allowed"
     methods = {route["RouteKey"].split()[0] for route in properties(template, "AWS::ApiGatewayV2::Route").values()}
     yield from sorted((methods | {"OPTIONS"}) - set(cors["AllowMethods"]))

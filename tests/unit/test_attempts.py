@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -308,6 +309,48 @@ def test_turns_that_begin_together_fetch_the_key_once(account: Account, wire: Wi
 
     assert {account.task(task_id)["status"] for task_id in task_ids} == {"SUCCESS"}
     assert len(wire.made("GetSecretValue")) == 1
+
+
+@pytest.mark.parametrize("text", ['{"OPENAI_API_KEY": "sk-test"}', ' {"key":"sk-test "}\n', "sk-test\n"])
+def test_a_secret_is_the_key_or_a_json_object_of_one(account: Account, text: str) -> None:
+    """AWS's console stores a key that is typed into its form as JSON."""
+    rotate(account, text)
+    task_id = account.queued()
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+@pytest.mark.parametrize("text", ["123", "true", '"quoted"', "[1]", "{broken"])
+def test_what_is_no_json_object_is_the_key_as_it_stands(worker: ModuleType, account: Account, text: str) -> None:
+    rotate(account, text)
+
+    assert set(ask_together(worker)) == {text}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"first": "sk-one", "second": "sk-two"}', "several values"),
+        ("{}", "several values or none"),
+        ('{"key": ""}', "no text"),
+        ('{"key": 5}', "no text"),
+        ('{"key": {"key": "sk-one"}}', "no text"),
+        (" ", "no text"),
+    ],
+)
+def test_a_secret_of_which_nobody_can_tell_the_key_is_a_clear_error(
+    account: Account, worker: ModuleType, printed: Printed, text: str, said: str
+) -> None:
+    rotate(account, text)
+
+    errors = ask_together(worker)
+
+    assert {type(error).__name__ for error in errors} == {"SecretIsNotOneKey"}
+    assert all(said in str(error) for error in errors)
+    [line] = [line for line in printed.documents if line.get("error") == "SecretIsNotOneKey"]
+    assert said in line["message"]
+    assert not re.search("sk-|first", printed.everything)
 
 
 def ask_together(worker: ModuleType, *, fresh: bool = False) -> list[Any]:

@@ -1,5 +1,6 @@
 """Limits of an owner: messages a minute and tokens a day, exact however many come at once; and the usage of a day."""
 
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests import cfn
 from tests.unit.conftest import Account, Clock, Context, Response, Wire, api_event, read, refusing
 
 type SetLimits = Callable[..., None]
@@ -186,19 +188,52 @@ def test_a_claim_names_the_group(account: Account, set_limits: SetLimits, claims
     assert accepted == [202] * burst + [429] * (4 - burst)
 
 
-def test_a_group_without_a_limit_has_none_if_there_is_no_default(account: Account, set_limits: SetLimits) -> None:
-    set_limits("free:1/1", group_claim="plan")
+@pytest.mark.parametrize("claims", [{}, {"plan": "Pro"}, {"plan": "pro "}, {"plan": ""}, {"Plan": "pro"}])
+def test_a_token_without_the_claim_or_with_another_spelling_is_held_to_the_default(
+    account: Account, set_limits: SetLimits, claims: dict[str, str]
+) -> None:
+    set_limits("pro:6/3,default:1/1", group_claim="plan")
+    if claims == {"plan": "pro "}:
+        assert [send(account, **claims)["statusCode"] for _ in range(3)] == [202] * 3  # blanks divide names
+    else:
+        assert [send(account, **claims)["statusCode"] for _ in range(2)] == [202, 429]
 
-    assert [send(account, plan="pro")["statusCode"] for _ in range(3)] == [202] * 3
-    assert [send(account, plan="free")["statusCode"] for _ in range(2)] == [202, 429]
+
+PATTERN = cfn.template()["Parameters"]["OwnerLimits"]["AllowedPattern"]
 
 
-@pytest.mark.parametrize("text", ["20/5", "default:0/5", "default:20/0", "default:20", "default:20/5/x", "a b:1/1"])
+@pytest.mark.parametrize(
+    "text", ["", "default:20/5", "default:20/5/100000,pro:100/20", "a:1/1,default:1/1/1", "a:1/1,default:1/1,b:2/2"]
+)
+def test_limits_that_the_template_and_the_function_take(submit: ModuleType, text: str) -> None:
+    assert re.fullmatch(PATTERN, text)
+    assert set(submit.parse_limits(text)) == {part.partition(":")[0] for part in text.split(",") if part}
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pro:100/20", "Default:1/1", "default2:1/1,pro:1/1", "a:1/1,b:1/1", "pro:1/1,xdefault:1/1", "default:1/1,", ","],
+)
+def test_limits_without_a_default_are_refused_when_deployed_and_by_the_function(submit: ModuleType, text: str) -> None:
+    """Else a token without the claim, or with another spelling of the group, would have no limit at all."""
+    assert not re.fullmatch(PATTERN, text)
+    if text != "default:1/1,":
+        with pytest.raises(ValueError, match="default"):
+            submit.parse_limits(text)
+
+
+@pytest.mark.parametrize("text", ["20/5", "pro:0/5", "pro:20/0", "pro:20", "pro:20/5/x", "a b:1/1"])
 def test_what_is_no_limit_is_named(submit: ModuleType, text: str) -> None:
+    assert not re.fullmatch(PATTERN, f"default:100/20,{text}")
     with pytest.raises(ValueError, match=r"group:messages a minute/at once\[/tokens a day\]") as refused:
-        submit.parse_limits(f"pro:100/20,{text}")
+        submit.parse_limits(f"default:100/20,{text}")
 
     assert str(refused.value).endswith(text)
+
+
+def test_a_group_has_one_limit(submit: ModuleType) -> None:
+    with pytest.raises(ValueError, match="twice: default"):
+        submit.parse_limits("default:1/1,default:9/9")
 
 
 # ---- Tokens a day
@@ -283,8 +318,26 @@ def test_an_answer_does_not_depend_on_its_being_added(account: Account, wire: Wi
     assert account.waiting() == (0, 0)
 
 
-@pytest.mark.parametrize("day", ["today", "2026-1-1", "2026-01-01T00:00"])
+@pytest.mark.parametrize(
+    "day",
+    [
+        "today",
+        "2026-1-1",
+        "2026-01-01T00:00",
+        "2026-13-45",
+        "2026-02-30",
+        "2025-02-29",
+        "0000-01-01",
+        "20260101",
+        "2026-W01-1",
+        "\uff12\uff10\uff12\uff16-01-01",
+    ],
+)
 def test_a_day_that_is_none_is_refused(account: Account, day: str) -> None:
     answer = usage(account, day=day)
 
     assert (answer["statusCode"], answer["json"]["error"]["param"]) == (422, "day")
+
+
+def test_a_leap_day_is_a_day(account: Account) -> None:
+    assert usage(account, day="2024-02-29")["statusCode"] == 200

@@ -704,3 +704,13 @@ def test_health_needs_no_token_and_asks_nobody(account: Account, status: ModuleT
     assert re.fullmatch(r"\d+\.\d+\.\d+", response["json"]["version"])
     assert wire.calls == []
     assert not any(value in json.dumps(response) for value in ("Table", "arn:", "sqs"))
+
+
+def test_head_health_is_as_get_without_a_body(account: Account, status: ModuleType) -> None:
+    event = event_file("health")
+    got = status.handler(event, Context())
+    event["routeKey"] = "HEAD /health"
+
+    asked = status.handler(event, Context())
+
+    assert asked == got | {"body": ""}

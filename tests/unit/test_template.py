@@ -333,6 +333,18 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.cors_lets_the_browser_see_and_send_our_headers,
         change(f"{CORS}/AllowMethods", ["GET", "OPTIONS"]),
     ),
+    "a tracing header that is not allowed": (
+        rules.cors_lets_the_browser_see_and_send_our_headers,
+        globally("Parameters/AllowedHeaders/Default", "traceparent,tracestate,baggage"),
+    ),
+    "a client's text in the access log": (
+        rules.a_line_of_the_access_log_stays_json_whatever_a_client_sends,
+        change("HttpApiStage/Properties/AccessLogSettings/Fn::If/1/Format", '{"token":"$context.authorizer.error"}'),
+    ),
+    "users who write their claims": (
+        rules.nobody_writes_a_claim_of_their_own_token,
+        change("UserPoolClient/Properties/WriteAttributes", None),
+    ),
     "cookies": (rules.cors_lets_the_browser_see_and_send_our_headers, change(f"{CORS}/AllowCredentials", True)),
     "no TTL": (
         rules.every_table_forgets_recovers_and_encrypts,

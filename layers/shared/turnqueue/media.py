@@ -29,6 +29,11 @@ IMAGES = {
 """How a file of each type that we take begins: a regular expression, which most processes need not compile."""
 
 
+def image_type(content: bytes) -> str | None:
+    """The media type that the first bytes show, whatever the file is named; None if they show none of IMAGES."""
+    return next((name for name, beginning in IMAGES.items() if re.match(beginning, content)), None)
+
+
 class Form(NamedTuple):
     """An upload that was offered: a form with these `fields`, and the file as the last, is to be posted to `url`."""
 
@@ -84,12 +89,15 @@ class Uploads:
         return Form(upload_id, signed["url"], signed["fields"], expires_at, size or MAX_UPLOAD_BYTES)
 
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The image. Raises Unusable if it is not there, is larger than `max_bytes`, or does not begin as its type
-        does; botocore's ClientError or BotoCoreError when S3 does not answer or refuses."""
+        """The image, of the type that its first bytes show: a JPEG may have been uploaded as a PNG.
+
+        Raises Unusable if the image is not there, is larger than `max_bytes`, or is none of IMAGES; botocore's
+        ClientError or BotoCoreError when S3 does not answer or refuses.
+        """
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
         except ClientError as error:
-            # To who may not list a bucket, S3 says of what is not there that he may not read it.
+            # Without ListBucket, S3 answers AccessDenied for a missing key.
             if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):
                 raise Unusable("media_missing") from error
             raise
@@ -97,7 +105,6 @@ class Uploads:
             if answer["ContentLength"] > max_bytes:
                 raise Unusable("media_invalid")
             content: bytes = body.read()
-        content_type = answer["ContentType"]
-        if content_type not in IMAGES or not re.match(IMAGES[content_type], content):
+        if (content_type := image_type(content)) is None:
             raise Unusable("media_invalid")
         return Image(content_type, content)
