@@ -4,6 +4,7 @@
 what is allowed there, and ends with exit code 1 if anything is wrong.
 """
 
+import json
 import re
 import sys
 import tomllib
@@ -16,6 +17,7 @@ DEFAULT = "general.toml"
 
 ROLE = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
+OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
 MAX_INSTRUCTIONS = 16_000  # characters: some 4,000 tokens, which every message of the role pays for
@@ -23,6 +25,11 @@ MAX_MODEL = 50  # as ModelName in template.yaml
 HIGHEST_TEMPERATURE = 2  # of Chat Completions
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
+MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role carries
+
+# The request's fields that the worker sets, and those whose answers it does not read.
+SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
+NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
 # The form is a class of pydantic's, and these are its own. Plain Python runs this, so they are written down.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
@@ -52,16 +59,38 @@ def problems(folder: Path) -> Iterator[str]:
 
 
 def _problems(definition: dict[str, Any]) -> Iterator[str]:
-    yield from _unknown("", definition, ("instructions", "model", "temperature", "draft", "data"))
+    yield from _unknown("", definition, ("instructions", "model", "temperature", "options", "draft", "data"))
     yield from _text("instructions", definition.get("instructions"), MAX_INSTRUCTIONS)
     if "model" in definition:
         yield from _text("model", definition["model"], MAX_MODEL)
     temperature = definition.get("temperature", 0)
     if type(temperature) not in (int, float) or not 0 <= temperature <= HIGHEST_TEMPERATURE:
         yield f"temperature: must be a number from 0 to {HIGHEST_TEMPERATURE}"
+    yield from _options(definition.get("options", {}))
     for form in ("draft", "data"):
         if form in definition:
             yield from _form(form, definition[form])
+
+
+def _options(options: Any) -> Iterator[str]:
+    if not isinstance(options, dict):
+        yield "options: must be a table of fields for the request to the model"
+        return
+    for name, value in options.items():
+        key = f"options.{name}"
+        if name in SET_BY_US:
+            other = f"; {name} is a key of the persona itself" if name in ("model", "temperature") else ""
+            yield f"{key}: must not be here, because the worker sets it{other}"
+        elif name in NOT_READ:
+            yield f"{key}: must not be here, because the worker does not read such answers"
+        elif not OPTION.fullmatch(name):
+            yield f"{key}: an option's name has 1 to 64 characters out of a-z, A-Z, 0-9 and _, a letter first"
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError):
+            yield f"{key}: must be a value of JSON, so no date, no time, no nan and no inf"
+    if (size := len(json.dumps(options, default=str).encode())) > MAX_OPTIONS:
+        yield f"options: must be at most {MAX_OPTIONS} bytes as JSON, not {size}"
 
 
 def _form(form: str, fields: Any) -> Iterator[str]:

@@ -10,7 +10,7 @@ import openai
 from pydantic import BaseModel, ValidationError
 
 from chunks import Chunk
-from conversation import messages, tokens_of
+from conversation import Conversation, tokens_of
 from modelerror import ModelError
 from persona import Persona
 from prices import Price
@@ -23,6 +23,8 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 
 # No time-out of a read: some models think for minutes before they speak, and the caller bounds the call as a whole.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
+
+MAX_HISTORY_TOKENS = 16_000
 
 _QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
 _REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
@@ -47,8 +49,9 @@ class Model:
         Raises ModelError.
         """
         request: dict[str, Any] = {
+            **persona.options,
             "model": persona.model or self._name,
-            "messages": messages(persona, history, turn, images),
+            "messages": Conversation.of(persona, history, turn, images, MAX_HISTORY_TOKENS).messages(),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -141,7 +144,7 @@ def _result(persona: Persona, text: str) -> dict[str, Any]:
             result |= persona.output.model_validate_json(text).model_dump(mode="json")
         except ValidationError:
             raise ModelError("output_invalid") from None
-    if not result["message"]:
+    if not result["message"].strip():
         raise ModelError("output_invalid")
     if len(json.dumps(result, ensure_ascii=False).encode()) > MAX_RESULT_BYTES:
         raise ModelError("result_too_large")

@@ -15,13 +15,15 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 @dataclass(frozen=True)
 class Persona:
     """`version`: changes with the file. `model`, `temperature`: None where the file has none; then those of the stack
-    and of the model count. `output`: the form of a structured answer {message, draft?, data?}; None for plain text."""
+    and of the model count. `options`: further fields of the request to the model. `output`: the form of a structured
+    answer {message, draft?, data?}; None for plain text."""
 
     role: str
     version: str
     instructions: str
     model: str | None
     temperature: float | None
+    options: dict[str, Any]
     output: type[BaseModel] | None
 
 
@@ -35,6 +37,7 @@ def persona(role: str) -> Persona:
         instructions=definition["instructions"].strip(),
         model=definition.get("model"),
         temperature=definition.get("temperature"),
+        options=definition.get("options", {}),
         output=_output(role, definition),
     )
 

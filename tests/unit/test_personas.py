@@ -57,6 +57,9 @@ ACCEPTED = {
     "the highest temperature": f"{GOOD}temperature = 2.0",
     "forms": f'{GOOD}[draft]\na1_b = {{ type = "integer", description = "d" }}\n'
     f'[data]\nb = {{ type = "strings", description = "{"d" * 500}" }}',
+    "options": f"{GOOD}[options]\nreasoning_effort = 'low'\nmax_completion_tokens = 500\n"
+    "topK = 5\nchat_template_kwargs = { enable_thinking = false }",
+    "the largest options": f"{GOOD}[options]\nuser = '{'u' * 3_988}'",
     "many fields": f"{GOOD}[data]\n" + "\n".join(f'f{n} = {{ type = "number", description = "d" }}' for n in range(50)),
 }
 
@@ -78,6 +81,27 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a high temperature": (f"{GOOD}temperature = 2.1", "temperature: must be a number from 0 to 2"),
     "no temperature at all": (f"{GOOD}temperature = nan", "temperature: must be a number from 0 to 2"),
     "a temperature that is true": (f"{GOOD}temperature = true", "temperature: must be a number from 0 to 2"),
+    **{
+        f"the option {name}": (
+            f"{GOOD}[options]\n{name} = 1",
+            rf"options\.{name}: must not be here, because the worker (sets it|does not read such answers)",
+        )
+        for name in (
+            *("model", "messages", "stream", "stream_options", "response_format", "temperature"),
+            *("n", "audio", "modalities", "tools", "tool_choice", "functions", "function_call"),
+        )
+    },
+    "options that are no table": (f"{GOOD}options = 1", "options: must be a table"),
+    "an option's odd name": (
+        f"{GOOD}[options]\n'top-k' = 1",
+        r"options\.top-k: an option's name has 1 to 64 characters",
+    ),
+    "an option that is a date": (f"{GOOD}[options]\nuser = 2026-11-30", r"options\.user: must be a value of JSON"),
+    "an option that is not a number": (f"{GOOD}[options]\ntop_p = nan", r"options\.top_p: must be a value of JSON"),
+    "large options": (
+        f"{GOOD}[options]\nuser = '{'u' * 3_989}'",
+        "options: must be at most 4000 bytes as JSON, not 4001",
+    ),
     "an empty form": (f"{GOOD}[draft]", "draft: must be a table of 1 to 50 fields"),
     "a form that is no table": (f"{GOOD}data = 1", "data: must be a table of 1 to 50 fields"),
     "a large form": (
@@ -122,6 +146,7 @@ def test_what_is_accepted_makes_a_persona(
     definition = tomllib.loads(ACCEPTED[case])
     assert made.instructions == definition["instructions"]
     assert (made.model, made.temperature) == (definition.get("model"), definition.get("temperature"))
+    assert made.options == definition.get("options", {})
     for form in ("draft", "data"):
         assert set(definition.get(form, {})) == fields(made.output, form)
 
@@ -223,6 +248,31 @@ def test_its_model_and_temperature_are_asked_for(
     (asked,) = scripted.asked
     assert (asked["model"], asked["temperature"]) == ("gpt-own", 0.5)
     assert account.task(task_id)["usage"]["model"] == "gpt-own"
+
+
+def test_its_options_are_fields_of_the_request(
+    account: Account, scripted: Scripted, worker: ModuleType, write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = f"{GOOD}[options]\nreasoning_effort = 'low'\nmax_completion_tokens = 500"
+    own = build(worker, write(text), monkeypatch)
+    monkeypatch.setattr(worker, "persona", lambda role: own)
+    scripted.says("hi")
+    account.queued("hello")
+    account.work()
+
+    (asked,) = scripted.asked
+    assert (asked["reasoning_effort"], asked["max_completion_tokens"]) == ("low", 500)
+
+
+def test_no_option_replaces_a_field_that_the_worker_sets(
+    account: Account, scripted: Scripted, rules: ModuleType
+) -> None:
+    scripted.says("{}")
+    account.queued("hello", role="booking")
+    account.work()
+
+    (asked,) = scripted.asked
+    assert set(asked) <= set(rules.SET_BY_US)
 
 
 def test_without_them_the_stacks_model_is_asked_as_it_is(account: Account, scripted: Scripted) -> None:
