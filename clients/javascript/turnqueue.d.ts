@@ -2,24 +2,51 @@
 
 export type Status = "PENDING" | "STARTED" | "SUCCESS" | "FAILURE";
 
-/** An image by one of the two. */
-export interface Attachment {
+/** An image, by its `url` or by its `upload_id`: one of the two. */
+export type Attachment = ImageUrl | ImageUpload;
+
+export interface ImageUrl {
   type: "image";
   /** https, or a data URL; the data URLs of a message have up to 200,000 characters together. */
-  url?: string;
+  url: string;
+  upload_id?: null | undefined;
+}
+
+export interface ImageUpload {
+  type: "image";
+  url?: null | undefined;
   /** As upload() gave it; the uploads of a message have up to 2 MiB together. */
-  upload_id?: string;
+  upload_id: string;
 }
 
 export interface ChatRequest {
   /** 1 to 32,000 characters. */
   message: string;
   /** The conversation; made if absent. */
-  session_id?: string;
-  role?: string;
-  media?: Attachment[];
-  metadata?: Record<string, string>;
+  session_id?: string | null | undefined;
+  role?: string | undefined;
+  media?: readonly Attachment[] | null | undefined;
+  metadata?: Record<string, string> | null | undefined;
+  /** How long the task may take at most; the deployment's default if absent. */
+  deadline_seconds?: number | null | undefined;
 }
+
+/** A limit of the caller, and how it stands, from the header fields RateLimit-Policy and RateLimit. */
+export interface RateLimit {
+  /** "messages", "uploads" or "tokens". */
+  policy: string;
+  /** How many at once, or in the window. */
+  quota: number | null;
+  /** What is counted: "requests" or "tokens". */
+  unit: string;
+  window_seconds: number | null;
+  remaining: number | null;
+  /** Seconds until all of the quota is there again. */
+  reset_seconds: number | null;
+}
+
+/** The API's document. `rateLimit` is null if the API told no limits; it is not enumerable, and so not a part of the JSON. */
+export type Result<Document> = Document & { readonly rateLimit: RateLimit[] | null };
 
 export interface ChatResponse {
   session_id: string;
@@ -58,46 +85,103 @@ export interface Usage {
   persona_version: string | null;
 }
 
-/** A task as it stands. Times are RFC 3339, in UTC. */
-export interface TaskStatus {
+/** What every task tells. Times are RFC 3339, in UTC. */
+interface TaskMembers {
   task_id: string;
-  status: Status;
-  /** Set when the status is SUCCESS. */
-  result: ChatResponse | null;
-  /** Set when the status is FAILURE: a sentence that may be shown. */
-  error: string | null;
   /** 0 to 1, an estimate. */
   progress: number | null;
-  error_code: string | null;
-  retryable: boolean | null;
   /** The answer as far as it has come. */
   partial: string | null;
   attempt: number;
   session_id: string;
   created_at: string;
   started_at: string | null;
-  finished_at: string | null;
   deadline_at: string;
   expires_at: string;
-  poll_after_ms: number | null;
   usage: Usage | null;
   /** The failed task whose message this one sends again. */
   retry_of: string | null;
+  /** Why the task has to wait; null if it does not. */
+  waiting_for?: "turn_before" | "model_unavailable" | "rate_limit" | null;
+  /** When the model is asked again. */
+  next_try_at?: string | null;
 }
 
+interface UnfinishedTask extends TaskMembers {
+  result: null;
+  error: null;
+  error_code: null;
+  retryable: null;
+  finished_at: null;
+  /** When to ask again. */
+  poll_after_ms: number;
+}
+
+/** It waits, for its first attempt or for another. */
+export interface PendingTask extends UnfinishedTask {
+  status: "PENDING";
+}
+
+/** It is being answered. */
+export interface StartedTask extends UnfinishedTask {
+  status: "STARTED";
+  started_at: string;
+}
+
+/** It is answered. Final. */
+export interface SucceededTask extends TaskMembers {
+  status: "SUCCESS";
+  result: ChatResponse;
+  error: null;
+  error_code: null;
+  retryable: null;
+  progress: number;
+  finished_at: string;
+  poll_after_ms: null;
+}
+
+/** It will not be answered. Final. */
+export interface FailedTask extends TaskMembers {
+  status: "FAILURE";
+  result: null;
+  /** A sentence that may be shown. */
+  error: string;
+  /** For programs. */
+  error_code: string;
+  /** Whether the same message may succeed later; null if the API does not know the code any more. */
+  retryable: boolean | null;
+  finished_at: string;
+  poll_after_ms: null;
+}
+
+/** A task as it stands: its `status` tells which members are set. */
+export type TaskStatus = PendingTask | StartedTask | SucceededTask | FailedTask;
+
 /** A message of a conversation, with its task. */
-export interface SessionTurn extends TaskStatus {
+export type SessionTurn = TaskStatus & {
   message: string;
   role: string;
   media: Attachment[];
   metadata: Record<string, string>;
-}
+};
 
 export interface SessionPage {
   session_id: string;
   turns: SessionTurn[];
   /** The `cursor` of the next page; null on the last. */
   next_cursor: string | null;
+}
+
+/** What the caller's answers of a day took. */
+export interface UsageDay {
+  /** YYYY-MM-DD, in UTC. */
+  day: string;
+  answers: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  cached_tokens: number;
+  /** An estimate in dollars; null if the deployer set no prices. */
+  cost_usd: number | null;
 }
 
 /** RFC 9457. API Gateway's own refusals have nothing but a `message`. */
@@ -131,65 +215,103 @@ export interface Progress {
 }
 
 export interface CallOptions {
-  /** Ends the waiting, not the task: for that there is cancel(). */
-  signal?: AbortSignal;
+  /** Ends the call with an AbortError. The task goes on: cancel() ends it. */
+  signal?: AbortSignal | null | undefined;
+  /** How long the call may take, from its begin on and whatever it waits for. No limit if not given. */
+  timeoutMs?: number | null | undefined;
 }
 
-export interface SendOptions {
-  /** "no-cache": an answer of the model, whatever is kept of an equal message; "no-store": and keep nothing of this one. */
-  cacheControl?: string;
+/** Options of calls that send a message. */
+export interface SendOptions extends CallOptions {
+  /**
+   * The key under which the message makes one task for 24 hours, however often it is sent. Each call makes a new one if
+   * none is given; its errors have it as `idempotencyKey`.
+   */
+  idempotencyKey?: string | undefined;
+  /** "no-cache": an answer of the model and not of the cache; "no-store": and do not cache this one. */
+  cacheControl?: string | undefined;
 }
 
+/** Options of calls that wait for a task. They wait until its deadline at most, through the loss of the network. */
 export interface PollOptions extends CallOptions {
   /** Called after every look at the task, the last one too. */
-  onProgress?: (progress: Progress) => void;
-  /** How long to wait for the task at most; it is never waited for longer than the task itself may take. */
-  timeoutMs?: number;
+  onProgress?: ((progress: Progress) => void) | undefined;
+  /**
+   * For how many seconds the API may hold one look at the task, 0 to 20: in place of the client's own `wait`. It is held
+   * no longer than the usual pause between two looks if there is onProgress, and not at all while the task queues for more
+   * than a minute, or after a held look has failed.
+   */
+  wait?: number | undefined;
+}
+
+export interface ChatOptions extends SendOptions, PollOptions {
+  /** Called once the message is accepted, with its task: the moment to keep `task_id` for a reload. */
+  onAccepted?: ((accepted: Result<Accepted>) => void) | undefined;
 }
 
 export interface ClientOptions {
-  /** Where the API is. */
+  /** Where the API is: an absolute http(s) URL. */
   baseUrl: string | URL;
-  /** The bearer token, or a function that gives it, asked before every request. */
-  token?: string | null | (() => string | null | undefined | Promise<string | null | undefined>);
-  fetch?: typeof globalThis.fetch;
-  /** How often a request is sent at most, while its failure may pass. 7 if not given. */
-  attempts?: number;
+  /** The bearer token, or a function that gives it, called before every request. */
+  token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
+  /**
+   * Called when the API refuses the token, and then `token`, a function, for the new one: the request is sent once more if
+   * it is another. Requests that are refused together share one call.
+   */
+  refreshToken?: (() => unknown) | undefined;
+  fetch?: typeof globalThis.fetch | undefined;
+  /** How often a request is sent at most, while its failure may pass. 7 if not given. A task that is known is asked for until its deadline. */
+  attempts?: number | undefined;
   /** How long one request may take. 40 s if not given. */
-  requestTimeoutMs?: number;
+  requestTimeoutMs?: number | undefined;
   /** How long the upload of an image may take. 2 min if not given. */
-  uploadTimeoutMs?: number;
+  uploadTimeoutMs?: number | undefined;
+  /**
+   * For how many seconds the API may hold one look at a task until the task is final, 0 to 20. 20 if not given. A held look
+   * is billed as Lambda time and occupies a Lambda; 0 polls as often as the API says, and learns of an answer up to 6 s late.
+   */
+  wait?: number | undefined;
   /** For tests. */
-  clock?: {
-    now(): number;
-    random(): number;
-    sleep(ms: number, signal?: AbortSignal): Promise<void>;
-  };
+  clock?:
+    | {
+        now(): number;
+        random(): number;
+        sleep(ms: number, signal: AbortSignal): Promise<void>;
+      }
+    | undefined;
 }
 
 export interface Client {
-  /** Send a message and wait for its answer. The first look at the task comes when the API says, after about a second. */
-  chat(request: ChatRequest, options?: PollOptions & SendOptions): Promise<ChatResponse>;
+  /** Send a message and wait for its answer. Its `timeoutMs` counts from the call on. */
+  chat(request: ChatRequest, options?: ChatOptions): Promise<Result<ChatResponse>>;
   /**
    * Send a message; resolves as soon as it is accepted. It is repeated only under its Idempotency-Key, so that it makes
    * one task; under the same `idempotencyKey` it can be sent again after an error, or after a restart.
    */
-  submit(request: ChatRequest, options?: CallOptions & SendOptions & { idempotencyKey?: string }): Promise<Accepted>;
+  submit(request: ChatRequest, options?: SendOptions): Promise<Result<Accepted>>;
   /** Wait for the answer of a task, with a first look at once. Rejects with TaskFailedError when the task ends as FAILURE. */
-  poll(taskId: string, options?: PollOptions): Promise<ChatResponse>;
+  poll(taskId: string, options?: PollOptions): Promise<Result<ChatResponse>>;
   /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
-  task(taskId: string, options?: CallOptions & { wait?: number }): Promise<TaskStatus>;
+  task(taskId: string, options?: CallOptions & { wait?: number | undefined }): Promise<Result<TaskStatus>>;
   /**
    * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to what a message's `media` names it by. Rejects with
    * UploadError when the storage does not take it; what the API refuses (too large, another type) is an ApiError.
    */
-  upload(file: Blob, options?: CallOptions): Promise<Attachment & { upload_id: string }>;
+  upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
   /** Cancel a task. While a worker has it, it is FAILURE only a moment later: poll it. */
-  cancel(taskId: string, options?: CallOptions): Promise<TaskStatus>;
-  /** Send the message of a failed task again, as a new task; all who do so within 24 hours get the same one. */
-  retry(taskId: string, options?: CallOptions): Promise<Accepted>;
+  cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
+  /**
+   * Send the message of a failed task again, as a new task. Within 24 hours all who do so get the same one, unless an
+   * `idempotencyKey` says that it is another retry.
+   */
+  retry(taskId: string, options?: CallOptions & { idempotencyKey?: string | undefined }): Promise<Result<Accepted>>;
   /** A page of a conversation, oldest first. */
-  history(sessionId: string, options?: CallOptions & { cursor?: string; limit?: number }): Promise<SessionPage>;
+  history(
+    sessionId: string,
+    options?: CallOptions & { cursor?: string | null | undefined; limit?: number | null | undefined },
+  ): Promise<Result<SessionPage>>;
+  /** What the caller used on a day, YYYY-MM-DD in UTC; today if not given. */
+  usage(options?: CallOptions & { day?: string | null | undefined }): Promise<Result<UsageDay>>;
 
   sendChatMessage: typeof sendChatMessage;
   getChatTaskStatus: typeof getChatTaskStatus;
@@ -198,7 +320,7 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client;
 
-/** A key for submit(), to be kept before it is used. Without one submit() makes its own. */
+/** A key for submit() and chat(), to be kept before it is used. */
 export function newIdempotencyKey(): string;
 
 // The functions of the replaced api.js
@@ -207,17 +329,17 @@ export function newIdempotencyKey(): string;
 export function configure(options: ClientOptions): void;
 
 /** Resolves when the message is accepted: `response.data.task_id` is the task to poll. */
-export function sendChatMessage(data: ChatRequest, asyncMode: true, options?: PollOptions): Promise<Response<Accepted>>;
+export function sendChatMessage(data: ChatRequest, asyncMode: true, options?: SendOptions): Promise<Response<Accepted>>;
 /** Resolves when the message is answered: `response.data.message` is the answer. */
 export function sendChatMessage(
   data: ChatRequest,
   asyncMode?: false,
-  options?: PollOptions,
+  options?: SendOptions & PollOptions,
 ): Promise<Response<ChatResponse>>;
 export function sendChatMessage(
   data: ChatRequest,
   asyncMode?: boolean,
-  options?: PollOptions,
+  options?: SendOptions & PollOptions,
 ): Promise<Response<Accepted | ChatResponse>>;
 
 export function getChatTaskStatus(taskId: string, options?: CallOptions): Promise<Response<TaskStatus>>;
@@ -230,7 +352,7 @@ export class TurnqueueError extends Error {
   constructor(message: string, members?: Record<string, unknown>);
   /** The HTTP status; null if the error is not an answer of the API. */
   status: number | null;
-  /** For programs: the problem's code, the task's error_code, or one of ours. */
+  /** For programs: the problem's code, the task's error_code, or one of the client's. */
   code: string;
   problem: Problem | null;
   taskId: string | null;
@@ -238,12 +360,17 @@ export class TurnqueueError extends Error {
   retryable: boolean;
   /** What the server asked to wait. */
   retryAfterMs: number | null;
+  /** The caller's limits, if the API told them. */
+  rateLimit: RateLimit[] | null;
   response: Response<unknown> | null;
   /** Of a message that was sent: the key that it was sent with. */
   idempotencyKey?: string;
 }
 
-/** The API refused the request. */
+/**
+ * The API refused the request. `unauthorized` is also the code if a browser hides the API's refusal (a gateway's 401 may
+ * have no CORS headers) and /health answers.
+ */
 export class ApiError extends TurnqueueError {
   status: number;
 }
@@ -268,3 +395,6 @@ export class TaskTimeoutError extends TurnqueueError {
 export class UploadError extends TurnqueueError {
   status: number;
 }
+
+/** The caller's signal ended the call (`aborted`). `cause` is the signal's reason; the task, if there is one, goes on. */
+export class AbortError extends TurnqueueError {}

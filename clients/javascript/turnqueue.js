@@ -1,10 +1,10 @@
 /**
- * The client of the Turnqueue API, for browsers and Node 20 or later: one module, no dependencies.
+ * The client of the Turnqueue API for browsers and Node 20 or later: one module, no dependencies.
  *
  *     const client = createClient({ baseUrl: "https://…", token: async () => "…" });
  *     const answer = await client.chat({ message: "Hello" }, { onProgress: ({ partial }) => show(partial) });
  *
- * At the end are the functions of the replaced api.js: configure() once, then they work as they did.
+ * The functions of the replaced api.js are at the end. Call configure() once; then they work as they did.
  *
  * Errors, all of them exported:
  *
@@ -14,24 +14,28 @@
  *       TaskFailedError      the task ended as FAILURE
  *       TaskTimeoutError     we stopped waiting for the task; the task itself goes on
  *       UploadError          the storage did not take an image
- *
- * An aborted call rejects with the `reason` of its signal, as fetch does.
+ *       AbortError           the caller's signal ended the call; `cause` is the signal's reason
  */
 
 const ATTEMPTS = 7; // over some 15 to 30 s
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway itself gives up after 30 s
 const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
+const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
-const LONGEST_RETRY_AFTER_MS = 60_000; // who is told to wait longer than this is told so by an error
+const LONGEST_RETRY_AFTER_MS = 60_000; // a longer wait is left to the caller, unless a task is known to run
 
+const WAIT_SECONDS = 20; // the most that the API allows
+const HELD_SLACK_MS = 10_000; // a request held for N s and not answered 10 s later is lost
+const QUEUED_MS = 60_000; // a task that queues for longer is polled: each held request occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
 const OWN_POLL_MS = 1_000; // where the server does not say
 const JITTER = 0.2;
-const LONGEST_TASK_MS = 20 * 60_000; // until the server has said when its task ends at the latest
-const SLACK_MS = 30_000; // after that
-const LAST_LOOK_MS = 5_000; // what a request may take beyond the time that there is for the task
+const SLACK_MS = 30_000; // after the task's deadline, by which the API closes the task
+const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has said when the task ends at the latest
+const LAST_LOOK_MS = 1_000; // for the request that looks at the task when the caller's time is over
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for more
 
 // ---- Errors
 
@@ -44,6 +48,7 @@ export class TurnqueueError extends Error {
     this.taskId = null;
     this.retryable = false;
     this.retryAfterMs = null;
+    this.rateLimit = null;
     this.response = null;
     Object.assign(this, members);
   }
@@ -59,6 +64,8 @@ export class TaskTimeoutError extends TurnqueueError {}
 
 export class UploadError extends TurnqueueError {}
 
+export class AbortError extends TurnqueueError {}
+
 // In words and not from the class, whose name a minifier shortens.
 TurnqueueError.prototype.name = "TurnqueueError";
 ApiError.prototype.name = "ApiError";
@@ -66,110 +73,212 @@ NetworkError.prototype.name = "NetworkError";
 TaskFailedError.prototype.name = "TaskFailedError";
 TaskTimeoutError.prototype.name = "TaskTimeoutError";
 UploadError.prototype.name = "UploadError";
+AbortError.prototype.name = "AbortError";
 
-// ---- The client
+// ---- Time
 
 const systemClock = {
   now: () => performance.now(),
   random: Math.random,
   sleep: (ms, signal) =>
-    new Promise((resolve, reject) => {
-      signal?.throwIfAborted();
-      const end = (settle, value) => {
+    new Promise((resolve) => {
+      const end = () => {
         clearTimeout(timer);
-        signal?.removeEventListener("abort", aborted);
-        globalThis.removeEventListener?.("online", awake);
-        settle(value);
+        signal.removeEventListener("abort", end);
+        globalThis.removeEventListener?.("online", end);
+        resolve();
       };
-      const aborted = () => end(reject, signal.reason);
-      const awake = () => end(resolve); // back on the network: there is no use in waiting longer
-      const timer = setTimeout(awake, ms);
-      signal?.addEventListener("abort", aborted);
-      globalThis.addEventListener?.("online", awake);
+      const timer = setTimeout(end, ms);
+      signal.addEventListener("abort", end);
+      globalThis.addEventListener?.("online", end); // back on the network: waiting longer has no use
     }),
 };
 
 /**
- * A client of the API at `baseUrl`. `token` is the bearer token, or a function that returns it or a promise of it,
- * asked before every request. `attempts` bounds how often a request is sent. `clock` is for tests.
+ * The outcome of `work(signal)`. Rejects with AbortError as soon as the caller's `signal` aborts, and with NetworkError
+ * after `timeoutMs`, even if `work` never settles. The signal that `work` gets aborts in both cases.
  */
-export function createClient({
-  baseUrl,
-  token,
-  fetch = (...request) => globalThis.fetch(...request),
-  attempts = ATTEMPTS,
-  requestTimeoutMs = REQUEST_TIMEOUT_MS,
-  uploadTimeoutMs = UPLOAD_TIMEOUT_MS,
-  clock = systemClock,
-}) {
-  const root = new URL(baseUrl, globalThis.location?.href).href.replace(/[?#].*$/, "").replace(/\/+$/, "");
+function bounded(work, { signal, timeoutMs = Infinity }) {
+  return new Promise((resolve, reject) => {
+    const controller = new AbortController();
+    let timer;
+    const settle = (how, value) => {
+      clearTimeout(timer);
+      signal?.removeEventListener("abort", aborted);
+      how(value);
+    };
+    const stop = (error) => {
+      settle(reject, error);
+      controller.abort(error);
+    };
+    const aborted = () => stop(new AbortError("The call was aborted.", { code: "aborted", cause: signal.reason }));
+    if (signal?.aborted) {
+      aborted();
+      return;
+    }
+    signal?.addEventListener("abort", aborted);
+    if (timeoutMs !== Infinity) {
+      const late = { code: "request_timeout", retryable: true };
+      const expired = () => stop(new NetworkError("The API did not answer in time.", late));
+      timer = setTimeout(expired, Math.min(timeoutMs, LONGEST_TIMER_MS));
+    }
+    new Promise((begin) => begin(work(controller.signal))).then(
+      (value) => settle(resolve, value),
+      (error) => settle(reject, error),
+    );
+  });
+}
 
-  /** Send a request, again while its failure may pass. Resolves to {data, status, headers}. */
-  async function send(method, path, { query = {}, body, headers = {}, signal, endsAt = Infinity } = {}) {
-    const url = `${root}${path}${queryString(query)}`;
-    for (let tries = 1; ; tries++) {
+// ---- The client
+
+/**
+ * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns it or a
+ * promise of it, called before every request. `refreshToken` is called once when the API refuses the token. `attempts`
+ * bounds how often a request is sent. `wait` is for how many seconds the API holds a look at a task. `clock` is for tests.
+ */
+export function createClient(options) {
+  const { baseUrl, token, refreshToken } = options ?? {};
+  const fetch = options?.fetch ?? ((...request) => globalThis.fetch(...request));
+  const attempts = options?.attempts ?? ATTEMPTS;
+  const requestTimeoutMs = options?.requestTimeoutMs ?? REQUEST_TIMEOUT_MS;
+  const uploadTimeoutMs = options?.uploadTimeoutMs ?? UPLOAD_TIMEOUT_MS;
+  const clock = options?.clock ?? systemClock;
+  const usualWait = options?.wait ?? WAIT_SECONDS;
+  const root = rootOf(baseUrl);
+  if (refreshToken && typeof token !== "function") {
+    throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
+  }
+  const origin = globalThis.location?.origin;
+  // Only a page from elsewhere can be refused without seeing the refusal.
+  const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
+  let refreshing = null;
+
+  /** How long a call may take: `signal` of the caller, and `endsAt` by our clock. */
+  function limitOf({ signal, timeoutMs }) {
+    return { signal, endsAt: clock.now() + (timeoutMs ?? Infinity) };
+  }
+
+  function within(work, { signal, endsAt }, timeoutMs) {
+    const left = endsAt - clock.now();
+    return bounded(work, { signal, timeoutMs: Math.min(timeoutMs, left > 0 ? left : LAST_LOOK_MS) });
+  }
+
+  function sleep(ms, { signal }) {
+    return bounded((stopped) => clock.sleep(ms, stopped), { signal });
+  }
+
+  /**
+   * Send a request, and again while its failure may pass. With `persist` that is until the limit; otherwise up to
+   * `attempts` times. A repeated request has `repeatQuery`. Resolves to {data, status, headers, failures}.
+   */
+  async function send(method, path, request = {}) {
+    const { query = {}, repeatQuery = query, limit, persist = false, ...content } = request;
+    let failures = 0;
+    let renewed = false;
+    for (;;) {
+      const url = `${root}${path}${queryString(failures ? repeatQuery : query)}`;
+      const sent = { bearer: undefined };
       try {
-        const timeoutMs = Math.min(requestTimeoutMs, Math.max(endsAt - clock.now(), LAST_LOOK_MS));
-        return await sendOnce(method, url, { body, headers, signal, timeoutMs });
-      } catch (error) {
-        if (!passing(error) || tries >= attempts || error.retryAfterMs > LONGEST_RETRY_AFTER_MS) throw error;
-        const wait = Math.max(spread(error.retryAfterMs ?? 0), backoff(tries));
-        if (clock.now() + wait > endsAt) throw error;
-        await clock.sleep(wait, signal);
+        return { ...(await sendOnce(method, url, content, limit, sent)), failures };
+      } catch (failure) {
+        const error = await explained(failure, limit);
+        const unseen = error !== failure;
+        if (unseen || (error.status === 401 && error.response)) {
+          if (renewed || !(await renew(sent.bearer, unseen, limit))) throw error;
+          renewed = true;
+          continue;
+        }
+        failures += 1;
+        if (!passing(error)) throw error;
+        if (!persist && (failures >= attempts || error.retryAfterMs > LONGEST_RETRY_AFTER_MS)) throw error;
+        let wait = Math.max(spread(error.retryAfterMs ?? 0), backoff(failures));
+        const left = limit.endsAt - clock.now();
+        if (persist && left > 0) wait = Math.min(wait, left);
+        if (wait > left) throw error;
+        await sleep(wait, limit);
       }
     }
   }
 
-  async function sendOnce(method, url, { body, headers, signal, timeoutMs }) {
-    signal?.throwIfAborted();
-    const sent = new Headers(headers);
-    const bearer = bearerOf(typeof token === "function" ? await token() : token);
-    if (bearer) sent.set("Authorization", `Bearer ${bearer}`);
-    if (body !== undefined) sent.set("Content-Type", "application/json");
-    const answer = await exchange(url, {
-      method,
-      headers: sent,
-      body: body === undefined ? undefined : JSON.stringify(body),
-      // Not of a message: fetch would say `Cache-Control: no-cache` then, and no reply that the API keeps were given.
-      cache: method === "GET" ? "no-store" : "default",
-      credentials: "omit",
-      signal,
-      timeoutMs,
-    });
-    if (answer.status >= 200 && answer.status < 300) {
-      if (answer.data !== null && typeof answer.data === "object") return answer;
-      throw new NetworkError("The API's answer could not be read.", {
-        code: "unreadable_answer",
-        status: answer.status,
-        retryable: true,
+  async function sendOnce(method, url, { body, headers = {}, timeoutMs = requestTimeoutMs }, limit, sent) {
+    const send = async (signal) => {
+      const fields = new Headers(headers);
+      sent.bearer = await bearer();
+      if (sent.bearer) fields.set("Authorization", `Bearer ${sent.bearer}`);
+      if (body !== undefined) fields.set("Content-Type", "application/json");
+      return exchange(url, {
+        method,
+        headers: fields,
+        body: body === undefined ? undefined : JSON.stringify(body),
+        // For a POST, "no-store" would add `Cache-Control: no-cache`, and the API would not answer from its cache.
+        cache: method === "GET" ? "no-store" : "default",
+        credentials: "omit",
+        signal,
       });
-    }
-    throw refusal(answer);
+    };
+    const answer = await within(send, limit, timeoutMs);
+    if (answer.status < 200 || answer.status >= 300) throw refusal(answer);
+    if (answer.data !== null && typeof answer.data === "object") return answer;
+    throw new NetworkError("The API's answer could not be read.", {
+      code: "unreadable_answer",
+      status: answer.status,
+      retryable: true,
+    });
   }
 
-  /** One exchange with the server, body and all, within the time for it. */
-  async function exchange(url, { signal, timeoutMs, ...request }) {
-    const controller = new AbortController();
-    const aborted = () => controller.abort(signal.reason);
-    const timer = setTimeout(() => controller.abort(), timeoutMs);
-    signal?.addEventListener("abort", aborted);
+  /** One exchange with a server, body and all. */
+  async function exchange(url, request) {
     try {
-      signal?.throwIfAborted();
-      const response = await fetch(url, { ...request, signal: controller.signal });
+      const response = await fetch(url, request);
       const headers = Object.fromEntries(response.headers);
       return { status: response.status, headers, data: parsed(await response.text()) };
     } catch (cause) {
-      signal?.throwIfAborted();
-      const late = controller.signal.aborted;
-      throw new NetworkError(late ? "The API did not answer in time." : "The API could not be reached.", {
-        code: late ? "request_timeout" : "network_error",
-        retryable: true,
-        cause,
-      });
-    } finally {
-      clearTimeout(timer);
-      signal?.removeEventListener("abort", aborted);
+      throw new NetworkError("The API could not be reached.", { code: "network_error", retryable: true, cause });
     }
+  }
+
+  async function bearer() {
+    return bearerOf(typeof token === "function" ? await token() : token);
+  }
+
+  /**
+   * The error, or in its place the refusal that a browser hides: API Gateway's 401 may have no CORS headers, and a page
+   * then sees the same as without a network. If /health answers, the API is up, and only this answer is hidden.
+   */
+  async function explained(error, limit) {
+    if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
+    return new ApiError(
+      "The API is up, but the browser hides its answer: most likely it refuses the token, which is missing, wrong or expired.",
+      { status: 401, code: "unauthorized", cause: error },
+    );
+  }
+
+  async function isUp(limit) {
+    const ask = (signal) => fetch(`${root}/health`, { cache: "no-store", credentials: "omit", signal });
+    try {
+      return (await within(ask, limit, PROBE_TIMEOUT_MS)).ok;
+    } catch (error) {
+      if (error instanceof AbortError) throw error;
+      return false;
+    }
+  }
+
+  /** Whether a refused request is worth sending once more: there is another token, or the refusal is only inferred. */
+  async function renew(refused, unseen, limit) {
+    if (typeof token === "function") {
+      const ask = async () => {
+        if ((await bearer()) !== refused) return true;
+        if (!refreshToken) return false;
+        // Requests that are refused together share one refresh.
+        refreshing ??= new Promise((begin) => begin(refreshToken())).finally(() => (refreshing = null));
+        await refreshing;
+        return (await bearer()) !== refused;
+      };
+      if (await within(ask, limit, requestTimeoutMs)) return true;
+    }
+    if (!unseen) return false;
+    await sleep(backoff(1), limit); // it may have been a lost connection after all
+    return true;
   }
 
   /** Never less than the server wants, and not all clients at once. */
@@ -177,45 +286,53 @@ export function createClient({
     return ms * (1 + JITTER * clock.random());
   }
 
-  function backoff(tries) {
-    const longest = Math.min(FIRST_BACKOFF_MS * 2 ** (tries - 1), LONGEST_BACKOFF_MS);
+  function backoff(failures) {
+    const longest = Math.min(FIRST_BACKOFF_MS * 2 ** (failures - 1), LONGEST_BACKOFF_MS);
     return longest * (1 + clock.random()) * 0.5;
   }
 
-  /** Send a chat. It may be sent again, for all its copies have one key and make one task. */
-  function post(request, { asyncMode, idempotencyKey = newIdempotencyKey(), cacheControl, signal }) {
+  /** Send a chat. It may be repeated, because all its copies have one key and make one task. */
+  function post(request, { asyncMode, idempotencyKey, cacheControl }, limit) {
     return send("POST", "/chat/", {
       query: { async_mode: asyncMode },
       body: request,
       headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },
-      signal,
-    }).catch((error) => {
-      if (error instanceof TurnqueueError) error.idempotencyKey = idempotencyKey;
+      limit,
+    });
+  }
+
+  /** What `work(key)` resolves to. Its errors have the key, so that the caller can send the same message again. */
+  async function withKey({ idempotencyKey }, work) {
+    const key = idempotencyKey ?? newIdempotencyKey();
+    return work(key).catch((error) => {
+      if (error instanceof TurnqueueError) error.idempotencyKey = key;
       throw error;
     });
   }
 
-  /** Upload an image: ask the API for a form, and post it to the storage. Each try is a form, and an upload, of its own. */
-  async function upload(file, { signal } = {}) {
+  /** Upload an image: ask the API for a form, and post it to the storage. Each try has a new form and a new upload. */
+  async function upload(file, options = {}) {
+    const limit = limitOf(options);
     const body = { type: "image", content_type: file.type, size: file.size };
     for (let tries = 1; ; tries++) {
-      const { data } = await send("POST", "/chat/media", { body, signal });
+      const offer = await send("POST", "/chat/media", { body, limit });
       try {
-        await put(data, file, signal);
-        return { type: "image", upload_id: data.upload_id };
+        await put(offer.data, file, limit);
+        return result({ ...offer, data: { type: "image", upload_id: offer.data.upload_id } });
       } catch (error) {
-        if (!passing(error) || tries >= attempts) throw error;
-        await clock.sleep(backoff(tries), signal);
+        const wait = backoff(tries);
+        if (!passing(error) || tries >= attempts || clock.now() + wait > limit.endsAt) throw error;
+        await sleep(wait, limit);
       }
     }
   }
 
-  async function put({ url, fields }, file, signal) {
+  async function put({ url, fields }, file, limit) {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
-    form.append("file", file); // the last field: what comes behind it the storage ignores
-    const request = { method: "POST", body: form, credentials: "omit", signal, timeoutMs: uploadTimeoutMs };
-    const { status } = await exchange(url, request);
+    form.append("file", file); // the last field: the storage ignores those behind it
+    const request = { method: "POST", body: form, credentials: "omit" };
+    const { status } = await within((signal) => exchange(url, { ...request, signal }), limit, uploadTimeoutMs);
     if (status >= 200 && status < 300) return;
     throw new UploadError(`The storage did not take the image (status ${status}).`, {
       status,
@@ -225,28 +342,53 @@ export function createClient({
   }
 
   /** Ask for a task, or with `action` do something to it. */
-  function aboutTask(taskId, { method = "GET", action = "", wait, signal, endsAt } = {}) {
+  function aboutTask(taskId, { method = "GET", action = "", wait, ...request }) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
-    return send(method, path, { query: { wait }, signal, endsAt }).catch((error) => {
+    return send(method, path, { query: { wait }, ...request }).catch((error) => {
       if (error instanceof TurnqueueError) error.taskId = taskId;
       throw error;
     });
   }
 
-  /** Wait for the answer of a task, and before the first look for so long as `first` says. */
-  async function watch(taskId, first, { signal, onProgress, timeoutMs = Infinity } = {}) {
+  /**
+   * Wait for the answer of a task; `accepted` is the API's 202 for it, if there was one. The API holds each look until
+   * the task is final or `wait` seconds are over; with onProgress no longer than the usual pause between two looks.
+   */
+  async function watch(taskId, { onProgress, wait }, limit, accepted = null) {
     const began = clock.now();
-    let endsAt = began + Math.min(timeoutMs, LONGEST_TASK_MS);
-    if (first > 0) await clock.sleep(Math.min(first, timeoutMs), signal);
+    let endsAt = Math.min(limit.endsAt, began + LONGEST_TASK_MS);
+    let task = accepted?.data ?? null;
+    let pause = accepted && !isFinal(task) ? pace(task, accepted.headers) : 0;
+    let longest = clamp(wait ?? usualWait, 0, WAIT_SECONDS);
+
+    /** For how many seconds the API may hold the next look. */
+    const held = () => {
+      if (task?.status === "PENDING" && clock.now() - began > QUEUED_MS) return 0;
+      const progress = task === null ? 0 : Math.max(1, Math.ceil(pause / 1000));
+      const left = Math.floor((endsAt - clock.now()) / 1000) - 1;
+      return Math.max(0, Math.floor(Math.min(longest, left, onProgress ? progress : Infinity)));
+    };
+
+    if (pause && !held()) await sleepForTask(Math.min(pause, endsAt - clock.now()));
     for (;;) {
-      const { data: task, headers } = await aboutTask(taskId, { signal, endsAt });
+      const asked = clock.now();
+      const seconds = held();
+      const answer = await aboutTask(taskId, {
+        ...(seconds ? { wait: seconds, timeoutMs: Math.min(requestTimeoutMs, seconds * 1000 + HELD_SLACK_MS) } : {}),
+        repeatQuery: {},
+        limit: { ...limit, endsAt },
+        persist: task !== null,
+      });
+      // Something in between does not bear long requests, or all Lambdas are taken: do not hold another one.
+      if (answer.failures) longest = 0;
+      task = answer.data;
       onProgress?.({ status: task.status, progress: task.progress, partial: task.partial, task });
       if (task.status === "SUCCESS") return task.result;
       if (task.status === "FAILURE") throw taskFailed(task);
 
-      // By the server's clock alone, for ours may be wrong: it cannot have longer from now on than it has in all.
+      // Durations only, because our clock may be wrong: from now on the task has no longer than it has in all.
       const life = Date.parse(task.deadline_at) - Date.parse(task.created_at);
-      if (life >= 0) endsAt = began + Math.min(timeoutMs, life + SLACK_MS);
+      if (life >= 0) endsAt = Math.min(limit.endsAt, began + life + SLACK_MS);
       const left = endsAt - clock.now();
       if (left <= 0) {
         throw new TaskTimeoutError("The task is not finished yet.", {
@@ -256,7 +398,16 @@ export function createClient({
           retryable: true,
         });
       }
-      await clock.sleep(Math.min(pace(task, headers), left), signal);
+      pause = pace(task, answer.headers);
+      const rest = seconds ? pause - (clock.now() - asked) : pause;
+      if (rest > 0) await sleepForTask(Math.min(rest, left));
+    }
+
+    async function sleepForTask(ms) {
+      return sleep(ms, limit).catch((error) => {
+        if (error instanceof TurnqueueError) error.taskId = taskId;
+        throw error;
+      });
     }
   }
 
@@ -266,34 +417,36 @@ export function createClient({
     return spread(clamp(told ?? OWN_POLL_MS, SHORTEST_POLL_MS, LONGEST_POLL_MS));
   }
 
-  /** Wait for the answer of a message that was accepted by a 202: it says when to look first, or that it is there. */
-  function watchAccepted({ data, headers }, options) {
-    const final = data.status === "SUCCESS" || data.status === "FAILURE";
-    return watch(data.task_id, final ? 0 : pace(data, headers), options);
-  }
-
-  /** Wait for the answer of a task, with a first look at once. */
-  function poll(taskId, options) {
-    return watch(taskId, 0, options);
-  }
-
   return {
     /** Send a message and wait for its answer. */
-    async chat(request, { signal, cacheControl, onProgress, timeoutMs } = {}) {
-      const accepted = await post(request, { asyncMode: true, cacheControl, signal });
-      return watchAccepted(accepted, { signal, onProgress, timeoutMs });
+    chat(request, options = {}) {
+      const limit = limitOf(options);
+      return withKey(options, async (idempotencyKey) => {
+        const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
+        const accepted = await post(request, sent, limit);
+        options.onAccepted?.(result(accepted));
+        const data = await watch(accepted.data.task_id, options, limit, accepted);
+        return result({ ...accepted, data });
+      });
     },
 
     /** Send a message. Resolves as soon as it is accepted, to the 202's {task_id, session_id, status, …}. */
-    async submit(request, { signal, idempotencyKey, cacheControl } = {}) {
-      return (await post(request, { asyncMode: true, idempotencyKey, cacheControl, signal })).data;
+    submit(request, options = {}) {
+      return withKey(options, async (idempotencyKey) => {
+        const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
+        return result(await post(request, sent, limitOf(options)));
+      });
     },
 
-    poll,
+    /** Wait for the answer of a task, with a first look at once. */
+    async poll(taskId, options = {}) {
+      const data = await watch(taskId, options, limitOf(options));
+      return result({ data, headers: {} });
+    },
 
     /** The task as it stands; `wait` lets the server wait for its end, up to so many seconds. */
-    async task(taskId, { wait, signal } = {}) {
-      return (await aboutTask(taskId, { wait, signal })).data;
+    async task(taskId, options = {}) {
+      return result(await aboutTask(taskId, { wait: options.wait, limit: limitOf(options) }));
     },
 
     /**
@@ -303,34 +456,110 @@ export function createClient({
     upload,
 
     /** Cancel a task. Resolves to it; if a worker has it, it is not FAILURE yet. */
-    async cancel(taskId, { signal } = {}) {
-      return (await aboutTask(taskId, { method: "POST", action: "/cancel", signal })).data;
+    async cancel(taskId, options = {}) {
+      return result(await aboutTask(taskId, { method: "POST", action: "/cancel", limit: limitOf(options) }));
     },
 
     /** Send the message of a failed task again. Resolves as submit does, and to the same task when it is repeated. */
-    async retry(taskId, { signal } = {}) {
-      return (await aboutTask(taskId, { method: "POST", action: "/retry", signal })).data;
+    async retry(taskId, options = {}) {
+      const headers = options.idempotencyKey ? { "Idempotency-Key": options.idempotencyKey } : {};
+      return result(await aboutTask(taskId, { method: "POST", action: "/retry", headers, limit: limitOf(options) }));
     },
 
     /** A page of a conversation: {turns, next_cursor}. */
-    async history(sessionId, { cursor, limit, signal } = {}) {
-      return (await send("GET", `/chat/session/${encodeURIComponent(sessionId)}`, { query: { cursor, limit }, signal }))
-        .data;
+    async history(sessionId, options = {}) {
+      const query = { cursor: options.cursor, limit: options.limit };
+      const path = `/chat/session/${encodeURIComponent(sessionId)}`;
+      return result(await send("GET", path, { query, limit: limitOf(options) }));
+    },
+
+    /** The answers, tokens and cost of a day (UTC), YYYY-MM-DD; today if not given. */
+    async usage(options = {}) {
+      return result(await send("GET", "/chat/usage", { query: { day: options.day }, limit: limitOf(options) }));
     },
 
     // As the functions of the replaced api.js, which answered as axios does.
 
-    async sendChatMessage(data, asyncMode = false, { signal, onProgress, timeoutMs } = {}) {
-      const response = await post(data, { asyncMode: Boolean(asyncMode), signal });
-      if (asyncMode || response.status !== 202) return response;
-      const answer = await watchAccepted(response, { signal, onProgress, timeoutMs });
-      return { ...response, data: answer, status: 200 };
+    sendChatMessage(data, asyncMode, options = {}) {
+      const limit = limitOf(options);
+      return withKey(options, async (idempotencyKey) => {
+        const sent = { asyncMode: Boolean(asyncMode), idempotencyKey, cacheControl: options.cacheControl };
+        const response = asAxios(await post(data, sent, limit));
+        if (asyncMode || response.status !== 202) return response;
+        const answer = await watch(response.data.task_id, options, limit, response);
+        return { ...response, data: answer, status: 200 };
+      });
     },
 
-    getChatTaskStatus: (taskId, { signal } = {}) => aboutTask(taskId, { signal }),
+    async getChatTaskStatus(taskId, options = {}) {
+      return asAxios(await aboutTask(taskId, { limit: limitOf(options) }));
+    },
 
-    pollChatTask: poll,
+    pollChatTask: async (taskId, options = {}) => watch(taskId, options, limitOf(options)),
   };
+}
+
+function asAxios({ data, status, headers }) {
+  return { data, status, headers };
+}
+
+/** The URL without a slash at its end. Throws TypeError if it is not an absolute http(s) URL. */
+function rootOf(baseUrl) {
+  let url = null;
+  try {
+    url = new URL(baseUrl);
+  } catch {
+    // told below
+  }
+  if (!/^https?:$/.test(url?.protocol)) {
+    const found = baseUrl === undefined || baseUrl === null || baseUrl === "" ? "is missing" : `is ${JSON.stringify(`${baseUrl}`)}`;
+    throw new TypeError(`baseUrl ${found}; it must be an absolute URL, such as https://abc123.execute-api.us-east-1.amazonaws.com.`);
+  }
+  return url.href.replace(/[?#].*$/, "").replace(/\/+$/, "");
+}
+
+/**
+ * The document of an answer, with the caller's limits as `rateLimit`. That member is not enumerable, so that the document
+ * can be sent on, compared and stored as the API gave it.
+ */
+function result({ data, headers }) {
+  return Object.defineProperty(data, "rateLimit", { value: rateLimit(headers), configurable: true });
+}
+
+/**
+ * The caller's limits from RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10); null if the API told
+ * none.
+ */
+function rateLimit(headers) {
+  const policies = items(headers["ratelimit-policy"]);
+  const states = items(headers["ratelimit"]);
+  if (!policies.size && !states.size) return null;
+  return Array.from(new Set([...policies.keys(), ...states.keys()]), (policy) => ({
+    policy,
+    quota: number(policies.get(policy)?.q),
+    unit: policies.get(policy)?.qu ?? "requests",
+    window_seconds: number(policies.get(policy)?.w),
+    remaining: number(states.get(policy)?.r),
+    reset_seconds: number(states.get(policy)?.t),
+  }));
+}
+
+/** The items of a list of structured fields, `"name";a=1;b="c", …`: their parameters by their names. */
+function items(field) {
+  const found = new Map();
+  for (const [, name, parameters] of (field ?? "").matchAll(/"([^"]*)"((?:\s*;\s*[a-z]+=(?:"[^"]*"|[^\s;,]+))*)/g)) {
+    const pairs = parameters.matchAll(/([a-z]+)=(?:"([^"]*)"|([^\s;,]+))/g);
+    found.set(name, Object.fromEntries(Array.from(pairs, ([, key, quoted, bare]) => [key, quoted ?? bare])));
+  }
+  return found;
+}
+
+function number(text) {
+  return text === undefined || !Number.isFinite(Number(text)) ? null : Number(text);
+}
+
+function isFinal({ status }) {
+  return status === "SUCCESS" || status === "FAILURE";
 }
 
 /** Whether the same request may fare better soon. A task that failed stays failed under its key. */
@@ -349,11 +578,12 @@ function refusal({ status, headers, data }) {
     problem?.detail ?? problem?.message ?? `The API answered with status ${status}.`,
     {
       status,
-      code: problem?.code ?? `http_${status}`,
+      code: problem?.code ?? (status === 401 ? "unauthorized" : `http_${status}`),
       problem,
       taskId: problem?.task_id ?? null,
       retryable: problem?.retryable ?? (status === 408 || status === 429 || status >= 500),
       retryAfterMs: retryAfter(headers),
+      rateLimit: rateLimit(headers),
       response: { data, status, headers },
     },
   );

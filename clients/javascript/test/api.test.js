@@ -25,7 +25,7 @@ test("before configure() they say what is missing", async () => {
 
 test("the first usage example of the replaced system, as written there", async (t) => {
   const { url, requests } = await serve(t, answers(task(), running(), succeeded()));
-  configure({ baseUrl: url, token: "t", clock: fakeClock() });
+  configure({ baseUrl: url, token: "t", wait: 0, clock: fakeClock() });
 
   // Async mode
   const response = await sendChatMessage({message: "Hello"}, true);
@@ -47,7 +47,7 @@ test("the first usage example of the replaced system, as written there", async (
 
 test("the second usage example of the replaced system, as written there", async (t) => {
   const { url, requests } = await serve(t, answers(succeeded()));
-  configure({ baseUrl: url, token: "t", clock: fakeClock() });
+  configure({ baseUrl: url, token: "t", wait: 0, clock: fakeClock() });
   const printed = [];
   const console = { log: (line) => printed.push(line) };
 
@@ -69,7 +69,7 @@ test("the second usage example of the replaced system, as written there", async 
 
 test("responses have the shape of axios", async (t) => {
   const { url } = await serve(t, answers(running({ progress: 0.5 })));
-  configure({ baseUrl: url, token: "t", clock: fakeClock() });
+  configure({ baseUrl: url, token: "t", wait: 0, clock: fakeClock() });
   const sent = await sendChatMessage({ message: "Hello" }, true);
   assert.equal(sent.status, 202);
   assert.deepEqual(sent.data, ACCEPTED.body);
@@ -91,7 +91,7 @@ test("without asyncMode the answer comes with the response, whatever the server'
 
 test("without asyncMode an answer that takes too long for one request is waited for", async (t) => {
   const { url, requests } = await serve(t, answers(running(), succeeded()));
-  configure({ baseUrl: url, token: "t", clock: fakeClock() });
+  configure({ baseUrl: url, token: "t", wait: 0, clock: fakeClock() });
   const response = await sendChatMessage({ message: "Hello" }, false);
   assert.equal(response.status, 200);
   assert.deepEqual(response.data, RESULT);
@@ -100,7 +100,7 @@ test("without asyncMode an answer that takes too long for one request is waited 
 
 test("a failed task rejects with its sentence", async (t) => {
   const { url } = await serve(t, answers(running(), failed("prompt_refused")));
-  configure({ baseUrl: url, token: "t", clock: fakeClock() });
+  configure({ baseUrl: url, token: "t", wait: 0, clock: fakeClock() });
   await assert.rejects(pollChatTask(TASK_ID), (error) => {
     assert.ok(error instanceof TaskFailedError);
     assert.equal(error.message, "The model declined to answer this message.");

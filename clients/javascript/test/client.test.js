@@ -11,6 +11,7 @@ import {
   fakeClock,
   failed,
   HANG,
+  pageAt,
   problem,
   RESULT,
   running,
@@ -20,12 +21,13 @@ import {
   TASK_ID,
 } from "./support.js";
 
-const { ApiError, createClient, NetworkError, TaskFailedError, TaskTimeoutError, TurnqueueError } = turnqueue;
+const { AbortError, ApiError, createClient, NetworkError, TaskFailedError, TaskTimeoutError, TurnqueueError } = turnqueue;
 
+/** A client that polls, unless `wait` says otherwise: the server here answers at once. */
 async function clientOf(t, answer, options = {}) {
   const { url, requests } = await serve(t, answer);
   const clock = fakeClock(options.clock);
-  const client = createClient({ baseUrl: url, token: "t", ...options, clock });
+  const client = createClient({ baseUrl: url, token: "t", wait: 0, ...options, clock });
   return { client, requests, slept: clock.slept };
 }
 
@@ -54,11 +56,13 @@ test("chat submits once, polls, and gives the answer", async (t) => {
   for (const request of requests) assert.equal(request.headers.authorization, "Bearer t");
 });
 
-test("submit, task, cancel, retry and history are one request each", async (t) => {
+test("submit, task, cancel, retry, history and usage are one request each", async (t) => {
   const page = { session_id: "s", turns: [], next_cursor: "01" };
+  const day = { day: "2026-11-22", answers: 1, prompt_tokens: 2, completion_tokens: 3, cached_tokens: 0, cost_usd: null };
   const { client, requests } = await clientOf(t, ({ method, path }) => {
     if (path === "/chat/") return ACCEPTED;
     if (path === "/chat/session/s") return { body: page };
+    if (path === "/chat/usage") return { body: day };
     if (path.endsWith("/retry")) return ACCEPTED;
     return { status: method === "POST" ? 202 : 200, body: running() };
   });
@@ -68,6 +72,8 @@ test("submit, task, cancel, retry and history are one request each", async (t) =
   assert.deepEqual(await client.retry(TASK_ID), ACCEPTED.body);
   assert.deepEqual(await client.history("s"), page);
   assert.deepEqual(await client.history("s", { cursor: "01", limit: 5 }), page);
+  assert.deepEqual(await client.usage(), day);
+  assert.deepEqual(await client.usage({ day: "2026-11-22" }), day);
   assert.deepEqual(
     requests.map(({ method, path, query }) => [method, path, query]),
     [
@@ -77,6 +83,8 @@ test("submit, task, cancel, retry and history are one request each", async (t) =
       ["POST", `/chat/task/${TASK_ID}/retry`, {}],
       ["GET", "/chat/session/s", {}],
       ["GET", "/chat/session/s", { cursor: "01", limit: "5" }],
+      ["GET", "/chat/usage", {}],
+      ["GET", "/chat/usage", { day: "2026-11-22" }],
     ],
   );
 });
@@ -92,7 +100,7 @@ test("a message says of the cache what its sender says, and otherwise nothing", 
   );
 });
 
-test("a token may be a function, and is asked for before every request", async (t) => {
+test("a token may be a function, and is called before every request", async (t) => {
   let number = 0;
   const { client, requests } = await clientOf(t, answers(running(), DROP, succeeded()), {
     token: async () => `t${++number}`,
@@ -155,8 +163,17 @@ test("an id cannot leave its place in the path", async (t) => {
   assert.equal(requests[0].path, "/chat/task/..%2Fsession%2Fs%3Flimit%3D1%23");
 });
 
-test("a base URL that is none is refused at once", () => {
-  assert.throws(() => createClient({ baseUrl: "nonsense" }), TypeError);
+test("a base URL that is missing, relative or no web address is refused at once, in a page too", (t) => {
+  for (const inPage of [false, true]) {
+    if (inPage) pageAt(t, "https://app.example");
+    for (const options of [undefined, {}, { baseUrl: null }, { baseUrl: "" }]) {
+      assert.throws(() => createClient(options), { name: "TypeError", message: /^baseUrl is missing; it must be/ });
+    }
+    for (const baseUrl of ["/api", "api", "//api.example", "nonsense", "api.example:80/x", "ftp://api.example", "undefined"]) {
+      assert.throws(() => createClient({ baseUrl }), { name: "TypeError", message: /^baseUrl is ".*"; it must be an absolute URL/ });
+    }
+    createClient({ baseUrl: new URL("https://api.example") });
+  }
 });
 
 // ---- Pace
@@ -208,7 +225,7 @@ test("a chat that is answered in 3 s is looked at 5 times", async (t) => {
     const ms = clock.now(); // the API tells a quarter of the task's age, from 0.5 to 5 s
     return ms < 3100 ? running({ poll_after_ms: Math.min(Math.max(ms / 4, 500), 5000) }) : succeeded();
   };
-  await createClient({ baseUrl: url, clock }).chat({ message: "Hello" });
+  await createClient({ baseUrl: url, wait: 0, clock }).chat({ message: "Hello" });
   assert.equal(requests.length, 1 + 5);
 });
 
@@ -318,7 +335,7 @@ test("who is told to come back much later is told so at once", async (t) => {
 });
 
 test("a server that does not answer is given up after a time", async (t) => {
-  const { client, requests } = await clientOf(t, answers(HANG), { requestTimeoutMs: 20, attempts: 2 });
+  const { client, requests } = await clientOf(t, answers(HANG), { requestTimeoutMs: 300, attempts: 2 });
   const error = await rejected(client.poll(TASK_ID), NetworkError);
   assert.equal(error.code, "request_timeout");
   assert.equal(requests.length, 2);
@@ -348,6 +365,65 @@ test("a submit that was given up can be taken up again with its key", async (t) 
   assert.equal(requests.length, 3);
 });
 
+test("every call that sends a message has the key that it is given", async (t) => {
+  const { client, requests } = await clientOf(t, answers(succeeded()));
+  const idempotencyKey = turnqueue.newIdempotencyKey();
+  await client.submit({ message: "Hello" }, { idempotencyKey });
+  await client.chat({ message: "Hello" }, { idempotencyKey });
+  await client.sendChatMessage({ message: "Hello" }, true, { idempotencyKey });
+  await client.sendChatMessage({ message: "Hello" }, false, { idempotencyKey });
+  await client.retry(TASK_ID, { idempotencyKey });
+  const keys = requests.filter(({ method }) => method === "POST").map(({ headers }) => headers["idempotency-key"]);
+  assert.deepEqual(keys, Array(5).fill(idempotencyKey));
+});
+
+test("every error of a chat has the key, and the task once there is one", async (t) => {
+  const { client } = await clientOf(t, answers(failed("model_timeout")));
+  const error = await rejected(client.chat({ message: "Hello" }, { idempotencyKey: "k" }), TaskFailedError);
+  assert.deepEqual([error.idempotencyKey, error.taskId], ["k", TASK_ID]);
+});
+
+test("onAccepted is called once, with the task, before it is waited for", async (t) => {
+  const { client, requests } = await clientOf(t, answers(running(), succeeded()));
+  const calls = [];
+  await client.chat({ message: "Hello" }, { onAccepted: (task) => calls.push([task, requests.length]) });
+  assert.deepEqual(calls, [[ACCEPTED.body, 1]]);
+});
+
+const LIMITED = {
+  "RateLimit-Policy": '"tokens";q=100000;qu="tokens";w=86400, "messages";q=5;w=15',
+  RateLimit: '"tokens";r=87412;t=31022, "messages";r=4;t=3',
+};
+const LIMITS = [
+  { policy: "tokens", quota: 100000, unit: "tokens", window_seconds: 86400, remaining: 87412, reset_seconds: 31022 },
+  { policy: "messages", quota: 5, unit: "requests", window_seconds: 15, remaining: 4, reset_seconds: 3 },
+];
+
+test("every result tells the caller's limits as the API told them, or null", async (t) => {
+  const limited = { ...ACCEPTED, headers: { ...ACCEPTED.headers, ...LIMITED } };
+  const { client } = await clientOf(t, ({ method, path }) => {
+    if (path === "/chat/usage") return { body: {}, headers: { RateLimit: '"odd name, with; signs";r=1' } };
+    if (path.startsWith("/chat/session")) return { body: { turns: [] }, headers: { RateLimit: "none of a list" } };
+    return method === "POST" ? limited : { body: succeeded() };
+  });
+  const seen = [];
+  const chat = await client.chat({ message: "Hello" }, { onAccepted: (task) => seen.push(task) });
+  for (const result of [chat, ...seen, await client.submit({ message: "Hello" }), await client.retry(TASK_ID)]) {
+    assert.deepEqual(result.rateLimit, LIMITS);
+  }
+  for (const result of [await client.poll(TASK_ID), await client.task(TASK_ID), await client.history("s")]) {
+    assert.equal(result.rateLimit, null);
+  }
+  const [odd] = (await client.usage()).rateLimit;
+  assert.deepEqual([odd.policy, odd.remaining, odd.quota, odd.reset_seconds], ["odd name, with; signs", 1, null, null]);
+  assert.deepEqual(JSON.parse(JSON.stringify(chat)), RESULT, "the document is what the API gave");
+});
+
+test("an error tells them too", async (t) => {
+  const { client } = await clientOf(t, () => problem(429, "rate_limited", {}, { "Retry-After": "3600", ...LIMITED }));
+  assert.deepEqual((await rejected(client.submit({ message: "Hello" }), ApiError)).rateLimit, LIMITS);
+});
+
 test("a message that could not be queued is sent again: its key is free", async (t) => {
   const { client, requests } = await clientOf(t, (request, n) =>
     n === 0
@@ -375,7 +451,7 @@ test("a request that is wrong is not repeated, and its problem is told", async (
 test("a refusal of API Gateway, which has no code, is understood", async (t) => {
   const { client, requests } = await clientOf(t, () => ({ status: 401, body: { message: "Unauthorized" } }));
   const error = await rejected(client.task(TASK_ID), ApiError);
-  assert.deepEqual([error.status, error.code, error.message], [401, "http_401", "Unauthorized"]);
+  assert.deepEqual([error.status, error.code, error.message], [401, "unauthorized", "Unauthorized"]);
   assert.equal(requests.length, 1);
 });
 
@@ -430,10 +506,36 @@ test("a task is not waited for longer than it may take, whatever the time here",
   assert.deepEqual(error.task, stuck);
 });
 
-test("a server that says nothing of a deadline is not asked for ever", async (t) => {
+for (const [what, trouble] of [
+  ["a network that is gone", DROP],
+  ["an API that fails", problem(500, "internal_error")],
+  ["an API that asks for patience", problem(503, "unavailable", {}, { "Retry-After": "900" })],
+  ["a page of something in between", { headers: { "Content-Type": "text/html" }, body: "<html>" }],
+]) {
+  test(`an accepted task is not given up for ${what} before its deadline`, { timeout: 50_000 }, async (t) => {
+    let accepted = 0;
+    const world = await clientOf(t, ({ path }) => {
+      if (path !== "/chat/") return world.slept.reduce((sum, ms) => sum + ms, 0) < 3 * 3_600_000 ? trouble : { body: succeeded() };
+      accepted += 1;
+      return ACCEPTED;
+    });
+    assert.deepEqual(await world.client.chat({ message: "Hello" }), RESULT);
+    assert.equal(accepted, 1);
+  });
+}
+
+test("a task that was seen is not given up before its deadline, and then with the error of the last look", async (t) => {
+  const hour = running({ created_at: "2026-11-22T12:00:00.000Z", deadline_at: "2026-11-22T13:00:00.000Z" });
+  const { client, slept } = await clientOf(t, (request, n) => (n === 0 ? { body: hour } : DROP));
+  const error = await rejected(client.poll(TASK_ID), NetworkError);
+  assert.deepEqual([error.code, error.taskId], ["network_error", TASK_ID]);
+  assert.equal(slept.reduce((sum, ms) => sum + ms), 3_600_000 + 30_000);
+});
+
+test("a server that says nothing of a deadline is asked for as long as any task may live, and not for ever", async (t) => {
   const { client, slept } = await clientOf(t, answers({ body: { status: "PENDING", poll_after_ms: 30_000 } }));
   await rejected(client.poll(TASK_ID), TaskTimeoutError);
-  assert.equal(slept.reduce((sum, ms) => sum + ms), 20 * 60_000);
+  assert.equal(slept.reduce((sum, ms) => sum + ms), 12 * 3_600_000 + 30_000);
 });
 
 test("timeoutMs bounds the waiting, with a last look at its end", async (t) => {
@@ -460,12 +562,70 @@ test("timeoutMs bounds the tries of a network that is gone", async (t) => {
   assert.deepEqual(slept, [250, 500]);
 });
 
-test("timeoutMs bounds a request that hangs, but for a last moment", async (t) => {
-  const { setTimeout } = globalThis;
-  const timers = t.mock.method(globalThis, "setTimeout", (run, ms, ...rest) => setTimeout(run, ms / 100, ...rest));
-  const { client } = await clientOf(t, () => HANG);
-  assert.equal((await rejected(client.poll(TASK_ID, { timeoutMs: 100 }), NetworkError)).code, "request_timeout");
-  assert.ok(timers.mock.calls.some((call) => call.arguments[1] === 5000));
+// ---- Time limits
+
+const NEVER = new Promise(() => {});
+
+/** Every call of a client that waits for an answer of the API. */
+const CALLS = {
+  chat: (client, options) => client.chat({ message: "Hello" }, options),
+  submit: (client, options) => client.submit({ message: "Hello" }, options),
+  poll: (client, options) => client.poll(TASK_ID, options),
+  task: (client, options) => client.task(TASK_ID, options),
+  upload: (client, options) => client.upload(new Blob(["GIF89a"], { type: "image/gif" }), options),
+  cancel: (client, options) => client.cancel(TASK_ID, options),
+  retry: (client, options) => client.retry(TASK_ID, options),
+  history: (client, options) => client.history("s", options),
+  usage: (client, options) => client.usage(options),
+  sendChatMessage: (client, options) => client.sendChatMessage({ message: "Hello" }, false, options),
+  getChatTaskStatus: (client, options) => client.getChatTaskStatus(TASK_ID, options),
+  pollChatTask: (client, options) => client.pollChatTask(TASK_ID, options),
+};
+
+/** What never settles, whatever the signal that it was given. */
+const HANGS = {
+  "a token function": { token: () => NEVER },
+  "a refresh hook": { token: () => "old", refreshToken: () => NEVER, status: 401 },
+  "fetch": { fetch: () => NEVER },
+  "the body of an answer": { fetch: async () => ({ status: 200, headers: new Headers(), text: () => NEVER }) },
+  "the probe of /health": { page: true, fetch: async (url) => (url.endsWith("/health") ? NEVER : Promise.reject(new TypeError())) },
+};
+
+for (const [what, { page, status, ...options }] of Object.entries(HANGS)) {
+  test(`${what} that never settles ends with the time limit, and with the signal`, { timeout: 20_000 }, async (t) => {
+    if (page) pageAt(t, "https://app.example");
+    const { url } = await serve(t, () => ({ status, body: { message: "Unauthorized" } }));
+    const client = createClient({ baseUrl: url, ...options });
+    await Promise.all(
+      Object.values(CALLS).map(async (call) => {
+        const began = performance.now();
+        await rejected(call(client, { timeoutMs: 50 }), NetworkError);
+        assert.ok(performance.now() - began < 1500, `${call}`);
+
+        const reason = new Error("enough");
+        const controller = new AbortController();
+        const calling = call(client, { signal: controller.signal });
+        setTimeout(() => controller.abort(reason), 20);
+        const error = await rejected(calling, AbortError);
+        assert.equal(error.cause, reason);
+        assert.equal(getEventListeners(controller.signal, "abort").length, 0);
+      }),
+    );
+  });
+}
+
+test("timeoutMs counts from the call of chat on, its submit included", async (t) => {
+  const { client } = await clientOf(t, ({ path }) => (path === "/chat/" ? HANG : { body: succeeded() }));
+  const error = await rejected(client.chat({ message: "Hello" }, { timeoutMs: 30 }), NetworkError);
+  assert.equal(error.code, "request_timeout");
+  assert.match(error.idempotencyKey, /^[0-9a-f]{32}$/);
+});
+
+test("an endless timeoutMs is none", async (t) => {
+  for (const timeoutMs of [Infinity, 2 ** 40, null, undefined]) {
+    const { client } = await clientOf(t, answers(running(), succeeded()));
+    assert.deepEqual(await client.chat({ message: "Hello" }, { timeoutMs }), RESULT);
+  }
 });
 
 // ---- Aborting
@@ -480,7 +640,8 @@ test("a signal that is aborted already sends nothing", async (t) => {
     client.cancel(TASK_ID, { signal }),
     client.history("s", { signal }),
   ]) {
-    await assert.rejects(call, { message: "enough" });
+    const error = await rejected(call, AbortError);
+    assert.deepEqual([error.code, error.cause], ["aborted", signal.reason]);
   }
   assert.equal(requests.length, 0);
 });
@@ -492,7 +653,8 @@ test("an abort ends a request that is under way, and is not taken for a loss of 
     return HANG;
   };
   const { client, requests } = await clientOf(t, abort, { attempts: 1 });
-  await assert.rejects(client.poll(TASK_ID, { signal: controller.signal }), { name: "AbortError" });
+  const error = await rejected(client.poll(TASK_ID, { signal: controller.signal }), AbortError);
+  assert.deepEqual([error.taskId, error.cause.name], [TASK_ID, "AbortError"]);
   assert.equal(requests.length, 1);
   assert.equal(getEventListeners(controller.signal, "abort").length, 0);
 });
@@ -502,10 +664,11 @@ test("an abort ends the wait between two looks, on the real clock", { timeout: 5
   const { url, requests } = await serve(t, answers(running({ poll_after_ms: 30_000 })));
   const client = createClient({ baseUrl: url });
   const polling = client.poll(TASK_ID, {
+    wait: 0,
     signal: controller.signal,
     onProgress: () => setTimeout(() => controller.abort(new Error("enough")), 5),
   });
-  await assert.rejects(polling, { message: "enough" });
+  assert.equal((await rejected(polling, AbortError)).taskId, TASK_ID);
   assert.equal(requests.length, 1);
   assert.equal(getEventListeners(controller.signal, "abort").length, 0);
 });
@@ -517,8 +680,10 @@ test("an abort ends the wait before the first look, on the real clock", { timeou
     setTimeout(() => controller.abort(new Error("enough")), 50);
     return accepted;
   });
-  const chat = createClient({ baseUrl: url }).chat({ message: "Hello" }, { signal: controller.signal });
-  await assert.rejects(chat, { message: "enough" });
+  const chat = createClient({ baseUrl: url, wait: 0 }).chat({ message: "Hello" }, { signal: controller.signal });
+  const error = await rejected(chat, AbortError);
+  assert.equal(error.taskId, TASK_ID);
+  assert.match(error.idempotencyKey, /^[0-9a-f]{32}$/);
   assert.equal(requests.length, 1);
   assert.equal(getEventListeners(controller.signal, "abort").length, 0);
 });
@@ -540,7 +705,7 @@ test("the real clock waits, and wakes when the network is back", { timeout: 5000
     delete globalThis.removeEventListener;
   });
   const { url } = await serve(t, answers(running({ poll_after_ms: 30_000 }), succeeded()));
-  const polling = createClient({ baseUrl: url }).poll(TASK_ID, {
+  const polling = createClient({ baseUrl: url, wait: 0 }).poll(TASK_ID, {
     onProgress: ({ status }) => status === "STARTED" && setTimeout(() => page.dispatchEvent(new Event("online")), 5),
   });
   assert.deepEqual(await polling, RESULT);

@@ -151,3 +151,9 @@ export function answers(...looks) {
     return typeof next === "symbol" || "body" in next ? next : { body: next };
   };
 }
+
+/** As if this were a page of that origin, until the test ends. */
+export function pageAt(t, origin) {
+  globalThis.location = { origin, href: `${origin}/` };
+  t.after(() => delete globalThis.location);
+}

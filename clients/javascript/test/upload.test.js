@@ -107,5 +107,5 @@ test("an upload can be aborted", async (t) => {
     controller.abort(reason);
     return HANG;
   });
-  await assert.rejects(client.upload(FILE, { signal: controller.signal }), reason);
+  await assert.rejects(client.upload(FILE, { signal: controller.signal }), { name: "AbortError", cause: reason });
 });
