@@ -12,7 +12,7 @@ LOADS = (1, 2, 5, 10, 15, 20, 25, 28, 30, 31, 32)
 def run() -> Section:
     section = Section("scale", "Scale")
     _say_overhead(section)
-    section.say("What a load asks for: small asynchronous chats, polled as the JavaScript client does.")
+    section.say("What a load asks for: small asynchronous chats, polled as the JavaScript client does with `wait: 0`.")
     section.table(demand.HEAD, [demand.row(rate) for rate in demand.RATES])
     section.say("What binds first, by AWS's defaults (docs/scale.md has their sources):")
     section.table(demand.BINDING_HEAD, demand.binding_rows())

@@ -1,7 +1,7 @@
 """What so many chats a second ask of each service, and which limit they meet first: arithmetic, by Little's law.
 
-A chat is a small one (docs/data.md): asynchronous, polled as the JavaScript client does, in a conversation of 5 turns,
-with an answer that streams from its first second on. Rates are a second's.
+A chat is a small one (docs/data.md): asynchronous, polled as by the JavaScript client with `wait: 0`, in a conversation
+of 5 turns, with an answer that streams from its first second on. Rates are a second's.
 """
 
 import math
