@@ -1,7 +1,11 @@
-"""What an operator does to a deployed stack, from his own machine and with his own rights: `python -m operations`."""
+"""Commands for the operator of a deployed stack, run with the operator's own rights: `python -m operations`."""
 
 import sys
 from pathlib import Path
 
-# The rules of a turn and the form of a message are those of the functions, not a second set of them.
+# The functions' own rules of a turn and of a message, not a second copy.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
+
+
+class CommandFailed(Exception):
+    """A command cannot go on. The text says why, for the operator."""

@@ -1,21 +1,21 @@
-"""`python -m operations`: see docs/operations.md. The exit code is 0 if all went as it should."""
+"""`python -m operations`: see docs/operations.md. The exit code is 0 if everything went as it should."""
 
 import argparse
 import os
-import re
 import shlex
 import sys
 import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations.forget import NotDeleted, forget
-from operations.replay import CODES, Replayed, Wanted, replay
+from operations import CommandFailed, arguments
+from operations.api import Api
+from operations.forget import forget
+from operations.output import complain, complain_of_bug, say
+from operations.replay import CODES, Wanted, replay
 from operations.restore import restore
 from operations.smoke import SmokeFailed, sign_in, smoke
-from operations.stack import Stack, StackNotFound
-
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+from operations.stack import Stack
 
 
 def main() -> int:
@@ -23,56 +23,62 @@ def main() -> int:
     try:
         code: int = options.run(options)
         return code
-    except (StackNotFound, SmokeFailed, NotDeleted, ClientError, BotoCoreError) as error:
-        print(error, file=sys.stderr)
+    except (CommandFailed, ClientError, BotoCoreError) as error:
+        complain(error)
         return 1
     except KeyboardInterrupt:
-        print("Stopped. It may be repeated.", file=sys.stderr)
+        complain("Stopped. Safe to run again.")
         return 130
+    except Exception as error:
+        complain_of_bug(error)
+        return 1
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m operations", description="What an operator does to a stack.")
+def _parser() -> arguments.Parser:
+    parser = arguments.Parser(prog="python -m operations", description="Commands for the operator of a stack.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    of_stack = argparse.ArgumentParser(add_help=False)
-    of_stack.add_argument("--stack", required=True, metavar="NAME", help="the CloudFormation stack")
-    of_stack.add_argument("--region", help="where it is, if not in the region of the environment")
+    in_region = arguments.Parser(add_help=False)
+    in_region.add_argument("--region", type=arguments.region, help="the stack's region, if not the environment's")
+    of_stack = arguments.Parser(add_help=False, parents=[in_region])
+    of_stack.add_argument(
+        "--stack", required=True, type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack"
+    )
 
-    command = commands.add_parser("replay", parents=[of_stack], help="queue failed tasks once more")
-    command.add_argument("--code", action="append", choices=CODES, help="failed how; repeatable (worker_lost)")
-    command.add_argument("--since", type=_seconds, metavar="24h", help="failed at most so long ago: 90s, 15m, 24h, 7d")
-    command.add_argument("--owner", metavar="SUB", help="only tasks of this owner, the `sub` of his tokens")
-    command.add_argument("--session", metavar="ID", help="only tasks of this session")
-    command.add_argument("--limit", type=int, metavar="N", help="at most so many")
-    command.add_argument("--dry-run", action="store_true", help="only say what would be queued")
-    command.add_argument("task_ids", nargs="*", metavar="TASK_ID", help="only these tasks")
+    command = commands.add_parser("replay", parents=[of_stack], help="queue failed tasks again")
+    command.add_argument(
+        "--code", action="append", choices=CODES, help="tasks with this error code; repeatable (worker_lost)"
+    )
+    command.add_argument(
+        "--since", type=arguments.duration, metavar="24h", help="tasks that failed at most this long ago: 90s, 15m, 7d"
+    )
+    command.add_argument("--owner", type=arguments.owner, metavar="SUB", help="only tasks of this owner")
+    command.add_argument("--session", type=arguments.session_id, metavar="ID", help="only tasks of this session")
+    command.add_argument("--limit", type=arguments.count, metavar="N", help="at most this many tasks")
+    command.add_argument("--dry-run", action="store_true", help="only print the tasks")
+    command.add_argument("task_ids", nargs="*", type=arguments.task_id, metavar="TASK_ID", help="only these tasks")
     command.set_defaults(run=_replay)
 
     command = commands.add_parser("forget", parents=[of_stack], help="delete an owner's data")
-    command.add_argument("--owner", required=True, metavar="SUB", help="the `sub` of his tokens")
-    command.add_argument("--yes", action="store_true", help="do it; without this it only says what it would delete")
+    command.add_argument(
+        "--owner", required=True, type=arguments.owner, metavar="SUB", help="the `sub` of the owner's tokens"
+    )
+    command.add_argument("--yes", action="store_true", help="delete; without this, only count")
     command.set_defaults(run=_forget)
 
-    command = commands.add_parser("restore", parents=[of_stack], help="put turns back that a restored table has")
-    command.add_argument("--from", required=True, dest="source", metavar="TABLE", help="the restored table")
-    command.add_argument("--owner", metavar="SUB", help="only turns of this owner")
+    command = commands.add_parser("restore", parents=[of_stack], help="put missing turns back from a restored table")
+    command.add_argument(
+        "--from", required=True, type=arguments.table_name, dest="source", metavar="TABLE", help="the restored table"
+    )
+    command.add_argument("--owner", type=arguments.owner, metavar="SUB", help="only turns of this owner")
     command.add_argument("--dry-run", action="store_true", help="only count")
     command.set_defaults(run=_restore)
 
-    command = commands.add_parser("smoke", help="send one chat, and wait for its answer; needs a token")
-    command.add_argument("--stack", metavar="NAME", help="the CloudFormation stack")
-    command.add_argument("--region", help="where it is, if not in the region of the environment")
-    command.add_argument("--url", help="the API, if not the stack's output ApiUrl")
-    command.epilog = "API_TOKEN is a bearer token, or API_USER and API_PASSWORD are a user's of the stack's own pool."
+    command = commands.add_parser("smoke", parents=[in_region], help="send one chat and wait for its answer")
+    command.add_argument("--stack", type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack")
+    command.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
+    command.epilog = "Set API_TOKEN to a bearer token, or API_USER and API_PASSWORD to a user of the stack's pool."
     command.set_defaults(run=_smoke)
     return parser
-
-
-def _seconds(text: str) -> int:
-    found = re.fullmatch("([0-9]{1,6})([smhd])", text)
-    if not found:
-        raise argparse.ArgumentTypeError("a number and s, m, h or d: 24h, for example")
-    return int(found[1]) * _UNITS[found[2]]
 
 
 def _replay(options: argparse.Namespace) -> int:
@@ -84,38 +90,37 @@ def _replay(options: argparse.Namespace) -> int:
         task_ids=options.task_ids,
         limit=options.limit,
     )
-    done: Replayed = replay(Stack(options.stack, options.region), wanted, dry_run=options.dry_run)
+    done = replay(Stack(options.stack, options.region), wanted, dry_run=options.dry_run)
     verb = "would be queued" if options.dry_run else "queued"
-    print(f"{len(done.task_ids)} {verb}, {done.changed} changed meanwhile; {done.units:g} read units")
-    return 0
+    say(
+        f"{len(done.task_ids)} {verb}, {done.changed} changed meanwhile, {done.malformed} malformed;"
+        f" {done.units:g} read units"
+    )
+    return 1 if done.malformed else 0
 
 
 def _forget(options: argparse.Namespace) -> int:
     stack = Stack(options.stack, options.region)
     found = forget(stack, options.owner, dry_run=not options.yes)
     sessions = len({key.session for key in found.turns})
-    print(
+    say(
         f"{'deleted' if options.yes else 'would delete'}: {len(found.turns)} turns of {sessions} sessions,"
         f" {len(found.guards)} guards, {len(found.uploads)} uploads; {found.units:g} read units"
     )
     if not options.yes:
-        print("Nothing is deleted yet. Repeat it with --yes.")
+        say("Nothing is deleted yet. Run it again with --yes.")
         return 0
-    print(
-        "What remains:\n"
-        "- turns and images that came in meanwhile: repeat this until it finds none\n"
-        "- guards of turns that are gone: hashes, for 24 hours and until DynamoDB's time to live comes to them\n"
-        "- messages of these turns in the queue: keys, with the owner's id; each is dropped when it is received\n"
-        "- backups for point-in-time recovery, for 35 days\n"
-        "- log lines with the ids of tasks, for the retention of the logs (LogRetentionDays)"
-    )
+    say("This remains:")
+    say("- turns and images that came in meanwhile: run this again until it finds none")
+    say("- guards of deleted turns: hashes, for 24 hours and until DynamoDB's time to live deletes them")
+    say("- queued messages of these turns: keys, with the owner's id; each is dropped when it is received")
+    say("- backups for point-in-time recovery, for 35 days")
+    say("- log lines with the ids of tasks, as long as logs are kept (LogRetentionDays)")
     if pool := stack.outputs.get("UserPoolId"):
-        named = shlex.quote(f'sub = "{options.owner}"')
-        print(
-            "- the user in the stack's pool; to delete it, too:\n"
-            f"    aws cognito-idp list-users --user-pool-id {pool} --filter {named} --query 'Users[].Username'\n"
-            f"    aws cognito-idp admin-delete-user --user-pool-id {pool} --username USERNAME"
-        )
+        pool, named = shlex.quote(pool), shlex.quote(f'sub = "{options.owner}"')
+        say("- the user in the stack's pool. To delete it too:")
+        say(f"    aws cognito-idp list-users --user-pool-id {pool} --filter {named} --query 'Users[].Username'")
+        say(f"    aws cognito-idp admin-delete-user --user-pool-id {pool} --username USERNAME")
     return 0
 
 
@@ -123,21 +128,25 @@ def _restore(options: argparse.Namespace) -> int:
     stack = Stack(options.stack, options.region)
     done = restore(stack, options.source, owner=options.owner, dry_run=options.dry_run)
     verb = "would be put back" if options.dry_run else "put back"
-    print(f"{done.turns} {verb}, {done.present} are there, {done.expired} have expired; {done.units:g} read units")
-    return 0
+    say(
+        f"{done.turns} {verb}, {done.present} are there, {done.expired} have expired, {done.malformed} malformed;"
+        f" {done.units:g} read units"
+    )
+    return 1 if done.malformed else 0
 
 
 def _smoke(options: argparse.Namespace) -> int:
     token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
     if not options.stack and not (options.url and token):
         raise SmokeFailed("give --stack, or --url and API_TOKEN")
-    stack = Stack(options.stack, options.region)
     if not token and not user:
-        raise SmokeFailed("neither API_TOKEN nor API_USER and API_PASSWORD are set")
+        raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")
+    stack = Stack(options.stack, options.region)
     token = token or sign_in(stack, user, os.environ.get("API_PASSWORD", ""))
     began = time.monotonic()
-    task = smoke(options.url or stack.outputs["ApiUrl"], token)
-    print(f"{task['task_id']} is SUCCESS after {time.monotonic() - began:.1f} s")
+    with Api(options.url or stack.outputs["ApiUrl"], token) as api:
+        task = smoke(api)
+    say(f"{task['task_id']} is SUCCESS after {time.monotonic() - began:.1f} s")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""An owner's data, deleted: `python -m operations forget`.
+"""`python -m operations forget` deletes an owner's data.
 
-A worker that is on one of the turns at that moment cannot bring it back: each of its writes is conditional on the turn.
+A worker that runs one of the turns at that moment cannot bring it back: each of its writes is conditional on the turn.
 """
 
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from itertools import batched
 
 from boto3.dynamodb.conditions import Attr
 
+from operations import CommandFailed
 from operations.stack import Reads, Stack
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
@@ -16,7 +17,7 @@ _UPLOADS_AT_ONCE = 1000
 """As many as S3 deletes in one call."""
 
 
-class NotDeleted(Exception):
+class NotDeleted(CommandFailed):
     """S3 refused to delete some of the uploads."""
 
 
@@ -84,6 +85,11 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
     return [key for key in keys if key.owner == owner]
 
 
+def _is_one_of(value: object, names: set[str]) -> bool:
+    """An attribute may hold a list, which a set cannot be asked for."""
+    return isinstance(value, str) and value in names
+
+
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
     """The guards that name the owner or one of the tasks, and those whose keys begin with a hash of the owner."""
     items = reads.items(
@@ -96,5 +102,5 @@ def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[
     return [
         item["guard"]
         for item in items
-        if item.get("task_id") in task_ids or item.get("owner") == owner or item["guard"].startswith(own)
+        if _is_one_of(item.get("task_id"), task_ids) or item.get("owner") == owner or item["guard"].startswith(own)
     ]

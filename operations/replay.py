@@ -1,10 +1,10 @@
-"""Failed tasks, queued once more: `python -m operations replay`.
+"""`python -m operations replay` queues failed tasks again.
 
-The dead letters themselves are no use for it: the deadletter function has closed their turns and dropped them, and the
-claim refuses a turn that is final. So it begins with the turn: one conditional write makes it PENDING again, with a new
-deadline and a new budget of attempts, and then its message is sent. Between the two the command may die. The turn is
-PENDING then and untouched since its replay; the next run sends the message of every such turn again, which is harmless
-if it was sent before. If nobody runs it again, the turn becomes FAILURE(deadline_exceeded) like any other.
+Dead letters cannot be used for this: the deadletter function has closed their turns and deleted them, and a claim
+refuses a final turn. So a replay starts from the turn. One conditional write makes it PENDING again, with a new
+deadline and a new budget of attempts. Then the command sends its message. The command may die between the two. The
+turn is then PENDING and untouched since its replay. The next run sends the message of every such turn again, which is
+harmless if it was sent before. If nobody runs it again, the turn becomes FAILURE(deadline_exceeded) like any other.
 
 `attempt` is not set back: it is the fencing token, and a worker that was thought lost may still hold attempt 1.
 """
@@ -12,7 +12,7 @@ if it was sent before. If nobody runs it again, the turn becomes FAILURE(deadlin
 import functools
 import operator
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -21,6 +21,8 @@ from boto3.dynamodb.conditions import Attr, ConditionBase
 from boto3.dynamodb.conditions import Key as KeyCondition
 from botocore.exceptions import ClientError
 
+from operations.items import Item, Malformed, number, text, turn_key, whole
+from operations.output import say as print_line
 from operations.stack import Reads, Stack
 from turnqueue.queue import encode
 from turnqueue.turn import (
@@ -35,9 +37,9 @@ from turnqueue.turn import (
 )
 
 CODES = tuple(code for code, failure in FAILURES.items() if failure.retryable)
-"""Those of which a repetition may come out better."""
+"""The failures that may not happen again."""
 
-# No prompt and no answer leaves the table: not one of them is read.
+# No prompt and no answer is read.
 _ATTRIBUTES = (
     "session",
     "turn",
@@ -64,8 +66,6 @@ _REMOVED = (
     "usage",
 )
 
-type Item = dict[str, Any]
-
 
 @dataclass(frozen=True)
 class Wanted:
@@ -82,41 +82,93 @@ class Wanted:
 
 @dataclass
 class Replayed:
-    """What came of it; `task_ids` are those that were queued, or would be."""
+    """The result; `task_ids` are the tasks that were queued, or would be."""
 
     task_ids: list[str] = field(default_factory=list)
-    changed: int = 0  # by somebody else, between our look and our write
+    changed: int = 0  # by somebody else, between our read and our write
+    malformed: int = 0
     units: float = 0.0  # read units
 
 
-def replay(stack: Stack, wanted: Wanted, say: Any = print, *, dry_run: bool = False) -> Replayed:
-    """Replay what is wanted, each told by `say`. The turns of a session go in their order."""
+@dataclass(frozen=True)
+class _Seen:
+    """The part of an unanswered turn that a replay needs. The names are those of the item."""
+
+    key: Key
+    status: Status
+    attempt: int
+    deadline_at: Decimal
+    expires_at: Decimal
+    last_attempt: int = MAX_ATTEMPTS
+    replayed_at: Decimal | None = None
+    lease_until: Decimal | None = None  # of a STARTED turn
+    finished_at: Decimal | None = None  # of a FAILURE
+    error_code: str | None = None  # of a FAILURE
+
+    @classmethod
+    def of(cls, item: Item) -> "_Seen":
+        """Raises Malformed."""
+        try:
+            status = Status(text(item, "status"))
+        except ValueError:
+            raise Malformed("status is none of ours") from None
+        failed = status in FINAL
+        return cls(
+            key=turn_key(item),
+            status=status,
+            attempt=whole(item, "attempt"),
+            deadline_at=number(item, "deadline_at"),
+            expires_at=number(item, "expires_at"),
+            last_attempt=whole(item, "last_attempt") if "last_attempt" in item else MAX_ATTEMPTS,
+            replayed_at=number(item, "replayed_at") if "replayed_at" in item else None,
+            lease_until=number(item, "lease_until") if "lease_until" in item else None,
+            finished_at=number(item, "finished_at") if failed else None,
+            error_code=text(item, "error_code") if failed else None,
+        )
+
+
+def replay(
+    stack: Stack, wanted: Wanted, say: Callable[[str], object] = print_line, *, dry_run: bool = False
+) -> Replayed:
+    """Replay the wanted tasks and tell `say` of each. The turns of a session go in their order.
+
+    Malformed items stay as they are, and `say` is told of each.
+    """
     done, reads = Replayed(), Reads()
     for item in _candidates(stack, wanted, reads):
         done.units = reads.units
         if wanted.limit is not None and len(done.task_ids) >= wanted.limit:
             break
-        now = time.time()
-        key = Key(item["session"], item["turn"])
-        why = _reason(item, wanted, now)
-        if why is None:
-            continue
-        if not dry_run:
-            replayed_at = item["replayed_at"] if _is_under_way(item, now) else _reset(stack, item, now)
-            if replayed_at is None:
-                say(f"{key.task_id}  {why}: changed meanwhile, left alone")
-                done.changed += 1
-                continue
-            _send(stack, key, replayed_at)
-        say(f"{key.task_id}  {why}: {'would be queued' if dry_run else 'queued'}")
-        done.task_ids.append(key.task_id)
+        try:
+            _replay(stack, _Seen.of(item), wanted, say, done, dry_run=dry_run)
+        except Malformed as malformed:
+            say(f"{item['session']} {item['turn']}  malformed: {malformed}; left alone")
+            done.malformed += 1
     done.units = reads.units
     return done
 
 
+def _replay(
+    stack: Stack, turn: _Seen, wanted: Wanted, say: Callable[[str], object], done: Replayed, *, dry_run: bool
+) -> None:
+    now = time.time()
+    task_id, why = turn.key.task_id, _reason(turn, wanted, now)
+    if why is None:
+        return
+    if not dry_run:
+        replayed_at = turn.replayed_at if _is_under_way(turn, now) else _reset(stack, turn, now)
+        if replayed_at is None:
+            say(f"{task_id}  {why}: changed meanwhile, left alone")
+            done.changed += 1
+            return
+        _send(stack, turn.key, replayed_at)
+    say(f"{task_id}  {why}: {'would be queued' if dry_run else 'queued'}")
+    done.task_ids.append(task_id)
+
+
 def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
-    """The turns that may be meant, each session's in order: from where they must be if the owner and the session are
-    known, else from the whole table."""
+    """The turns that may be wanted, each session's in order. Queries if the owner and the session are known, else
+    scans the whole table."""
     places: list[tuple[str, str | None]] = []
     if wanted.owner and wanted.task_ids:
         tasks = [Key.of_task(wanted.owner, task_id) for task_id in wanted.task_ids]
@@ -140,7 +192,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """A coarse one, which saves transfer and no read units."""
+    """A coarse filter: it saves transfer, not read units."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes
 
@@ -154,50 +206,52 @@ def _is_meant(item: Item, wanted: Wanted) -> bool:
     )
 
 
-def _reason(item: Item, wanted: Wanted, now: float) -> str | None:
+def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
     """Why the turn is replayed, or None if it is not to be."""
-    if item["expires_at"] <= now:
+    if turn.expires_at <= now:
         return None
-    if item["status"] == Status.FAILURE:
-        code = str(item["error_code"])
-        return code if code in wanted.codes and item["finished_at"] >= wanted.since else None
-    if _is_untouched(item):
+    if turn.error_code is not None and turn.finished_at is not None:
+        return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
+    if _is_untouched(turn):
         return "replayed and not begun"
     # Nobody has read it since its deadline. The next reader would close it.
-    is_held = item["status"] == Status.STARTED and item["lease_until"] >= now
-    is_meant = "deadline_exceeded" in wanted.codes and item["deadline_at"] >= wanted.since
-    return "deadline_exceeded" if is_meant and item["deadline_at"] <= now and not is_held else None
+    is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
+    is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
+    return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None
 
 
-def _is_untouched(item: Item) -> bool:
+def _is_untouched(turn: _Seen) -> bool:
     """Whether nobody has claimed the turn since its replay: its message may never have been sent."""
-    return bool(
-        item["status"] == Status.PENDING
-        and "replayed_at" in item
-        and item["attempt"] == item["last_attempt"] - MAX_ATTEMPTS
+    return (
+        turn.status == Status.PENDING
+        and turn.replayed_at is not None
+        and turn.attempt == turn.last_attempt - MAX_ATTEMPTS
     )
 
 
-def _is_under_way(item: Item, now: float) -> bool:
-    return _is_untouched(item) and bool(item["deadline_at"] > now)
+def _is_under_way(turn: _Seen, now: float) -> bool:
+    return _is_untouched(turn) and turn.deadline_at > now
 
 
-def _reset(stack: Stack, item: Item, now: float) -> Decimal | None:
-    """Make the turn PENDING if it still is as it was seen. Returns the time of the replay, or None if it is not."""
+def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
+    """Make the turn PENDING if it is still as it was read. Returns the time of the replay, or None if it is not.
+
+    Raises Malformed if DynamoDB does not take the item back.
+    """
     at = Decimal(str(round(now, 3)))
     written = {
         "status": Status.PENDING.value,
         "replayed_at": at,
-        "last_attempt": item["attempt"] + MAX_ATTEMPTS,
+        "last_attempt": turn.attempt + MAX_ATTEMPTS,
         "deadline_at": at + DEADLINE_SECONDS,
         "expires_at": int(now) + RETENTION_SECONDS,
     }
     # The attempt changes with each claim, the deadline with each replay, the time of the end with each failure.
-    names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if item["status"] in FINAL else ()))
-    seen = functools.reduce(operator.and_, (Attr(name).eq(item[name]) for name in names))
+    names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if turn.status in FINAL else ()))
+    seen = functools.reduce(operator.and_, (Attr(name).eq(getattr(turn, name)) for name in names))
     try:
         stack.turns.update_item(
-            Key={"session": item["session"], "turn": item["turn"]},
+            Key=turn.key._asdict(),
             UpdateExpression="SET "
             + ", ".join(f"#{name} = :{name}" for name in written)
             + " REMOVE "
@@ -208,17 +262,19 @@ def _reset(stack: Stack, item: Item, now: float) -> Decimal | None:
             ReturnValuesOnConditionCheckFailure="ALL_OLD",
         )
     except ClientError as error:
+        if error.response["Error"]["Code"] == "ValidationException":
+            raise Malformed("DynamoDB does not take it back") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
-        # botocore repeats a write whose answer was lost, and that one meets itself.
+        # botocore repeats a write whose answer was lost, and the repetition meets the first.
         current = error.response.get("Item", {}).get("replayed_at")  # type: ignore[attr-defined]
         return at if current == {"N": str(at)} else None
     return at
 
 
 def _send(stack: Stack, key: Key, replayed_at: Decimal) -> None:
-    """Queue the turn. SQS drops what it has had within 5 minutes: this message is another than that of the submission,
-    and the same whenever one replay is sent again."""
+    """Queue the turn. SQS drops a repeated deduplication id for 5 minutes. This id differs from the submission's, and
+    stays the same when one replay is sent again."""
     stack.sqs.send_message(
         QueueUrl=stack.outputs["QueueUrl"],
         MessageBody=encode(key),

@@ -1,49 +1,70 @@
-"""Turns that are missing, put back from a restored table: `python -m operations restore`."""
+"""`python -m operations restore` puts missing turns back from a restored table."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from boto3.dynamodb.conditions import Attr
 from botocore.exceptions import ClientError
 
+from operations.items import Item, Malformed, number, text, turn_key
+from operations.output import say as print_line
 from operations.stack import Reads, Stack
-from turnqueue.turn import Key
 
 
 @dataclass
 class Restored:
-    """How many turns were put back, or would be; were there; and were not wanted, for they have expired."""
+    """How many turns were put back (or would be), were there already, had expired, or were malformed."""
 
     turns: int = 0
     present: int = 0
     expired: int = 0
-    units: float = 0.0
+    malformed: int = 0
+    units: float = 0.0  # read units
 
 
-def restore(stack: Stack, source: str, *, owner: str | None = None, dry_run: bool = False) -> Restored:
-    """Put each turn of the table `source` into the stack's, unless there is one with its key. It may be repeated."""
+def restore(
+    stack: Stack,
+    source: str,
+    say: Callable[[str], object] = print_line,
+    *,
+    owner: str | None = None,
+    dry_run: bool = False,
+) -> Restored:
+    """Put each turn of the table `source` into the stack's table, unless its key is there. Safe to run again.
+
+    Malformed items stay where they are, and `say` is told of each.
+    """
     done, reads, now = Restored(), Reads(), time.time()
     for item in reads.items(stack.table(source).scan):
-        key = Key(item["session"], item["turn"])
-        if owner not in (None, key.owner):
-            continue
-        if item["expires_at"] <= now:
-            done.expired += 1
-        elif dry_run and "Item" in stack.turns.get_item(Key=key._asdict(), ProjectionExpression="turn"):
-            done.present += 1
-        elif dry_run or _put(stack, item):
-            done.turns += 1
-        else:
-            done.present += 1
+        try:
+            if owner not in (None, text(item, "session").rpartition("#")[0]):
+                continue
+            key = turn_key(item)
+            if number(item, "expires_at") <= now:
+                done.expired += 1
+            elif dry_run and "Item" in stack.turns.get_item(Key=key._asdict(), ProjectionExpression="turn"):
+                done.present += 1
+            elif dry_run or _put(stack, item):
+                done.turns += 1
+            else:
+                done.present += 1
+        except Malformed as malformed:
+            done.malformed += 1
+            say(f"{item.get('session')} {item.get('turn')}  malformed: {malformed}; not restored")
     done.units = reads.units
     return done
 
 
-def _put(stack: Stack, item: dict[str, object]) -> bool:
+def _put(stack: Stack, item: Item) -> bool:
+    """Whether the item was missing and is there now. Raises Malformed if DynamoDB does not take it."""
     try:
         stack.turns.put_item(Item=item, ConditionExpression=Attr("session").not_exists())
     except ClientError as error:
-        if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-            raise
-        return False
+        match error.response["Error"]["Code"]:
+            case "ConditionalCheckFailedException":
+                return False
+            case "ValidationException":
+                raise Malformed("DynamoDB does not take it") from error
+        raise
     return True

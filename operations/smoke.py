@@ -1,58 +1,65 @@
-"""One chat through a deployed API, as the last step of a deployment: `python -m operations smoke`."""
+"""`python -m operations smoke` sends one chat through a deployed API, as the last step of a deployment."""
 
-import json
 import time
-import urllib.error
-import urllib.request
 from typing import Any
 
+from operations import CommandFailed
+from operations.api import Api
 from operations.stack import Stack
 
 MESSAGE = "Hello. Please answer with one word."
 
+NOT_CACHED = {"Cache-Control": "no-store"}
+"""With CacheSeconds, the reply to an earlier smoke test would be served, without a worker and a model."""
 
-class SmokeFailed(Exception):
-    """The chat did not come out as it should; the text says at which step, and never what was answered."""
+_PAUSE_SECONDS = 0.2
+"""Between polls: the API may answer a wait at once, if it has no place for one more."""
+
+
+class SmokeFailed(CommandFailed):
+    """The chat was not answered as it should be. The text names the step and never quotes an answer."""
 
 
 def sign_in(stack: Stack, user: str, password: str) -> str:
-    """A bearer token of a user of the stack's own pool. Raises SmokeFailed if there is none, or botocore's errors."""
+    """A bearer token of a user of the stack's pool. Raises SmokeFailed if there is no pool, or botocore's errors."""
     client_id = stack.outputs.get("UserPoolClientId")
     if not client_id:
         raise SmokeFailed("the stack has no user pool: API_TOKEN must be a token of its issuer")
     answer = stack.cognito.initiate_auth(
         AuthFlow="USER_PASSWORD_AUTH", ClientId=client_id, AuthParameters={"USERNAME": user, "PASSWORD": password}
     )
-    token: str = answer["AuthenticationResult"]["IdToken"]
+    try:
+        token: str = answer["AuthenticationResult"]["IdToken"]
+    except KeyError:
+        challenge = answer.get("ChallengeName", "another step")
+        raise SmokeFailed(f"Cognito wants {challenge} of the user before it gives a token") from None
     return token
 
 
-def smoke(url: str, token: str, *, seconds: float = 120.0) -> dict[str, Any]:
-    """Submit a chat and wait until it is answered. Returns the task. Raises SmokeFailed, at the latest after `seconds`
-    and one more request."""
-    url, end = url.rstrip("/"), time.monotonic() + seconds
-    _call("GET", f"{url}/health", None, token)
-    task = _call("POST", f"{url}/chat/?async_mode=true", {"message": MESSAGE}, token)
-    address = f"{url}/chat/task/{task['task_id']}?wait=20"
-    while (task := _call("GET", address, None, token))["status"] != "SUCCESS":
-        if task["status"] == "FAILURE":
-            raise SmokeFailed(f"{task['task_id']} is FAILURE, {task['error_code']}")
-        if time.monotonic() > end:
-            raise SmokeFailed(f"{task['task_id']} is {task['status']} after {seconds:.0f} s")
+def smoke(api: Api, *, seconds: float = 120.0) -> dict[str, Any]:
+    """Submit a chat and wait until it is answered. Returns the task. Raises SmokeFailed or ApiFailed, at the latest
+    after `seconds` and one more request."""
+    api.expect(200, "GET", "/health")
+    accepted = api.expect(202, "POST", "/chat?async_mode=true", {"message": MESSAGE}, headers=NOT_CACHED)
+    return answered(api, accepted.task_id, seconds=seconds)
+
+
+def answered(api: Api, task_id: str, *, seconds: float = 120.0) -> dict[str, Any]:
+    """Wait until the task is SUCCESS and return it. Raises SmokeFailed if it fails or takes longer than `seconds`."""
+    task = finished(api, task_id, seconds=seconds)
+    if task["status"] != "SUCCESS":
+        raise SmokeFailed(f"{task_id} is {task['status']}, {task.get('error_code')}")
     return task
 
 
-def _call(method: str, url: str, body: dict[str, Any] | None, token: str) -> dict[str, Any]:
-    # no-store: with CacheSeconds the reply to the smoke test before would be given again, by no worker and no model.
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", "Cache-Control": "no-store"}
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, headers, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=35) as answer:
-            document: dict[str, Any] = json.load(answer)
-            return document
-    except urllib.error.HTTPError as error:
-        with error:
-            raise SmokeFailed(f"{method} {url} is answered {error.code}") from None
-    except (OSError, ValueError) as error:
-        raise SmokeFailed(f"{method} {url} is not answered: {type(error).__name__}") from None
+def finished(api: Api, task_id: str, *, seconds: float = 120.0) -> dict[str, Any]:
+    """Wait until the task is SUCCESS or FAILURE and return it. Raises SmokeFailed after `seconds`."""
+    end = time.monotonic() + seconds
+    while True:
+        answer = api.expect(200, "GET", f"/chat/task/{task_id}?wait=20", headers=NOT_CACHED)
+        status = answer.text("status")
+        if status in ("SUCCESS", "FAILURE"):
+            return answer.document
+        if time.monotonic() > end:
+            raise SmokeFailed(f"{task_id} is {status} after {seconds:.0f} s")
+        time.sleep(_PAUSE_SECONDS)

@@ -8,8 +8,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from operations import CommandFailed
 
-class StackNotFound(Exception):
+
+class StackNotFound(CommandFailed):
     """There is no such stack in this account and region."""
 
 

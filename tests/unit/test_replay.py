@@ -476,7 +476,7 @@ def test_a_write_whose_answer_is_lost_is_taken_for_done(
     def again(**_: Any) -> None:
         events.unregister("before-parameter-build.dynamodb.UpdateItem", again)
         [item] = account.items()
-        replaying._reset(stack, plain(item), time.time())
+        replaying._reset(stack, replaying._Seen.of(plain(item)), time.time())
 
     moment = time.time()
     with pytest.MonkeyPatch.context() as patch:

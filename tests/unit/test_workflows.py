@@ -17,6 +17,7 @@ import yaml
 
 from caching import Caching, caching
 from operations.__main__ import _parser
+from operations.api import Api
 from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
 from tests import cfn
@@ -96,7 +97,7 @@ def test_what_is_run_is_there(file: Path) -> None:
             assert set(arguments) <= set(targets)
         elif program == ".tools/dev/bin/python":
             assert arguments[:2] == ["-m", "operations"]
-            _parser().parse_args(arguments[2:])  # exits if it is wrong
+            _parser().parse_args([argument.replace("$", "") for argument in arguments[2:]])  # exits if it is wrong
         elif program == ".tools/sam/bin/sam":
             assert arguments[0] in ("build", "deploy")
             assert arguments[1:3] == ["--config-env", "$CONFIG_ENV"]
@@ -171,7 +172,7 @@ def test_its_chat_is_answered_by_the_model_and_not_by_the_answer_to_the_one_befo
     """Which would be given again with CacheSeconds, whatever has become of queue, worker and model."""
     sent: list[str | None] = []
 
-    class Api(http.server.BaseHTTPRequestHandler):
+    class Server(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             content = b'{"status": "SUCCESS"}'
             self.send_response(200)
@@ -182,7 +183,7 @@ def test_its_chat_is_answered_by_the_model_and_not_by_the_answer_to_the_one_befo
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
             sent.append(self.headers["Cache-Control"])
-            content = b'{"task_id": "s.t"}'
+            content = b'{"task_id": "s.01KAN0000000000000000000ZZ"}'
             self.send_response(202)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -191,12 +192,15 @@ def test_its_chat_is_answered_by_the_model_and_not_by_the_answer_to_the_one_befo
         def log_message(self, *_: Any) -> None:
             pass
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Api) as server:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        smoke(f"http://127.0.0.1:{server.server_port}", "token")
-        server.shutdown()
-        thread.join()
+        try:
+            with Api(f"http://127.0.0.1:{server.server_port}", "token") as api:
+                smoke(api)
+        finally:
+            server.shutdown()
+            thread.join()
 
     assert [caching({"headers": {"cache-control": control}}, 600) for control in sent] == [Caching(False, 0)]
 

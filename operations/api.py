@@ -1,0 +1,106 @@
+"""The deployed API as a client calls it, read without trust in what answers: the token goes to one place only."""
+
+import json
+import re
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from operations import CommandFailed
+from turnqueue.turn import Key
+
+_TIMEOUT_SECONDS = 35
+"""API Gateway gives up after 30 s."""
+
+_MAX_BYTES = 2 * 1024 * 1024
+"""Of an answer. The largest of ours, a page of a session, has 1 MiB."""
+
+
+class ApiFailed(CommandFailed):
+    """The API did not answer as it should. The text names the request, and quotes neither the token nor the answer."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`document`: the JSON object of the body, empty if it has none."""
+
+    status: int
+    headers: httpx.Headers
+    document: dict[str, Any]
+
+    def text(self, name: str) -> str:
+        """A member of the document that must be text. Raises ApiFailed."""
+        value = self.document.get(name)
+        if not isinstance(value, str):
+            raise ApiFailed(f"the answer has no text `{name}`")
+        return value
+
+    @property
+    def task_id(self) -> str:
+        """The id of a task that was accepted. Raises ApiFailed if it is none: it becomes a part of the next URL."""
+        task_id = self.text("task_id")
+        if not Key.of_task("owner", task_id):
+            raise ApiFailed("the answer's `task_id` is no id of a task")
+        return task_id
+
+
+class Api(AbstractContextManager["Api"]):
+    """The API at `url`, called with the bearer token `token`. Follows no redirect, because the token is for this
+    server alone."""
+
+    def __init__(self, url: str, token: str) -> None:
+        if not re.fullmatch("[!-~]+", token):
+            raise ApiFailed("API_TOKEN: must be visible ASCII characters without spaces or line breaks")
+        self.url = url.rstrip("/")
+        self._token = token
+        self._http = httpx.Client(timeout=_TIMEOUT_SECONDS, follow_redirects=False)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._http.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def call(
+        self, method: str, path: str, body: Any = None, *, token: bool = True, headers: dict[str, str] | None = None
+    ) -> Answer:
+        """Send a request and return the answer, whatever its status. Raises ApiFailed if there is none, or if it
+        is larger than 2 MiB."""
+        authorization = {"Authorization": f"Bearer {self._token}"} if token else {}
+        try:
+            with self._http.stream(
+                method, self.url + path, json=body, headers=authorization | (headers or {})
+            ) as response:
+                return Answer(response.status_code, response.headers, _object(_content(response)))
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            raise ApiFailed(f"{method} {self.url}{path} is not answered: {type(error).__name__}") from None
+
+    def expect(self, status: int, method: str, path: str, body: Any = None, **options: Any) -> Answer:
+        """The same, but raises ApiFailed if the answer has another status."""
+        answer = self.call(method, path, body, **options)
+        if answer.status != status:
+            redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""
+            raise ApiFailed(f"{method} {self.url}{path} is answered {answer.status}{redirect}, not {status}")
+        return answer
+
+
+def _content(response: httpx.Response) -> bytes:
+    content = bytearray()
+    for piece in response.iter_bytes():
+        content += piece
+        if len(content) > _MAX_BYTES:
+            raise ValueError("too large")
+    return bytes(content)
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return {}
+    return document if isinstance(document, dict) else {}

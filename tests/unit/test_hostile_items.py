@@ -1,0 +1,436 @@
+"""`python -m operations` on a table that somebody else has written to, and against a server that is not the API.
+
+Nothing that they hold reaches the terminal unescaped, and nothing malformed stops the rest.
+"""
+
+import ast
+import http.server
+import io
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from operations.__main__ import main
+from operations.forget import forget
+from operations.output import printable
+from operations.replay import Wanted, replay
+from operations.restore import restore
+from operations.stack import Stack
+from tests.cfn import ROOT
+from tests.unit.conftest import Account, refusing
+
+ESCAPES = "\x1b[2J\x1b]0;owned\x07"
+ULID = "01KAN0000000000000000000ZZ"
+
+type Item = dict[str, Any]
+type Change = Callable[[Item], Item]
+
+
+@pytest.fixture
+def failed(account: Account, worker: ModuleType) -> Callable[..., Item]:
+    """Puts a task into the table that is FAILURE(worker_lost), changed as wanted. Returns its item."""
+    numbers = iter(range(1000))
+
+    def put(change: Change = lambda item: item) -> Item:
+        task_id = account.queued(session_id=f"s-{next(numbers)}")
+        worker.store.fail(worker.Key.of_task("alice", task_id), "worker_lost", time.time())
+        item = account.item(task_id)
+        account.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
+        changed = change(item)
+        account.dynamodb.put_item(TableName="TurnsTable", Item=changed)
+        return changed
+
+    return put
+
+
+def once(stack: Stack, operation: str, action: Callable[..., object]) -> None:
+    """Do `action`, which may raise, before the operator's next such call to DynamoDB."""
+    events = stack.turns.meta.client.meta.events
+
+    def act(params: dict[str, Any], **_: Any) -> None:
+        events.unregister(f"before-parameter-build.dynamodb.{operation}", act)
+        action(params)
+
+    events.register(f"before-parameter-build.dynamodb.{operation}", act)
+
+
+def without(*names: str) -> Change:
+    return lambda item: {name: value for name, value in item.items() if name not in names}
+
+
+def with_(**values: Any) -> Change:
+    return lambda item: item | values
+
+
+MALFORMED: dict[str, Change] = {
+    "a session that is none": with_(session={"S": f"alice#{ESCAPES}"}),
+    "a session without an owner": with_(session={"S": "s-1"}),
+    "a turn that is no ULID": with_(turn={"S": f"one\ntwo{ESCAPES}"}),
+    "no status": without("status"),
+    "another status": with_(status={"S": ESCAPES}),
+    "a status of another type": with_(status={"N": "1"}),
+    "no expires_at": without("expires_at"),
+    "expires_at as text": with_(expires_at={"S": "soon"}),
+    "expires_at far away": with_(expires_at={"N": "1E+100"}),
+    "no finished_at": without("finished_at"),
+    "finished_at as a list": with_(finished_at={"L": []}),
+    "no error_code": without("error_code"),
+    "no deadline_at": without("deadline_at"),
+    "deadline_at below 0": with_(deadline_at={"N": "-1"}),
+    "no attempt": without("attempt"),
+    "attempt as text": with_(attempt={"S": "1"}),
+    "attempt as a fraction": with_(attempt={"N": "0.5"}),
+    "attempt far away": with_(attempt={"N": "1E+50"}),
+    "replayed_at as a map": with_(replayed_at={"M": {}}),
+    "last_attempt as a truth": with_(last_attempt={"BOOL": True}),
+    "lease_until as text": with_(status={"S": "STARTED"}, lease_until={"S": "now"}),
+}
+
+
+# ---- replay
+
+
+@pytest.mark.parametrize("name", MALFORMED)
+def test_a_malformed_item_is_reported_and_the_rest_is_replayed(
+    name: str, account: Account, stack: Stack, failed: Callable[..., Item]
+) -> None:
+    failed()
+    bad = failed(MALFORMED[name])
+    failed()
+    said: list[str] = []
+
+    done = replay(stack, Wanted(), say=said.append)
+
+    assert (len(done.task_ids), done.malformed) == (2, 1)
+    [line] = [line for line in said if "malformed" in line]
+    assert "left alone" in line
+    assert bad in account.items()
+
+
+def test_an_item_that_dynamodb_does_not_take_back_is_left_alone_too(
+    account: Account, stack: Stack, failed: Callable[..., Item]
+) -> None:
+    """One of 400 KB, for example, which another attribute makes too large."""
+    failed()
+    failed()
+    once(stack, "UpdateItem", refusing("ValidationException", 400))
+
+    done = replay(stack, Wanted(), say=lambda text: None)
+
+    assert (len(done.task_ids), done.malformed) == (1, 1)
+
+
+def test_a_malformed_item_of_another_owner_is_none_of_this_command(stack: Stack, failed: Callable[..., Item]) -> None:
+    failed(MALFORMED["no status"])
+
+    done = replay(stack, Wanted(owner="bob"), say=lambda text: None)
+
+    assert (done.task_ids, done.malformed) == ([], 0)
+
+
+# ---- restore and forget
+
+
+@pytest.fixture
+def spoiled(account: Account, stack: Stack, failed: Callable[..., Item]) -> Iterator[str]:
+    """A restored table of three items, of which the stack's table has none; one is malformed."""
+    account.dynamodb.create_table(
+        TableName="spoiled",
+        BillingMode="PAY_PER_REQUEST",
+        KeySchema=[{"AttributeName": "session", "KeyType": "HASH"}, {"AttributeName": "turn", "KeyType": "RANGE"}],
+        AttributeDefinitions=[{"AttributeName": name, "AttributeType": "S"} for name in ("session", "turn")],
+    )
+    yield "spoiled"
+    account.dynamodb.delete_table(TableName="spoiled")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name for name in MALFORMED if name.startswith(("a session", "a turn", "no expires_at", "expires_at"))],
+)
+def test_a_malformed_item_is_not_restored_and_the_rest_is(
+    name: str, account: Account, stack: Stack, failed: Callable[..., Item], spoiled: str
+) -> None:
+    items = [failed(), failed(MALFORMED[name]), failed()]
+    for item in items:
+        account.dynamodb.put_item(TableName=spoiled, Item=item)
+        account.dynamodb.delete_item(TableName="TurnsTable", Key={key: item[key] for key in ("session", "turn")})
+
+    said: list[str] = []
+    done = restore(stack, spoiled, say=said.append)
+
+    assert (done.turns, done.malformed, len(said)) == (2, 1, 1)
+    assert items[1] not in account.items()
+
+
+def test_a_table_that_holds_no_turns_restores_nothing(account: Account, stack: Stack) -> None:
+    account.queued()
+    account.dynamodb.put_item(TableName="GuardsTable", Item={"guard": {"S": f"x#{ESCAPES}"}})
+
+    done = restore(stack, "GuardsTable", say=lambda text: None)
+
+    assert (done.turns, done.malformed) == (0, 1)
+
+
+def test_malformed_items_of_an_owner_are_deleted_too(
+    account: Account, stack: Stack, failed: Callable[..., Item]
+) -> None:
+    """They are the owner's data all the same."""
+    for name in ("a session that is none", "a turn that is no ULID", "no status"):
+        failed(MALFORMED[name])
+    account.dynamodb.put_item(TableName="GuardsTable", Item={"guard": {"S": "x"}, "task_id": {"L": []}})
+    account.dynamodb.put_item(TableName="GuardsTable", Item={"guard": {"S": "y"}, "owner": {"S": "alice"}})
+
+    assert len(forget(stack, "alice").turns) == 3
+
+    assert account.items() == []
+    assert [item["guard"]["S"] for item in account.items("GuardsTable")] == ["x"]
+
+
+# ---- The terminal
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("one\ntwo\r\n", r"one\ntwo\r\n"),
+        (ESCAPES, r"\x1b[2J\x1b]0;owned\x07"),
+        ("\x9b2J\x00\x7f", r"\x9b2J\x00\x7f"),  # \x9b: the start of a sequence in one character
+        ("\u202eevil\u2066\u200b", r"\u202eevil\u2066\u200b"),  # turns the direction of the text
+        ("\u2028\u2029", r"\u2028\u2029"),
+        ("\ud800\U000e0001", r"\ud800\U000e0001"),
+        ("Zoë 東京 a b", "Zoë 東京 a b"),
+    ],
+)
+def test_what_could_steer_a_terminal_is_printed_as_an_escape(text: str, printed: str) -> None:
+    assert printable(text) == printed
+
+
+def test_a_line_has_an_end() -> None:
+    assert len(printable("x" * 100_000)) < 1100
+
+
+def test_all_output_goes_by_one_way() -> None:
+    """So that a new command cannot forget to escape."""
+    for path in sorted((ROOT / "operations").glob("*.py")):
+        if path.name == "output.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = ast.unparse(node) if isinstance(node, ast.Name | ast.Attribute) else ""
+            assert name not in ("print", "sys.stdout", "sys.stderr", "logging"), f"{path.name}:{node.lineno}"  # type: ignore[attr-defined]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["operations", *arguments])
+    try:
+        return main()
+    except SystemExit as end:
+        assert isinstance(end.code, int)
+        return end.code
+
+
+@pytest.fixture
+def of_the_account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are given a stack by its name find that of the account."""
+    monkeypatch.setattr("operations.__main__.Stack", lambda name, region: stack)
+
+
+def test_nothing_of_the_table_steers_the_terminal(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    of_the_account: None,
+    failed: Callable[..., Item],
+) -> None:
+    failed()
+    for change in MALFORMED.values():
+        failed(change)
+    capsys.readouterr()  # the functions' logs
+
+    code = run(monkeypatch, "replay", "--stack", "turnqueue-test")
+
+    shown = capsys.readouterr()
+    assert code == 1  # not all went as it should
+    assert not [c for c in shown.out + shown.err if c != "\n" and not c.isprintable()]
+    lines = shown.out.splitlines()
+    assert len(lines) == 1 + len(MALFORMED) + 1
+    assert f"1 queued, 0 changed meanwhile, {len(MALFORMED)} malformed" in lines[-1]
+
+
+def test_an_error_of_aws_steers_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_the_account: None, stack: Stack
+) -> None:
+    once(stack, "Scan", refusing(f"Odd{ESCAPES}\nName", 400))
+
+    assert run(monkeypatch, "replay", "--stack", "turnqueue-test") == 1
+
+    shown = capsys.readouterr()
+    assert r"Odd\x1b[2J\x1b]0;owned\x07\nName" in shown.err
+    assert "\x1b" not in shown.out + shown.err
+
+
+def test_a_bug_steers_no_terminal_and_is_told_with_its_place(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_the_account: None, stack: Stack
+) -> None:
+    def fail(params: dict[str, Any]) -> None:
+        raise LookupError(ESCAPES)
+
+    once(stack, "Scan", fail)
+
+    assert run(monkeypatch, "replay", "--stack", "turnqueue-test") == 1
+
+    shown = capsys.readouterr()
+    assert r"LookupError: \x1b[2J" in shown.err
+    assert "replay.py" in shown.err
+    assert "\x1b" not in shown.out + shown.err
+
+
+def test_a_terminal_of_another_encoding_shows_what_it_can(
+    monkeypatch: pytest.MonkeyPatch, of_the_account: None
+) -> None:
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+
+    assert run(monkeypatch, "forget", "--stack", "turnqueue-test", "--owner", "Zoë", "--yes") == 0
+
+    assert b"0 turns" in raw.getvalue()
+
+
+# ---- Arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["replay", "--stack", f"x{ESCAPES}"], "--stack"),
+        (["replay", "--stack", "x", "--region", "us-east-1\n"], "--region"),
+        (["replay", "--stack", "x", "--owner", ""], "--owner"),
+        (["replay", "--stack", "x", "--owner", "o" * 256], "--owner"),
+        (["replay", "--stack", "x", "--owner", "\udc80"], "--owner"),
+        (["replay", "--stack", "x", "--session", "a#b"], "--session"),
+        (["replay", "--stack", "x", "--limit", "0"], "--limit"),
+        (["replay", "--stack", "x", "s-1.short"], "TASK_ID"),
+        (["replay", "--stack", "x", f"s-1.{ULID}{ESCAPES}"], "TASK_ID"),
+        (["replay", "--stack", "x", f"--{ESCAPES}"], "unrecognized arguments"),
+        (["forget", "--stack", "x", "--owner", ""], "--owner"),
+        (["restore", "--stack", "x", "--from", f"table{ESCAPES}"], "--from"),
+        (["smoke", "--url", "http://example.com"], "--url"),
+        (["smoke", "--url", "https://user:secret@example.com"], "--url"),
+        (["smoke", "--url", "file:///etc/passwd"], "--url"),
+        (["smoke", "--url", f"https://example.com/{ESCAPES}"], "--url"),
+    ],
+)
+def test_an_argument_that_cannot_be_is_refused_by_name(
+    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, *arguments) == 2
+
+    shown = capsys.readouterr()
+    assert named in shown.err
+    assert "\x1b" not in shown.err
+    assert "secret" not in shown.err
+
+
+# ---- The API, or what answers in its place
+
+type Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+
+
+@contextmanager
+def serving(answer: Answer) -> Iterator[str]:
+    """A server that answers every request so; yields its URL."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length", "0")))
+            answer(self)
+
+        do_POST = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+def saying(status: int, body: bytes, **headers: str) -> Answer:
+    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
+        request.send_response(status)
+        request.send_header("Content-Length", str(len(body)))
+        for name, value in headers.items():
+            request.send_header(name, value)
+        request.end_headers()
+        request.wfile.write(body)
+
+    return answer
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_a_token_follows_no_redirect(
+    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seen: list[str] = []
+
+    def note(request: http.server.BaseHTTPRequestHandler) -> None:
+        seen.append(request.headers["Authorization"])
+        saying(200, b"{}")(request)
+
+    monkeypatch.setenv("API_TOKEN", "planted-token")
+    with serving(note) as elsewhere, serving(saying(status, b"", Location=elsewhere)) as url:
+        assert run(monkeypatch, "smoke", "--url", url) == 1
+
+    assert seen == []
+    assert f"is answered {status}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"no JSON",
+        b"[]",
+        b"{}",
+        b'{"task_id": "../../other", "status": "SUCCESS"}',
+        b'{"task_id": 7}',
+        b'{"task_id": "s.%s", "status": "FAILURE", "error_code": "\\u001b[2J\\nx"}' % ULID.encode(),
+        b'{"task_id": "s.%s", "status": ["\\u001b[2J"]}' % ULID.encode(),
+        b'{"x": "%s"}' % (b"x" * 3_000_000),
+        b"[" * 100_000,
+    ],
+    ids=lambda body: repr(body[:30]),
+)
+def test_an_answer_that_cannot_be_ends_the_smoke_test_with_a_sentence(
+    body: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_TOKEN", "planted-token")
+    with serving(saying(200, body)) as url:
+        assert run(monkeypatch, "smoke", "--url", url) == 1
+
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert not [c for c in shown.err if c != "\n" and not c.isprintable()]
+    assert "planted-token" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("token", ["planted\ntoken", "planted token", "planted-tokën"])
+def test_a_token_that_cannot_be_is_not_quoted(
+    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("API_TOKEN", token)
+    with serving(saying(200, b"{}")) as url:
+        assert run(monkeypatch, "smoke", "--url", url) == 1
+
+    shown = capsys.readouterr()
+    assert "API_TOKEN" in shown.err
+    assert "planted" not in shown.out + shown.err
