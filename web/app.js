@@ -7,6 +7,7 @@ import { Conversation } from "./conversation.js";
 import { Conversations, newId } from "./conversations.js";
 import { $, h, setText } from "./dom.js";
 import { showFigures } from "./figures.js";
+import { Outbox } from "./outbox.js";
 import { Settings } from "./settings.js";
 import { Tasks } from "./tasks.js";
 import { Timelines } from "./timelines.js";
@@ -22,13 +23,11 @@ const connection = await Connection.open();
 const conversations = new Conversations(connection.scope);
 const tasks = new Tasks(connection.scope);
 const timelines = new Timelines();
-const composer = new Composer(
-  (message) => send(message),
-  (file) => connection.client.upload(file),
-);
-const chat = new Chat((turn) => composer.write(turn.request.message));
+const composer = new Composer((message) => send(message));
+const chat = new Chat(({ request, files }) => composer.write({ ...request, files }));
 const settings = new Settings(connection, connect);
 
+let outbox = new Outbox(connection.scope);
 let opened = new Map(); // the conversations that are watched, by their ids
 let current = null;
 
@@ -37,7 +36,7 @@ let current = null;
 /** The conversation with this id; read from the API unless it is `fresh`. */
 function conversation(id, { fresh = false } = {}) {
   if (opened.has(id)) return opened.get(id);
-  const it = new Conversation(id, connection.client, conversations);
+  const it = new Conversation(id, { client: connection.client, conversations, outbox });
   opened.set(id, it);
   it.addEventListener("turn", ({ detail: turn }) => {
     if (turn.task) tasks.note([turn.task]);
@@ -62,10 +61,10 @@ function conversation(id, { fresh = false } = {}) {
 /** Show the conversation that the address names, or a new one. */
 function navigate() {
   if (!connection.complete) return;
-  const id = decodeURIComponent(location.hash.slice(1));
+  const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
   current = conversation(known ? id : newId(), { fresh: !known });
-  composer.role = conversations.get(current.id)?.role ?? "general";
+  composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
   chat.show(current);
   timelines.show(current.turns);
   showConversations();
@@ -74,17 +73,20 @@ function navigate() {
   chat.toLatest();
 }
 
+/** Send {message, role, files} in the conversation that is shown now. Returns whether that is possible. */
 function send(message) {
   if (!connection.complete) {
-    composer.write(message.message);
     settings.open();
-    return;
+    return false;
   }
   current.send(message);
-  // Now it can be come back to.
-  if (location.hash.slice(1) !== current.id) history.pushState(null, "", `#${current.id}`);
+  if (location.hash.slice(1) !== current.id) {
+    history.pushState(null, "", `#${current.id}`); // Now the user can come back to it.
+    composer.named(current.id);
+  }
   showConversations();
   chat.toLatest();
+  return true;
 }
 
 function showConversations() {
@@ -131,10 +133,11 @@ function remove(id) {
 
 // ---- The connection
 
-/** Begin anew, as whom and where the settings say. */
+/** Reconnect with the current settings. */
 function connect() {
   for (const each of opened.values()) each.close();
   opened = new Map();
+  outbox = new Outbox(connection.scope);
   conversations.scope = connection.scope;
   tasks.scope = connection.scope;
   showConnection();
@@ -142,8 +145,8 @@ function connect() {
     settings.open();
     return;
   }
-  // What was begun before this page was loaded is sent, and watched to its end.
-  const begun = [...conversations.unacknowledged.map(({ request }) => request.session_id), ...tasks.unfinishedSessions];
+  // Send and watch what an earlier page has begun.
+  const begun = [...outbox.all.map(({ request }) => request.session_id), ...tasks.unfinishedSessions];
   for (const id of begun) if (conversations.get(id)) conversation(id);
   navigate();
 }
@@ -158,7 +161,7 @@ function showConnection() {
   $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
 }
 
-/** What stands in the way of the whole page. */
+/** Show what is wrong with the page as a whole. */
 function showNotice() {
   const problem = current?.problem;
   let text = problem ? sentence(problem) : "";
@@ -185,7 +188,7 @@ for (const button of document.querySelectorAll(".panes button")) {
 }
 $("examples").append(
   ...EXAMPLES.map(({ message, role }) =>
-    h("button", { type: "button", onclick: () => { composer.role = role; composer.write(message); } }, message),
+    h("button", { type: "button", onclick: () => composer.write({ message, role }) }, message),
   ),
 );
 $("new").addEventListener("click", () => {
@@ -193,6 +196,10 @@ $("new").addEventListener("click", () => {
   $("message").focus();
 });
 addEventListener("hashchange", navigate);
+addEventListener("beforeunload", (event) => {
+  // Where the browser keeps nothing, a message that is not sent yet would be lost.
+  if ([...opened.values()].some(({ fragile }) => fragile)) event.preventDefault();
+});
 conversations.addEventListener("change", showConversations);
 conversations.addEventListener("elsewhere", () => {
   if (conversations.get(current?.id)) current.refresh(); // another tab has sent something, perhaps here
@@ -207,7 +214,6 @@ for (const name of ["online", "offline"]) {
   addEventListener(name, () => {
     showConnection();
     showNotice();
-    if (name === "online" && current?.problem) current.refresh();
   });
 }
 

@@ -1,10 +1,9 @@
 /** The messages of a conversation and their answers. What the model says is shown as it is: as text. */
 
-import { isFinal } from "./conversation.js";
 import { $, announce, h, setText } from "./dom.js";
 import { sourceOf } from "./images.js";
 import * as time from "./time.js";
-import { duration, sentence, stateOf, value } from "./words.js";
+import { duration, sentence, shortened, stateOf, value } from "./words.js";
 
 const LIVE_MS = 250;
 const NEAR_PX = 80;
@@ -78,7 +77,7 @@ export class Chat {
 
   #tick() {
     clearTimeout(this.#ticking);
-    const living = [...this.#views].filter(([turn]) => turn.task && !isFinal(turn) && !turn.lost);
+    const living = [...this.#views].filter(([turn]) => turn.task && turn.state === "accepted");
     if (!living.length) return;
     this.#ticking = setTimeout(() => {
       for (const [, view] of living) view.showTime();
@@ -93,6 +92,7 @@ class TurnView {
   #label = null;
   #shownTask;
   #shownDraft;
+  #shownImages;
 
   constructor(turn, conversation, edit) {
     this.#turn = turn;
@@ -111,11 +111,12 @@ class TurnView {
       conversation.discard(turn);
     });
     this.discard = button("Discard", () => conversation.discard(turn));
-    this.check = button("Check now", () => conversation.check(turn));
+    this.check = button("Check now", () => turn.wake());
     const buttons = [this.cancel, this.check, this.again, this.edit, this.discard];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
     this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, state);
-    this.element = h("article", { class: "turn" }, said(turn.request), this.answer);
+    this.said = h("div", { class: "said" });
+    this.element = h("article", { class: "turn" }, this.said, this.answer);
   }
 
   /** Show the turn as it is; `before` is the one before it. Returns what a listener should hear if that is new. */
@@ -123,13 +124,16 @@ class TurnView {
     const turn = this.#turn;
     const { task } = turn;
     const { kind, label } = stateOf(turn);
-    const error = turn.problem ?? turn.lost;
     const failed = task?.status === "FAILURE";
 
+    if (this.#shownImages !== turn.files) {
+      this.said.replaceChildren(...saidOf(turn));
+      this.#shownImages = turn.files;
+    }
     this.element.dataset.state = kind;
     if (turn.taskId) this.element.dataset.task = turn.taskId;
-    this.element.setAttribute("aria-label", `${turn.request.message.slice(0, 60)}: ${label}`);
-    this.answer.setAttribute("aria-busy", String(!isFinal(turn) && !error));
+    this.element.setAttribute("aria-label", `${shortened(turn.request.message, 60)}: ${label}`);
+    this.answer.setAttribute("aria-busy", String(turn.busy && turn.state !== "lost"));
     this.chip.className = `chip ${kind}`;
     setText(this.chip, label);
 
@@ -141,20 +145,21 @@ class TurnView {
       [this.#shownTask, this.#shownDraft] = [task, draftBefore];
     }
 
-    const trouble = error ? lostSentence(turn, error) : failed && kind !== "cancelled" ? task.error : "";
+    const trouble = turn.error ? troubleOf(turn) : failed && kind !== "cancelled" ? task.error : "";
     setText(this.trouble, trouble);
     this.trouble.hidden = !trouble;
 
     this.progress.hidden = task?.status !== "STARTED";
     if (task?.progress) this.progress.value = task.progress;
     else this.progress.removeAttribute("value");
-    const notSent = !turn.taskId && Boolean(turn.problem);
-    this.#offer(this.cancel, Boolean(turn.taskId) && !isFinal(turn) && !turn.cancelling && turn.lost?.status !== 404);
-    this.#offer(this.check, Boolean(turn.lost) && turn.lost.status !== 404);
+    const notSent = turn.state === "unsent";
+    const unknown = turn.state === "lost" && turn.error?.status === 404;
+    this.#offer(this.cancel, ["accepted", "lost"].includes(turn.state) && !turn.cancelling && !unknown);
+    this.#offer(this.check, turn.state === "lost" && !unknown);
     this.#offer(this.again, notSent || (failed && !this.#conversation.retried(turn)));
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
-    this.behind = Boolean(before?.taskId) && !isFinal(before) && task?.status === "PENDING";
+    this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING";
     this.showTime();
 
     const news = label !== this.#label && this.#label !== null;
@@ -186,24 +191,21 @@ class TurnView {
   }
 }
 
-function lostSentence(turn, error) {
-  if (!turn.lost) return sentence(error);
-  if (error.status === 404) return sentence(error);
-  return `${sentence(error)} Your message is safe and being worked on; this page looks again by itself.`;
+function troubleOf({ state, error }) {
+  if (state !== "lost" || error.status === 404) return sentence(error);
+  return `${sentence(error)} Your message is safe, and work on it goes on. This page will look again soon.`;
 }
 
-function said({ message, role, media }) {
-  const images = (media ?? []).map((item, index) => {
-    const [src, alt] = [sourceOf(item), `Attached image ${index + 1}`];
+function saidOf({ request: { message, role, media }, files }) {
+  const images = (files.length ? files : (media ?? [])).map((image, index) => {
+    const [src, alt] = [sourceOf(image), `Attached image ${index + 1}`];
     return src ? h("img", { src, alt, referrerpolicy: "no-referrer" }) : h("span", { class: "hint" }, `${alt} (uploaded)`);
   });
-  return h(
-    "div",
-    { class: "said" },
+  return [
     images.length ? h("div", { class: "images" }, ...images) : null,
     h("div", { class: "bubble" }, message),
     role && role !== "general" ? h("span", { class: "hint" }, role) : null,
-  );
+  ].filter(Boolean);
 }
 
 /** What came with the answer. Of the draft, what is new since the turn before is marked. */

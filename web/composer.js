@@ -1,29 +1,30 @@
-/** The message that is being written, with its images and its role. */
+/** The message that is being written. Each conversation has one: its text, its images and its role. */
 
 import { $, h } from "./dom.js";
-import { MAX_IMAGES, mediaOf } from "./images.js";
+import { checkImage, MAX_IMAGES, sourceOf } from "./images.js";
+import { inThisTab } from "./storage.js";
 
-const TYPED = "turnqueue:typed"; // survives a reload
+const MAX_CHARACTERS = 32_000; // of a message, as the API counts them
+const TEXTS = "texts"; // of the conversations, by their ids: they survive a reload
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
-  #files = [];
+  #id = null; // of the conversation
+  #files = []; // that are attached
+  #others = new Map(); // {files, role} of the other conversations, by their ids
+  #unchecked = new Set(); // files
+  #composing = false; // whether an input method holds a part of the text
   #send;
-  #upload;
 
-  /** `send` is called with {message, role, media}, `upload` before it with each file that is large. */
-  constructor(send, upload) {
+  /** `send` is called with {message, role, files} and returns whether it has taken it. */
+  constructor(send) {
     this.#send = send;
-    this.#upload = upload;
     const message = $("message");
-    message.value ||= sessionStorage.getItem(TYPED) ?? ""; // who writes before this script has come loses nothing
     message.addEventListener("input", () => this.#typed());
-    message.addEventListener("keydown", (event) => {
-      if (event.key !== "Enter" || event.shiftKey || event.isComposing || touch.matches) return;
-      event.preventDefault();
-      $("composer").requestSubmit();
-    });
-    message.addEventListener("paste", (event) => this.#take(event, event.clipboardData));
+    message.addEventListener("compositionstart", () => (this.#composing = true));
+    message.addEventListener("compositionend", () => (this.#composing = false));
+    message.addEventListener("keydown", (event) => this.#key(event));
+    message.addEventListener("paste", (event) => this.#paste(event));
     $("composer").addEventListener("submit", (event) => {
       event.preventDefault();
       this.#submit();
@@ -33,15 +34,37 @@ export class Composer {
       this.#attach([...$("files").files]);
       $("files").value = "";
     });
-    addEventListener("dragover", (event) => event.preventDefault());
-    addEventListener("drop", (event) => {
-      event.preventDefault();
-      this.#take(event, event.dataTransfer);
-    });
+    this.#takeDrops();
+    touch.addEventListener("change", () => this.#showKeys());
+    this.#showKeys();
     this.#typed();
   }
 
-  /** Let the next message have one of these roles, and the one that is chosen already. */
+  /** Turn to what is being written in the conversation with this id; "" is a new one. `role` is its role so far. */
+  open(id, role) {
+    if (id === this.#id) return;
+    const message = $("message");
+    const texts = inThisTab.get(TEXTS, {});
+    if (this.#id === null) message.value ||= texts[id] ?? ""; // the user may write before this script is loaded
+    else message.value = texts[id] ?? "";
+    this.#others.set(this.#id, { files: this.#files, role: $("role").value });
+    const other = this.#others.get(id) ?? { files: [], role };
+    this.#files = other.files;
+    this.role = other.role;
+    this.#id = id;
+    this.#complain("");
+    this.#showFiles();
+    this.#typed();
+  }
+
+  /** The new conversation has got this id. */
+  named(id) {
+    const { [this.#id]: moved, ...others } = inThisTab.get(TEXTS, {});
+    inThisTab.set(TEXTS, others);
+    this.#id = id;
+  }
+
+  /** Offer these roles, and the one that is chosen already. */
   offer(roles) {
     const chosen = $("role").value;
     $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
@@ -54,79 +77,144 @@ export class Composer {
     $("role").value = role;
   }
 
-  /** Write this, to be changed or sent. */
-  write(text) {
-    $("message").value = text;
+  /** Put a message before what is written already. The user can undo it. */
+  write({ message, role, files = [] }) {
+    const field = $("message");
+    field.focus();
+    field.setSelectionRange(0, 0);
+    const text = field.value ? `${message}\n` : message;
+    // Unlike a new `value`, this can be undone.
+    if (!document.execCommand("insertText", false, text)) field.setRangeText(text, 0, 0, "end");
+    if (role) this.role = role;
+    if (files.length) this.#attach(files);
     this.#typed();
-    $("message").focus();
+  }
+
+  /** Enter sends; with Shift, or from a screen keyboard, it begins a line. With Control or Command it always sends. */
+  #key(event) {
+    if (event.key !== "Enter" || event.shiftKey) return;
+    // This Enter ends a composition: Safari tells it only by the code 229.
+    if (event.isComposing || event.keyCode === 229) return;
+    if (touch.matches && !event.ctrlKey && !event.metaKey) return;
+    event.preventDefault();
+    $("composer").requestSubmit();
+  }
+
+  #showKeys() {
+    $("message").enterKeyHint = touch.matches ? "enter" : "send";
+    $("composer-hint").textContent = touch.matches ? "" : "Enter sends. Shift and Enter start a new line.";
   }
 
   #typed() {
     const message = $("message");
-    sessionStorage.setItem(TYPED, message.value);
-    $("send").disabled = !message.value.trim();
+    if (this.#id !== null) {
+      const { [this.#id]: before, ...others } = inThisTab.get(TEXTS, {});
+      inThisTab.set(TEXTS, message.value ? { ...others, [this.#id]: message.value } : others);
+    }
+    const characters = message.value.length > MAX_CHARACTERS ? [...message.value].length : 0;
+    const long = characters > MAX_CHARACTERS;
+    if (long || $("composer-error").dataset.about === "length") {
+      const [limit, count] = [MAX_CHARACTERS, characters].map((number) => number.toLocaleString("en"));
+      this.#complain(long ? `A message has at most ${limit} characters. This one has ${count}.` : "", "length");
+    }
+    $("send").disabled = long || !message.value.trim();
     message.style.height = "auto";
     message.style.height = `${message.scrollHeight + 2}px`;
   }
 
-  async #submit() {
-    const message = $("message").value.trim();
-    if (!message) return;
-    const files = this.#files;
+  #submit() {
+    const field = $("message");
+    if (this.#composing) field.blur(); // or the input method writes its part again into the empty field
+    // Leading spaces belong to the first line, which may be code.
+    const message = field.value.replace(/^(\s*\n)+/, "").trimEnd();
+    if ($("send").disabled || !message) return;
+    if (!this.#send({ message, role: $("role").value, files: this.#files })) return;
+    field.value = "";
     this.#files = [];
     this.#showFiles();
-    this.write("");
     this.#complain("");
-    try {
-      const media = await mediaOf(files, this.#upload);
-      this.#send({ message, role: $("role").value, ...(media.length ? { media } : {}) });
-    } catch (error) {
-      this.#files = files;
-      this.#showFiles();
-      this.write(message);
-      this.#complain(error.message);
-    }
+    this.#typed();
+    field.focus();
   }
 
-  /** Images that are pasted or dropped. */
-  #take(event, transfer) {
-    const files = [...(transfer?.files ?? [])];
-    if (!files.length) return;
+  /** Attach an image of the clipboard, unless it is a picture of text that is there too, as from a spreadsheet. */
+  #paste(event) {
+    const { clipboardData } = event;
+    const files = [...(clipboardData?.files ?? [])];
+    const text = clipboardData?.getData("text/plain").trim() ?? "";
+    // A file manager gives a file with its name as text.
+    if (!files.length || (text && !files.some(({ name }) => text.includes(name)))) return;
     event.preventDefault();
     this.#attach(files);
   }
 
+  /** Attach files that are dropped anywhere. Text may be dropped where one can write. */
+  #takeDrops() {
+    const brings = ({ dataTransfer }) => dataTransfer.types.includes("Files") && !$("settings").open;
+    const showTarget = (shown) => $("composer").classList.toggle("target", shown);
+    addEventListener("dragover", (event) => {
+      showTarget(brings(event));
+      // Else the browser leaves the page for a file or a link that is dropped.
+      if (brings(event) || !event.target.matches?.("textarea, input")) event.preventDefault();
+    });
+    addEventListener("dragleave", (event) => event.relatedTarget || showTarget(false));
+    addEventListener("drop", (event) => {
+      showTarget(false);
+      if (!brings(event) && event.target.matches?.("textarea, input")) return;
+      event.preventDefault();
+      if (brings(event)) this.#attach([...event.dataTransfer.files]);
+    });
+  }
+
   #attach(files) {
-    const images = files.filter((file) => file.type.startsWith("image/"));
-    this.#complain(images.length < files.length ? "Only images can be attached." : "");
-    const all = [...this.#files, ...images];
-    if (all.length > MAX_IMAGES) this.#complain(`A message can have ${MAX_IMAGES} images at most.`);
-    this.#files = all.slice(0, MAX_IMAGES);
+    this.#complain(this.#files.length + files.length > MAX_IMAGES ? `A message can have at most ${MAX_IMAGES} images.` : "");
+    const attached = files.slice(0, MAX_IMAGES - this.#files.length);
+    this.#files = [...this.#files, ...attached];
+    for (const file of attached) this.#check(file);
     this.#showFiles();
   }
 
+  async #check(file) {
+    this.#unchecked.add(file);
+    try {
+      await checkImage(file);
+    } catch (error) {
+      this.#detach(file, error.message);
+    } finally {
+      this.#unchecked.delete(file);
+      this.#showFiles();
+    }
+  }
+
+  /** If it was sent meanwhile, its turn says what is wrong with it. */
+  #detach(file, reason = "") {
+    if (!this.#files.includes(file)) return;
+    this.#files = this.#files.filter((each) => each !== file);
+    this.#showFiles();
+    this.#complain(reason);
+  }
+
   #showFiles() {
-    for (const image of $("attached").querySelectorAll("img")) URL.revokeObjectURL(image.src);
     $("attached").replaceChildren(...this.#files.map((file) => this.#shown(file)));
     $("attached").hidden = !this.#files.length;
   }
 
   #shown(file) {
     const remove = () => {
-      this.#files = this.#files.filter((each) => each !== file);
-      this.#showFiles();
+      this.#detach(file);
       $("message").focus();
     };
     return h(
       "li",
-      {},
-      h("img", { src: URL.createObjectURL(file), alt: file.name }),
+      { "aria-busy": String(this.#unchecked.has(file)) },
+      h("img", { src: sourceOf(file), alt: file.name }),
       h("button", { type: "button", "aria-label": `Remove ${file.name}`, onclick: remove }, "×"),
     );
   }
 
-  #complain(text) {
+  #complain(text, about = "") {
     $("composer-error").textContent = text;
     $("composer-error").hidden = !text;
+    $("composer-error").dataset.about = about;
   }
 }

@@ -4,9 +4,9 @@
  */
 
 import { ApiError, createClient } from "../clients/javascript/turnqueue.js";
-import { remember, remembered } from "./storage.js";
+import { everywhere, inThisTab } from "./storage.js";
 
-const CHOSEN = "turnqueue:connection";
+const CHOSEN = "connection";
 
 export class Connection extends EventTarget {
   /**
@@ -22,7 +22,7 @@ export class Connection extends EventTarget {
   static async open() {
     const connection = new Connection();
     connection.#config = await readConfig();
-    const chosen = JSON.parse(sessionStorage.getItem(CHOSEN) ?? "null") ?? remembered("connection", {});
+    const chosen = inThisTab.get(CHOSEN, null) ?? everywhere.get(CHOSEN, {});
     const { apiUrl = "", token = "" } = chosen;
     if (apiUrl || !connection.#config) connection.#own = { apiUrl, token };
     connection.#as = connection.owners.includes(chosen.as) ? chosen.as : (connection.owners[0] ?? null);
@@ -64,8 +64,8 @@ export class Connection extends EventTarget {
     if (chosen.apiUrl !== undefined) new URL(chosen.apiUrl);
     this.#own = chosen.apiUrl === undefined ? null : { apiUrl: chosen.apiUrl, token: chosen.token };
     this.#as = chosen.as ?? this.#as;
-    sessionStorage.setItem(CHOSEN, JSON.stringify(this.chosen));
-    remember("connection", { ...this.chosen, token: undefined });
+    inThisTab.set(CHOSEN, this.chosen);
+    everywhere.set(CHOSEN, { ...this.chosen, token: undefined });
     this.#connect();
   }
 

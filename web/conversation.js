@@ -1,135 +1,126 @@
-/**
- * A conversation as it stands: its turns are read from the API, sent, watched to their end, cancelled, sent again.
- *
- * A turn:
- *   key         the Idempotency-Key of its submit; null of a turn that was read from the history, and of a retry
- *   retryOf     the id of the failed task that it sends again, until it is accepted itself
- *   sentAt      our time when it was sent; null of a turn that was not sent since the page was loaded
- *   request     what the user said: {message, role, media, …}
- *   taskId      null until it is accepted
- *   task        the task as last seen; null until it was seen
- *   problem     the error that kept it from being sent, or from being cancelled
- *   lost        the error for which it is not watched at the moment
- *   cancelling  whether the user wants it cancelled and it is not yet
- *   firstSeen   the server's time when we first saw words of its answer; null if we did not see them come
- *   seen        the changes of its task that we saw, by the server's time: [{status, attempt, at}]
- *   watched     whether it is being watched; `wake` ends the pause of a watch that was lost
- */
+/** A conversation: its turns are read from the API, sent, watched to their end, cancelled and sent again. */
 
-import {
-  ApiError,
-  NetworkError,
-  newIdempotencyKey,
-  TaskFailedError,
-  TurnqueueError,
-} from "../clients/javascript/turnqueue.js";
+import { ApiError, NetworkError, newIdempotencyKey, TurnqueueError } from "../clients/javascript/turnqueue.js";
+import { mediaOf } from "./images.js";
+import { alone, pause } from "./pause.js";
 import * as time from "./time.js";
+import { Turn } from "./turn.js";
 
-const PAGE = 100;
+const PAGE = 100; // turns, the most that the API gives at once
 const CHECK_AGAIN_MS = 15_000;
-const CHECKS = 80; // over 20 min; a task is over after 15
-const RESEND_WITHIN_MS = 3600_000; // an Idempotency-Key is good for 24 h
+const RESEND_WITHIN_MS = 3600_000; // an Idempotency-Key is good for 24 h, a user's intention less long
 
 export class Conversation extends EventTarget {
   turns = [];
   loading = false;
-  /** The error for which the history could not be read. */
+  /** Why the history could not be read; null if it could. */
   problem = null;
 
   #client;
   #conversations;
-  #abort = new AbortController();
-  #sending = Promise.resolve();
+  #outbox;
+  #closed = new AbortController();
+  #sending = Promise.resolve(); // settles when the turn before is submitted
+  #watched = new Set(); // turns
   #lastPage; // the cursor that it was read with
-  #failures = 0; // to read it, in a row
+  #reading = false;
 
   /**
-   * `conversations` is where it is listed. Tells of turns that come or go by the event "turns", of a change of one by
-   * "turn", with the turn as its `detail`.
+   * `conversations` is the list of them, `outbox` keeps what the API has not acknowledged. Tells of turns that come or go
+   * by the event "turns", of a change of one by "turn", whose `detail` it is.
    */
-  constructor(id, client, conversations) {
+  constructor(id, { client, conversations, outbox }) {
     super();
     this.id = id;
     this.#client = client;
     this.#conversations = conversations;
+    this.#outbox = outbox;
+    addEventListener("online", () => this.#online(), { signal: this.#closed.signal });
   }
 
   /** Whether something is under way. */
   get busy() {
-    return this.turns.some((turn) => !isFinal(turn) && !turn.problem);
+    return this.turns.some((turn) => turn.busy);
+  }
+
+  /** Whether a message would be lost if the page went away now. */
+  get fragile() {
+    return this.turns.some((turn) => turn.key && !turn.taskId && !turn.kept);
   }
 
   /** Read it from the API, send what was not acknowledged, and watch what is unfinished. */
   async open() {
     this.loading = true;
-    for (const { key, request, at } of this.#conversations.unacknowledged) {
+    for (const { key, request, at, images } of this.#outbox.all) {
       if (request.session_id !== this.id) continue;
-      const turn = newTurn({ key, request });
-      this.turns.push(turn);
-      if (Date.now() - at < RESEND_WITHIN_MS) this.#submit(turn);
-      else turn.problem = new TurnqueueError("It is not known whether this message was sent.");
+      const turn = this.#add(Turn.written({ key, request, images }));
+      if (Date.now() - at < RESEND_WITHIN_MS) this.#send(turn, { mayBeSent: true });
+      else turn.failed(new TurnqueueError("It is not known whether this message was sent."));
     }
     this.#tell("turns");
     await this.refresh();
     this.loading = false;
     const [first] = this.turns;
-    if (first?.taskId && !this.#conversations.get(this.id)) { // it was come to by its address
+    if (first?.taskId && !this.#conversations.get(this.id)) { // the user came by its address
       this.#conversations.touch(this.id, { title: first.request.message, role: first.request.role });
     }
     this.#tell("turns");
   }
 
-  /** Read what is new: the page that was the last one, and those after it. */
+  /** Read what is new: the page that was the last one, and those after it. While it cannot be read, try again. */
   async refresh() {
+    const { signal } = this.#closed;
     try {
       let page;
       do {
-        page = await this.#client.history(this.id, { limit: PAGE, cursor: this.#lastPage, signal: this.#abort.signal });
+        page = await this.#client.history(this.id, { limit: PAGE, cursor: this.#lastPage, signal });
         for (const told of page.turns) this.#learn(told);
         this.#lastPage = page.next_cursor ?? this.#lastPage;
         this.#sort();
       } while (page.next_cursor);
       this.problem = null;
-      this.#failures = 0;
     } catch (error) {
-      if (this.#abort.signal.aborted) return;
+      if (signal.aborted) return;
       const unknown = error instanceof ApiError && error.status === 404;
-      // One in which nothing was accepted yet is not known to the API, and need not be.
+      // The API does not know a conversation in which it has accepted nothing yet.
       this.problem = unknown && this.turns.length ? null : error;
-      if (!unknown && this.#failures++ < CHECKS) {
-        setTimeout(() => this.problem === error && this.refresh(), CHECK_AGAIN_MS);
-      }
+      if (!unknown) this.#readAgain();
     }
     this.#tell("turns");
   }
 
-  /** Stop watching. */
-  close() {
-    this.#abort.abort();
+  async #readAgain() {
+    if (this.#reading) return;
+    this.#reading = true;
+    await pause(CHECK_AGAIN_MS, { signal: this.#closed.signal, target: this });
+    this.#reading = false;
+    if (this.problem && !this.#closed.signal.aborted) this.refresh();
   }
 
-  /** Send a message: {message, role, media}. */
-  send(message) {
-    const request = { ...message, session_id: this.id };
-    const turn = newTurn({ key: newIdempotencyKey(), request, sentAt: Date.now() });
-    this.turns.push(turn);
+  /** Stop sending and watching. What was not acknowledged stays in the outbox. */
+  close() {
+    this.#closed.abort();
+  }
+
+  /** Send a message: its text, its role, and images, which are files. */
+  send({ message, role, files }) {
+    const request = { message, role, session_id: this.id };
+    const turn = this.#add(Turn.written({ key: newIdempotencyKey(), request, files }));
     this.#tell("turns");
     this.#post(turn);
   }
 
-  /** Send it again: a turn that was not accepted as what it is, a failed one as a new turn. */
+  /** Send it again: an unsent turn as what it is, a failed one as a new turn. */
   retry(turn) {
-    if (turn.taskId) {
-      const again = newTurn({ retryOf: turn.taskId, request: turn.request, sentAt: Date.now() });
-      this.turns.push(again);
-      this.#tell("turns");
-      this.#submit(again);
+    if (turn.state === "unsent") {
+      turn.resend();
+      if (turn.retryOf) this.#send(turn);
+      else this.#post(turn);
       return;
     }
-    turn.problem = null;
-    this.#tell("turn", turn);
-    if (turn.retryOf) this.#submit(turn);
-    else this.#post(turn);
+    const again = this.#add(Turn.again(turn));
+    this.#tell("turns");
+    this.#send(again);
   }
 
   /** Whether a failed turn was sent again. */
@@ -137,130 +128,129 @@ export class Conversation extends EventTarget {
     return this.turns.some((each) => turn.taskId && (each.retryOf ?? each.task?.retry_of) === turn.taskId);
   }
 
-  /** Forget a turn that was not accepted, or is here twice. */
+  /** Forget a turn that the API does not have, or that is here twice. */
   discard(turn) {
-    this.#conversations.acknowledge(turn.key);
-    this.#drop(turn);
+    if (turn.key) this.#outbox.remove(turn.key);
+    this.turns = this.turns.filter((each) => each !== turn);
+    this.#tell("turns");
   }
 
   async cancel(turn) {
-    turn.cancelling = true;
-    turn.problem = null;
-    this.#tell("turn", turn);
+    turn.cancel();
     try {
-      this.#see(turn, await this.#client.cancel(turn.taskId, { signal: this.#abort.signal }));
+      turn.see(await this.#client.cancel(turn.taskId, { signal: this.#closed.signal }));
     } catch (error) {
-      turn.cancelling = false;
-      turn.problem = error;
+      if (!this.#closed.signal.aborted) turn.cancelFailed(error);
     }
-    this.#tell("turn", turn);
   }
 
-  /** Watch a turn whose watch was lost. */
-  check(turn) {
-    turn.wake?.();
+  #add(turn) {
+    turn.addEventListener("change", () => this.#tell("turn", turn));
+    this.turns.push(turn);
+    return turn;
   }
 
+  /** Keep a message of the user's, and send it. */
   #post(turn) {
-    this.#conversations.post({ key: turn.key, request: turn.request, at: Date.now() });
-    this.#conversations.touch(this.id, { title: turn.request.message, role: turn.request.role });
-    this.#submit(turn);
+    const { key, files, images } = turn;
+    const { media, ...request } = turn.request; // the images are kept beside it
+    const adding = this.#outbox.add({ key, request, at: Date.now(), images }, files.length ? { files, media } : null);
+    adding.then((kept) => (turn.kept = kept));
+    this.#conversations.touch(this.id, { title: request.message, role: request.role });
+    this.#send(turn);
   }
 
-  /** One at a time: the API keeps the order in which messages were accepted. */
-  #submit(turn) {
-    this.#sending = this.#sending.then(async () => {
-      if (!this.turns.includes(turn)) return; // discarded meanwhile
-      try {
-        const { signal } = this.#abort;
-        const { task_id } = turn.retryOf
-          ? await this.#client.retry(turn.retryOf, { signal })
-          : await this.#client.submit(turn.request, { idempotencyKey: turn.key, signal });
-        this.#accepted(turn, task_id);
-      } catch (error) {
-        if (this.#abort.signal.aborted) return;
-        turn.problem = error;
-        if (error instanceof NetworkError) addEventListener("online", () => this.#sendWhenBack(turn), { once: true });
-        this.#tell("turn", turn);
+  /**
+   * Submit a turn after those before it: the API keeps the order in which it accepts them. Its images are prepared
+   * meanwhile. If it `mayBeSent` by another tab, it is submitted only if that tab does not.
+   */
+  #send(turn, { mayBeSent = false } = {}) {
+    const { signal } = this.#closed;
+    const before = this.#sending;
+    const sent = alone(turn.key ?? turn.retryOf, signal, async () => {
+      if (mayBeSent && !this.#outbox.get(turn.key)) {
+        this.discard(turn);
+        await this.refresh();
+        return;
       }
+      if (turn.state === "preparing") turn.uploaded(await this.#media(turn));
+      await before;
+      if (signal.aborted || !this.turns.includes(turn)) return; // discarded meanwhile
+      const sentAt = Date.now();
+      const { task_id } = turn.retryOf
+        ? await this.#client.retry(turn.retryOf, { signal })
+        : await this.#client.submit(turn.request, { idempotencyKey: turn.key, signal });
+      this.#accepted(turn, task_id, sentAt);
+    });
+    this.#sending = sent.catch((error) => {
+      if (!signal.aborted) turn.failed(error);
     });
   }
 
-  #sendWhenBack(turn) {
-    if (turn.problem && !turn.taskId && this.turns.includes(turn) && !this.#abort.signal.aborted) this.retry(turn);
+  /** The images of a turn as the API takes them. Once they are, they stay the same: its Idempotency-Key is good for no others. */
+  async #media(turn) {
+    const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
+    if (media) return media;
+    if (!files) {
+      throw new TurnqueueError("This browser did not keep the images of this message. Edit it to attach them again.");
+    }
+    turn.files = files;
+    const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
+    await this.#outbox.keepImages(turn.key, { files, media: prepared });
+    return prepared;
   }
 
-  #accepted(turn, taskId) {
-    this.#conversations.touch(this.id); // what another tab waits for
+  #online() {
+    for (const turn of this.turns) {
+      if (turn.state === "unsent" && turn.error instanceof NetworkError) this.retry(turn);
+    }
+  }
+
+  #accepted(turn, taskId, sentAt) {
+    this.#conversations.touch(this.id); // other tabs wait for it
     if (this.turns.some((each) => each.taskId === taskId)) {
       this.discard(turn); // the history was faster than the answer to the submit
       return;
     }
-    turn.taskId = taskId;
+    turn.accepted(taskId, sentAt);
     this.#sort();
     this.#tell("turns");
     this.#watch(turn);
   }
 
   /** Take in a turn of the history. */
-  #learn(told) {
-    const { message, role, media, ...task } = told;
+  #learn({ message, role, media, ...task }) {
     let turn = this.turns.find((each) => each.taskId === task.task_id);
     if (turn) this.#see(turn, task);
-    else {
-      turn = newTurn({ taskId: task.task_id, request: { message, role, media }, task });
-      this.turns.push(turn);
-    }
-    if (!isFinal(turn)) this.#watch(turn);
+    else turn = this.#add(Turn.recorded({ message, role, media }, task));
+    if (!turn.final) this.#watch(turn);
   }
 
-  /** Watch a turn to its end, through the loss of the network and of the API. */
+  /** Watch a turn to its end, however long the network or the API is away. */
   async #watch(turn) {
-    if (turn.watched) return;
-    turn.watched = true;
-    const { signal } = this.#abort;
-    for (let checks = 0; checks < CHECKS && !signal.aborted; checks++) {
+    if (this.#watched.has(turn)) return;
+    this.#watched.add(turn);
+    const { signal } = this.#closed;
+    while (!turn.final && !signal.aborted) {
       try {
         await this.#client.poll(turn.taskId, { signal, onProgress: ({ task }) => this.#see(turn, task) });
-        break;
       } catch (error) {
-        if (error instanceof TaskFailedError || signal.aborted) break;
-        turn.lost = error;
-        this.#tell("turn", turn);
+        if (turn.final || signal.aborted) break;
+        turn.lost(error);
         if (error.code === "task_not_found") break;
-        await new Promise((resolve) => {
-          turn.wake = resolve;
-          addEventListener("online", resolve, { once: true });
-          setTimeout(resolve, CHECK_AGAIN_MS);
-        });
+        await pause(CHECK_AGAIN_MS, { signal, target: turn });
       }
     }
-    turn.watched = false;
+    this.#watched.delete(turn);
   }
 
-  /** Note what the API says of a task now. */
   #see(turn, task) {
-    if (isFinal(turn) && task.status !== turn.task.status) return; // older than what we know: final is final
-    if (!turn.task && turn.key) this.#conversations.acknowledge(turn.key); // now a reload finds it by itself
+    if (!turn.task && turn.key) this.#outbox.remove(turn.key); // now a reload finds it in the history
     if (!turn.task && turn.sentAt) time.learn(turn.sentAt, task);
-    const { status, attempt } = task;
-    if (turn.task && (status !== turn.task.status || attempt !== turn.task.attempt)) {
-      turn.seen.push({ status, attempt, at: time.now() });
-      if (attempt !== turn.task.attempt) turn.firstSeen = null;
-    }
-    if (task.partial && task.status === "STARTED") turn.firstSeen ??= time.now();
-    turn.task = task;
-    turn.lost = null;
-    if (isFinal(turn)) Object.assign(turn, { cancelling: false, problem: null });
-    this.#tell("turn", turn);
+    turn.see(task);
   }
 
-  #drop(turn) {
-    this.turns = this.turns.filter((each) => each !== turn);
-    this.#tell("turns");
-  }
-
-  /** In the order of the API, which the ids are in; behind them what it does not know yet. */
+  /** In the order of the API, which is that of the ids; behind them what it does not have yet. */
   #sort() {
     const rank = (turn) => turn.taskId?.slice(turn.taskId.lastIndexOf(".") + 1) ?? "~";
     this.turns.sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));
@@ -269,26 +259,4 @@ export class Conversation extends EventTarget {
   #tell(what, turn) {
     this.dispatchEvent(new CustomEvent(what, { detail: turn }));
   }
-}
-
-export function isFinal(turn) {
-  return turn.task?.status === "SUCCESS" || turn.task?.status === "FAILURE";
-}
-
-function newTurn(members) {
-  return {
-    key: null,
-    retryOf: null,
-    sentAt: null,
-    taskId: null,
-    task: null,
-    problem: null,
-    lost: null,
-    cancelling: false,
-    firstSeen: null,
-    seen: [],
-    watched: false,
-    wake: null,
-    ...members,
-  };
 }

@@ -1,12 +1,13 @@
 /**
- * The conversations that this browser knows of, for the API keeps no list of them: {id, title, role, at}, the latest
- * first, an owner's apart from another's. And the messages that are on their way, lest a reload loses one.
+ * The conversations of an owner that this browser knows of, because the API keeps no list of them: {id, title, role, at},
+ * the latest first.
  */
 
-import { remember, remembered, whenRememberedElsewhere } from "./storage.js";
+import { everywhere, whenChangedElsewhere } from "./storage.js";
+import { shortened } from "./words.js";
 
 const KEPT = 100;
-const TITLE_CHARACTERS = 60;
+const TITLE_LENGTH = 60;
 
 export class Conversations extends EventTarget {
   #scope;
@@ -15,7 +16,7 @@ export class Conversations extends EventTarget {
   constructor(scope) {
     super();
     this.#scope = scope;
-    whenRememberedElsewhere(
+    whenChangedElsewhere(
       () => this.#key,
       () => {
         this.dispatchEvent(new Event("elsewhere"));
@@ -34,12 +35,8 @@ export class Conversations extends EventTarget {
     return `conversations ${this.#scope}`;
   }
 
-  get #outbox() {
-    return `outbox ${this.#scope}`;
-  }
-
   get all() {
-    return remembered(this.#key, []);
+    return everywhere.get(this.#key, []);
   }
 
   get(id) {
@@ -48,7 +45,7 @@ export class Conversations extends EventTarget {
 
   /** Something has happened in the conversation: it comes first. It is listed if it was not. */
   touch(id, { title = id, role } = {}) {
-    const known = this.get(id) ?? { id, title: shortened(title) };
+    const known = this.get(id) ?? { id, title: shortened(title, TITLE_LENGTH) };
     const others = this.all.filter((each) => each.id !== id);
     this.#write([{ ...known, role: role ?? known.role, at: Date.now() }, ...others].slice(0, KEPT));
   }
@@ -58,25 +55,8 @@ export class Conversations extends EventTarget {
   }
 
   #write(all) {
-    remember(this.#key, all);
+    everywhere.set(this.#key, all);
     this.dispatchEvent(new Event("change"));
-  }
-
-  /** The messages that were not acknowledged yet, in their order: {key, request, at}. */
-  get unacknowledged() {
-    return remembered(this.#outbox, []);
-  }
-
-  post(message) {
-    this.acknowledge(message.key);
-    remember(this.#outbox, [...this.unacknowledged, message]);
-  }
-
-  acknowledge(key) {
-    remember(
-      this.#outbox,
-      this.unacknowledged.filter((each) => each.key !== key),
-    );
   }
 }
 
@@ -84,9 +64,4 @@ export class Conversations extends EventTarget {
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
-}
-
-function shortened(text) {
-  const line = text.trim().replace(/\s+/g, " ");
-  return line.length > TITLE_CHARACTERS ? `${line.slice(0, TITLE_CHARACTERS - 1)}…` : line;
 }

@@ -1,57 +1,83 @@
 /**
  * Images for the model: small ones as data URLs in the message, which may hold 200,000 characters of them, larger ones
- * uploaded; what is too large for that, or is of a type that is not taken, is drawn anew as a smaller JPEG.
+ * uploaded. What is too large for that, or of a type that the API does not take, is drawn anew as a smaller JPEG.
  */
 
 const MAX_CHARACTERS = 200_000;
 const MAX_UPLOADED = 2 * 1024 * 1024; // bytes, of all uploads of a message
 export const MAX_IMAGES = 8;
-const AS_THEY_ARE = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 const SIDES = [1568, 1024, 768, 512, 320, 200]; // px
 const QUALITIES = [0.85, 0.6];
 
-const shown = new Map(); // what this page has uploaded, by its upload_id: the API gives no image back
+/** How a file of each type that the API takes begins, as Latin-1. Its name says nothing: many a JPEG is called .png. */
+const TYPES = {
+  "image/png": /^\x89PNG\r\n\x1a\n/,
+  "image/jpeg": /^\xff\xd8\xff/,
+  "image/gif": /^GIF8[79]a/,
+  "image/webp": /^RIFF....WEBP/s,
+};
+const LONGEST_BEGINNING = 12; // bytes
 
-/** Where the page finds an image of a message; null if it is an upload of before the page was loaded. */
-export function sourceOf({ url, upload_id: uploadId }) {
-  return url ?? shown.get(uploadId) ?? null;
+const shown = new Map(); // the URL of each file, and of each upload_id of this page: the API gives no image back
+
+/** Where the page finds an image, a file or an item of `media`; null if it is an upload of an earlier page. */
+export function sourceOf(image) {
+  if (image instanceof Blob && !shown.has(image)) shown.set(image, URL.createObjectURL(image));
+  return image.url ?? shown.get(image) ?? shown.get(image.upload_id) ?? null;
 }
 
-/**
- * The `media` of a message with these files; `upload` is that of the API's client. Throws an Error whose message is for
- * the user.
- */
+/** Throws an Error for the user if the browser cannot read the file as an image. */
+export async function checkImage(file) {
+  (await decoded(file)).close();
+}
+
+/** The `media` of a message with these files; `upload` is that of the API's client. Throws an Error for the user. */
 export async function mediaOf(files, upload) {
-  const share = 1 / Math.max(files.length, 1);
-  return Promise.all(files.map((file) => attachment(file, share, upload)));
+  for (const file of files) await checkImage(file); // one by one: a photo takes 50 MB of memory once it is decoded
+  return Promise.all(files.map((file) => attachment(file, 1 / files.length, upload)));
 }
 
 async function attachment(file, share, upload) {
   const room = Math.floor(MAX_CHARACTERS * share);
-  const taken = AS_THEY_ARE.includes(file.type);
-  if (taken && (file.size * 4) / 3 + 50 < room) return { type: "image", url: await asItIs(file) };
-  if (!taken || file.size > MAX_UPLOADED * share) return { type: "image", url: await smaller(file, room) };
+  const typed = await withItsType(file);
+  if (typed && (typed.size * 4) / 3 + 50 < room) return { type: "image", url: await dataUrl(typed) };
+  if (!typed || typed.size > MAX_UPLOADED * share) return { type: "image", url: await smaller(file, room) };
   try {
-    const uploaded = await upload(file);
-    shown.set(uploaded.upload_id, URL.createObjectURL(file));
+    const uploaded = await upload(typed);
+    shown.set(uploaded.upload_id, sourceOf(file));
     return uploaded;
   } catch {
-    return { type: "image", url: await smaller(file, room) }; // it is worth sending all the same
+    return { type: "image", url: await smaller(file, room) }; // still worth sending
+  }
+}
+
+/** The file under the type that its first bytes tell; null if the API does not take such files. */
+async function withItsType(file) {
+  const bytes = new Uint8Array(await file.slice(0, LONGEST_BEGINNING).arrayBuffer());
+  const beginning = String.fromCharCode(...bytes);
+  const type = Object.keys(TYPES).find((each) => TYPES[each].test(beginning));
+  return type ? file.slice(0, file.size, type) : null;
+}
+
+async function decoded(file) {
+  try {
+    return await createImageBitmap(file);
+  } catch {
+    throw new Error(`“${file.name}” is not an image that this browser can read.`);
   }
 }
 
 async function smaller(file, room) {
-  let bitmap;
+  const bitmap = await decoded(file);
   try {
-    bitmap = await createImageBitmap(file);
-  } catch {
-    throw new Error(`“${file.name}” is not an image that can be read here.`);
-  }
-  for (const side of SIDES) {
-    for (const quality of QUALITIES) {
-      const url = drawn(bitmap, side, quality);
-      if (url.length <= room) return url;
+    for (const side of SIDES) {
+      for (const quality of QUALITIES) {
+        const url = drawn(bitmap, side, quality);
+        if (url.length <= room) return url;
+      }
     }
+  } finally {
+    bitmap.close();
   }
   throw new Error(`“${file.name}” cannot be made small enough.`);
 }
@@ -62,17 +88,17 @@ function drawn(bitmap, side, quality) {
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // JPEG knows nothing transparent
+  context.fillStyle = "#fff"; // JPEG has no transparency
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/jpeg", quality);
 }
 
-function asItIs(file) {
+function dataUrl(blob) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result);
-    reader.onerror = () => reject(new Error(`“${file.name}” cannot be read.`));
-    reader.readAsDataURL(file);
+    reader.onerror = () => reject(reader.error);
+    reader.readAsDataURL(blob);
   });
 }

@@ -1,7 +1,7 @@
 /** The settings: who is asking, where the API is, the colours. */
 
 import { $, h } from "./dom.js";
-import { remember, remembered } from "./storage.js";
+import { everywhere } from "./storage.js";
 
 const OWN = "";
 
@@ -19,9 +19,9 @@ export class Settings {
       event.preventDefault();
       this.#save();
     });
-    $("theme").value = remembered("theme", "");
+    $("theme").value = everywhere.get("theme", "");
     $("theme").addEventListener("change", () => {
-      remember("theme", $("theme").value);
+      everywhere.set("theme", $("theme").value);
       showTheme();
     });
     showTheme();
@@ -83,5 +83,5 @@ export class Settings {
 }
 
 function showTheme() {
-  document.documentElement.dataset.theme = remembered("theme", "");
+  document.documentElement.dataset.theme = everywhere.get("theme", "");
 }

@@ -1,29 +1,47 @@
-/** What this browser remembers: JSON in localStorage. Where that is full or forbidden, it lasts as long as the page. */
+/**
+ * What this browser remembers, as JSON: in localStorage for all tabs, in sessionStorage for this one. A browser may
+ * forbid both, or have no room left: then it lasts as long as the page.
+ */
 
 const PREFIX = "turnqueue:";
-const notKept = new Map();
 
-export function remembered(key, otherwise) {
-  try {
-    const text = notKept.get(key) ?? localStorage.getItem(PREFIX + key);
-    return text === null ? otherwise : JSON.parse(text);
-  } catch {
-    return otherwise;
+class Store {
+  #name;
+  #notKept = new Map();
+
+  constructor(name) {
+    this.#name = name;
+  }
+
+  get(key, otherwise) {
+    try {
+      // Even to name the storage throws where cookies are blocked.
+      const text = this.#notKept.get(key) ?? globalThis[this.#name].getItem(PREFIX + key);
+      return text === null ? otherwise : JSON.parse(text);
+    } catch {
+      return otherwise;
+    }
+  }
+
+  /** Returns whether it outlasts the page. */
+  set(key, value) {
+    const text = JSON.stringify(value);
+    try {
+      globalThis[this.#name].setItem(PREFIX + key, text);
+      this.#notKept.delete(key);
+      return true;
+    } catch {
+      this.#notKept.set(key, text);
+      return false;
+    }
   }
 }
 
-export function remember(key, value) {
-  const text = JSON.stringify(value);
-  try {
-    localStorage.setItem(PREFIX + key, text);
-    notKept.delete(key);
-  } catch {
-    notKept.set(key, text);
-  }
-}
+export const everywhere = new Store("localStorage");
+export const inThisTab = new Store("sessionStorage");
 
-/** Call `changed` when another tab has changed what is remembered under `key()`. */
-export function whenRememberedElsewhere(key, changed) {
+/** Call `changed` when another tab has changed what is stored everywhere under `key()`. */
+export function whenChangedElsewhere(key, changed) {
   addEventListener("storage", (event) => {
     if (event.key === PREFIX + key() || event.key === null) changed();
   });

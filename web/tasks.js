@@ -1,13 +1,12 @@
 /**
- * The tasks that this browser has seen of an owner, for the figures. What is kept of a task: {id, status, code,
- * created, started, finished, attempt}, with its times in ms of the server's clock. No word of what was said.
+ * The tasks of an owner that this browser has seen, for the figures. It keeps {id, status, code, created, started,
+ * finished, deadline, attempt} of each, with times in ms by the server's clock, and no word of a message or an answer.
  */
 
-import { remember, remembered, whenRememberedElsewhere } from "./storage.js";
+import { everywhere, whenChangedElsewhere } from "./storage.js";
 import * as time from "./time.js";
 
 const KEPT = 200;
-const LONGEST_MS = 16 * 60_000; // a task is over after 15 min, whether we saw it or not
 
 export class Tasks extends EventTarget {
   #scope;
@@ -16,7 +15,7 @@ export class Tasks extends EventTarget {
   constructor(scope) {
     super();
     this.#scope = scope;
-    whenRememberedElsewhere(
+    whenChangedElsewhere(
       () => this.#key,
       () => this.dispatchEvent(new Event("change")),
     );
@@ -32,21 +31,21 @@ export class Tasks extends EventTarget {
     return `tasks ${this.#scope}`;
   }
 
-  /** The newest last. Those that were left unfinished so long ago that nobody knows their end are not among them. */
+  /** The newest last. A task whose deadline has passed is over: if we did not see its end, it is not among them. */
   get all() {
-    return remembered(this.#key, []).filter((each) => each.finished || time.now() - each.created < LONGEST_MS);
+    return everywhere.get(this.#key, []).filter(({ finished, deadline }) => finished || time.now() < deadline);
   }
 
   /** Note tasks as the API shows them. */
   note(tasks) {
-    const before = remembered(this.#key, []);
+    const before = everywhere.get(this.#key, []);
     const all = new Map(before.map((each) => [each.id, each]));
     for (const task of tasks) {
       if (!all.get(task.task_id)?.finished) all.set(task.task_id, noted(task));
     }
     const after = [...all.values()].sort((a, b) => a.created - b.created).slice(-KEPT);
     if (JSON.stringify(after) === JSON.stringify(before)) return;
-    remember(this.#key, after);
+    everywhere.set(this.#key, after);
     this.dispatchEvent(new Event("change"));
   }
 
@@ -65,6 +64,7 @@ function noted(task) {
     created: Date.parse(task.created_at),
     started: task.started_at && Date.parse(task.started_at),
     finished: task.finished_at && Date.parse(task.finished_at),
+    deadline: Date.parse(task.deadline_at),
     attempt: task.attempt,
   };
 }

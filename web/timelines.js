@@ -1,6 +1,5 @@
 /** The life of each task, drawn: its wait in the queue, its wait for the first words, its writing, its end. */
 
-import { isFinal } from "./conversation.js";
 import { $, h, setText, svg } from "./dom.js";
 import * as time from "./time.js";
 import { clockTime, duration, stateOf } from "./words.js";
@@ -46,7 +45,7 @@ export class Timelines {
   /** While a task lives, its line grows. */
   #tick() {
     clearTimeout(this.#ticking);
-    const living = this.#turns.filter((turn) => !isFinal(turn) && !turn.lost);
+    const living = this.#turns.filter((turn) => turn.state === "accepted");
     if (!living.length) return;
     this.#ticking = setTimeout(() => {
       for (const turn of living) this.#rows.get(turn.taskId)?.show(turn);
@@ -76,7 +75,7 @@ class Row {
   }
 
   show(turn) {
-    if (isFinal(turn) && this.task === turn.task) return;
+    if (turn.final && this.task === turn.task) return;
     const { kind, label } = stateOf(turn);
     const life = lifeOf(turn);
     this.state.className = `chip ${kind}`;

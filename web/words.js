@@ -2,10 +2,12 @@
 
 import { NetworkError } from "../clients/javascript/turnqueue.js";
 
-/** What a turn is in, as its reader sees it: `kind` is for colours, `label` is said. */
+/** The state of a turn, as its reader sees it: `kind` is the colour, `label` the word. */
 export function stateOf(turn) {
   const { task } = turn;
-  if (!turn.taskId) return turn.problem ? state("failed", "Not sent") : state("queued", "Sending");
+  if (turn.state === "preparing") return state("queued", "Uploading");
+  if (turn.state === "sending") return state("queued", "Sending");
+  if (turn.state === "unsent") return state("failed", "Not sent");
   if (!task) return state("queued", "Queued");
   if (task.status === "SUCCESS") return state("done", "Done");
   if (task.status === "FAILURE") {
@@ -21,6 +23,15 @@ function state(kind, label) {
 }
 
 export const KINDS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+
+const graphemes = Intl.Segmenter ? new Intl.Segmenter() : null;
+
+/** The text in one line of at most `length` characters, as people count them: no emoji is cut in two. */
+export function shortened(text, length) {
+  const line = text.trim().replace(/\s+/g, " ");
+  const characters = graphemes ? Array.from(graphemes.segment(line), ({ segment }) => segment) : [...line];
+  return characters.length > length ? `${characters.slice(0, length - 1).join("")}…` : line;
+}
 
 export function duration(ms) {
   if (ms < 1000) return `${Math.round(ms)} ms`;

@@ -4,14 +4,13 @@ import base64
 import json
 import random
 import re
-import struct
-import zlib
 
 import pytest
 from playwright.sync_api import APIResponse, BrowserContext, FilePayload, Route, expect
 
 from tests.browser.conftest import Open
 from tests.browser.console import Console
+from tests.browser.pictures import noise
 from tests.e2e.conftest import Deployment
 
 pytestmark = pytest.mark.usefixtures("directives")
@@ -250,17 +249,6 @@ def test_the_draft_and_what_is_new_in_it(console: Console) -> None:
     second = console.send("tomorrow at 3pm, my name is Ada")
     expect(second.locator(".fresh")).to_have_text(["tomorrownew", "15:00new", "Adanew"])
     expect(second.get_by_role("heading", name="Data")).to_be_visible()
-
-
-def noise(side: int) -> bytes:
-    """A PNG that cannot be made small by packing."""
-
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    rows = b"".join(b"\0" + random.randbytes(3 * side) for _ in range(side))
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def test_images_go_with_a_message_however_large(console: Console) -> None:

@@ -1,0 +1,149 @@
+/**
+ * A turn of a conversation: a message of the user and its answer.
+ *
+ * States, and the transitions that lead to the next ones:
+ *
+ *     preparing  its images are read and uploaded        uploaded() → sending, failed() → unsent
+ *     sending    it is submitted, or waits for its turn  accepted() → accepted, failed() → unsent
+ *     unsent     the API does not have it                resend() → preparing or sending
+ *     accepted   the API has it, and we watch its task   see() → accepted or final, lost() → lost
+ *     lost       the API has it, but we cannot see it    see() → accepted or final, lost() → lost
+ *     final      it is answered, failed or cancelled
+ *
+ * Every transition tells of itself by the event "change". One that the state does not allow throws.
+ */
+
+import * as time from "./time.js";
+
+/** The states in which each transition is possible. */
+const FROM = {
+  uploaded: ["preparing"],
+  failed: ["preparing", "sending"],
+  resend: ["unsent"],
+  accepted: ["sending"],
+  see: ["accepted", "lost", "final"],
+  lost: ["accepted", "lost"],
+  cancel: ["accepted", "lost"],
+};
+
+export class Turn extends EventTarget {
+  taskId = null;
+  /** The task as last seen; null until it was seen. */
+  task = null;
+  /** Why it is unsent or lost, or why it could not be cancelled. */
+  error = null;
+  /** Whether the user has asked to cancel it and it is not final yet. */
+  cancelling = false;
+  /** Our time in ms when it was submitted; null if an earlier page submitted it. */
+  sentAt = null;
+  /** The server's time in ms when we first saw words of its answer; null if we did not see them come. */
+  firstSeen = null;
+  /** The changes of its task that we saw, by the server's time: [{status, attempt, at}]. */
+  seen = [];
+  #state;
+
+  /** `request` is the message as the API takes it: {message, role, session_id, media}. */
+  constructor(state, request) {
+    super();
+    this.#state = state;
+    this.request = request;
+    /** Its images as files, if this browser still has them, and their number. */
+    this.files = [];
+    this.images = request.media?.length ?? 0;
+    /** The Idempotency-Key of its submit; null if it needs none. */
+    this.key = null;
+    /** The id of the failed task whose message it sends again; null if it is a message itself. */
+    this.retryOf = null;
+    /** Whether this browser keeps it, so that a reload does not lose it. */
+    this.kept = true;
+  }
+
+  /** A message that the user has sent, with its images: their `files`, or only their number. */
+  static written({ key, request, files = [], images = files.length }) {
+    return Object.assign(new Turn(images ? "preparing" : "sending", request), { key, files, images, kept: !files.length });
+  }
+
+  /** A failed turn, to be sent again as a new one. */
+  static again(failed) {
+    return Object.assign(new Turn("sending", failed.request), { retryOf: failed.taskId });
+  }
+
+  /** A turn of the history. */
+  static recorded(request, task) {
+    return Object.assign(new Turn(isFinal(task) ? "final" : "accepted", request), { taskId: task.task_id, task });
+  }
+
+  get state() {
+    return this.#state;
+  }
+
+  get final() {
+    return this.#state === "final";
+  }
+
+  /** Whether there is something to wait for. */
+  get busy() {
+    return this.#state !== "final" && this.#state !== "unsent";
+  }
+
+  uploaded(media) {
+    this.#become("uploaded", "sending", { request: { ...this.request, media } });
+  }
+
+  failed(error) {
+    this.#become("failed", "unsent", { error });
+  }
+
+  resend() {
+    const prepared = !this.images || Boolean(this.request.media);
+    this.#become("resend", prepared ? "sending" : "preparing", { error: null });
+  }
+
+  /** `sentAt` is our time when it was submitted. */
+  accepted(taskId, sentAt) {
+    this.#become("accepted", "accepted", { taskId, sentAt });
+  }
+
+  /** Note its task as the API shows it now. A final task stays final: what was read before that and comes late is ignored. */
+  see(task) {
+    const before = this.task;
+    const final = isFinal(task);
+    if (this.final && (!final || task.status !== before.status)) return;
+    if (before && (task.status !== before.status || task.attempt !== before.attempt)) {
+      this.seen.push({ status: task.status, attempt: task.attempt, at: time.now() });
+      if (task.attempt !== before.attempt) this.firstSeen = null;
+    }
+    if (task.partial && task.status === "STARTED") this.firstSeen ??= time.now();
+    const error = final || this.#state === "lost" ? null : this.error;
+    this.#become("see", final ? "final" : "accepted", { task, error, cancelling: this.cancelling && !final });
+  }
+
+  lost(error) {
+    this.#become("lost", "lost", { error });
+  }
+
+  cancel() {
+    this.#become("cancel", this.#state, { cancelling: true, error: null });
+  }
+
+  /** The API did not cancel it. It may be final by now. */
+  cancelFailed(error) {
+    if (!this.final) this.#become("cancel", this.#state, { cancelling: false, error });
+  }
+
+  /** End the pause after which a lost turn is looked at again. */
+  wake() {
+    this.dispatchEvent(new Event("wake"));
+  }
+
+  #become(transition, state, members) {
+    if (!FROM[transition].includes(this.#state)) throw new Error(`${transition}: not possible in state ${this.#state}`);
+    this.#state = state;
+    Object.assign(this, members);
+    this.dispatchEvent(new Event("change"));
+  }
+}
+
+function isFinal({ status }) {
+  return status === "SUCCESS" || status === "FAILURE";
+}
