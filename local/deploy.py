@@ -5,12 +5,14 @@ Nothing of a real account can be reached from here: the AWS settings of the call
 """
 
 import contextlib
+import json
 import os
 import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from local import transform
 from local.account import Account
 from local.processes import Processes, locked
 
@@ -53,10 +55,28 @@ class Sam:
         self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
 
     def deploy(self, account: Account, parameters: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, str]:
-        """Deploy what is built. A parameter of the template that is not among `parameters` keeps the value of the
-        deployment before, if there was one. Returns the outputs of the stack. Raises DeployFailed."""
-        overrides = [f"{name}={value}" if value else f'{name}=""' for name, value in parameters.items()]
+        """Deploy what is built; a parameter that is not among `parameters` has its default.
+
+        The template first goes through AWS::LanguageExtensions here, because MiniStack leaves references to parameters
+        in it. Returns the outputs of the stack. Raises DeployFailed.
+        """
+        built = self._root / ".aws-sam/build"
+        try:
+            template = transform.transform(self._sam.with_name("python"), built / "template.yaml", parameters)
+        except transform.Refused as error:
+            raise DeployFailed(f"AWS would refuse the template: {error}") from error
+        (built / "template.json").write_text(json.dumps(template))
+        defaults = {name: str(declared.get("Default", "")) for name, declared in template["Parameters"].items()}
+        overrides = [
+            f"{name}={value}" if value else f'{name}=""' for name, value in (defaults | dict(parameters)).items()
+        ]
         command = ["deploy", "--config-env", _CONFIG_ENV, "--stack-name", STACK_NAME]
+        command += [
+            "--template-file",
+            str(built / "template.json"),
+            "--config-file",
+            str(self._root / "samconfig.toml"),
+        ]
         command += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
         # It would look for the end of each step every 5 s.
         self._run(command, {**account.variables(), "SAM_CLI_POLL_DELAY": "0.2"}, tell)

@@ -237,7 +237,6 @@ AWS_ALARMS: dict[str, tuple[list[float], list[float]]] = {
     "submit-throttles": ([0, 1], [0, 0]),
     "status-throttles": ([0, 1], [0, 0]),
     "worker-duration": ([2_000, 170_000], [2_000, 60_000]),  # ms
-    "api-5xx": ([1, *[0] * 9], [1, *[0] * 99]),  # 0 or 1 for each request
 }
 
 

@@ -11,64 +11,14 @@ from local.account import Account
 from local.deploy import STACK_NAME, Sam, architecture
 from local.processes import Processes
 from local.tools import ROOT, Tools
-from tests import cfn
-
-# Whose other value the emulated account cannot hold; tests/build/test_versions.py looks at what becomes of it.
-NOT_HERE = {"TrafficShift": "it has no CodeDeploy", "CompositeAlarms": "it has none"}
+from tests import parameters
 
 pytestmark = pytest.mark.timeout(300)
 
-ON = {
-    "Architecture": architecture(),
-    "ModelBaseUrl": "http://127.0.0.1:9/v1",
-    "ModelName": "another-model",
-    "FeatureAsyncChatEnabled": "true",
-    "JwtIssuer": "https://issuer.example",
-    "JwtAudience": "chat",
-    "AllowedOrigins": "https://a.example,https://b.example",
-    "AllowedHeaders": "traceparent,x-request-id",
-    "OwnerLimits": "default:20/5/100000,pro:100/20",
-    "CacheSeconds": "600",
-    "CacheShared": "true",
-    "LimitGroupClaim": "plan",
-    "WorkerConcurrency": "7",
-    "ReserveWorkerConcurrency": "true",
-    "ApiConcurrency": "9",
-    "ApiRequestsPerSecond": "11",
-    "ApiBurst": "13",
-    "AccessLogs": "true",
-    "SnapStart": "true",
-    "KmsKeyArn": "arn:aws:kms:us-east-1:000000000000:key/00000000-0000-0000-0000-000000000000",
-    "LogRetentionDays": "5",
-    "AlarmTopicArn": "arn:aws:sns:us-east-1:000000000000:alarms",
-    "ModelPrices": "another-model:0.4/1.6,ft:other:2/8/0.5",
-    "FallbackModelName": "second-model",
-    "FallbackBaseUrl": "http://127.0.0.1:9/v2",
-    "FallbackKeySecretArn": "arn:aws:secretsmanager:us-east-1:000000000000:secret:second-key-AbCdEf",
-    "DataDeletionPolicy": "Delete",
-}
-FIXED = {"CompositeAlarms": "false"}
-OFF = {
-    "Architecture": architecture(),
-    "FeatureAsyncChatEnabled": "false",
-    "JwtIssuer": "",  # left out it would keep the value that it has
-    "JwtAudience": "",
-    "KmsKeyArn": "",
-    "OwnerLimits": "",
-    "CacheSeconds": "0",
-    "CacheShared": "false",
-    "LimitGroupClaim": "",
-    "ReserveWorkerConcurrency": "false",
-    "ApiConcurrency": "0",
-    "AccessLogs": "false",
-    "SnapStart": "false",
-    "AlarmTopicArn": "",
-    "ModelPrices": "",
-    "FallbackModelName": "",
-    "FallbackBaseUrl": "",
-    "FallbackKeySecretArn": "",
-    "DataDeletionPolicy": "Delete",
-}
+# The emulated account has no CodeDeploy and no alarms over alarms: tests/build/test_transform.py tests these.
+HERE = {"Architecture": architecture(), "CompositeAlarms": "false", "TrafficShift": "AllAtOnce"}
+OFF = parameters.OFF | HERE
+ON = parameters.ON | HERE
 CHANGED = ON | {"ModelName": "a-third-model", "FeatureAsyncChatEnabled": "false"}
 
 FUNCTIONS = ("SubmitFunction", "StatusFunction", "WorkerFunction", "DeadletterFunction")
@@ -103,9 +53,7 @@ def deploy(
     secret = account.client("secretsmanager").create_secret(Name="model-key", SecretString="x")["ARN"]
     with sam.alone():
         sam.build(architecture(), print)
-        yield lambda parameters: Deployed(
-            account, sam.deploy(account, FIXED | {"ModelKeySecretArn": secret} | parameters, print)
-        )
+        yield lambda given: Deployed(account, sam.deploy(account, {"ModelKeySecretArn": secret} | given, print))
 
 
 # Each is an update of the one before, as for somebody who changes their mind.
@@ -138,10 +86,6 @@ def off_again(no_snapshots: Deployed, deploy: Callable[[dict[str, str]], Deploye
     return deploy(OFF)
 
 
-def test_every_parameter_is_switched_on() -> None:
-    assert set(ON) | set(NOT_HERE) | {"ModelKeySecretArn"} == set(cfn.template()["Parameters"])
-
-
 def test_everything_off(off: Deployed, off_again: Deployed) -> None:
     for deployed in (off, off_again):
         assert {"UserPool", "UserPoolClient"} <= set(deployed.ids)
@@ -163,7 +107,7 @@ def test_everything_on(on: Deployed) -> None:
 
 
 def test_a_changed_parameter_reaches_the_traffic(on: Deployed, changed: Deployed) -> None:
-    """SAM makes no new version for it by itself, and an alias leads to a version."""
+    """An alias leads to a version, so that a change needs a new one."""
     assert changed.variable("WorkerFunction", "MODEL_NAME") == "a-third-model"
     assert changed.variable("SubmitFunction", "FEATURE_ASYNC_CHAT_ENABLED") == "false"
     for name in ("WorkerFunction", "SubmitFunction"):

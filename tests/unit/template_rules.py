@@ -347,18 +347,79 @@ def parameters_in(value: Any, template: Template) -> set[str]:
     return referred & set(template["Parameters"])
 
 
+# SAM hashes these into the name of a version, and Lambda does not keep them with it. Lambda publishes no version if
+# nothing that it keeps has changed, and CloudFormation rolls back.
+HASHED_AND_NOT_HELD = (
+    "CodeSigningConfigArn",
+    "RecursiveLoop",
+    "ReservedConcurrentExecutions",
+    "RuntimeManagementConfig",
+    "Tags",
+)
+
+
 @rule
-def a_changed_parameter_makes_a_new_version(template: Template) -> Iterator[str]:
-    """The traffic goes to a version. SAM makes a new one when its own text changes; a version's description, which
-    CloudFormation cannot update, makes one when a parameter does."""
-    layers = properties(template, "AWS::Serverless::LayerVersion")
+def the_description_changes_with_what_a_version_does_not_hold(template: Template) -> Iterator[str]:
     for name, function in functions(template).items():
-        described = parameters_in(function.get("VersionDescription"), template)
-        for layer in layers_in(function.get("VersionDescription"), template):
-            described |= parameters_in(layers[layer].get("Description"), template)
-        used = {**function, "VersionDescription": None, "Events": None, "ReservedConcurrentExecutions": None}
-        for parameter in sorted(parameters_in(used, template) - described):
-            yield f"{name}: {parameter} is not in its VersionDescription"
+        given = template["Globals"]["Function"] | function
+        described = parameters_in(given.get("Description"), template)
+        for each in HASHED_AND_NOT_HELD:
+            used = parameters_in(given.get(each), template)
+            if each in given and (not used or used - described):
+                yield f"{name}: Description does not change with {each}"
+
+
+MOST_OF_AN_ENVIRONMENT = 4096  # characters of JSON, Lambda's limit
+LONGEST_NAME = 160  # of a table, whose name begins with that of the stack (128); a queue's URL is shorter
+
+
+@rule
+def the_environment_fits_whatever_the_parameters(template: Template) -> Iterator[str]:
+    def longest(value: Any) -> str:
+        if isinstance(value, str):
+            return value
+        parameter = template["Parameters"].get(value["Ref"], {"MaxLength": LONGEST_NAME})
+        allowed = max(map(len, parameter.get("AllowedValues", [""])))
+        return "x" * int(allowed or parameter.get("MaxLength", MOST_OF_AN_ENVIRONMENT))
+
+    everyones = template["Globals"]["Function"]["Environment"]["Variables"]
+    for name, function in functions(template).items():
+        given = everyones | function.get("Environment", {}).get("Variables", {})
+        length = len(json.dumps({variable: longest(value) for variable, value in given.items()}))
+        if length > MOST_OF_AN_ENVIRONMENT:
+            yield f"{name}: {length} characters"
+
+
+@rule
+def a_condition_compares_text_with_text(template: Template) -> Iterator[str]:
+    """A transform may compare types, too, and nobody says whether it gets a parameter of type Number as text."""
+    for name, condition in template["Conditions"].items():
+        for _, part in walk(condition):
+            for compared in part.get("Fn::Equals", []) if isinstance(part, dict) else []:
+                parameter = template["Parameters"].get(compared["Ref"], {}) if isinstance(compared, dict) else {}
+                if not isinstance(compared, str | dict) or parameter.get("Type", "String") != "String":
+                    yield f"{name}: compares {compared}"
+
+
+def json_strings(template: Template) -> Iterator[tuple[str, Any]]:
+    """Each part of what Fn::ToJsonString makes a text of, with its path."""
+    for path, part in walk(template["Resources"]):
+        if isinstance(part, dict) and "Fn::ToJsonString" in part:
+            yield from walk(part["Fn::ToJsonString"], path)
+
+
+@rule
+def nothing_is_left_out_of_a_json_string(template: Template) -> Iterator[str]:
+    """AWS::NoValue becomes null there."""
+    yield from (path for path, part in json_strings(template) if part == NO_VALUE)
+
+
+@rule
+def what_a_json_string_takes_needs_no_escape(template: Template) -> Iterator[str]:
+    """CloudFormation puts the text of an Fn::Sub into the JSON as it is."""
+    for path, part in json_strings(template):
+        if isinstance(part, dict) and "Fn::Sub" in part and re.search(r'["\\\x00-\x1f]', part["Fn::Sub"]):
+            yield path
 
 
 @rule
@@ -368,44 +429,6 @@ def who_is_waited_for_starts_from_a_snapshot_if_asked_to(template: Template) -> 
         wanted = {"ApplyOn": {"Fn::If": ["StartFromSnapshot", "PublishedVersions", "None"]}}
         if function.get("SnapStart") != (None if short(function) == "deadletter" else wanted):
             yield f"{name}: {function.get('SnapStart')}"
-
-
-def layers_in(value: Any, template: Template) -> set[str]:
-    """The layers to whose version a value refers."""
-    referred = {inner["Ref"] for _, inner in walk(value) if isinstance(inner, dict) and "Ref" in inner}
-    return referred & set(properties(template, "AWS::Serverless::LayerVersion"))
-
-
-LONGEST_VERSION = 10  # digits of a layer's
-ARN_BEFORE_THE_NAME = len("arn:aws:secretsmanager:us-east-1:000000000000:secret:")
-
-
-def longest(value: Any, template: Template) -> int:
-    """The most characters that a text, a parameter, or a !Sub of them can have."""
-    if isinstance(value, str):
-        return len(value)
-    if "Ref" in value:
-        parameter = template["Parameters"][value["Ref"]]
-        return int(parameter.get("MaxLength") or max(map(len, parameter.get("AllowedValues", ["?" * 4096]))))
-    if "Fn::Select" in value and layers_in(value, template):  # the version in an ARN
-        return LONGEST_VERSION
-    if "Fn::Select" in value:  # the name in an ARN
-        return longest(value["Fn::Select"][1]["Fn::Split"][1], template) - ARN_BEFORE_THE_NAME
-    text, given = value["Fn::Sub"] if isinstance(value["Fn::Sub"], list) else (value["Fn::Sub"], {})
-    names = re.findall(r"\$\{(\w+)\}", text)
-    values = sum(longest(given.get(name, {"Ref": name}), template) for name in names)
-    return len(re.sub(r"\$\{\w+\}", "", text)) + values
-
-
-@rule
-def a_version_can_be_described(template: Template) -> Iterator[str]:
-    """In 256 characters, whatever the values of the parameters."""
-    for name, function in functions(template).items():
-        if (length := longest(function.get("VersionDescription", ""), template)) > 256:
-            yield f"{name}: {length} characters"
-    for name, layer in properties(template, "AWS::Serverless::LayerVersion").items():
-        if (length := longest(layer.get("Description", ""), template)) > 256:
-            yield f"{name}: {length} characters"
 
 
 @rule
@@ -739,10 +762,14 @@ def a_bucket_is_nobody_elses_and_forgets(template: Template) -> Iterator[str]:
 @rule
 def the_deployer_says_what_becomes_of_the_data(template: Template) -> Iterator[str]:
     kinds = ("AWS::DynamoDB::Table", "AWS::SQS::Queue", "AWS::Cognito::UserPool", "AWS::S3::Bucket")
+    # No Ref: AWS::LanguageExtensions refuses it on a resource whose condition is false.
+    chosen = {"Fn::If": ["KeepData", "Retain", "Delete"]}
     for name, resource in template["Resources"].items():
         for policy in ("DeletionPolicy", "UpdateReplacePolicy"):
-            if resource["Type"] in kinds and resource.get(policy) != {"Ref": "DataDeletionPolicy"}:
+            if resource["Type"] in kinds and resource.get(policy) != chosen:
                 yield f"{name}: {policy}"
+    if template["Conditions"]["KeepData"] != {"Fn::Equals": [{"Ref": "DataDeletionPolicy"}, "Retain"]}:
+        yield "KeepData does not follow DataDeletionPolicy"
     if template["Parameters"]["DataDeletionPolicy"]["Default"] != "Retain":
         yield "by default the data goes with the stack"
 
@@ -854,8 +881,10 @@ def watched(template: Template) -> Iterator[Watched]:
             where = widget["properties"].get("title", "a widget")
             yield Watched(where, namespace, name, dict(zip(dimensions[::2], dimensions[1::2], strict=True)))
     for logical_id, alarm in properties(template, "AWS::CloudWatch::Alarm").items():
-        dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm.get("Dimensions", [])}
-        yield Watched(logical_id, alarm["Namespace"], alarm["MetricName"], dimensions)
+        parts = [part["MetricStat"]["Metric"] for part in alarm.get("Metrics", []) if "MetricStat" in part]
+        for metric in parts or [alarm]:
+            dimensions = {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
+            yield Watched(logical_id, metric["Namespace"], metric["MetricName"], dimensions)
 
 
 @rule
@@ -915,6 +944,16 @@ def what_the_emulated_account_cannot_hold_is_under_a_condition(template: Templat
     """local/README.md: no alarm over metric math, no composite alarm."""
     for name, alarm in alarms(template).items():
         if ("Metrics" in alarm or "AlarmRule" in alarm) and "Condition" not in template["Resources"][name]:
+            yield name
+
+
+@rule
+def a_share_of_requests_is_no_average(template: Template) -> Iterator[str]:
+    """Only REST APIs document that the average of their errors is a share."""
+    for name, alarm in properties(template, "AWS::CloudWatch::Alarm").items():
+        stats = [alarm, *(part.get("MetricStat", {}) for part in alarm.get("Metrics", []))]
+        of_api = any(metric.namespace == "AWS/ApiGateway" for metric in watched(template) if metric.where == name)
+        if of_api and any("Average" in (each.get("Statistic"), each.get("Stat")) for each in stats):
             yield name
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests import cfn
 from tests.unit import template_rules as rules
-from tests.unit.template_rules import Rule, Template
+from tests.unit.template_rules import NO_VALUE, Rule, Template
 
 # How each rule is broken
 
@@ -187,13 +187,45 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_function_has_a_role_of_its_own_and_no_policy_of_sams,
         change(f"{WORKER}/Policies", [{"DynamoDBCrudPolicy": {"TableName": {"Ref": "TurnsTable"}}}]),
     ),
-    "a parameter that makes no version": (
-        rules.a_changed_parameter_makes_a_new_version,
-        change(f"{WORKER}/VersionDescription", "${ModelName}"),
+    "a reservation that the description does not name": (
+        rules.the_description_changes_with_what_a_version_does_not_hold,
+        change("StatusFunction/Properties/Description", None),
     ),
-    "a condition whose parameter makes no version": (
-        rules.a_changed_parameter_makes_a_new_version,
-        change("StatusFunction/Properties/VersionDescription", None),
+    "a reservation by another parameter": (
+        rules.the_description_changes_with_what_a_version_does_not_hold,
+        change(f"{WORKER}/Description", {"Fn::If": ["ReserveWorker", "reserved", NO_VALUE]}),
+    ),
+    "tags, which no version holds": (
+        rules.the_description_changes_with_what_a_version_does_not_hold,
+        globally("Globals/Function/Tags", {"team": "chat"}),
+    ),
+    "a variable that may be too long": (
+        rules.the_environment_fits_whatever_the_parameters,
+        globally("Parameters/ModelBaseUrl/MaxLength", None),
+    ),
+    "variables that are too long together": (
+        rules.the_environment_fits_whatever_the_parameters,
+        globally("Parameters/ModelPrices/MaxLength", 3000),
+    ),
+    "a number in a condition": (
+        rules.a_condition_compares_text_with_text,
+        globally("Conditions/BoundApi/Fn::Not/0/Fn::Equals/1", 0),
+    ),
+    "a parameter of type Number in a condition": (
+        rules.a_condition_compares_text_with_text,
+        globally("Parameters/ApiConcurrency/Type", "Number"),
+    ),
+    "a null on the dashboard": (
+        rules.nothing_is_left_out_of_a_json_string,
+        change(METRIC, {"Fn::If": ["EstimateCost", ["Turnqueue", "MicroDollars"], NO_VALUE]}),
+    ),
+    "a line break in JSON": (
+        rules.what_a_json_string_takes_needs_no_escape,
+        change(f"{METRIC}/1", {"Fn::Sub": "${AWS::StackName}\nTaskSubmitted"}),
+    ),
+    "a quote in JSON": (
+        rules.what_a_json_string_takes_needs_no_escape,
+        change(f"{METRIC}/1", {"Fn::Sub": '"${AWS::StackName}"'}),
     ),
     "a snapshot that nobody has asked for": (
         rules.who_is_waited_for_starts_from_a_snapshot_if_asked_to,
@@ -210,18 +242,6 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     "more than the fallback's key": (
         rules.the_worker_may_use_the_fallback_while_there_is_one,
         change("WorkerFallbackKeyPolicy/Properties/PolicyDocument/Statement/0/Resource", {"Ref": "ModelKeySecretArn"}),
-    ),
-    "a layer's parameter that makes no version": (
-        rules.a_changed_parameter_makes_a_new_version,
-        change("SharedLayer/Properties/Description", "fallback"),
-    ),
-    "a layer's parameter that is long": (
-        rules.a_version_can_be_described,
-        globally("Parameters/ModelPrices/MaxLength", None),
-    ),
-    "a parameter that is long": (
-        rules.a_version_can_be_described,
-        globally("Parameters/ModelBaseUrl/MaxLength", None),
     ),
     "a setting that makes no version": (
         rules.traffic_goes_to_the_alias,
@@ -437,6 +457,14 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.the_deployer_says_what_becomes_of_the_data,
         change("TurnsTable/UpdateReplacePolicy", None),
     ),
+    "data that goes by a Ref": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        change("UserPool/DeletionPolicy", {"Ref": "DataDeletionPolicy"}),
+    ),
+    "data that is kept whatever the deployer says": (
+        rules.the_deployer_says_what_becomes_of_the_data,
+        globally("Conditions/KeepData/Fn::Equals/0/Ref", "Architecture"),
+    ),
     "data that goes by default": (
         rules.the_deployer_says_what_becomes_of_the_data,
         globally("Parameters/DataDeletionPolicy/Default", "Delete"),
@@ -480,7 +508,19 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "an alarm over a metric of REST APIs": (
         rules.every_metric_that_is_watched_exists,
-        change("Api5xxAlarm/Properties/MetricName", "5XXError"),
+        change("Api5xxAlarm/Properties/Metrics/1/MetricStat/Metric/MetricName", "5XXError"),
+    ),
+    "an average for a share": (
+        rules.a_share_of_requests_is_no_average,
+        change("Api5xxAlarm/Properties/Metrics/1/MetricStat/Stat", "Average"),
+    ),
+    "an alarm that takes an average for a share": (
+        rules.a_share_of_requests_is_no_average,
+        change(ALARM, {"Namespace": "AWS/ApiGateway", "MetricName": "5xx", "Statistic": "Average"}),
+    ),
+    "metric math in every account": (
+        rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
+        change("Api5xxAlarm/Condition", None),
     ),
     "a metric that nobody watches": (
         rules.every_metric_of_ours_is_watched,
@@ -500,7 +540,7 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "an alarm that is not on the dashboard": (
         rules.the_dashboard_shows_every_alarm_that_tells,
-        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0/properties/alarms/0", None),
+        change("Dashboard/Properties/DashboardBody/Fn::ToJsonString/widgets/0/properties/alarms/Fn::If/1/0", None),
     ),
     "an alarm over alarms in every account": (
         rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
@@ -562,3 +602,9 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     assert rules.routes_in_code("worker") == set()
     assert rules.environment_in_code("deadletter") == {"TURNS_TABLE"}
     assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")
+
+
+def test_the_documentation_says_what_a_change_of_each_parameter_does() -> None:
+    """tests/build/test_transform.py computes the rows."""
+    rows = (cfn.ROOT / "docs/configuration.md").read_text()
+    assert [name for name in real()["Parameters"] if f"| `{name}` | " not in rows] == []
