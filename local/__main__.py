@@ -9,17 +9,11 @@ import time
 from types import FrameType
 
 from local import demo
-from local.console import serve_console
 from local.deploy import DeployFailed
 from local.emulator import EmulatorFailed
-from local.loopback import free_port
 from local.progress import Progress
-from local.stack import LocalStack, model_of_the_shell
+from local.stack import TOKEN_SECONDS, LocalStack, model_of_the_shell
 from local.tools import ToolMissing
-
-CONSOLE_PORT = 8001
-_OWNERS = ("alice", "bob")
-_TOKEN_SECONDS = 12 * 3600
 
 
 def main() -> int:
@@ -56,17 +50,12 @@ def main() -> int:
 
 def _serve(stack: LocalStack, progress: Progress) -> None:
     """Until a KeyboardInterrupt."""
-
-    def tokens() -> dict[str, str]:
-        return {owner: stack.token(owner, _TOKEN_SECONDS) for owner in _OWNERS}
-
-    console = serve_console(stack.api_url, tokens, free_port(CONSOLE_PORT))
-    progress.say(f"\nThe console:  {console.url}/   until Ctrl-C")
+    progress.say(f"\nThe console:  {stack.console.url}/   until Ctrl-C")
     progress.say(f"The API:      {stack.api_url}")
     progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; key and secret: local)")
     progress.say(f"The model:    {stack.model_url}")
-    for owner, token in tokens().items():
-        progress.say(f"\n# as {owner}, for {_TOKEN_SECONDS // 3600} hours")
+    for owner, token in stack.tokens().items():
+        progress.say(f"\n# as {owner}, for {TOKEN_SECONDS // 3600} hours")
         progress.say(f"TOKEN={token}")
     chat = """-H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"message": "Hello"}'"""
     progress.say(f"\ncurl -i '{stack.api_url}/chat/' {chat}")

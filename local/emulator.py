@@ -6,9 +6,12 @@ import subprocess
 import time
 from pathlib import Path
 
+from local import guarded_ministack
 from local.account import REGION, ROOT_KEY, Account
+from local.guard import Guard, new_pass
 from local.loopback import HOST
 from local.processes import Process, Processes
+from local.tools import ROOT
 
 _SECONDS_TO_START = 30
 
@@ -29,11 +32,14 @@ class Emulator:
         folder: Path,
         log: Path,
         keep: Path | None = None,
+        upload_origins: frozenset[str] = frozenset(),
     ) -> None:
-        """Start it on `port` of loopback and wait until it answers. `folder` is for its temporary files.
+        """Start it on `port` of loopback and wait until it answers. `folder` is for its temporary files. Pages of
+        `upload_origins` may post forms to S3.
 
         Raises EmulatorFailed.
         """
+        self.pass_ = new_pass()
         self.account = Account(f"http://{HOST}:{port}")
         folder.mkdir(parents=True, exist_ok=True)
         environment = {
@@ -44,6 +50,8 @@ class Emulator:
             "MINISTACK_HOST": HOST,  # the host of the URLs it hands out
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
+            "PYTHONPATH": str(ROOT),  # for the guard
+            guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
             # Policies are enforced: a role may do what it is allowed, and only this key everything.
             "AUTH": "true",
@@ -60,7 +68,7 @@ class Emulator:
             "STATE_DIR": str((keep or folder) / "state"),
             "S3_DATA_DIR": str((keep or folder) / "s3"),
         }
-        self.process = processes.start([python, "-m", "ministack"], env=environment, cwd=folder, log=log)
+        self.process = processes.start([python, "-m", guarded_ministack.__name__], env=environment, cwd=folder, log=log)
         try:
             _wait_until_ready(self.process, port)
         except TimeoutError as error:

@@ -7,21 +7,24 @@ and one whose root is the API's, or the `Location` of an answer leads nowhere.
 
 from urllib.parse import urlsplit
 
+from local.emulator import Emulator
+from local.guard import Guard
 from local.loopback import Handle, LoopbackServer, Request, Response, forward
 
 _BEHIND_A_PROXY = (("X-Forwarded-For", "127.0.0.1"), ("X-Forwarded-Proto", "http"))
 
 
-def serve_api(emulator_url: str, api_id: str, port: int) -> LoopbackServer:
-    """Serve the HTTP API `api_id` of the MiniStack at `emulator_url`. Raises OSError if the port is taken."""
-    server = LoopbackServer(_forward_to(emulator_url, f"/_aws/execute-api/{api_id}/$default"), port)
-    return server
+def serve_api(emulator: Emulator, api_id: str, port: int) -> LoopbackServer:
+    """Serve the HTTP API `api_id` of `emulator` to pages of every origin, which CORS answers. Raises OSError if the
+    port is taken."""
+    prefix = f"/_aws/execute-api/{api_id}/$default"
+    return LoopbackServer(_forward_to(emulator, prefix), port, guard=Guard(any_origin=True))
 
 
-def _forward_to(emulator_url: str, prefix: str) -> Handle:
-    address = urlsplit(emulator_url).netloc
+def _forward_to(emulator: Emulator, prefix: str) -> Handle:
+    address = urlsplit(emulator.account.endpoint_url).netloc
 
     def hand_on(request: Request) -> Response:
-        return forward(address, request, prefix=prefix, more=_BEHIND_A_PROXY)
+        return forward(address, request, pass_=emulator.pass_, prefix=prefix, more=_BEHIND_A_PROXY)
 
     return hand_on

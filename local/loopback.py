@@ -1,5 +1,5 @@
 """Small HTTP servers on 127.0.0.1, each a function from a request to a response, called in a thread per
-connection."""
+connection. A guard stands in front of each."""
 
 import contextlib
 import http.client
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from local.guard import PASS_HEADER, Guard, refused_body
 
 HOST = "127.0.0.1"
 
@@ -33,14 +35,20 @@ class Response:
 
 type Handle = Callable[[Request], Response]
 
+NO_PAGES = Guard()
+"""Lets in programs, and pages of the listener itself."""
+
 _SECONDS_TO_FORWARD = 60  # API Gateway ends what takes longer than 30
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
-def forward(address: str, request: Request, *, prefix: str = "", more: Sequence[tuple[str, str]] = ()) -> Response:
+def forward(
+    address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
+) -> Response:
     """The answer of the server at `address` (host:port) to the request, sent on with its own Host header, its target
-    after `prefix` and `more` headers; 503 if there is none."""
-    headers = [*_of_the_message(request.headers.items()), *more, ("Content-Length", str(len(request.body)))]
+    after `prefix` and `more` headers; 503 if there is none. The guard there lets it in if `pass_` is its pass."""
+    more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
+    headers = [*_of_the_message(request.headers.items()), *more]
     connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)
     try:
         connection.putrequest(request.method, prefix + request.target, skip_host=True, skip_accept_encoding=True)
@@ -68,11 +76,11 @@ def free_port(wished: int) -> int:
 
 
 class LoopbackServer:
-    """Answers with `handle` from construction until close. Port 0 takes a free one. Raises OSError if it is
-    taken."""
+    """Answers what `guard` lets in with `handle`, from construction until close. Port 0 takes a free one. Raises
+    OSError if it is taken."""
 
-    def __init__(self, handle: Handle, port: int = 0) -> None:
-        self._server = _Server((HOST, port), _handler(handle))
+    def __init__(self, handle: Handle, port: int = 0, *, guard: Guard = NO_PAGES) -> None:
+        self._server = _Server((HOST, port), _handler(handle, guard))
         self.port = int(self._server.server_address[1])
         self.address = f"{HOST}:{self.port}"
         self.url = f"http://{self.address}"
@@ -95,7 +103,7 @@ class _Server(ThreadingHTTPServer):
         """A client that went away, or was killed, is nothing to report."""
 
 
-def _handler(handle: Handle) -> type[BaseHTTPRequestHandler]:
+def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1  # headers and body in one packet: apart they cost 40 ms, Nagle waiting for a delayed ACK
@@ -104,7 +112,12 @@ def _handler(handle: Handle) -> type[BaseHTTPRequestHandler]:
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
             request = Request(self.command, self.path, self.headers, self.rfile.read(length))
-            response = handle(request)
+            refusal = guard.refusal(request.method, request.target, request.headers.items())
+            if refusal is None:
+                response = handle(request)
+            else:  # Whatever else comes on this connection comes from the same page.
+                headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
+                response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)
             for name, value in response.headers:
                 self.send_header(name, value)

@@ -38,6 +38,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from local.guard import Guard, Guarded
+
 type JsonObject = dict[str, Any]
 
 SIGNATURE = "[stand-in model]"
@@ -701,7 +703,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, latency: float, port: int, on_ready: Callable[[str], None]) -> None:
         quiet: Any = {"log_config": None, "log_level": "error", "access_log": False}
-        super().__init__(uvicorn.Config(make_app(latency), "127.0.0.1", port, lifespan="off", **quiet))
+        app: Any = Guarded(cast(Any, make_app(latency)), Guard())
+        super().__init__(uvicorn.Config(app, "127.0.0.1", port, lifespan="off", **quiet))
         self.on_ready = on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from local.emulator import Emulator
+from local.guard import Guard
 from local.loopback import Handle, LoopbackServer, Request, Response, forward
 
 
@@ -32,8 +34,11 @@ class Recorder:
 
     watch: Callable[[Call, bytes], object]
 
-    def __init__(self, emulator_url: str) -> None:
-        self._address = urlsplit(emulator_url).netloc
+    def __init__(self, emulator: Emulator, upload_origins: frozenset[str] = frozenset()) -> None:
+        """Pages of `upload_origins` may post forms to S3 through it."""
+        self._address = urlsplit(emulator.account.endpoint_url).netloc
+        self._pass = emulator.pass_
+        self._guard = Guard(upload_origins=upload_origins)
         self._servers: dict[str, LoopbackServer] = {}
         self._calls: list[Call] = []
         self.watch = lambda call, answer: None
@@ -41,7 +46,7 @@ class Recorder:
     def endpoint(self, caller: str) -> str:
         """The URL under which `caller` finds the account."""
         if caller not in self._servers:
-            self._servers[caller] = LoopbackServer(self._handle(caller))
+            self._servers[caller] = LoopbackServer(self._handle(caller), guard=self._guard)
         return self._servers[caller].url
 
     def calls(self) -> list[Call]:
@@ -54,7 +59,8 @@ class Recorder:
 
     def _handle(self, caller: str) -> Handle:
         def record(request: Request) -> Response:
-            response = forward(self._address, request)  # the Host header is the caller's own, for it has signed it
+            # It keeps the Host header, because the caller has signed it.
+            response = forward(self._address, request, pass_=self._pass)
             call = Call(caller, _action(request), _parameters(request), response.status)
             self._calls.append(call)
             assert isinstance(response.body, bytes), "what is forwarded comes whole"

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from local.console import serve_console
 from local.deploy import STACK_NAME, Sam, architecture
 from local.emulator import Emulator
 from local.event_source import EventSource, take_over_mappings
@@ -22,7 +23,7 @@ from local.front import serve_api
 from local.functions import CodeStore, Function, deployed_function, hand_over
 from local.issuer import Issuer
 from local.lambda_host import LambdaHost
-from local.loopback import free_port
+from local.loopback import LoopbackServer, free_port
 from local.processes import Processes, locked
 from local.progress import Progress
 from local.recorder import Recorder
@@ -31,7 +32,12 @@ from local.tools import ROOT, find_tools
 
 AUDIENCE = "turnqueue-local"
 API_PORT = 8000
+CONSOLE_PORT = 8001
 EMULATOR_PORT = 4566
+OWNERS = ("alice", "bob")
+"""To whom the console gives tokens."""
+TOKEN_SECONDS = 12 * 3600
+"""A day's work. Their key is gone when the stack stops."""
 POLLER = "'s event source"
 """Ends the name of a caller in the recorder that is not the function itself."""
 
@@ -58,9 +64,10 @@ class LocalStack:
     """A context manager: all of it runs between start and stop, and no process of it after that, however this
     one ends.
 
-    Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `host`,
-    the Lambda service; `event_sources` and `functions` by the function's name in the template; `emulator`;
-    `recorder`, which knows what the functions called, if that was asked for; `logs`, the folder of the log files.
+    Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
+    server of its page; `host`, the Lambda service; `event_sources` and `functions` by the function's name in the
+    template; `emulator`; `recorder`, which knows what the functions called, if that was asked for; `logs`, the folder
+    of the log files.
     """
 
     emulator: Emulator
@@ -71,6 +78,7 @@ class LocalStack:
     event_sources: dict[str, EventSource]
     recorder: Recorder | None = None
     outputs: dict[str, str]
+    console: LoopbackServer
     api_url: str
     logs: Path
 
@@ -79,6 +87,7 @@ class LocalStack:
         *,
         state: Path = ROOT / ".local",
         api_port: int = API_PORT,
+        console_port: int = CONSOLE_PORT,
         emulator_port: int = EMULATOR_PORT,
         parameters: dict[str, str] | None = None,
         model: Model | None = None,
@@ -90,13 +99,14 @@ class LocalStack:
         of the template override those chosen here. `model` replaces the stand-in; `fallback` stands by for it.
         `record` writes down what the functions call, at the price of a detour."""
         self._state = state
-        self._ports = {"the API": api_port, "MiniStack": emulator_port}
+        self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
         self._parameters = parameters or {}
         self._model = model
         self._fallback = fallback
         self._record = record
         self._progress = progress or Progress(quiet=True)
         self._open = contextlib.ExitStack()
+        self.api_url = ""
 
     def start(self) -> None:
         """Raises ToolMissing, EmulatorFailed, DeployFailed, or OSError; nothing is left running then."""
@@ -127,6 +137,10 @@ class LocalStack:
         """A bearer token for `owner`, valid for `ttl` seconds."""
         return self.issuer.token(owner, AUDIENCE, ttl)
 
+    def tokens(self) -> dict[str, str]:
+        """A new token of each development owner, good for `TOKEN_SECONDS`."""
+        return {owner: self.token(owner, TOKEN_SECONDS) for owner in OWNERS}
+
     def client(self, service: str) -> Any:
         """A boto3 client of the emulated account."""
         return self.emulator.account.client(service)
@@ -134,6 +148,9 @@ class LocalStack:
     def _start(self) -> None:
         tools = find_tools()
         folder = self._own_folder()
+        # First, because MiniStack is told its origin.
+        self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
+        self._open.callback(self.console.close)
         # Before the processes, so that it is closed after them: its thread waits for one.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
@@ -147,6 +164,7 @@ class LocalStack:
                     port=self._port("MiniStack"),
                     folder=folder / "emulator",
                     log=self.logs / "emulator.log",
+                    upload_origins=self._upload_origins,
                 )
                 self._open.callback(self.emulator.stop)
                 self.issuer = Issuer()
@@ -177,6 +195,12 @@ class LocalStack:
         self.logs.mkdir()
         self._open.enter_context(_logged_to(self.logs / "local.log"))
         return folder
+
+    @property
+    def _upload_origins(self) -> frozenset[str]:
+        """Those of the console, and of a front end that is being developed: `UPLOAD_ORIGINS`, with spaces between."""
+        own = (f"http://{name}:{self.console.port}" for name in ("127.0.0.1", "localhost"))
+        return frozenset([*own, *os.environ.get("UPLOAD_ORIGINS", "").split()])
 
     def _port(self, whose: str) -> int:
         wished = self._ports[whose]
@@ -226,7 +250,7 @@ class LocalStack:
         account = self.emulator.account
         repair(account, STACK_NAME)
         if self._record:
-            self.recorder = Recorder(account.endpoint_url)
+            self.recorder = Recorder(self.emulator, self._upload_origins)
             self._open.callback(self.recorder.close)
         lambda_client = account.client("lambda")
         store = CodeStore(self._state / "code")
@@ -243,7 +267,7 @@ class LocalStack:
                 self.functions[function.label] = function
         self._start_event_sources(lambda_client)
         [api_id] = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::ApiGatewayV2::Api"]
-        front = serve_api(account.endpoint_url, api_id, self._port("the API"))
+        front = serve_api(self.emulator, api_id, self._port("the API"))
         self._open.callback(front.close)
         self.api_url = front.url
 

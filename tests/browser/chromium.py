@@ -26,9 +26,10 @@ def find_chromium() -> str | None:
 
 
 @contextmanager
-def launched(executable: str) -> Iterator[Browser]:
+def launched(executable: str, *options: str) -> Iterator[Browser]:
+    """With more `options` of its command line."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=_OPTIONS)
+        browser = playwright.chromium.launch(executable_path=executable, args=[*_OPTIONS, *options])
         try:
             yield browser
         finally:

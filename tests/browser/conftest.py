@@ -28,7 +28,10 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def console_url(deployment: Deployment) -> Iterator[str]:
-    server = serve_console(deployment.url, lambda: deployment.tokens)
+    if deployment.stack:
+        yield f"{deployment.stack.console.url}/"
+        return
+    server = serve_console(lambda: deployment.url, lambda: deployment.tokens)
     yield f"{server.url}/"
     server.close()
 

@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 from playwright.sync_api import Browser, expect
 
-from local.console import serve_console
 from local.progress import Progress
 from local.stack import LocalStack
 from local.tools import ROOT
@@ -161,10 +160,8 @@ def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     progress = Progress()
     with LocalStack(progress=progress) as stack, launched(executable) as browser:
-        server = serve_console(stack.api_url, lambda: {owner: stack.token(owner) for owner in ("alice", "bob")})
-        studio = Studio(browser, server.url, stack.model_url, progress)
+        studio = Studio(browser, stack.console.url, stack.model_url, progress)
         elsewhere(studio, talk(studio))
-        server.close()
 
 
 if __name__ == "__main__":

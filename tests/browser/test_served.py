@@ -11,7 +11,7 @@ from local.console import serve_console
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    server = serve_console("http://127.0.0.1:1", lambda: {"alice": "a token"})
+    server = serve_console(lambda: "http://127.0.0.1:1", lambda: {"alice": "a token"})
     yield server.address
     server.close()
 
@@ -46,6 +46,17 @@ def test_where_the_api_is_and_tokens_for_it(server: str) -> None:
     response = httpx.get(f"http://{server}/config.json", trust_env=False)
     assert response.json() == {"api_url": "http://127.0.0.1:1", "tokens": {"alice": "a token"}}
     assert "Access-Control-Allow-Origin" not in response.headers
+
+
+@pytest.mark.parametrize("target", ["/", "/app.js", "/config.json", "/nothing"])
+def test_no_page_may_frame_it_and_its_policy_is_a_header_too(server: str, target: str) -> None:
+    headers = httpx.get(f"http://{server}{target}", trust_env=False).headers
+    policy = dict(part.strip().partition(" ")[::2] for part in headers["Content-Security-Policy"].split(";"))
+    assert policy["frame-ancestors"] == "'none'"
+    assert policy["default-src"] == "'none'"
+    assert policy["script-src"] == "'self'"
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "no-referrer"
 
 
 HIDDEN = [

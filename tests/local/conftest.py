@@ -38,11 +38,15 @@ def processes() -> Iterator[Processes]:
 
 
 @pytest.fixture(scope="session")
-def account(tools: Tools, processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Account:
+def emulator(tools: Tools, processes: Processes, tmp_path_factory: pytest.TempPathFactory) -> Emulator:
     folder = tmp_path_factory.mktemp("emulator")
-    return Emulator(
-        processes, tools.emulator_python, port=free_port(0), folder=folder, log=folder / "emulator.log"
-    ).account
+    log = folder / "emulator.log"
+    return Emulator(processes, tools.emulator_python, port=free_port(0), folder=folder, log=log)
+
+
+@pytest.fixture(scope="session")
+def account(emulator: Emulator) -> Account:
+    return emulator.account
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from local import gateway
 from local.account import Account
+from local.emulator import Emulator
 from local.environment import THROTTLED, Result
 from local.front import serve_api
 from local.functions import CodeStore, deployed_function, hand_over
@@ -107,8 +108,9 @@ def issuer() -> Iterator[Issuer]:
 
 @pytest.fixture
 def api(
-    account: Account, host: LambdaHost, issuer: Issuer, deploy_function: AddFunction, tmp_path: Path
+    emulator: Emulator, host: LambdaHost, issuer: Issuer, deploy_function: AddFunction, tmp_path: Path
 ) -> Iterator[Api]:
+    account = emulator.account
     lambda_client = account.client("lambda")
     layer = lambda_client.publish_layer_version(
         LayerName="shared", Content={"ZipFile": zipped({"python/shared.py": "text = 'from the layer'"})}
@@ -143,7 +145,7 @@ def api(
     for route in ("POST /chat/", "POST /chat", "GET /chat/task/{task_id}"):
         gateway_client.create_route(RouteKey=route, AuthorizationType="JWT", AuthorizerId=authorizer, **target)
     gateway_client.create_stage(ApiId=api_id, StageName="$default", AutoDeploy=True)
-    front = serve_api(account.endpoint_url, api_id, 0)
+    front = serve_api(emulator, api_id, 0)
     yield Api(stack, front.address, issuer, name)
     front.close()
 

@@ -8,11 +8,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from local.account import Account
+from local.emulator import Emulator
 from local.recorder import Call, Recorder
 
 
-def test_a_call_is_handed_on_signed_as_it_was_and_written_down(account: Account, role: str) -> None:
-    recorder = Recorder(account.endpoint_url)
+def test_a_call_is_handed_on_signed_as_it_was_and_written_down(emulator: Emulator, account: Account, role: str) -> None:
+    recorder = Recorder(emulator)
     one = replace(account.as_role(role), endpoint_url=recorder.endpoint("one"))
     another = replace(account.as_role(role), endpoint_url=recorder.endpoint("another"))
 
@@ -27,8 +28,8 @@ def test_a_call_is_handed_on_signed_as_it_was_and_written_down(account: Account,
     recorder.close()
 
 
-def test_who_watches_has_the_answer_before_the_caller(account: Account) -> None:
-    recorder = Recorder(account.endpoint_url)
+def test_who_watches_has_the_answer_before_the_caller(emulator: Emulator, account: Account) -> None:
+    recorder = Recorder(emulator)
     seen: list[tuple[Call, bytes]] = []
     recorder.watch = lambda call, answer: seen.append((call, answer))
     sqs = replace(account, endpoint_url=recorder.endpoint("one"), _clients={}).client("sqs")
@@ -41,8 +42,8 @@ def test_who_watches_has_the_answer_before_the_caller(account: Account) -> None:
     recorder.close()
 
 
-def test_what_is_put_by_a_form_is_the_call_of_who_signed_it(account: Account) -> None:
-    recorder = Recorder(account.endpoint_url)
+def test_what_is_put_by_a_form_is_the_call_of_who_signed_it(emulator: Emulator, account: Account) -> None:
+    recorder = Recorder(emulator)
     s3 = replace(account, endpoint_url=recorder.endpoint("one"), _clients={}).client("s3")
     account.client("s3").create_bucket(Bucket="recorded")
     form = s3.generate_presigned_post("recorded", "a/b")

@@ -1,0 +1,130 @@
+"""The guard in front of every local listener: no web page reaches one, except where a listener says so.
+
+A browser lets any page send requests to loopback, with the rights of everything else on this machine. It tells
+the server where each request comes from, so the guard refuses:
+
+- a `Host` that is not ours: the page of a foreign name whose DNS answer now is 127.0.0.1 (DNS rebinding);
+- an `Origin` that is not the listener itself: a form or script of another page;
+- a `Sec-Fetch-Site` other than `none` or `same-origin`: a link, image or script tag of another page.
+
+Programs send neither of the last two headers. Only the standard library is imported here, because MiniStack's
+virtual environment runs this module too.
+"""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
+"""Names that no foreign DNS answers for. The last is this machine, as a container of Docker Desktop calls it."""
+
+PASS_HEADER = "X-Turnqueue-Local-Pass"
+"""Carries the pass from one of our listeners to the next."""
+
+_SITES = {"none", "same-origin"}
+
+type Headers = Iterable[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Guard:
+    """What one listener lets in."""
+
+    any_origin: bool = False
+    """The API answers pages of every origin by CORS, as API Gateway does."""
+    upload_origins: frozenset[str] = frozenset()
+    """Origins of pages that may post a form to S3."""
+    pass_: str | None = field(default=None, repr=False)
+    """A request with this pass comes from a guarded listener that has let it in."""
+
+    def refusal(self, method: str, target: str, headers: Headers) -> str | None:
+        """Why the request is refused, for people, or None. `target` is its path and query."""
+        fields: dict[str, list[str]] = {}
+        for name, value in headers:
+            fields.setdefault(name.lower(), []).append(value)
+        given = fields.get(PASS_HEADER.lower(), [])
+        if self.pass_ and any(secrets.compare_digest(one.encode(), self.pass_.encode()) for one in given):
+            return None
+        hosts = fields.get("host", [])
+        if len(hosts) != 1 or _name(hosts[0]) not in OUR_NAMES:
+            return "Host: this server answers to 127.0.0.1 and localhost only."
+        if self.any_origin:
+            return None
+        origins = fields.get("origin", [])
+        if self.upload_origins.issuperset(origins) and origins and _is_upload(method, target, fields):
+            return None
+        if any(origin != f"http://{hosts[0]}" for origin in origins):
+            return "Origin: this server answers no page of another origin."
+        if not _SITES.issuperset(fields.get("sec-fetch-site", [])):
+            return "Sec-Fetch-Site: this server answers no page of another site. Type the address into the browser."
+        return None
+
+    def to_json(self) -> str:
+        """For the environment of a child process."""
+        return json.dumps({"upload_origins": sorted(self.upload_origins), "pass": self.pass_})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        document = json.loads(text)
+        return cls(upload_origins=frozenset(document["upload_origins"]), pass_=document["pass"])
+
+
+def new_pass() -> str:
+    return secrets.token_urlsafe()
+
+
+def _name(host: str) -> str:
+    """The host without its port."""
+    name, colon, port = host.rpartition(":")
+    return name if colon and port.isdecimal() else host
+
+
+def _is_upload(method: str, target: str, fields: dict[str, list[str]]) -> bool:
+    """Whether it is a form for a bucket, whose signature S3 checks. A query would name another operation."""
+    content_types = fields.get("content-type", [])
+    bucket = target.strip("/")
+    return (
+        method == "POST"
+        and len(content_types) == 1
+        and content_types[0].startswith("multipart/form-data")
+        and bool(bucket)
+        and not set("/?").intersection(bucket)
+        and not bucket.startswith("_")  # MiniStack's own paths
+    )
+
+
+type Message = MutableMapping[str, Any]
+type Receive = Callable[[], Awaitable[Message]]
+type Send = Callable[[Message], Awaitable[None]]
+type App = Callable[[Message, Receive, Send], Awaitable[None]]
+
+
+class Guarded:
+    """An ASGI application behind a guard. It sees no pass."""
+
+    def __init__(self, app: App, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            return await self._app(scope, receive, send)
+        raw: list[tuple[bytes, bytes]] = list(scope["headers"])
+        headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in raw]
+        target = scope["path"] + ("?" if scope.get("query_string") else "")
+        refusal = self._guard.refusal(scope.get("method", "GET"), target, headers)
+        if refusal is None:
+            passed = [(name, value) for name, value in raw if name.lower() != PASS_HEADER.lower().encode()]
+            return await self._app({**scope, "headers": passed}, receive, send)
+        if scope["type"] == "websocket":
+            return await send({"type": "websocket.close", "code": 1008})  # before it is accepted: a 403
+        body = refused_body(refusal)
+        sent = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 403, "headers": sent})
+        await send({"type": "http.response.body", "body": body})
+
+
+def refused_body(refusal: str) -> bytes:
+    return f"Refused. {refusal}\n".encode()
