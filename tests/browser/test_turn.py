@@ -56,7 +56,7 @@ LEADS_TO = {
 
 @pytest.fixture(scope="module")
 def page(browser: Browser) -> Iterator[Page]:
-    server = serve_console("http://127.0.0.1:1", lambda: {})
+    server = serve_console(lambda: "http://127.0.0.1:1", lambda: {})
     page = browser.new_page()
     page.goto(f"{server.url}/icon.svg")
     yield page
