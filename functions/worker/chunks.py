@@ -1,45 +1,128 @@
-"""A piece of a streamed answer, as Chat Completions sends it.
+"""A piece of a streamed answer, or a whole one, as Chat Completions sends it.
 
-The SDK would make objects of it, at more CPU than all else that the worker does. So it is read from plain JSON, and
-what a sloppy server leaves out, or sends in another form, is not there.
+The SDK would make objects of it, at more CPU than all else that the worker does. So it is read from plain JSON.
+A member that a sloppy server leaves out, or sends in another form, counts as absent.
 """
 
+import re
 from typing import Any, NamedTuple
+
+_THOUGHTS = ("reasoning_content", "reasoning", "thinking")
+
+# Each reason that a server may give for its end, in lower case, and OpenAI's name for it.
+_REASONS = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "complete": "stop",
+    "completed": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "safety": "content_filter",
+    "prohibited_content": "content_filter",
+    "recitation": "content_filter",
+    "refusal": "content_filter",
+    "sensitive": "content_filter",
+    "tool_calls": "tool_calls",
+    "tool_use": "tool_calls",
+    "function_call": "function_call",
+}
+
+BROKEN_OFF = "error"
+"""The reason of a server that gave up in the middle."""
+
+_BREAKS = re.compile("error|abort|cancel|fail|timeout|timed_out|interrupt|overload|insufficient", re.IGNORECASE)
 
 
 class Chunk(NamedTuple):
-    """`usage`: {prompt_tokens, completion_tokens, cached_tokens}, each as the server sent it, null included; empty in
-    all chunks but, as a rule, the last."""
+    """`content`: text of the answer. `thoughts`: text that the model does not address to the user.
+
+    `finish_reason`: one of OpenAI's, BROKEN_OFF, or None, also for a reason that nobody knows. `usage`: {prompt_tokens,
+    completion_tokens, cached_tokens}, each as the server sent it, null included; empty in all chunks but, as a rule,
+    the last. `error`: what the server says of an error, in any form, or None.
+    """
 
     model: str
     content: str
+    thoughts: str
     refused: bool
     finish_reason: str | None
     usage: dict[str, Any]
+    error: Any
 
     @classmethod
     def of(cls, data: object) -> "Chunk":
         chunk = _object(data)
         found = chunk.get("choices")
-        choices = [_object(choice) for choice in found] if isinstance(found, list) else []
-        deltas = [_object(choice.get("delta")) for choice in choices]
-        reasons = [reason for choice in choices if isinstance(reason := choice.get("finish_reason"), str) and reason]
-        return cls(
-            model=_text(chunk.get("model")),
-            content="".join(_text(delta.get("content")) for delta in deltas),
-            refused=any(delta.get("refusal") for delta in deltas),
-            finish_reason=reasons[-1] if reasons else None,
-            usage=_usage(_object(chunk.get("usage"))),
-        )
+        content = thoughts = ""
+        refused, reason, error = False, None, _error(chunk)
+        usage = _object(chunk.get("usage"))
+        for choice in found if isinstance(found, list) else ():
+            if not isinstance(choice, dict):
+                continue
+            delta = choice.get("delta") or choice.get("message")
+            if isinstance(delta, dict):
+                said = delta.get("content")
+                if type(said) is str:
+                    content += said
+                elif isinstance(said, list):
+                    content += "".join(map(_text_of_part, said))
+                    thoughts += "".join(map(_thoughts_of_part, said))
+                thoughts += next((text for name in _THOUGHTS if (text := _text(delta.get(name)))), "")
+                refused = refused or bool(delta.get("refusal"))
+            reason = _reason(choice.get("finish_reason")) or reason
+            error = error or choice.get("error")
+            usage = usage or _object(choice.get("usage"))
+        return cls(_text(chunk.get("model")), content, thoughts, refused, reason, _usage(usage), error)
+
+
+def _error(chunk: dict[str, Any]) -> Any:
+    if error := chunk.get("error"):
+        # With what stands beside it: a code, for one.
+        return error if isinstance(error, dict) else chunk
+    return chunk if chunk.get("object") == "error" or chunk.get("type") == "error" else None
+
+
+def _reason(value: object) -> str | None:
+    if not isinstance(value, str):
+        return None
+    value = value[:100].lower()
+    return _REASONS.get(value) or (BROKEN_OFF if _BREAKS.search(value) else None)
+
+
+def _text_of_part(part: object) -> str:
+    """The text of a typed part of the content; "" if it is a part of another kind."""
+    if isinstance(part, str):
+        return part
+    part = _object(part)
+    return _text(part.get("text")) if part.get("type") in ("text", "output_text", None) else ""
+
+
+def _thoughts_of_part(part: object) -> str:
+    part = _object(part)
+    if part.get("type") not in ("thinking", "reasoning", "reasoning_text"):
+        return ""
+    for name in ("thinking", "reasoning", "text"):
+        found = part.get(name)
+        if isinstance(found, list):
+            return "".join(map(_text_of_part, found))
+        if isinstance(found, str):
+            return found
+    return ""
 
 
 def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     if not usage:
         return {}
+    cached = _object(usage.get("prompt_tokens_details")).get("cached_tokens")
     return {
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
-        "cached_tokens": _object(usage.get("prompt_tokens_details")).get("cached_tokens"),
+        "cached_tokens": usage.get("prompt_cache_hit_tokens") if cached is None else cached,  # DeepSeek's name
     }
 
 

@@ -1,23 +1,26 @@
 """The model, over OpenAI Chat Completions: any server that speaks it will do. The only module that knows openai."""
 
-import json
 import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import httpx2
 import openai
-from pydantic import BaseModel, ValidationError
 
-from chunks import Chunk
-from conversation import Conversation, tokens_of
+import modelstream
+import refusals
+from conversation import Conversation, Window, tokens_of
+from dialect import Dialect
 from modelerror import ModelError
 from persona import Persona
 from prices import Price
-from reply import Answer, Reply, clean
+from refusals import Refusal, refusal
+from reply import Answer, Reply
 from retryafter import retry_after
+from structured import result
 from turnqueue.telemetry import count, milliseconds
-from turnqueue.turn import MAX_RESULT_BYTES, Turn
+from turnqueue.turn import Turn
 
 __all__ = ["Answer", "Model", "ModelError", "Reply"]
 
@@ -25,9 +28,6 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
 MAX_HISTORY_TOKENS = 16_000
-
-_QUOTA_CODES = ("insufficient_quota", "billing_hard_limit_reached")
-_REFUSAL_CODES = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 
 
 class Model:
@@ -38,36 +38,73 @@ class Model:
         self._name = name
         self._prices = prices
         self._key = key
-        # No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash. The queue retries.
-        self._client = openai.AsyncOpenAI(base_url=base_url, api_key=key, max_retries=0, timeout=_TIMEOUT)
+        self._dialects: dict[str, Dialect] = {}
+        self._windows: dict[str, Window] = {}
+        # No redirects: they would carry the conversation to another host. No compression: a small reply could become a
+        # large one. No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash.
+        self._client = openai.AsyncOpenAI(
+            base_url=base_url,
+            api_key=key,
+            max_retries=0,
+            timeout=_TIMEOUT,
+            default_headers={"Accept-Encoding": "identity"},
+            http_client=openai.DefaultAsyncHttpx2Client(
+                timeout=_TIMEOUT, follow_redirects=False, event_hooks={"response": [_accept]}
+            ),
+        )
 
     async def answer(
         self, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], reply: Reply
     ) -> Answer:
         """Stream the answer to `turn` into `reply` and return it whole. `images`: data URLs by the ids of the uploads.
 
-        Raises ModelError.
+        When the server refuses the form of a request, or its length, it is asked again with less. Raises ModelError.
         """
-        request: dict[str, Any] = {
-            **persona.options,
-            "model": persona.model or self._name,
-            "messages": Conversation.of(persona, history, turn, images, MAX_HISTORY_TOKENS).messages(),
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        if persona.temperature is not None:
-            request["temperature"] = persona.temperature
-        if persona.output:
-            request["response_format"] = _response_format(persona.output)
+        name = persona.model or self._name
+        window = self._windows.setdefault(name, Window())
+        conversation = Conversation.of(persona, history, turn, images, MAX_HISTORY_TOKENS)
+        conversation = window.fitted(conversation, time.time())
+        dialect, fresh_key = self._dialects.get(name, Dialect()), False
         try:
-            return await self._asked(request, persona, reply)
-        except openai.OpenAIError as error:
-            refusal = _model_error(error, reply)
-            if refusal.refused or not reply.headers_at:
+            while True:  # Each of the ways to ask again comes to its end.
+                request = dialect.request(name, conversation.messages(), persona)
+                try:
+                    reason = await self._call(request, reply)
+                    break
+                except Refusal as refused:
+                    if reply.begun:
+                        raise
+                    if refused.status == 401 and not fresh_key:
+                        fresh_key = True
+                        await self._key(fresh=True)  # It may have been rotated since it was cached.
+                    elif less := dialect.after(refused.field, request):
+                        dialect = less
+                    elif refused.code == "context_too_long" and (shorter := conversation.shorter()):
+                        conversation = shorter
+                    elif refused.code == "model_rejected" and (bare := _without_images(turn, conversation)):
+                        conversation = bare
+                    else:
+                        raise
+            self._dialects[name] = dialect
+            window.answered(conversation, time.time())
+            if reason == "content_filter":
+                raise ModelError("prompt_refused")
+            reply.ended()
+            answer = result(persona.output, reply.text)
+        except ModelError as error:
+            reply.request_id = error.request_id = error.request_id or reply.request_id
+            if error.refused or (isinstance(error, Refusal) and not reply.begun):
                 reply.turned_away()
-            raise refusal from error
+            raise
         finally:
             self._measure(reply, persona)
+        rest = {
+            "finish_reason": reason,
+            "first_token_ms": reply.first_token_ms,
+            "persona": persona.role,
+            "persona_version": persona.version,
+        }
+        return Answer(answer, self.usage(persona, reply) | rest)
 
     def usage(self, persona: Persona, reply: Reply) -> dict[str, Any]:
         """What an attempt has used so far: that of Reply.usage, and `cost_usd`, None if the model has no price."""
@@ -76,48 +113,27 @@ class Model:
         price = self._prices.get(name)
         return used | {"cost_usd": price.dollars(used) if price else None}
 
-    async def _asked(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
-        try:
-            return await self._stream(request, persona, reply)
-        except openai.AuthenticationError:
-            # The key may have been rotated since it was cached. Once; if it is refused again, it is wrong.
-            await self._key(fresh=True)
-        return await self._stream(request, persona, reply)
-
-    async def _stream(self, request: dict[str, Any], persona: Persona, reply: Reply) -> Answer:
-        finish_reason = None
+    async def _call(self, request: dict[str, Any], reply: Reply) -> str:
+        """Ask once, into `reply`. Returns why the answer ended. Raises ModelError: a Refusal if the server said no."""
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
-        # Not chat.completions.create, which makes objects of each chunk (chunks.py) and imports all that they may be.
-        stream = await self._client.post(
-            "/chat/completions", cast_to=object, body=request, stream=True, stream_cls=openai.AsyncStream[object]
-        )
-        reply.request_id = _request_id(stream.response.headers)
+        try:
+            # Not chat.completions.create: it makes objects of each chunk, and imports all that they may be.
+            response = await self._client.post(
+                "/chat/completions",
+                cast_to=httpx2.Response,
+                body=request,
+                stream=True,
+                stream_cls=openai.AsyncStream[object],
+            )
+        except openai.APIConnectionError as error:
+            raise _unreachable(error) from error
+        assert isinstance(response, httpx2.Response)
+        reply.request_id = _request_id(response.headers)
         reply.accepted()
-        async with stream:
-            async for data in stream:
-                chunk = Chunk.of(data)
-                if chunk.model:
-                    reply.report({"model": chunk.model})
-                if chunk.usage:
-                    reply.report(chunk.usage)
-                if chunk.refused:
-                    raise ModelError("prompt_refused", request_id=reply.request_id)
-                if chunk.content:
-                    reply.add(chunk.content)
-                finish_reason = chunk.finish_reason or finish_reason
-        if finish_reason is None:  # The stream was cut.
-            raise ModelError("model_unavailable", refused=not reply.begun, request_id=reply.request_id)
+        reason = await modelstream.read(response, reply)
         milliseconds("ModelLatency", time.time() - asked_at)
-        if finish_reason == "content_filter":
-            raise ModelError("prompt_refused", request_id=reply.request_id)
-        rest = {
-            "finish_reason": clean(str(finish_reason))[:100],
-            "first_token_ms": reply.first_token_ms,
-            "persona": persona.role,
-            "persona_version": persona.version,
-        }
-        return Answer(_result(persona, reply.text), self.usage(persona, reply) | rest)
+        return reason
 
     def _measure(self, reply: Reply, persona: Persona) -> None:
         """Record what a call has used, however it ended: it is paid for."""
@@ -131,48 +147,27 @@ class Model:
                 count("MicroDollars", round(used["cost_usd"] * 1_000_000))
 
 
-def _response_format(output: type[BaseModel]) -> dict[str, Any]:
-    schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
-    return {"type": "json_schema", "json_schema": schema}
+def _without_images(turn: Turn, conversation: Conversation) -> Conversation | None:
+    """The conversation without its earlier images, because they may be what was refused; not if `turn` has some too."""
+    return None if turn.request.get("media") else conversation.without_images()
 
 
-def _result(persona: Persona, text: str) -> dict[str, Any]:
-    """The answer in the form of the persona, checked here again: providers differ in how well they hold a schema."""
-    result: dict[str, Any] = {"message": text, "data": None, "draft": None}
-    if persona.output:
-        try:
-            result |= persona.output.model_validate_json(text).model_dump(mode="json")
-        except ValidationError:
-            raise ModelError("output_invalid") from None
-    if not result["message"].strip():
-        raise ModelError("output_invalid")
-    if len(json.dumps(result, ensure_ascii=False).encode()) > MAX_RESULT_BYTES:
-        raise ModelError("result_too_large")
-    return result
+async def _accept(response: httpx2.Response) -> None:
+    """Let pass what can be read as an answer. Raises ModelError for everything else."""
+    request_id = _request_id(response.headers)
+    if not response.is_success:
+        wait = retry_after(response.headers, time.time())
+        said = refusals.parsed(await refusals.body(response))
+        raise refusal(response.status_code, said, retry_after=wait, request_id=request_id)
+    if response.headers.get("content-encoding", "identity").lower() != "identity":
+        raise ModelError("model_rejected", request_id=request_id)
 
 
-def _model_error(error: openai.OpenAIError, reply: Reply) -> ModelError:
-    """Sort an error of the SDK by what must be done about it. Its text may quote the prompt and is not kept."""
-    if not isinstance(error, openai.APIStatusError):
-        # The connection was not made or it broke, or an error came in the stream.
-        return ModelError("model_unavailable", refused=not reply.begun, request_id=reply.request_id)
-    wait = retry_after(error.response.headers, time.time())
-    request_id = _request_id(error.response.headers)
-    match error:
-        case openai.RateLimitError(code=code) if code in _QUOTA_CODES:
-            return ModelError("model_quota", request_id=request_id)
-        case openai.RateLimitError():
-            return ModelError("model_rate_limited", retry_after=wait, refused=True, request_id=request_id)
-        case openai.AuthenticationError() | openai.PermissionDeniedError():
-            return ModelError("model_auth", request_id=request_id)
-        case openai.BadRequestError(code="context_length_exceeded"):
-            return ModelError("context_too_long", request_id=request_id)
-        case openai.BadRequestError(code=code) if code in _REFUSAL_CODES:
-            return ModelError("prompt_refused", request_id=request_id)
-        case openai.APIStatusError(status_code=status) if status < 500 and status not in (408, 409):
-            return ModelError("model_rejected", request_id=request_id)
-        case _:
-            return ModelError("model_unavailable", retry_after=wait, refused=True, request_id=request_id)
+def _unreachable(error: openai.APIConnectionError) -> ModelError:
+    """The connection was not made, or it broke before the server answered."""
+    if isinstance(error.__cause__, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
+        return ModelError("model_rejected")  # The URL or the key cannot be sent.
+    return ModelError("model_unavailable", refused=True)
 
 
 _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id", "x-ms-request-id", "cf-ray")

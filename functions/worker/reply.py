@@ -4,9 +4,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from pydantic_core import from_json
-
 from modelerror import ModelError
+from structured import readable
+from thoughts import LeadingThoughts
 from turnqueue.turn import MAX_RESULT_BYTES
 
 BYTES_OF_A_TOKEN = 4
@@ -33,7 +33,8 @@ class Reply:
 
     `headers_at`: when the server accepted the call (2xx), in seconds since the epoch. `on_headers` is called then.
     `last_progress_at`: when the model last sent text or thoughts, or else when it was asked. `first_token_ms`: from the
-    question to the first text that a user may read. `request_id`: the provider's name for the call.
+    question to the first text that a user may read. `request_id`: the provider's name for the call. `model`: the name
+    that the server gives its model, as it sent it. `begun`: whether the model has sent any text or thoughts.
     """
 
     def __init__(self) -> None:
@@ -42,11 +43,14 @@ class Reply:
         self.on_headers: Callable[[], None] | None = None
         self.first_token_ms: int | None = None
         self.request_id: str | None = None
+        self.model = ""
+        self.begun = False
+        self._thoughts = LeadingThoughts()
         self._parts: list[str] = []
         self._size = 0
         self._thought_bytes = 0
         self._prompt_tokens = 0
-        self._reported: dict[str, Any] = {}
+        self._reported: dict[str, int] = {}
         self._asked_at = self.last_progress_at = time.time()
 
     def asked(self, prompt_tokens: int) -> None:
@@ -63,35 +67,43 @@ class Reply:
             self.on_headers()
 
     def turned_away(self) -> None:
-        """The call was refused, so it used no tokens."""
+        """The server refused the call, so it used no tokens."""
         self._prompt_tokens = 0
         self._reported = {}
 
     def add(self, text: str) -> None:
         """Append what the model has said now. Raises ModelError when it is more than can be kept."""
+        self.begun = True
         self.last_progress_at = time.time()
+        if not self._thoughts.over:
+            text, thoughts = self._thoughts.feed(text)
+            self._thought_bytes += _bytes(thoughts)
+        self._append(text)
+
+    def thought(self, text: str) -> None:
+        """Count thoughts of the model. They are neither shown nor kept."""
+        self.begun = True
+        self.last_progress_at = time.time()
+        self._thought_bytes += _bytes(text)
+
+    def ended(self) -> None:
+        """The answer is whole: what was held back, because it might have become a thought, is text."""
+        self._append(self._thoughts.rest())
+
+    def _append(self, text: str) -> None:
+        if not text:
+            return
         if self.first_token_ms is None:
-            self.first_token_ms = round((self.last_progress_at - self._asked_at) * 1000)
-        size = self._size + len(text.encode("utf-8", "surrogatepass"))
+            self.first_token_ms = round((time.time() - self._asked_at) * 1000)
+        size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
             raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
         self._parts.append(text)
         self._size = size
 
-    def thought(self, text: str) -> None:
-        """Count thoughts of the model. They are neither shown nor kept."""
-        self.last_progress_at = time.time()
-        self._thought_bytes += len(text.encode("utf-8", "surrogatepass"))
-
     def report(self, usage: Mapping[str, Any]) -> None:
-        """Take the usage that the server reports: {model?, prompt_tokens?, completion_tokens?, cached_tokens?}, each as
-        the server sent it."""
-        self._reported |= usage
-
-    @property
-    def begun(self) -> bool:
-        """Whether the model has sent any text or thoughts."""
-        return bool(self._size or self._thought_bytes)
+        """Take the counts that the server reports, as it sent them. What is no count is left out."""
+        self._reported |= {name: count for name in COUNTS if (count := _count(usage.get(name))) is not None}
 
     def usage(self, model: str) -> dict[str, Any]:
         """What this attempt has used so far: {model, prompt_tokens, completion_tokens, cached_tokens, estimated}.
@@ -99,19 +111,20 @@ class Reply:
         `model`: the name that was asked for, in case the server told none. Counts that the server did not report, or
         not as a count, are estimated from bytes, and `estimated` is true. A call that was turned away used nothing.
         """
-        name = self._reported.get("model")
-        prompt, completion, cached = (_count(self._reported.get(name)) for name in COUNTS)
-        estimated = (prompt is None and self._prompt_tokens > 0) or (completion is None and self.begun)
-        if prompt is None:
+        prompt, completion, cached = map(self._reported.get, COUNTS)
+        # A server that has answered and counts 0 has not counted.
+        unknown_prompt = not prompt and self._prompt_tokens > 0
+        unknown_completion = not completion and self.begun
+        if unknown_prompt:
             prompt = self._prompt_tokens
-        if completion is None:
+        if unknown_completion:
             completion = -(-(self._size + self._thought_bytes) // BYTES_OF_A_TOKEN)
         return {
-            "model": clean(name)[:100] if isinstance(name, str) and name else model,
-            "prompt_tokens": prompt,
-            "completion_tokens": completion,
-            "cached_tokens": min(cached or 0, prompt),
-            "estimated": estimated,
+            "model": clean(self.model)[:100] or model,
+            "prompt_tokens": prompt or 0,
+            "completion_tokens": completion or 0,
+            "cached_tokens": min(cached or 0, prompt or 0),
+            "estimated": unknown_prompt or unknown_completion,
         }
 
     @property
@@ -121,14 +134,7 @@ class Reply:
 
     def readable(self) -> str:
         """What a user may read of it already: of a structured answer its `message`, so far as it has come."""
-        if not self.structured:
-            return self.text
-        try:
-            document = from_json(self.text, allow_partial="trailing-strings")
-        except ValueError:
-            return ""
-        message = document.get("message") if isinstance(document, dict) else None
-        return message if isinstance(message, str) else ""
+        return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:
         """From 0 to 0.95. A guess, because nobody knows how long an answer will be: half of it at 500 bytes."""
@@ -139,6 +145,10 @@ def clean(text: str) -> str:
     """Text of the model's that every store takes: half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes
     a replacement character. Halves that stand together become the character that they are."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
 
 
 def _count(value: object) -> int | None:

@@ -141,7 +141,8 @@ def _error(
     request: httpx2.Request, status: int, text: str, code: str | None, headers: dict[str, str] | None = None
 ) -> httpx2.Response:
     error = {"message": text, "type": "error", "param": None, "code": code}
-    return httpx2.Response(status, headers=headers or {}, json={"error": error}, request=request)
+    body = _Body(json.dumps({"error": error}).encode())
+    return httpx2.Response(status, headers=headers or {}, stream=body, request=request)
 
 
 def _pieces(marker: str, structured: bool, answers: Answers) -> list[str]:
@@ -152,6 +153,16 @@ def _pieces(marker: str, structured: bool, answers: Answers) -> list[str]:
         text = json.dumps(document)[: 20 if answers.garbled else None]
     size = -(-len(text) // answers.chunks)
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+class _Body(httpx2.AsyncByteStream):
+    """A body that is there at once, and is not read before somebody reads it."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self._content
 
 
 class _Stream(httpx2.AsyncByteStream):

@@ -48,11 +48,14 @@ class Asked:
     body: dict[str, Any]
 
 
+type Script = Response | Callable[[Asked], Response | None]
+"""Answers each request; None closes the connection without a word."""
+
+
 @dataclass
 class RawModel:
     url: str
     script: Callable[[Asked], Response | None]
-    """Answers each request; None closes the connection without a word."""
     asked: list[Asked] = field(default_factory=list)
     connections: int = 0
     left: asyncio.Event = field(default_factory=asyncio.Event)
@@ -148,9 +151,7 @@ class Asking:
             return await self.model.answer(told, history, turn, {}, self.reply)
 
 
-def with_model[T](
-    script: Callable[[Asked], Response | None] | Response, use: Callable[[Asking], Coroutine[Any, Any, T]]
-) -> T:
+def with_model[T](script: Script, use: Callable[[Asking], Coroutine[Any, Any, T]]) -> T:
     """Run `use` with a model that is answered by `script`, or always by the same response."""
 
     async def run() -> T:
@@ -166,7 +167,16 @@ def with_model[T](
 
 def content(text: str, **more: Any) -> str:
     """An event with a piece of the answer."""
-    return event({"choices": [{"index": 0, "delta": {"content": text}, "finish_reason": None}], **more})
+    return event(delta(content=text) | more)
+
+
+def delta(**members: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": members, "finish_reason": None}]}
+
+
+def completion(text: str, reason: str | None = "stop") -> dict[str, Any]:
+    message = {"role": "assistant", "content": text}
+    return {"object": "chat.completion", "choices": [{"index": 0, "message": message, "finish_reason": reason}]}
 
 
 def finish(reason: str | None = "stop", **more: Any) -> str:

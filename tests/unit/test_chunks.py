@@ -4,9 +4,13 @@ from typing import Any
 
 import pytest
 
-from chunks import Chunk
+from chunks import BROKEN_OFF, Chunk
 
-NOTHING = Chunk(model="", content="", refused=False, finish_reason=None, usage={})
+NOTHING = Chunk(model="", content="", thoughts="", refused=False, finish_reason=None, usage={}, error=None)
+
+
+def delta(**members: Any) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": members, "finish_reason": None}]}
 
 
 def test_a_chunk_as_it_should_be() -> None:
@@ -21,6 +25,12 @@ def test_a_chunk_as_it_should_be() -> None:
     assert Chunk.of({"choices": [{"delta": {"refusal": "I will not"}}]}).refused
 
 
+def test_a_completion_is_read_like_a_chunk() -> None:
+    whole = {"choices": [{"message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}]}
+
+    assert Chunk.of(whole) == NOTHING._replace(content="Hello", finish_reason="stop")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -31,13 +41,99 @@ def test_a_chunk_as_it_should_be() -> None:
         {"choices": None, "usage": []},
         {"choices": ["x"], "model": 5},
         {"choices": [{"delta": None, "finish_reason": 0}]},
-        {"choices": [{"delta": {"content": ["x"], "refusal": None}, "finish_reason": ""}]},
+        {"choices": [{"delta": {"content": 5, "refusal": None, "reasoning": 5}, "finish_reason": ""}]},
+        {"choices": [{"delta": {"content": [5, None, {"type": "text", "text": 5}, {"type": "thinking"}]}}]},
+        {"choices": [{"delta": {"content": [{"type": "image_url", "text": "x"}]}}]},
     ],
 )
 def test_what_is_in_another_form_is_not_there(data: Any) -> None:
     assert Chunk.of(data) == NOTHING
 
 
-def test_a_count_that_is_missing_is_null() -> None:
-    usage = {"prompt_tokens": 7, "prompt_tokens_details": None}
-    assert Chunk.of({"usage": usage}).usage == {"prompt_tokens": 7, "completion_tokens": None, "cached_tokens": None}
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ["Hel", "lo"],
+        [{"type": "text", "text": "Hello"}],
+        [{"type": "output_text", "text": "Hel"}, {"text": "lo"}],
+    ],
+)
+def test_content_may_come_as_parts(parts: list[Any]) -> None:
+    assert Chunk.of(delta(content=parts)) == NOTHING._replace(content="Hello")
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"content": None, "reasoning_content": "hmm"},
+        {"content": "", "reasoning": "hmm"},
+        {"content": "", "reasoning": "hmm", "reasoning_details": [{"type": "reasoning.text", "text": "hmm"}]},
+        {"thinking": "hmm"},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hmm"}]}]},
+        {"content": [{"type": "thinking", "thinking": "hmm"}]},
+        {"content": [{"type": "reasoning", "text": "hmm"}]},
+    ],
+)
+def test_thoughts_are_no_content(members: dict[str, Any]) -> None:
+    assert Chunk.of(delta(**members)) == NOTHING._replace(thoughts="hmm")
+
+
+REASONS = {
+    "stop": "stop",
+    "STOP": "stop",
+    "eos_token": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "MAX_TOKENS": "length",
+    "model_length": "length",
+    "content_filter": "content_filter",
+    "SAFETY": "content_filter",
+    "tool_calls": "tool_calls",
+    "function_call": "function_call",
+    "error": BROKEN_OFF,
+    "abort": BROKEN_OFF,
+    "insufficient_system_resource": BROKEN_OFF,
+    "upstream_timeout": BROKEN_OFF,
+    "": None,
+    "null": None,
+    "y" * 400_000: None,
+    "a reason of tomorrow": None,
+}
+
+
+@pytest.mark.parametrize(("told", "read"), REASONS.items(), ids=[reason[:30] for reason in REASONS])
+def test_only_known_reasons_end_an_answer(told: str, read: str | None) -> None:
+    assert Chunk.of({"choices": [{"delta": {}, "finish_reason": told}]}).finish_reason == read
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        ({"prompt_tokens_details": {"cached_tokens": 3}}, 3),
+        ({"prompt_cache_hit_tokens": 4, "prompt_cache_miss_tokens": 3}, 4),
+        ({"prompt_tokens_details": None}, None),
+        ({}, None),
+    ],
+)
+@pytest.mark.parametrize("inside", [True, False])
+def test_usage_is_read_wherever_it_stands(usage: dict[str, Any], cached: int | None, inside: bool) -> None:
+    usage = {"prompt_tokens": 7, **usage}
+    chunk = {"choices": [{"delta": {}, "usage": usage}]} if inside else {"choices": [], "usage": usage}
+
+    assert Chunk.of(chunk).usage == {"prompt_tokens": 7, "completion_tokens": None, "cached_tokens": cached}
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        ({"error": {"message": "no"}}, {"message": "no"}),
+        ({"error": "no"}, {"error": "no"}),
+        ({"error": "no", "code": 502}, {"error": "no", "code": 502}),
+        ({"object": "error", "message": "no"}, {"object": "error", "message": "no"}),
+        ({"choices": [{"delta": {}, "error": {"code": 502}}]}, {"code": 502}),
+        ({"error": None}, None),
+        ({"error": {}}, None),
+    ],
+)
+def test_an_error_is_read_in_every_form(data: Any, error: Any) -> None:
+    assert Chunk.of(data).error == error

@@ -633,8 +633,8 @@ def test_a_structured_answer_is_measured_as_it_is_kept(account: Account, scripte
 
 def test_what_a_server_says_of_itself_is_kept_in_measure(account: Account, scripted: Scripted) -> None:
     scripted.says("hi", finish_reason="y" * 400_000)
-    usage = {"prompt_tokens": "z" * 400_000, "completion_tokens": [1] * 100_000, "total_tokens": 2}
-    scripted.events.insert(0, json.dumps({"model": "m" * 400_000, "choices": [], "usage": usage}))
+    usage = {"prompt_tokens": "z" * 200_000, "completion_tokens": [1] * 10_000, "total_tokens": 2}
+    scripted.events.insert(0, json.dumps({"model": "m" * 200_000, "choices": [], "usage": usage}))
     task_id = account.queued("hello")
 
     assert account.work() == []

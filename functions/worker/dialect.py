@@ -1,0 +1,53 @@
+"""What a model of a server takes in a request. Servers differ, and say so by refusing a field."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+from persona import Persona
+from structured import instructions, response_format
+
+_TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+
+# How a model is asked for a document, from the strictest on: held to a schema, held to JSON, or asked in words.
+_JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
+
+
+class Dialect(NamedTuple):
+    """`without`: the fields that are not taken. `form`: how documents are asked for."""
+
+    without: frozenset[str] = frozenset()
+    form: int = _JSON_SCHEMA
+
+    def request(self, model: str, messages: Sequence[dict[str, Any]], persona: Persona) -> dict[str, Any]:
+        """The body of a request for Chat Completions."""
+        request: dict[str, Any] = {
+            **persona.options,
+            "model": model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if persona.temperature is not None:
+            request["temperature"] = persona.temperature
+        if persona.output:
+            if self.form == _JSON_SCHEMA:
+                request["response_format"] = response_format(persona.output)
+            else:
+                system, *others = messages
+                told = f"{system['content']}\n\n{instructions(persona.output)}"
+                request["messages"] = [system | {"content": told}, *others]
+                if self.form == _JSON_OBJECT:
+                    request["response_format"] = {"type": "json_object"}
+        for field in self.without & request.keys():
+            value, twin = request.pop(field), _TWINS.get(field)
+            if twin and twin not in self.without:
+                request[twin] = value
+        return request
+
+    def after(self, field: str | None, request: dict[str, Any]) -> Self | None:
+        """The dialect to ask in once more, when `field` of `request` was refused. None if there is no other."""
+        if field not in request:
+            return None
+        if field == "response_format":
+            return self._replace(form=self.form + 1)
+        return self._replace(without=self.without | {field})

@@ -1,0 +1,192 @@
+"""Reads what a model's server sends after it has accepted a call, into a reply.
+
+A server may send an event stream, as it was asked to, or a plain completion. Whatever else it sends is its fault and is
+told as a ModelError. Everything is bounded: an event, a plain completion, and all bytes of a reply.
+"""
+
+import asyncio
+import codecs
+import json
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import cast
+
+import anyio
+import httpx2
+
+from chunks import BROKEN_OFF, Chunk
+from modelerror import ModelError
+from refusals import refusal
+from reply import Reply
+
+MAX_REPLY_BYTES = 64 * 1024 * 1024
+"""Of a reply. 100,000 thoughts and words at 350 bytes a chunk, nearly twice."""
+
+MAX_EVENT_BYTES = 512 * 1024
+"""Of one event. The largest answer that is kept, as one event of escaped characters."""
+
+MAX_COMPLETION_BYTES = 2 * 1024 * 1024
+"""Of a plain completion. It holds the thoughts too."""
+
+# After the reason for the end a server may still send its usage, and after that the end of the HTTP body. A body that
+# is read to its end leaves the connection open for the next call.
+_USAGE_SECONDS = 3.0
+_END_SECONDS = 0.1
+
+_EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
+_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the last two are raised as they are
+
+
+async def read(response: httpx2.Response, reply: Reply) -> str:
+    """Read an answer into `reply`. Returns why it ended, as a finish reason of OpenAI's.
+
+    Raises ModelError when the answer is not whole, is too large to keep, or is none.
+    """
+    reading = _Reading(reply)
+    try:
+        async with asyncio.timeout(None) as limit:
+            await _read(_Body(response), reading, limit)
+    except (TimeoutError, ModelError, *_BROKEN) as error:
+        if not reading.over:
+            raise _failure(error, reply) from error
+    finally:
+        await response.aclose()
+    return reading.reason()
+
+
+async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> None:
+    beginning = await body.beginning()
+    if beginning == b"<":  # The page of a proxy, as a rule.
+        raise ModelError("model_unavailable", refused=True)
+    if beginning in (b"{", b"["):
+        reading.take_whole(_json(await body.whole()))
+        return
+    # httpx2 finds the events. The headers are set here, because some servers send a stream under others.
+    source = httpx2.Response(200, headers=_EVENT_STREAM, stream=body, request=body.request)
+    events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
+    async with aclosing(events):
+        async for event in events:
+            left = reading.take_event(event)
+            if left is not None:
+                limit.reschedule(asyncio.get_running_loop().time() + left)
+
+
+class _Reading:
+    """What was understood of a stream so far."""
+
+    def __init__(self, reply: Reply) -> None:
+        self._reply = reply
+        self._reason: str | None = None
+        self._done = False
+
+    @property
+    def over(self) -> bool:
+        """Whether the answer is whole, so that no trouble that follows can spoil it."""
+        return self._done or self._reason is not None
+
+    def reason(self) -> str:
+        if not self.over:
+            raise ModelError("model_unavailable", refused=not self._reply.begun)  # It was cut.
+        return self._reason or "stop"
+
+    def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
+        """Returns for how many seconds the stream is still to be read; None while the answer goes on."""
+        data = event.data
+        if self._done or not data or data.isspace():
+            return None
+        if data.startswith("[DONE]"):
+            self._done = True
+            return _END_SECONDS
+        chunk = self.take(_json(data), is_error=event.event == "error")
+        if self._reason is None:
+            return None
+        return _END_SECONDS if chunk.usage else _USAGE_SECONDS
+
+    def take_whole(self, data: object) -> None:
+        """A completion that came as one document, so that it is whole without a reason for its end."""
+        self.take(data[0] if isinstance(data, list) and data else data)
+        self._done = True
+
+    def take(self, data: object, *, is_error: bool = False) -> Chunk:
+        reply, chunk = self._reply, Chunk.of(data)
+        if chunk.model:
+            reply.model = chunk.model
+        if chunk.usage:
+            reply.report(chunk.usage)
+        if chunk.thoughts:
+            reply.thought(chunk.thoughts)
+        if chunk.content:
+            reply.add(chunk.content)
+        if chunk.refused:
+            raise ModelError("prompt_refused")
+        if chunk.error or is_error:
+            raise refusal(None, chunk.error or data, begun=reply.begun)
+        if chunk.finish_reason == BROKEN_OFF:
+            raise ModelError("model_unavailable", refused=not reply.begun)
+        self._reason = chunk.finish_reason or self._reason
+        return chunk
+
+
+class _Body(httpx2.AsyncByteStream):
+    """The bytes of a reply: no more than its bound, and nothing but UTF-8."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self.request = response.request
+        self._pieces = self._checked(response)
+        self._first = b""
+        self._utf8 = codecs.getincrementaldecoder("utf-8")()
+
+    async def beginning(self) -> bytes:
+        """The first byte that is no white space. What stands before it has no meaning."""
+        async for piece in self._pieces:
+            self._first = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
+            if self._first:
+                break
+        return self._first[:1]
+
+    async def whole(self) -> str:
+        body = bytearray()
+        async for piece in self:
+            body += piece
+            if len(body) > MAX_COMPLETION_BYTES:
+                raise ModelError("result_too_large")
+        return body.decode()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._first:
+            yield self._first
+            async for piece in self._pieces:
+                yield piece
+            yield b"\n\n"  # Some servers do not end their last event.
+
+    async def _checked(self, response: httpx2.Response) -> AsyncIterator[bytes]:
+        left = MAX_REPLY_BYTES
+        async for piece in response.aiter_raw():
+            left -= len(piece)
+            if left < 0:
+                raise ModelError("result_too_large")
+            self._decode(piece)
+            yield piece
+        self._decode(b"", final=True)
+
+    def _decode(self, piece: bytes, *, final: bool = False) -> None:
+        try:
+            self._utf8.decode(piece, final)
+        except UnicodeDecodeError:
+            raise ModelError("model_unavailable") from None
+
+
+def _json(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise ModelError("model_unavailable") from None
+
+
+def _failure(error: Exception, reply: Reply) -> ModelError:
+    if isinstance(error, ModelError):
+        return error
+    if isinstance(error, httpx2.SSEError):
+        return ModelError("result_too_large")
+    return ModelError("model_unavailable", refused=not reply.begun)
