@@ -29,6 +29,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 sys.path.extend(
     f"{Path(__file__).parents[1]}/{folder}" for folder in ("functions/submit", "functions/status", "layers/shared", ".")
 )
+from local.stack import API_PORT
 from tests import cfn
 
 # What the handlers want to find when they are imported.
@@ -41,7 +42,7 @@ import submit
 from turnqueue import __version__, http, media, task, turn, usage
 from turnqueue.guards import IdempotencyKeys
 from turnqueue.media import Uploads
-from turnqueue.personas import ROLES
+from turnqueue.personas import DEFAULT_ROLE, ROLES
 from turnqueue.queue import TurnQueue
 from turnqueue.store import TurnStore
 from turnqueue.usage import UsageStore
@@ -75,6 +76,9 @@ Members may be added to any response; clients ignore those that they do not know
 # A data URL's payload as base64.b64decode(…, validate=True) takes it.
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 
+# With the length that the validator allows; the first 9 characters are "https://" and that of a host.
+_HTTPS_URL = f"{request._HTTPS_URL.removesuffix('*')}{{0,{request.MAX_URL_CHARACTERS - 9}}}"
+
 _DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
 
 
@@ -82,33 +86,21 @@ def _pattern(pattern: re.Pattern[str] | str) -> str:
     return f"^{pattern if isinstance(pattern, str) else pattern.pattern}$"
 
 
-def _one_source(name: str) -> Json:
-    """An attachment that is told by this member and not by the other, which may be null or absent."""
-    (other,) = {"url", "upload_id"} - {name}
-    members = {name: {"type": "string"}, other: {"type": "null"}}
-    return {"title": f"by {name}", "required": [name], "properties": members}
-
-
 # What the validators of the request check, for pydantic cannot look into them. One that is missing here is a KeyError.
 LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
     request._upload_id: {"pattern": _pattern(turn._ULID)},
-    request.Media._either: {"oneOf": [_one_source("url"), _one_source("upload_id")]},
+    # In words only, because generators make of a oneOf classes that nobody can use.
+    request.Media._either: {
+        "description": "One attachment, by its `url` or by its `upload_id`: exactly one of the two. "
+        "The model's provider may fetch an https URL; Turnqueue never does."
+    },
     request._media: {"description": f"Images to go with the message. {_DATA_URLS}"},
     request._url: {
-        "anyOf": [
-            {
-                "title": "https URL",
-                "pattern": _pattern(request._HTTPS_URL),
-                "maxLength": request.MAX_URL_CHARACTERS,
-            },
-            {
-                "title": "data URL",
-                "pattern": _pattern(request._DATA_URL.replace("(.+)", _BASE64)),
-                "maxLength": request.MAX_DATA_URL_CHARACTERS,
-            },
-        ]
+        "description": f"An https URL of at most {request.MAX_URL_CHARACTERS:,} characters, or a data URL.",
+        "pattern": _pattern(f"(?:{_HTTPS_URL}|{request._DATA_URL.replace('(.+)', _BASE64)})"),
+        "maxLength": request.MAX_DATA_URL_CHARACTERS,
     },
 }
 
@@ -122,7 +114,7 @@ STATUS_WORDS = {
 REQUEST_WORDS = {
     "message": "What the user says.",
     "session_id": "The conversation to go on with, or the name of a new one; made up when absent.",
-    "role": "Who answers.",
+    "role": f"Who answers: `{DEFAULT_ROLE}` if absent.",
     "metadata": "Kept with the message and given back with it; nobody else looks at it.",
 }
 
@@ -141,6 +133,10 @@ class Schema(GenerateJsonSchema):
 
     def field_title_should_be_set(self, schema: Any) -> bool:
         return False
+
+    def none_schema(self, schema: Any) -> JsonSchemaValue:
+        # openapi-generator crashes on a property that is null and nothing else.
+        return {"type": ["object", "null"]}
 
     def nullable_schema(self, schema: Any) -> JsonSchemaValue:
         inner = self.generate_inner(schema["schema"])
@@ -163,8 +159,8 @@ def schemas() -> Json:
     for schema in generated.values():
         schema.pop("title", None)
         for member in schema.get("properties", {}).values():
-            if member.get("default", ...) is None:
-                del member["default"]
+            # A generator takes a member with a default for one that is always there.
+            member.pop("default", None)
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
     _describe(generated["ChatRequest"], REQUEST_WORDS)
@@ -355,15 +351,11 @@ def _problem(number: int, found: list[Refusal]) -> Json:
         headers += [header("Preference-Applied"), header("Idempotency-Replayed")]
     response: Json = {
         "description": _list(words) if len(words) > 1 else found[0].text,
+        "x-codes": codes,
         **({"headers": dict(headers)} if headers else {}),
         "content": {
             "application/problem+json": {
-                "schema": {
-                    "allOf": [
-                        {"$ref": "#/components/schemas/ProblemDocument"},
-                        {"properties": {"status": {"const": number}, "code": {"enum": codes}}},
-                    ]
-                },
+                "schema": {"$ref": "#/components/schemas/ProblemDocument"},
                 # The longest, for it shows most.
                 "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
@@ -473,7 +465,7 @@ def _body_of(problem: http.Problem) -> Any:
 HEADERS: dict[str, Json] = {
     "Cache-Status": {
         "description": "The answer is the reply that an equal message had got (RFC 9211).",
-        "schema": {"const": "turnqueue; hit"},
+        "schema": {"type": "string", "enum": ["turnqueue; hit"]},
     },
     "Location": {
         "description": "Where the task is to be found.",
@@ -482,11 +474,11 @@ HEADERS: dict[str, Json] = {
     "Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer", "minimum": 1}},
     "Preference-Applied": {
         "description": "What was heeded of `Prefer`.",
-        "schema": {"type": "string", "pattern": r"^(respond-async|wait=\d+|respond-async, wait=\d+)$"},
+        "schema": {"type": "string", "pattern": "^(respond-async|wait=[0-9]+|respond-async, wait=[0-9]+)$"},
     },
     "Idempotency-Replayed": {
         "description": "The task had been made by an earlier request with this Idempotency-Key.",
-        "schema": {"const": "true"},
+        "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {
         "description": "The caller's limits, if there are any: `q` messages at once or tokens, in `w` seconds "
@@ -610,50 +602,48 @@ _OF_A_SUBMIT = [
     for name in ("Preference-Applied", "Idempotency-Replayed", "Cache-Status", "RateLimit-Policy", "RateLimit")
 ]
 
-_CHAT: Json = {
-    "operationId": "chat",
-    "summary": "Send a message",
-    "description": "The request waits for the answer, if nobody says otherwise, for up to "
-    f"{preference.MAX_WAIT_SECONDS} seconds. It is answered 202 then, and the task goes on. `async_mode` wins over "
-    "`Prefer`, and `Prefer` over the default of the service.",
-    "parameters": ["async_mode", "Prefer", "Cache-Control", "Idempotency-Key"],
-    "requestBody": {
-        "required": True,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": "#/components/schemas/ChatRequest"},
-                "examples": {
-                    "message": {"value": {"message": "What is a good name for a cat?"}},
-                    "role": {"value": {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}},
-                    "image": {
-                        "value": {
-                            "message": "What is in this picture?",
-                            "media": [{"type": "image", "url": "https://example.com/cat.jpg"}],
-                        }
-                    },
-                    "upload": {
-                        "value": {
-                            "message": "What is in this picture?",
-                            "media": [{"type": "image", "upload_id": UPLOAD_ID}],
-                        }
-                    },
-                },
-            }
-        },
-    },
-    "responses": _answered_or_accepted("Accepted: the message is recorded and queued. Ask for the task.", _OF_A_SUBMIT),
-}
-
 OPERATIONS: dict[str, Json] = {
-    "POST /chat/": _CHAT,
-    "POST /chat": _CHAT
-    | {
-        "operationId": "chatWithoutSlash",
-        "summary": "Send a message, without the slash",
-        "description": "The same as `POST /chat/`.",
+    "POST /chat": {
+        "operationId": "chat",
+        "tags": ["Messages"],
+        "summary": "Send a message",
+        "description": "The request waits for the answer, if nobody says otherwise, for up to "
+        f"{preference.MAX_WAIT_SECONDS} seconds. It is answered 202 then, and the task goes on. `async_mode` wins over "
+        "`Prefer`, and `Prefer` over the default of the service.",
+        "parameters": ["async_mode", "Prefer", "Cache-Control", "Idempotency-Key"],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": "#/components/schemas/ChatRequest"},
+                    "examples": {
+                        "message": {"value": {"message": "What is a good name for a cat?"}},
+                        "role": {
+                            "value": {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}
+                        },
+                        "image": {
+                            "value": {
+                                "message": "What is in this picture?",
+                                "media": [{"type": "image", "url": "https://example.com/cat.jpg"}],
+                            }
+                        },
+                        "upload": {
+                            "value": {
+                                "message": "What is in this picture?",
+                                "media": [{"type": "image", "upload_id": UPLOAD_ID}],
+                            }
+                        },
+                    },
+                }
+            },
+        },
+        "responses": _answered_or_accepted(
+            "Accepted: the message is recorded and queued. Ask for the task.", _OF_A_SUBMIT
+        ),
     },
     "POST /chat/media": {
         "operationId": "offerUpload",
+        "tags": ["Messages"],
         "summary": "Ask where to upload an image",
         "description": "Post the image to the `url` of the answer then, as `multipart/form-data`: the `fields`, and "
         "after them the field `file`. S3 answers 204, or 400 or 403 (in XML) if it is not what was said here. A "
@@ -697,6 +687,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "GET /chat/task/{task_id}": {
         "operationId": "getTask",
+        "tags": ["Tasks"],
         "summary": "Ask for a task",
         "description": "200 while the task exists, whatever became of it.",
         "parameters": ["task_id", "wait"],
@@ -711,6 +702,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "POST /chat/task/{task_id}/cancel": {
         "operationId": "cancelTask",
+        "tags": ["Tasks"],
         "summary": "Cancel a task",
         "description": "A task that waits is cancelled at once, one that runs when its worker sees it, and one that is "
         "final stays as it is. To ask again does no harm.",
@@ -731,6 +723,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "POST /chat/task/{task_id}/retry": {
         "operationId": "retryTask",
+        "tags": ["Tasks"],
         "summary": "Send the message of a failed task again",
         "description": "As a new task of the same session, behind all that is there; the old one stays as it is. It is "
         "answered 202 unless `async_mode` or `Prefer` says otherwise. To ask again within 24 hours gives the same new "
@@ -743,6 +736,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "GET /chat/session/{session_id}": {
         "operationId": "getSession",
+        "tags": ["Conversations"],
         "summary": "Read a conversation",
         "description": "The messages of a session with their tasks, in the order in which they were sent.",
         "parameters": ["session_id", "limit", "cursor"],
@@ -750,6 +744,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "GET /chat/usage": {
         "operationId": "getUsage",
+        "tags": ["Usage"],
         "summary": "Ask what was used",
         "description": "What the caller's answers of a day took, as the model's server counted it.",
         "parameters": ["day"],
@@ -770,6 +765,7 @@ OPERATIONS: dict[str, Json] = {
     },
     "GET /health": {
         "operationId": "health",
+        "tags": ["Health"],
         "summary": "Ask whether the service answers",
         "description": "Needs no token. `roles` are those that a message may name.",
         "responses": {
@@ -781,12 +777,21 @@ OPERATIONS: dict[str, Json] = {
 }
 OPERATIONS["HEAD /health"] = {
     "operationId": "healthHead",
+    "tags": ["Health"],
     "summary": "Ask whether the service answers, without the body",
     "description": "As `GET /health`. Needs no token.",
     "responses": {"200": {"description": "It answers."}},
 }
 
-BODIES = {"POST /chat": "Chat", "POST /chat/": "Chat", "POST /chat/media": "Upload"}
+TAGS = {
+    "Messages": "Send a message, and the images that go with it.",
+    "Tasks": "What has become of a message.",
+    "Conversations": "The messages of a session with their answers.",
+    "Usage": "Tokens and cost.",
+    "Health": "Whether the service answers.",
+}
+
+BODIES = {"POST /chat": "Chat", "POST /chat/media": "Upload"}
 """The names of the operations' bodies."""
 
 LINKS: dict[str, Json] = {
@@ -797,11 +802,16 @@ LINKS: dict[str, Json] = {
 
 
 def paths() -> Json:
-    """Every route of template.yaml with the operation that its function performs."""
+    """Every route of template.yaml with the operation that its function performs.
+
+    Without those that only forgive a slash at the end of a path, because tools refuse two paths that mean the same.
+    """
     template = cfn.template()["Resources"]
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
         key = route["RouteKey"]
+        if key == "$default" or key.endswith("/"):
+            continue
         method, path = key.split(" ")
         integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]
         function = FUNCTIONS[integration["IntegrationUri"]["Ref"].removesuffix(".Alias")]
@@ -817,8 +827,7 @@ def paths() -> Json:
         # A HEAD has no body, so no problem document either.
         refused = {} if method == "HEAD" else dict(sorted(problems(function, key).items()))
         operation["responses"] = successes | refused
-        if route["AuthorizationType"] == "JWT":
-            operation["security"] = [{"token": []}]
+        operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
         described.setdefault(path, {})[method.lower()] = operation
     return described
 
@@ -845,8 +854,10 @@ def document() -> Json:
                 "url": "https://{api}.execute-api.{region}.amazonaws.com",
                 "description": "The stack's output `ApiUrl`.",
                 "variables": {"api": {"default": "abc123"}, "region": {"default": "us-east-1"}},
-            }
+            },
+            {"url": f"http://127.0.0.1:{API_PORT}", "description": "The stack of `make run`."},
         ],
+        "tags": [{"name": name, "description": words} for name, words in TAGS.items()],
         "paths": described,
         "components": {
             "securitySchemes": {
@@ -861,20 +872,25 @@ def document() -> Json:
             "parameters": {name: _parameter(name) for name in PARAMETERS},
             "requestBodies": {name: OPERATIONS[key]["requestBody"] for key, name in BODIES.items()},
             "responses": responses,
-            "headers": HEADERS,
+            "headers": {name: HEADERS[name] for name in sorted(_shared_headers(responses))},
             "links": LINKS,
             "schemas": schemas(),
         },
     }
 
 
+def _shared_headers(responses: Json) -> set[str]:
+    """The header fields that are written once for all responses, because none of them must have it."""
+    fields = (field for answer in responses.values() for field in answer.get("headers", {}).items())
+    return {name for name, described in fields if "$ref" in described}
+
+
 def _response_name(operation: Json, code: str, answer: Json) -> str:
     """InvalidJson for a problem with one code, else ChatBadRequest for what its operation alone answers."""
-    problem = answer.get("content", {}).get("application/problem+json")
-    codes = problem["schema"]["allOf"][1]["properties"]["code"]["enum"] if problem else []
+    codes = answer.get("x-codes", [])
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]
-    name = operation["operationId"].removesuffix("WithoutSlash")
+    name = operation["operationId"]
     return name[0].upper() + name[1:] + HTTPStatus(int(code)).phrase.title().replace(" ", "")  # type: ignore[no-any-return]
 
 

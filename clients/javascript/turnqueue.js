@@ -293,7 +293,7 @@ export function createClient(options) {
 
   /** Send a chat. It may be repeated, because all its copies have one key and make one task. */
   function post(request, { asyncMode, idempotencyKey, cacheControl }, limit) {
-    return send("POST", "/chat/", {
+    return send("POST", "/chat", {
       query: { async_mode: asyncMode },
       body: request,
       headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },

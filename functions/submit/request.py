@@ -23,7 +23,7 @@ MAX_METADATA = 16
 
 # Regular expressions, compiled for the first message that has media: most have none.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
-_HTTPS_URL = r"https://[!-\"$-.0->@-~][!-~]*"  # visible ASCII (RFC 3986), with a host
+_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # visible ASCII (RFC 3986), with a host
 
 
 def _session_id(value: str) -> str:

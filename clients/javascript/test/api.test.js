@@ -39,7 +39,7 @@ test("the first usage example of the replaced system, as written there", async (
   assert.deepEqual(
     requests.map(({ method, path, query }) => [method, path, query]),
     [
-      ["POST", "/chat/", { async_mode: "true" }],
+      ["POST", "/chat", { async_mode: "true" }],
       ...Array(3).fill(["GET", `/chat/task/${TASK_ID}`, {}]),
     ],
   );

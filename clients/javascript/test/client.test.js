@@ -60,7 +60,7 @@ test("submit, task, cancel, retry, history and usage are one request each", asyn
   const page = { session_id: "s", turns: [], next_cursor: "01" };
   const day = { day: "2026-11-22", answers: 1, prompt_tokens: 2, completion_tokens: 3, cached_tokens: 0, cost_usd: null };
   const { client, requests } = await clientOf(t, ({ method, path }) => {
-    if (path === "/chat/") return ACCEPTED;
+    if (path === "/chat") return ACCEPTED;
     if (path === "/chat/session/s") return { body: page };
     if (path === "/chat/usage") return { body: day };
     if (path.endsWith("/retry")) return ACCEPTED;
@@ -77,7 +77,7 @@ test("submit, task, cancel, retry, history and usage are one request each", asyn
   assert.deepEqual(
     requests.map(({ method, path, query }) => [method, path, query]),
     [
-      ["POST", "/chat/", { async_mode: "true" }],
+      ["POST", "/chat", { async_mode: "true" }],
       ["GET", `/chat/task/${TASK_ID}`, { wait: "20" }],
       ["POST", `/chat/task/${TASK_ID}/cancel`, {}],
       ["POST", `/chat/task/${TASK_ID}/retry`, {}],
@@ -90,7 +90,7 @@ test("submit, task, cancel, retry, history and usage are one request each", asyn
 });
 
 test("a message says of the cache what its sender says, and otherwise nothing", async (t) => {
-  const { client, requests } = await clientOf(t, ({ path }) => (path === "/chat/" ? ACCEPTED : { body: succeeded() }));
+  const { client, requests } = await clientOf(t, ({ path }) => (path === "/chat" ? ACCEPTED : { body: succeeded() }));
   await client.submit({ message: "Hello" });
   await client.submit({ message: "Hello" }, { cacheControl: "no-store" });
   await client.chat({ message: "Hello" }, { cacheControl: "no-cache" });
@@ -212,14 +212,14 @@ test("an answer that is there already is looked for at once", async (t) => {
     ["FAILURE", failed("model_timeout")],
   ]) {
     const accepted = { ...ACCEPTED, headers: { "Retry-After": "5" }, body: { ...ACCEPTED.body, status } };
-    const { client, slept } = await clientOf(t, ({ path }) => (path === "/chat/" ? accepted : { body: end }));
+    const { client, slept } = await clientOf(t, ({ path }) => (path === "/chat" ? accepted : { body: end }));
     await client.chat({ message: "Hello" }).catch((error) => assert.ok(error instanceof TaskFailedError));
     assert.deepEqual(slept, []);
   }
 });
 
 test("a chat that is answered in 3 s is looked at 5 times", async (t) => {
-  const { url, requests } = await serve(t, ({ path }) => (path === "/chat/" ? ACCEPTED : { body: look() }));
+  const { url, requests } = await serve(t, ({ path }) => (path === "/chat" ? ACCEPTED : { body: look() }));
   const clock = fakeClock({ random: 0.5 });
   const look = () => {
     const ms = clock.now(); // the API tells a quarter of the task's age, from 0.5 to 5 s
@@ -515,7 +515,7 @@ for (const [what, trouble] of [
   test(`an accepted task is not given up for ${what} before its deadline`, { timeout: 50_000 }, async (t) => {
     let accepted = 0;
     const world = await clientOf(t, ({ path }) => {
-      if (path !== "/chat/") return world.slept.reduce((sum, ms) => sum + ms, 0) < 3 * 3_600_000 ? trouble : { body: succeeded() };
+      if (path !== "/chat") return world.slept.reduce((sum, ms) => sum + ms, 0) < 3 * 3_600_000 ? trouble : { body: succeeded() };
       accepted += 1;
       return ACCEPTED;
     });
@@ -615,7 +615,7 @@ for (const [what, { page, status, ...options }] of Object.entries(HANGS)) {
 }
 
 test("timeoutMs counts from the call of chat on, its submit included", async (t) => {
-  const { client } = await clientOf(t, ({ path }) => (path === "/chat/" ? HANG : { body: succeeded() }));
+  const { client } = await clientOf(t, ({ path }) => (path === "/chat" ? HANG : { body: succeeded() }));
   const error = await rejected(client.chat({ message: "Hello" }, { timeoutMs: 30 }), NetworkError);
   assert.equal(error.code, "request_timeout");
   assert.match(error.idempotencyKey, /^[0-9a-f]{32}$/);

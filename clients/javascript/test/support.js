@@ -146,7 +146,7 @@ export function problem(status, code, members = {}, headers = {}) {
 export function answers(...looks) {
   let look = 0;
   return ({ method, path }) => {
-    if (method === "POST" && path === "/chat/") return ACCEPTED;
+    if (method === "POST" && path === "/chat") return ACCEPTED;
     const next = looks[Math.min(look++, looks.length - 1)];
     return typeof next === "symbol" || "body" in next ? next : { body: next };
   };

@@ -145,7 +145,7 @@ test("a page of the API's own origin sees the refusal and does not probe", async
   const { url, requests } = await serve(t, (request, n) => (n === 0 ? DROP : ACCEPTED));
   pageAt(t, url);
   await createClient({ baseUrl: url, token: "t", clock: fakeClock() }).submit({ message: "Hello" });
-  assert.deepEqual(requests.map(({ path }) => path), ["/chat/", "/chat/"]);
+  assert.deepEqual(requests.map(({ path }) => path), ["/chat", "/chat"]);
 });
 
 test("a refresh hook without a token function is a mistake that is told", () => {
