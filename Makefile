@@ -32,7 +32,7 @@ demo: setup ## The same, but show a chat in each mode and stop.
 	@$(PYTHON) -m local demo
 
 .PHONY: test
-test: setup lint types validate build client ## Check and test everything, as CI does.
+test: setup .tools/openapi/.ready .tools/node/.ready lint types validate build client ## Check and test everything, as CI does.
 	$(PYTHON) -m pytest
 
 .PHONY: lint
@@ -107,9 +107,17 @@ clean: ## Remove all that make has made, .tools too.
 .tools/runtime/.ready: local/requirements/runtime.txt
 .tools/checkov/.ready: local/requirements/checkov.txt
 .tools/bench/.ready: benchmarks/requirements.txt
+.tools/openapi/.ready: local/requirements/openapi.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile
+
+# From the npm registry, and only where there is Node: the tests that need it are skipped elsewhere.
+.tools/node/.ready: local/requirements/node/package.json local/requirements/node/package-lock.json
+	@mkdir -p .tools/node && cp $^ .tools/node
+	@if command -v npm >/dev/null; then echo "setting up .tools/node"; \
+	cd .tools/node && npm ci --silent --ignore-scripts --no-audit --no-fund && touch .ready; \
+	else echo "skipped .tools/node: it needs Node 20 or later, and npm is not on PATH"; fi
 
 .tools/%/.ready:
 	@echo "setting up .tools/$*"
