@@ -746,7 +746,7 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "getUsage",
         "tags": ["Usage"],
         "summary": "Ask what was used",
-        "description": "What the caller's answers of a day took, as the model's server counted it.",
+        "description": "The tokens of a day: of every attempt of the model for the caller's messages.",
         "parameters": ["day"],
         "responses": {
             "200": _success(
@@ -758,6 +758,8 @@ OPERATIONS: dict[str, Json] = {
                     "prompt_tokens": 12044,
                     "completion_tokens": 3120,
                     "cached_tokens": 0,
+                    "estimated_tokens": 512,
+                    "reserved_tokens": 0,
                     "cost_usd": 0.00981,
                 },
             )

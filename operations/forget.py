@@ -98,7 +98,7 @@ def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[
         ExpressionAttributeNames={f"#{name}": name for name in ("guard", "task_id", "owner")},
         ConsistentRead=True,
     )
-    own = tuple(guard_key(kind, owner) for kind in ("rate", "uploads", "usage"))
+    own = tuple(guard_key(kind, owner) for kind in ("rate", "uploads", "waits", "usage"))
     return [
         item["guard"]
         for item in items

@@ -64,6 +64,7 @@ _REMOVED = (
     "partial",
     "result",
     "usage",
+    "reserved_tokens",  # which ended with the turn
 )
 
 

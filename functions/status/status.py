@@ -21,17 +21,20 @@ from turnqueue.http import (
     respond,
     task_key,
 )
+from turnqueue.limits import Limiter
 from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import task_status
 from turnqueue.telemetry import observed
 from turnqueue.turn import SESSION_ID, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
-from turnqueue.wait import wait_until_final
+from turnqueue.wait import hasty_store, wait_until_final
 
 table = os.environ["TURNS_TABLE"]
-store = TurnStore(table, attempts=3)
-usages = UsageStore(os.environ["GUARDS_TABLE"], attempts=3)
+guards = os.environ["GUARDS_TABLE"]
+usages = UsageStore(guards, attempts=3)
+store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1))
+limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
@@ -54,14 +57,15 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def task(event: Event, ends_at: float) -> Response:
-    """200 with the task while it exists, whatever its state; `?wait=N` waits up to N seconds for a final one."""
+    """200 with the task while it exists, whatever its state. `?wait=N` waits up to N seconds for a final one, if the
+    caller's limits have a place for a wait."""
     key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
     if turn is None:
         raise no_such_task()
-    if seconds:
-        turn = wait_until_final(table, turn, seconds, ends_at)
+    if seconds and not turn.final and (limiter is None or limiter.may_wait(event, key.owner)):
+        turn = wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
     return _task(200, turn)
 
 

@@ -19,6 +19,10 @@ class Preference(NamedTuple):
     wait: int
     applied: str | None
 
+    def without_wait(self) -> "Preference":
+        """To answer at once, whatever was asked for."""
+        return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
+
 
 def preference(event: Event, *, async_by_default: bool) -> Preference:
     """The query wins over the header, the header over the flag. Raises Problem for a value that means nothing."""

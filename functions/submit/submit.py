@@ -6,16 +6,16 @@ POST /chat/media: a signed form by which the client uploads an image to S3, to b
 import os
 import re
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from caching import caching
-from limits import Limiter, Verdict, parse_limits, whole_seconds
 from preference import Preference, preference
-from request import UploadRequest, parse, parse_chat
-from turnqueue.guards import IdempotencyKeys, RateLimiter, Reservation
+from request import MAX_MEDIA, UploadRequest, parse, parse_chat
+from turnqueue.guards import IdempotencyKeys, Reservation
 from turnqueue.http import (
     Event,
     Problem,
@@ -29,6 +29,7 @@ from turnqueue.http import (
     respond,
     task_key,
 )
+from turnqueue.limits import Limiter, Verdict, joined, whole_seconds
 from turnqueue.media import Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies, reply_key
@@ -36,26 +37,16 @@ from turnqueue.store import Refused, TurnStore
 from turnqueue.task import accepted, chat_response, poll_after_ms, upload
 from turnqueue.telemetry import count, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
-from turnqueue.usage import UsageStore
+from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import hasty_store, wait_until_final
 
 # Two tries of each call: even with a key, the calls of a submit then fail within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
-store = TurnStore(table, attempts=2)
 guards = os.environ["GUARDS_TABLE"]
+usage = UsageStore(guards, attempts=1, read_timeout=1)
+store = TurnStore(table, attempts=2, usage=usage)
 keys = IdempotencyKeys(guards, attempts=2)
-# One short try: a limit that cannot be checked is a 503, soon. To let everybody in would be what a flood hopes for.
-limits = parse_limits(os.environ["OWNER_LIMITS"])
-limiter = (
-    Limiter(
-        limits,
-        os.environ["LIMIT_GROUP_CLAIM"],
-        RateLimiter(guards, attempts=1, read_timeout=1),
-        UsageStore(guards, attempts=1, read_timeout=1),
-    )
-    if limits
-    else None
-)
+limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 # One short try: what is not found soon is asked of the model.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
@@ -89,14 +80,16 @@ def chat(event: Event, ends_at: float) -> Response:
     request = parse_chat(body(event))
     allowed = caching(event, cache["seconds"])
 
-    headers = _admitted(limiter.check(event, caller)) if limiter else {}
+    headers = _admitted(limiter.take_message(event, caller)) if limiter else {}
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, request.stored(), now)
+    turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, continues=request.session_id is not None))
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
-    turn, replayed = submit(turn, request.fingerprint(), idempotency_key, max_age=allowed.max_age)
-    return _accepted(turn, replayed, wanted, headers, ends_at)
+    admit = partial(_reserved, event, headers)
+    turn, replayed = submit(turn, request.fingerprint(), idempotency_key, admit, max_age=allowed.max_age)
+    return _accepted(event, turn, replayed, wanted, headers, ends_at)
 
 
 def retry(event: Event, ends_at: float) -> Response:
@@ -112,15 +105,20 @@ def retry(event: Event, ends_at: float) -> Response:
     if failed.status is not Status.FAILURE:
         raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
 
-    headers = _admitted(limiter.check(event, old.owner)) if limiter else {}
+    headers = _admitted(limiter.take_message(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
-    turn = Turn.submitted(key, failed.request, now)._replace(retry_of=old.task_id)
-    turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key)
-    return _accepted(turn, replayed, wanted, headers, ends_at)
+    tokens = estimated_tokens(failed.request, continues=True)
+    turn = Turn.submitted(key, failed.request, now)._replace(retry_of=old.task_id, reserved_tokens=tokens)
+    turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key, partial(_reserved, event, headers))
+    return _accepted(event, turn, replayed, wanted, headers, ends_at)
 
 
-def _accepted(turn: Turn, replayed: bool, wanted: Preference, headers: dict[str, str], ends_at: float) -> Response:
-    """The answer to who has sent a turn: as it is, or when it is final."""
+def _accepted(
+    event: Event, turn: Turn, replayed: bool, wanted: Preference, headers: dict[str, str], ends_at: float
+) -> Response:
+    """The response to a message that is recorded: with the turn as it is or, if the client waits, when it is final."""
+    if wanted.wait and not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
+        wanted = wanted.without_wait()
     if replayed:
         count("TaskReplayed")
         logger.info("task replayed", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
@@ -137,7 +135,7 @@ def _accepted(turn: Turn, replayed: bool, wanted: Preference, headers: dict[str,
     if turn.cached:
         headers["Cache-Status"] = "turnqueue; hit"
     if wanted.wait:
-        turn = wait_until_final(table, turn, wanted.wait, ends_at)
+        turn = wait_until_final(hasty_store(table, guards), turn, wanted.wait, ends_at)
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")
@@ -150,7 +148,7 @@ def offer_upload(event: Event) -> Response:
     caller = owner(event)
     _require_json(event)
     request = parse(UploadRequest, body(event))
-    headers = _admitted(limiter.check_upload(event, caller)) if limiter else {}
+    headers = _admitted(limiter.take_uploads(event, caller, MAX_MEDIA)) if limiter else {}
     form = uploads.offer(caller, request.content_type, request.size, time.time())
     return respond(201, upload(form), headers)
 
@@ -169,15 +167,33 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
     )
 
 
-def submit(turn: Turn, fingerprint: str, idempotency_key: str | None, *, max_age: float = 0) -> tuple[Turn, bool]:
+def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
+    """The turn with the tokens of its owner's day that it has reserved, none if there is no such limit. Adds the limit
+    to `headers`. Raises a 429 Problem if the day has no tokens left."""
+    if limiter is None:
+        return turn._replace(reserved_tokens=0)
+    verdict = limiter.reserve(event, turn.key.owner, turn.reserved_tokens, turn.created_at)
+    headers |= joined(verdict.fields, headers)
+    _admitted(verdict._replace(fields=headers))
+    return turn._replace(reserved_tokens=verdict.reserved)
+
+
+def submit(
+    turn: Turn,
+    fingerprint: str,
+    idempotency_key: str | None,
+    admit: Callable[[Turn], Turn],
+    *,
+    max_age: float = 0,
+) -> tuple[Turn, bool]:
     """Record and queue the turn of a request, or answer it by a kept reply younger than `max_age` seconds. Returns it,
-    and whether an earlier request with the same key had made it.
+    and whether an earlier request with the same key had made it. `admit` reserves the turn's tokens.
 
     Every request with the same key does the whole of it for the one task that the key is bound to, and each step is
     harmless when repeated. So it does not matter which of them comes first, or after which step one of them dies.
     """
     if idempotency_key is None:
-        turn = _record(turn, max_age)
+        turn = _record(turn, max_age, admit)
         return turn if turn.final else _queue_or_close(turn), False
 
     wanted = Reservation(turn.key.task_id, fingerprint)
@@ -194,7 +210,9 @@ def submit(turn: Turn, fingerprint: str, idempotency_key: str | None, *, max_age
         earlier = store.read(turn.key, turn.created_at)
         if earlier and earlier.status is not Status.PENDING:
             return earlier, True
-    turn = _record(turn, max_age)
+    else:
+        earlier = None
+    turn = earlier or _record(turn, max_age, admit)
     if turn.final:
         return turn, bound != wanted
     try:
@@ -205,7 +223,7 @@ def submit(turn: Turn, fingerprint: str, idempotency_key: str | None, *, max_age
     return turn, bound != wanted
 
 
-def _record(turn: Turn, max_age: float) -> Turn:
+def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
     """Record the turn unless it is there, as answered if there is a kept reply. Returns it as answered only if this
     call has recorded it so: one that is there already may be PENDING, and must be queued then."""
     if kept := _kept_reply(turn, max_age):
@@ -213,8 +231,21 @@ def _record(turn: Turn, max_age: float) -> Turn:
         if store.create(replied):
             count("CacheHit")
             return replied
-    store.create(turn)
+    turn = admit(turn)
+    if not store.create(turn) and turn.reserved_tokens:
+        _give_back(turn)
     return turn
+
+
+def _give_back(turn: Turn) -> None:
+    """End the reservation of a turn that another request with the same key has recorded. If that fails, the estimate
+    stays reserved until the end of the day."""
+    try:
+        there = store.read(turn.key, turn.created_at)
+        if there is None or there.created_at != turn.created_at:  # else botocore repeated our own put
+            usage.release(turn)
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("tokens stay reserved", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
 
 def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
@@ -225,7 +256,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     now, kept = time.time(), None
     try:
         key = replies.find(reply)
-        kept = key and hasty_store(table).read(key, now, consistent=False)
+        kept = key and hasty_store(table, guards).read(key, now, consistent=False)
     except (BotoCoreError, ClientError) as error:
         logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     if kept and kept.status is Status.SUCCESS and now - (kept.finished_at or 0) < max_age:

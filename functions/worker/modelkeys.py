@@ -14,14 +14,19 @@ KEPT_SECONDS = 300
 """How long a key that was exchanged, but not yet withdrawn, may be used on."""
 
 
-class SecretIsNotOneKey(ValueError):
-    """The secret holds no key, or several values of which each may be the key. Its text is a constant for the log."""
+class SecretHasNotOneValue(ValueError):
+    """The secret is a JSON object of several values, of which each may be the key, or of none."""
+
+
+class SecretHasNoText(ValueError):
+    """The secret, or its one value, is no text or an empty one."""
 
 
 def key_in(secret: str) -> str:
     """The API key in the text of a secret: the text itself, or the one value of a JSON object.
 
-    AWS's console stores {"name": "key"} for a key that is typed into its form. Raises SecretIsNotOneKey.
+    AWS's console stores {"name": "key"} for a key that is typed into its form. Raises SecretHasNotOneValue or
+    SecretHasNoText, neither of which quotes the secret.
     """
     try:
         found = json.loads(secret)
@@ -29,12 +34,12 @@ def key_in(secret: str) -> str:
         found = secret
     if isinstance(found, dict):
         if len(found) != 1:
-            raise SecretIsNotOneKey("model key secret is a JSON object of several values or none; it must hold one key")
+            raise SecretHasNotOneValue
         (found,) = found.values()
     else:
         found = secret  # "123" and "true" are JSON too, and may be keys
     if not isinstance(found, str) or not found.strip():
-        raise SecretIsNotOneKey("model key secret holds no text")
+        raise SecretHasNoText
     return found.strip()
 
 
@@ -58,7 +63,7 @@ class ModelKeys:
     async def get(self, arn: str, *, fresh: bool = False) -> str:
         """The key in the secret `arn`, as it is or, unless `fresh`, was up to KEPT_SECONDS ago.
 
-        Raises botocore's ClientError or BotoCoreError, or SecretIsNotOneKey.
+        Raises botocore's ClientError or BotoCoreError, or what `key_in` raises.
         """
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
@@ -78,8 +83,8 @@ class ModelKeys:
         try:
             secret = await asyncio.to_thread(self._client.get_secret_value, SecretId=arn)
             return _Fetched(number, key_in(secret.get("SecretString", "")), time.time() + KEPT_SECONDS)
-        except SecretIsNotOneKey as error:
-            logger.error(str(error), extra={"error": error_name(error)})
+        except ValueError as error:
+            logger.error("model key secret holds no key", extra={"error": error_name(error)})
             return _Fetched(number, error=error)
         except Exception as error:
             return _Fetched(number, error=error)

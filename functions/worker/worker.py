@@ -9,7 +9,7 @@ import math
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -33,9 +33,9 @@ from turnqueue.turn import Key, Turn
 from turnqueue.usage import UsageStore
 
 # Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
-store = TurnStore(os.environ["TURNS_TABLE"], attempts=4)
-queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 usage = UsageStore(os.environ["GUARDS_TABLE"], attempts=1)
+store = TurnStore(os.environ["TURNS_TABLE"], attempts=4, usage=usage)
+queue = TurnQueue(os.environ["QUEUE_URL"], attempts=4)
 replies = KeptReplies(os.environ["GUARDS_TABLE"], attempts=1)
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=4)
 keys = ModelKeys(attempts=4)
@@ -213,7 +213,7 @@ async def _attempt(turn: Turn, ends_at: float) -> ComeBack | None:
         return await _give_back_or_up(turn, ModelError("internal_error"), reply)
     now = time.time()
     await asyncio.to_thread(store.succeed, turn, answer.result, answer.usage | way(turn, now), now)
-    await add_usage(turn, answer)
+    await settle(turn, answer.usage, answers=1)
     if ticket.first:  # else another model has answered than would be asked
         await keep_reply(turn)
     await _told(turn, ticket, None)
@@ -322,10 +322,10 @@ async def _give_back_or_up(turn: Turn, error: ModelError, reply: Reply) -> ComeB
     return ComeBack(delay)
 
 
-async def add_usage(turn: Turn, answer: Answer) -> None:
-    """Add an answer to its owner's day. If that fails, or we die before, the day shows one answer less."""
+async def settle(turn: Turn, used: Mapping[str, Any] | None, answers: int = 0) -> None:
+    """Add what a finished turn used to its owner's day. If that fails, its reservation stays (turnqueue/usage.py)."""
     try:
-        await asyncio.to_thread(usage.add, turn.key.owner, answer.usage, time.time())
+        await asyncio.to_thread(usage.settle, turn, used, time.time(), is_final=True, answers=answers)
     except (BotoCoreError, ClientError) as error:
         logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
@@ -353,6 +353,7 @@ async def _cancelled(turn: Turn, refused: Refused, reply: Reply) -> None:
 async def _fail(turn: Turn, code: str, reply: Reply | None = None) -> None:
     partial = reply.readable() if reply else None
     await asyncio.to_thread(store.fail_attempt, turn, code, partial, time.time())
+    await settle(turn, None)
 
 
 def backoff(tries: int, retry_after: float | None) -> float:

@@ -179,8 +179,7 @@ def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
         clock[0] += seconds
 
     monkeypatch.setattr(wait, "time", SimpleNamespace(time=lambda: clock[0], sleep=sleep))
-    monkeypatch.setattr(wait, "hasty_store", lambda table: Store())
-    wait.wait_until_final("turns", cast("turn.Turn", SimpleNamespace(final=False, key=None)), 25, 29)
+    wait.wait_until_final(cast("Any", Store()), cast("turn.Turn", SimpleNamespace(final=False, key=None)), 25, 29)
 
     assert reads[0] == demand.reads_of_a_wait(3.1)
 

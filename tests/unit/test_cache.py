@@ -410,8 +410,7 @@ def test_hits_and_misses_are_counted_and_a_hit_is_no_task_of_the_worker(
 def test_a_hit_is_no_answer_of_the_day_but_counts_against_the_rate(
     account: Account, on: None, submit: ModuleType, status: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
-    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:1/2"), "", rates, None))
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/2", "", "GuardsTable"))
     answered(account)
     send(account)
 

@@ -10,7 +10,7 @@ from operations.forget import NotDeleted, forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
 from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Printed, StandIn, Wire
-from turnqueue.guards import Rate
+from turnqueue.guards import Rate, RateLimiter
 from turnqueue.turn import upload_key
 
 BUCKET = STACK_OUTPUTS["MediaBucketName"]
@@ -96,20 +96,21 @@ def test_what_dynamodb_leaves_unprocessed_is_deleted_too(account: Account, stack
 
 
 def test_what_is_counted_of_the_owner_goes(account: Account, stack: Stack, submit: ModuleType, clock: Clock) -> None:
-    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
+    rates = RateLimiter("GuardsTable", attempts=1, read_timeout=1)
     for owner in ("alice", "bob"):
         rates.take(owner, Rate(1, 1), time.time())
         rates.take(owner, Rate(1, 1), time.time(), kind="uploads")
+        rates.take(owner, Rate(1, 1), time.time(), kind="waits")
         account.queued(owner=owner)
     account.work()
     clock.forward(86_400)
     account.queued()
     account.work()
-    assert len(account.items("GuardsTable")) == 7
+    assert len(account.items("GuardsTable")) == 9
 
-    assert len(forget(stack, "alice").guards) == 4
+    assert len(forget(stack, "alice").guards) == 5
 
-    assert len(account.items("GuardsTable")) == 3
+    assert len(account.items("GuardsTable")) == 4
 
 
 @pytest.mark.parametrize("shared", [True, False])

@@ -70,7 +70,7 @@ def test_the_api_does_not_pay_for_what_only_the_worker_needs(function: str, pack
 
 
 @pytest.mark.parametrize("function", ["status", "deadletter"])
-@pytest.mark.parametrize("package", ["pydantic", "pydantic_core", "tomllib", "turnqueue.guards"])
+@pytest.mark.parametrize("package", ["pydantic", "pydantic_core", "tomllib"])
 def test_who_reads_no_request_does_not_pay_for_reading_one(function: str, package: str) -> None:
     assert package not in imported(function)
 
@@ -165,8 +165,7 @@ def test_what_is_in_the_layer_two_functions_import() -> None:
 
     modules = {".".join(path.relative_to(ROOT / "layers/shared").with_suffix("").parts) for path in LAYER}
     modules = {name.removesuffix(".__init__") for name in modules} - {"turnqueue"}
-    only_one = {name for name in modules if len(users.get(name, set())) < 2}
-    assert only_one <= {"turnqueue.guards"}  # whose other user, the rate limit, is yet to come
+    assert not {name for name in modules if len(users.get(name, set())) < 2}
 
 
 def test_the_environment_is_read_by_handlers_only_and_never_with_a_default() -> None:

@@ -13,19 +13,18 @@ import pytest
 
 from tests import cfn
 from tests.unit.conftest import Account, Clock, Context, Response, Wire, api_event, read, refusing
+from turnqueue.limits import Limiter, parse_limits
 
 type SetLimits = Callable[..., None]
 
 
 @pytest.fixture
-def set_limits(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> SetLimits:
-    """Gives submit the limits of a parameter; `now` is an hour after midnight, so that no day ends meanwhile."""
+def set_limits(submit: ModuleType, status: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> SetLimits:
+    """Gives submit and status the limits of a parameter. It is an hour after midnight: no day ends meanwhile."""
 
     def set_limits(text: str, group_claim: str = "") -> None:
-        limits = submit.parse_limits(text)
-        rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
-        usage = submit.UsageStore("GuardsTable", attempts=1, read_timeout=1)
-        monkeypatch.setattr(submit, "limiter", submit.Limiter(limits, group_claim, rates, usage))
+        for function in (submit, status):
+            monkeypatch.setattr(function, "limiter", Limiter.of(text, group_claim, "GuardsTable"))
 
     clock.forward(86_400 - time.time() % 86_400 + 3600)
     return set_limits
@@ -205,35 +204,35 @@ PATTERN = cfn.template()["Parameters"]["OwnerLimits"]["AllowedPattern"]
 @pytest.mark.parametrize(
     "text", ["", "default:20/5", "default:20/5/100000,pro:100/20", "a:1/1,default:1/1/1", "a:1/1,default:1/1,b:2/2"]
 )
-def test_limits_that_the_template_and_the_function_take(submit: ModuleType, text: str) -> None:
+def test_limits_that_the_template_and_the_function_take(text: str) -> None:
     assert re.fullmatch(PATTERN, text)
-    assert set(submit.parse_limits(text)) == {part.partition(":")[0] for part in text.split(",") if part}
+    assert set(parse_limits(text)) == {part.partition(":")[0] for part in text.split(",") if part}
 
 
 @pytest.mark.parametrize(
     "text",
     ["pro:100/20", "Default:1/1", "default2:1/1,pro:1/1", "a:1/1,b:1/1", "pro:1/1,xdefault:1/1", "default:1/1,", ","],
 )
-def test_limits_without_a_default_are_refused_when_deployed_and_by_the_function(submit: ModuleType, text: str) -> None:
+def test_limits_without_a_default_are_refused_when_deployed_and_by_the_function(text: str) -> None:
     """Else a token without the claim, or with another spelling of the group, would have no limit at all."""
     assert not re.fullmatch(PATTERN, text)
     if text != "default:1/1,":
         with pytest.raises(ValueError, match="default"):
-            submit.parse_limits(text)
+            parse_limits(text)
 
 
 @pytest.mark.parametrize("text", ["20/5", "pro:0/5", "pro:20/0", "pro:20", "pro:20/5/x", "a b:1/1"])
-def test_what_is_no_limit_is_named(submit: ModuleType, text: str) -> None:
+def test_what_is_no_limit_is_named(text: str) -> None:
     assert not re.fullmatch(PATTERN, f"default:100/20,{text}")
     with pytest.raises(ValueError, match=r"group:messages a minute/at once\[/tokens a day\]") as refused:
-        submit.parse_limits(f"default:100/20,{text}")
+        parse_limits(f"default:100/20,{text}")
 
     assert str(refused.value).endswith(text)
 
 
-def test_a_group_has_one_limit(submit: ModuleType) -> None:
+def test_a_group_has_one_limit() -> None:
     with pytest.raises(ValueError, match="twice: default"):
-        submit.parse_limits("default:1/1,default:9/9")
+        parse_limits("default:1/1,default:9/9")
 
 
 # ---- Tokens a day
@@ -251,13 +250,235 @@ def test_when_the_tokens_of_the_day_are_used_up_the_next_day_has_more(
     refused = send(account)
 
     assert first["headers"]["RateLimit-Policy"] == '"tokens";q=100;qu="tokens";w=86400, "messages";q=100;w=10'
-    assert first["headers"]["RateLimit"].startswith('"tokens";r=100;t=8')
+    assert first["headers"]["RateLimit"].startswith('"tokens";r=0;t=8')  # what is left beside its reservation
     assert refused["statusCode"] == 429
+    assert refused["headers"]["RateLimit-Policy"] == first["headers"]["RateLimit-Policy"]
     assert "100 tokens a day" in refused["json"]["detail"]
     assert 22 * 3600 < int(refused["headers"]["Retry-After"]) <= 23 * 3600
     assert send(account, "bob")["statusCode"] == 202
     clock.forward(int(refused["headers"]["Retry-After"]))
     assert send(account)["statusCode"] == 202
+
+
+def usage_now(account: Account) -> tuple[int, int]:
+    """The tokens that alice has used today, and those that are reserved."""
+    day = usage(account)["json"]
+    return day["prompt_tokens"] + day["completion_tokens"], day["reserved_tokens"]
+
+
+def test_queued_messages_count_before_they_are_answered(account: Account, set_limits: SetLimits) -> None:
+    """Else many could be queued while little is used, and all of them would run."""
+    set_limits("default:600/100/5000")
+
+    answers = [send(account, message="x" * 40) for _ in range(40)]
+
+    assert [answer["statusCode"] for answer in answers] == [202] * 3 + [429] * 37  # 2,011 tokens each
+    assert answers[0]["headers"]["RateLimit"].startswith('"tokens";r=2989;t=')
+    assert answers[3]["headers"]["Retry-After"] == "30"  # the reserved ones come free soon
+    assert "5000 tokens a day (UTC), and your unanswered messages" in answers[3]["json"]["detail"]
+    assert usage_now(account) == (0, 3 * 2011)
+    account.work()
+    used, reserved = usage_now(account)
+    assert (0 < used < 5000, reserved) == (True, 0)
+    assert send(account)["statusCode"] == 202
+
+
+def test_of_50_at_once_no_more_are_queued_than_the_tokens_of_the_day(
+    account: Account, set_limits: SetLimits, submit: ModuleType
+) -> None:
+    set_limits("default:6000/1000/20000")
+    event = account.post_event({"message": "x" * 40}, query={"async_mode": "true"})
+
+    def request(_: int) -> bool:
+        try:
+            return bool(submit.chat(event, ends_at=time.time() + 29)["statusCode"] == 202)
+        except submit.Problem:
+            return False
+
+    with ThreadPoolExecutor(50) as threads:
+        accepted = list(threads.map(request, range(50)))
+
+    assert accepted.count(True) == 10
+
+
+def test_a_message_that_continues_a_session_reserves_its_history_too(account: Account, set_limits: SetLimits) -> None:
+    set_limits("default:600/100/100000")
+    account.submit("x" * 40, session_id="s-1")
+
+    assert usage_now(account) == (0, 18_011)
+
+
+@pytest.mark.parametrize("times", [2, 3])
+def test_a_repeat_of_an_idempotent_request_reserves_nothing(
+    account: Account, set_limits: SetLimits, times: int
+) -> None:
+    set_limits("default:600/100/100000")
+    for _ in range(times):
+        assert (
+            account.post({"message": "x" * 40}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"})[
+                "statusCode"
+            ]
+            == 202
+        )
+    with_other = account.post({"message": "y"}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"})
+
+    assert with_other["json"]["code"] == "idempotency_key_reused"
+    assert usage_now(account) == (0, 2011)
+
+
+def test_a_request_that_finds_its_turn_recorded_meanwhile_gives_its_tokens_back(
+    account: Account, set_limits: SetLimits, submit: ModuleType, wire: Wire
+) -> None:
+    set_limits("default:600/100/100000")
+    headers = {"Idempotency-Key": "k", "Prefer": "respond-async"}
+
+    def another(params: dict[str, Any]) -> None:
+        wire.before("PutItem", lambda _: account.post({"message": "x" * 40}, headers=headers))
+
+    wire.before("PutItem", another)  # after the key is bound, and before the turn is recorded
+    assert account.post({"message": "x" * 40}, headers=headers)["statusCode"] == 202
+
+    assert len(account.items()) == 1
+    assert usage_now(account) == (0, 2011)
+
+
+def test_a_request_that_meets_its_own_record_keeps_its_tokens(
+    account: Account, set_limits: SetLimits, wire: Wire
+) -> None:
+    set_limits("default:600/100/100000")
+    wire.lose_answer("PutItem")
+
+    assert send(account, message="x" * 40)["statusCode"] == 202
+
+    assert usage_now(account) == (0, 2011)
+
+
+def test_a_message_that_could_not_be_queued_gives_its_tokens_back(
+    account: Account, set_limits: SetLimits, wire: Wire
+) -> None:
+    set_limits("default:600/100/100000")
+    wire.before("SendMessage", refusing())
+
+    assert send(account)["statusCode"] == 503
+
+    assert usage_now(account) == (0, 0)
+
+
+def test_a_retry_reserves_anew_and_the_failed_task_nothing(account: Account, set_limits: SetLimits) -> None:
+    set_limits("default:600/100/100000")
+    task_id = account.queued("x" * 40)
+    account.cancel(task_id)
+    assert usage_now(account) == (0, 0)
+
+    assert account.retry(task_id)["statusCode"] == 202
+
+    assert usage_now(account) == (0, 18_011)
+
+
+def test_without_a_limit_of_tokens_nothing_is_reserved(account: Account, set_limits: SetLimits, wire: Wire) -> None:
+    set_limits("default:600/100")
+    send(account)
+
+    assert usage_now(account) == (0, 0)
+    assert len(wire.made("UpdateItem")) == 1
+    [item] = account.items()
+    assert "reserved_tokens" not in item
+
+
+# ---- Waits
+
+
+def wait(account: Account, task_id: str, clock: Clock, owner: str = "alice") -> float:
+    """Wait for a task that nobody answers. Returns the seconds that it took."""
+    before = time.time()
+    assert account.get(task_id, owner=owner, query={"wait": "20"})["statusCode"] == 200
+    return time.time() - before
+
+
+def test_an_owner_has_three_waits_for_each_message(account: Account, set_limits: SetLimits, clock: Clock) -> None:
+    """One who may send a message a minute held 25 environments for 20 s each."""
+    set_limits("default:1/1")
+    task_id = account.queued()
+    allowed = [account.functions["status"].limiter.may_wait(api_event("status"), "alice") for _ in range(25)]
+
+    assert allowed.count(True) == 3
+    assert wait(account, task_id, clock) < 1
+    clock.forward(20)
+    assert 19 < wait(account, task_id, clock) < 22
+
+
+def test_a_wait_costs_one_write_and_a_plain_poll_none(
+    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
+) -> None:
+    set_limits("default:6/1")
+    task_id = account.queued()
+    wire.calls.clear()
+
+    account.task(task_id)
+    assert wire.made("UpdateItem", "PutItem") == []
+    wait(account, task_id, clock)
+    assert len(wire.made("UpdateItem")) == 1
+
+
+def test_a_final_task_needs_no_place(account: Account, set_limits: SetLimits, clock: Clock, wire: Wire) -> None:
+    set_limits("default:6/1")
+    task_id = account.queued()
+    account.work()
+    wire.calls.clear()
+
+    assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "SUCCESS"
+    assert wire.made("UpdateItem") == []
+
+
+def test_without_a_place_a_sync_submit_is_answered_as_an_async_one(
+    account: Account, set_limits: SetLimits, clock: Clock
+) -> None:
+    set_limits("default:60/9")
+    limiter = account.functions["submit"].limiter
+    while limiter.may_wait(api_event("submit"), "alice"):
+        pass
+
+    for prefer, applied in (
+        ("", None),
+        ("wait=5", None),
+        ("respond-async, wait=5", "respond-async"),
+    ):
+        before = time.time()
+        answer = account.post({"message": "x"}, headers={"Prefer": prefer})
+
+        assert answer["statusCode"] == 202
+        assert answer["headers"].get("Preference-Applied") == applied
+        assert time.time() - before < 1
+
+
+def test_waits_of_submit_and_status_share_their_places_and_owners_do_not(
+    account: Account, set_limits: SetLimits, clock: Clock
+) -> None:
+    set_limits("default:6/1")
+    account.post({"message": "x"}, headers={"Prefer": "wait=1"}, owner="bob")
+    task_id = account.queued(owner="alice")
+    submit, status = (account.functions[name].limiter for name in ("submit", "status"))
+
+    assert [each.may_wait(api_event("status"), "bob") for each in (submit, status, submit)] == [True, True, False]
+    assert wait(account, task_id, clock) > 19
+
+
+def test_a_place_that_cannot_be_taken_is_no_place(
+    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
+) -> None:
+    set_limits("default:6/1")
+    task_id = account.queued()
+    wire.before("UpdateItem", refusing())
+
+    assert wait(account, task_id, clock) < 1
+
+
+def test_without_limits_everybody_may_wait(account: Account, clock: Clock, wire: Wire) -> None:
+    task_id = account.queued()
+    wire.calls.clear()
+
+    assert all(wait(account, task_id, clock) > 19 for _ in range(5))
+    assert wire.made("UpdateItem") == []
 
 
 # ---- Usage
@@ -277,6 +498,8 @@ def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> No
         "prompt_tokens": sum(each["prompt_tokens"] for each in spent),
         "completion_tokens": sum(each["completion_tokens"] for each in spent),
         "cached_tokens": sum(each["cached_tokens"] for each in spent),
+        "estimated_tokens": 0,
+        "reserved_tokens": 0,
         "cost_usd": pytest.approx(sum(each["cost_usd"] for each in spent), abs=1e-9),
     }
     assert answer["json"]["cost_usd"] > 0

@@ -51,9 +51,8 @@ def calls(wire: Wire, task_id: str) -> Iterator[list[Call]]:
 def test_submit(
     account: Account, calls: list[Call], wire: Wire, clock: Clock, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
-    usage = submit.UsageStore("GuardsTable", attempts=1)
-    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:60/9/1000"), "", rates, usage))
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
+    monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": False})
     for _ in range(2):
         account.post({"message": "x"}, headers={"Idempotency-Key": "k-1", "Prefer": "wait=1"})
     wire.before("SendMessage", refusing())
@@ -65,8 +64,16 @@ def test_submit(
     assert needed(calls) | of_who_uploads == allowed("submit")
 
 
-def test_status(account: Account, calls: list[Call], task_id: str, clock: Clock) -> None:
-    account.get(task_id)
+def test_status(
+    account: Account,
+    calls: list[Call],
+    task_id: str,
+    clock: Clock,
+    status: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(status, "limiter", status.Limiter.of("default:60/9/1000", "", "GuardsTable"))
+    account.get(task_id, query={"wait": "1"})
     account.session("s-1")
     account.cancel(task_id)
     account.functions["status"].handler(event_file("usage"), Context(29.0))
@@ -102,7 +109,10 @@ def test_worker_with_a_fallback(
     assert more <= needed(calls) <= allowed("worker") | more | {("sqs:ReceiveMessage", "TurnQueue")}
 
 
-def test_deadletter(account: Account, calls: list[Call]) -> None:
+def test_deadletter(account: Account, calls: list[Call], submit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
+    account.receive()
+    account.queued("hello", session_id="s-2")
     (record,) = account.receive()
     calls.clear()
 

@@ -186,8 +186,7 @@ def test_a_retry_can_wait_for_the_answer(account: Account, failed: str, clock: C
 def test_a_retry_counts_against_the_limits_and_a_refused_one_does_not(
     account: Account, failed: str, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates = submit.RateLimiter("GuardsTable", attempts=1, read_timeout=1)
-    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:1/1"), "", rates, None))
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/1", "", "GuardsTable"))
 
     assert account.retry("s-1.01KANEC0X00000000000000000")["statusCode"] == 404
     assert account.retry(failed)["statusCode"] == 202

@@ -600,7 +600,7 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     retry = "POST /chat/task/{task_id}/retry"
     assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry}
     assert rules.routes_in_code("worker") == set()
-    assert rules.environment_in_code("deadletter") == {"TURNS_TABLE"}
+    assert rules.environment_in_code("deadletter") == {"TURNS_TABLE", "GUARDS_TABLE"}
     assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")
 
 

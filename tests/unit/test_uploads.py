@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import ENVIRONMENT, Account, Clock, Printed, Response, Scripted, Wire, refusing, unreachable
-from turnqueue.guards import RateLimiter
 from turnqueue.media import IMAGES, MAX_UPLOAD_BYTES, UPLOAD_SECONDS
-from turnqueue.usage import UsageStore
 
 BUCKET = ENVIRONMENT["MEDIA_BUCKET"]
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256))
@@ -162,8 +160,7 @@ def test_what_is_no_json_is_refused(account: Account) -> None:
 def test_eight_uploads_go_with_each_message_of_a_limit_and_take_none_of_it(
     account: Account, submit: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rates, usage = RateLimiter("GuardsTable", attempts=1, read_timeout=1), UsageStore("GuardsTable", attempts=1)
-    monkeypatch.setattr(submit, "limiter", submit.Limiter(submit.parse_limits("default:6/2"), "", rates, usage))
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:6/2", "", "GuardsTable"))
 
     answers = [ask(account, ASK) for _ in range(17)]
 

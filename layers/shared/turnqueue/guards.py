@@ -61,6 +61,10 @@ class Rate(NamedTuple):
         """Seconds from one request to the next, of those who send evenly."""
         return 60 / self.per_minute
 
+    def times(self, number: int) -> "Rate":
+        """So many times as much, a minute and at once."""
+        return Rate(self.per_minute * number, self.burst * number)
+
 
 class Grant(NamedTuple):
     """What became of a request for a place.

@@ -10,9 +10,13 @@ import secrets
 from collections.abc import Mapping
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from turnqueue import aws
-from turnqueue.telemetry import report_finished
+from turnqueue.http import error_name
+from turnqueue.telemetry import logger, report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
+from turnqueue.usage import UsageStore, lost_attempt
 
 _JSON = ("request", "result", "usage", "cache")
 _OPTIONAL = (
@@ -45,14 +49,15 @@ class Refused(Exception):
 
 
 class TurnStore:
-    """The turns table.
+    """The turns table. `usage`: where the turns that end without a worker are settled; None to settle none.
 
     Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
     then have taken effect or not, and to repeat it is safe.
     """
 
-    def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
+    def __init__(self, table: str, *, attempts: int, read_timeout: float = 3, usage: UsageStore | None = None) -> None:
         self._table = table
+        self._usage = usage
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
@@ -233,7 +238,18 @@ class TurnStore:
             values={name: value for name, value in possible.items() if f":{name}" in condition},
         )
         report_finished(turn)
+        self._settle(turn, now)
         return turn
+
+    def _settle(self, turn: Turn, now: float) -> None:
+        """End the reservation of a turn that no worker has ended. If that fails, it stays until the end of the day."""
+        is_lost = turn.error_code == "worker_lost" and turn.attempt > 0
+        if self._usage is None or not (is_lost or turn.reserved_tokens):
+            return
+        try:
+            self._usage.settle(turn, lost_attempt(turn) if is_lost else None, now, is_final=True)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
         """Cancel the turn: at once if no worker holds it, else by a mark that its worker sees.
@@ -351,6 +367,7 @@ def _item(turn: Turn) -> dict[str, Any]:
         "deadline_at": turn.deadline_at,
         "expires_at": turn.expires_at,
         "attempt": turn.attempt,
+        **({"reserved_tokens": turn.reserved_tokens} if turn.reserved_tokens else {}),
         **{name: value for name in _OPTIONAL if (value := getattr(turn, name))},
     }
     return _key(turn.key) | {name: _value(name, value) for name, value in values.items()}
@@ -372,5 +389,6 @@ def _turn(item: dict[str, Any] | None) -> Turn | None:
         expires_at=int(plain["expires_at"]),
         attempt=int(plain["attempt"]),
         last_attempt=int(plain.get("last_attempt", MAX_ATTEMPTS)),
+        reserved_tokens=int(plain.get("reserved_tokens", 0)),
         **{name: plain[name] for name in _OPTIONAL if name in plain},
     )

@@ -149,7 +149,7 @@ class SessionPage(TypedDict):
 
 
 class UsageDay(TypedDict):
-    """What the caller has used on a day."""
+    """What the caller has used on a day, by every attempt of the model, however it ended."""
 
     day: str
     """YYYY-MM-DD, in UTC."""
@@ -158,8 +158,12 @@ class UsageDay(TypedDict):
     completion_tokens: int
     cached_tokens: int
     """Of the prompt tokens, those that the model's provider had cached."""
+    estimated_tokens: int
+    """Of the prompt and completion tokens, those that the model's server did not report: an estimate."""
+    reserved_tokens: int
+    """For messages that are not answered yet, where the caller has a limit of tokens: an estimate."""
     cost_usd: float | None
-    """In dollars, by the deployer's prices: an estimate; null if no answer's model has one."""
+    """In dollars, by the deployer's prices: an estimate; null if no attempt's model has one."""
 
 
 class Health(TypedDict):

@@ -159,7 +159,8 @@ class Turn(NamedTuple):
     completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
     attempt n may write only while it is still n. So a replay (operations/replay.py) does not set it back, but moves
     `last_attempt`, up to which the turn may be claimed. `cache`: {seconds, shared}, how its reply may be kept; None if
-    it may not. `retry_of`: the id of the task whose message it repeats.
+    it may not. `retry_of`: the id of the task whose message it repeats. `reserved_tokens`: of its
+    owner's day, until it is final (turnqueue/usage.py); 0 without a limit of tokens.
     """
 
     key: Key
@@ -184,6 +185,7 @@ class Turn(NamedTuple):
     usage: dict[str, Any] | None = None
     cache: dict[str, Any] | None = None
     retry_of: str | None = None
+    reserved_tokens: int = 0
 
     @classmethod
     def submitted(cls, key: Key, request: dict[str, Any], now: float) -> "Turn":
@@ -203,7 +205,12 @@ class Turn(NamedTuple):
         tokens, way = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
         free = dict.fromkeys((*tokens, *way, "cost_usd"), 0)
         return self._replace(
-            status=Status.SUCCESS, result=kept.result, usage=usage | free, finished_at=self.created_at, cache=None
+            status=Status.SUCCESS,
+            result=kept.result,
+            usage=usage | free,
+            finished_at=self.created_at,
+            cache=None,
+            reserved_tokens=0,
         )
 
     @property

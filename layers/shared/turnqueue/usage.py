@@ -1,23 +1,82 @@
-"""What each owner has used on a day (UTC): one item of the guards table, to which every answer is added."""
+"""What each owner uses on a day (UTC): one item of the guards table, to which every attempt is added.
 
+A limit of tokens must hold for queued messages too, whose tokens nobody knows yet. So a submit reserves an estimate,
+and the end of the turn puts what was used in its place. `charged_tokens` of the item is the sum of both: tokens used
+and tokens reserved. One conditional write compares it with the limit and adds to it.
+
+Crashes and lost answers leave an error that is bounded and on the safe side, until the end of the day:
+
+| crash or failed write | effect on the day |
+| --- | --- |
+| submit, after the reservation and before the turn is recorded | one estimate stays reserved |
+| the turn is final, before it is settled | its estimate stays reserved; what the last attempt used is not shown |
+| the worker is killed in an attempt | the next claim adds an estimate for the lost attempt |
+| the turn is closed by another than its worker (cancelled while it waits, overdue) | settled by whoever closes it |
+
+Nothing is repeated by the SDK (attempts=1) where a repetition would add twice.
+"""
+
+import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from turnqueue import aws
-from turnqueue.turn import guard_key
+from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
 """How long a day can be asked for: past the end of the month after it."""
 
-COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens")
+COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
+BYTES_OF_A_TOKEN = 4
+"""Of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes."""
+
+TOKENS_OF_AN_IMAGE = 1000
+"""About the most that one of OpenAI's models counts for an image of some size."""
+
+TOKENS_OF_AN_ANSWER = 2000
+"""Reserved for an answer. Most are shorter, and a long one is settled with what it was."""
+
+TOKENS_OF_A_HISTORY = 16_000
+"""Reserved for the turns before a message that continues a session: the most that the model is given of them."""
+
+_MOST_TOKENS = 10**9
+_MOST_DOLLARS = 10_000.0  # of one attempt; a larger price is a mistake
 _COST = "cost_micros"  # of a dollar: whole numbers add up exactly
+_CHARGED = "charged_tokens"
 
 
 def day_of(now: float) -> str:
     """The day in UTC, YYYY-MM-DD."""
     return datetime.fromtimestamp(now, UTC).date().isoformat()
+
+
+def estimated_tokens(request: Mapping[str, Any], *, continues: bool) -> int:
+    """How many tokens a turn with this request {message, media?, …} may take, answer included. `continues`: there may
+    be turns before it in its session."""
+    prompt = len(request["message"].encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
+    prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
+    return prompt + TOKENS_OF_AN_ANSWER + (TOKENS_OF_A_HISTORY if continues else 0)
+
+
+def lost_attempt(turn: Turn) -> dict[str, Any]:
+    """The usage of an attempt whose worker was killed, by estimate: {prompt_tokens, completion_tokens, estimated}."""
+    whole = turn.reserved_tokens or estimated_tokens(turn.request, continues=False)
+    return {
+        "prompt_tokens": max(whole - TOKENS_OF_AN_ANSWER, 0),
+        "completion_tokens": min(whole, TOKENS_OF_AN_ANSWER),
+        "estimated": True,
+    }
+
+
+class Charged(NamedTuple):
+    """How a day stands after a reservation. `taken`: it was made. `used`: tokens of the attempts that are over;
+    `charged`: those and all that is reserved."""
+
+    taken: bool
+    used: int
+    charged: int
 
 
 class UsageStore:
@@ -27,30 +86,125 @@ class UsageStore:
         self._table = table
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
-    def add(self, owner: str, usage: Mapping[str, Any], now: float) -> None:
-        """Add an answer. It may be added twice if the reply of DynamoDB is lost, and not at all if we die before."""
-        counts = {"answers": 1, **{name: usage.get(name) or 0 for name in COUNTS[1:]}}
-        if usage.get("cost_usd") is not None:
-            counts[_COST] = round(usage["cost_usd"] * 1_000_000)
-        self._client.update_item(
-            TableName=self._table,
-            Key=self._key(owner, day_of(now)),
-            UpdateExpression="SET expires_at = :expires_at, "
-            + ", ".join(f"{name} = if_not_exists({name}, :zero) + :{name}" for name in counts),
-            ExpressionAttributeValues={
-                ":zero": {"N": "0"},
-                ":expires_at": {"N": str(int(now) + RETENTION_DAYS * 86_400)},
-                **{f":{name}": {"N": str(count)} for name, count in counts.items()},
-            },
-        )
+    def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
+        """Reserve tokens of the day, unless `quota` of them are used or reserved already.
+
+        The last reservation may go over the quota: else a message of more than is left would wait for the next day.
+        """
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key=self._key(owner, day_of(now)),
+                UpdateExpression=(
+                    f"SET expires_at = :expires_at, {_CHARGED} = if_not_exists({_CHARGED}, :zero) + :tokens"
+                ),
+                ConditionExpression=f"attribute_not_exists({_CHARGED}) OR {_CHARGED} < :quota",
+                ExpressionAttributeValues={
+                    ":zero": {"N": "0"},
+                    ":tokens": {"N": str(tokens)},
+                    ":quota": {"N": str(quota)},
+                    ":expires_at": {"N": str(_expiry(now))},
+                },
+                ReturnValues="ALL_NEW",
+                ReturnValuesOnConditionCheckFailure="ALL_OLD",
+            )
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            return _charged(False, error.response["Item"])
+        day = _charged(True, answer["Attributes"])
+        if day.used < quota:
+            return day
+        # Its charge was too small: it is of an earlier version, or a settlement was counted twice.
+        self._add(owner, day_of(now), {_CHARGED: -tokens}, now)
+        return day._replace(taken=False)
+
+    def settle(
+        self, turn: Turn, used: Mapping[str, Any] | None, now: float, *, is_final: bool, answers: int = 0
+    ) -> None:
+        """Add what an attempt of a turn used: {prompt_tokens, completion_tokens, cached_tokens, cost_usd, estimated},
+        each optional.
+
+        `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt: what is
+        added twice is counted twice. A count that is none is taken as 0, and no sum gets smaller. One write; two if the
+        reservation was made on an earlier day.
+        """
+        reserved = turn.reserved_tokens if is_final else 0
+        today, day = day_of(now), day_of(turn.created_at)
+        if reserved and day != today:
+            self._add(turn.key.owner, day, {_CHARGED: -reserved}, turn.created_at)
+            reserved = 0
+        counts = _counts(used or {}) | {"answers": answers}
+        charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved
+        if charge or any(counts.values()):
+            self._add(turn.key.owner, today, counts | {_CHARGED: charge}, now)
+
+    def add(self, owner: str, used: Mapping[str, Any], now: float) -> None:
+        """Add an answer."""
+        counts = _counts(used)
+        charge = counts["prompt_tokens"] + counts["completion_tokens"]
+        self._add(owner, day_of(now), counts | {"answers": 1, _CHARGED: charge}, now)
+
+    def release(self, turn: Turn) -> None:
+        """End the reservation of a turn that no attempt was made of."""
+        if turn.reserved_tokens:
+            self._add(turn.key.owner, day_of(turn.created_at), {_CHARGED: -turn.reserved_tokens}, turn.created_at)
 
     def read(self, owner: str, day: str) -> dict[str, Any]:
-        """The counts of a day, by the names in COUNTS, and `cost_usd`, None if no answer had a price; those of the last
-        second may be missing."""
+        """The counts of a day by the names in COUNTS, `reserved_tokens`, and `cost_usd` (None if nothing had a price).
+        Those of the last second may be missing."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
-        cost_usd = int(item[_COST]["N"]) / 1_000_000 if _COST in item else None
-        return {**{name: int(item.get(name, {"N": "0"})["N"]) for name in COUNTS}, "cost_usd": cost_usd}
+        charged = _charged(True, item)
+        return {
+            **{name: _number(item, name) for name in COUNTS},
+            "reserved_tokens": charged.charged - charged.used,
+            "cost_usd": _number(item, _COST) / 1_000_000 if _COST in item else None,
+        }
+
+    def _add(self, owner: str, day: str, numbers: Mapping[str, int], at: float) -> None:
+        self._client.update_item(
+            TableName=self._table,
+            Key=self._key(owner, day),
+            UpdateExpression="SET expires_at = :expires_at, "
+            + ", ".join(f"{name} = if_not_exists({name}, :zero) + :{name}" for name in numbers),
+            ExpressionAttributeValues={
+                ":zero": {"N": "0"},
+                ":expires_at": {"N": str(_expiry(at))},
+                **{f":{name}": {"N": str(number)} for name, number in numbers.items()},
+            },
+        )
 
     @staticmethod
     def _key(owner: str, day: str) -> dict[str, Any]:
         return {"guard": {"S": f"{guard_key('usage', owner)}#{day}"}}
+
+
+def _expiry(at: float) -> int:
+    return int(at) + RETENTION_DAYS * 86_400
+
+
+def _number(item: Mapping[str, Any], name: str) -> int:
+    return max(int(item[name]["N"]), 0) if name in item else 0
+
+
+def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
+    used = _number(item, "prompt_tokens") + _number(item, "completion_tokens")
+    # An item of an earlier version has no charge, and one that was settled twice has too small a one.
+    return Charged(taken, used, max(_number(item, _CHARGED), used))
+
+
+def _counts(used: Mapping[str, Any]) -> dict[str, int]:
+    """The counts of an attempt as numbers that can be added up, whatever a server said."""
+    prompt, completion = _tokens(used.get("prompt_tokens")), _tokens(used.get("completion_tokens"))
+    counts = {
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "cached_tokens": min(_tokens(used.get("cached_tokens")), prompt),
+        "estimated_tokens": prompt + completion if used.get("estimated") is True else 0,
+    }
+    cost: Any = used.get("cost_usd")
+    if type(cost) in (int, float) and math.isfinite(cost) and 0 <= cost <= _MOST_DOLLARS:
+        counts[_COST] = round(cost * 1_000_000)
+    return counts
+
+
+def _tokens(value: Any) -> int:
+    return value if type(value) is int and 0 <= value < _MOST_TOKENS else 0

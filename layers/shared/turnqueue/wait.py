@@ -9,6 +9,7 @@ from turnqueue.http import error_name
 from turnqueue.store import TurnStore
 from turnqueue.telemetry import logger
 from turnqueue.turn import Turn
+from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
@@ -19,12 +20,12 @@ _SECONDS_TO_ANSWER = 3.5  # before the function's end: for a last read that hang
 
 
 @cache
-def hasty_store(table: str) -> TurnStore:
-    """The turns, read with one short try: for who can do without, or try again, and whose function's end is near."""
-    return TurnStore(table, attempts=1, read_timeout=1)
+def hasty_store(turns: str, guards: str) -> TurnStore:
+    """The turns, read with one short try: for a caller that can do without, or try again, near its function's end."""
+    return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 
-def wait_until_final(table: str, turn: Turn, seconds: float, ends_at: float) -> Turn:
+def wait_until_final(store: TurnStore, turn: Turn, seconds: float, ends_at: float) -> Turn:
     """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs, but
     in time for an answer before the function ends at `ends_at`.
 
@@ -36,7 +37,7 @@ def wait_until_final(table: str, turn: Turn, seconds: float, ends_at: float) -> 
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         try:
-            turn = hasty_store(table).read(turn.key, time.time(), consistent=False) or turn
+            turn = store.read(turn.key, time.time(), consistent=False) or turn
         except (BotoCoreError, ClientError) as error:
             logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     return turn

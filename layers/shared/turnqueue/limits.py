@@ -1,0 +1,162 @@
+"""How much an owner may use: as the deployer has set it, counted, and told to the client.
+
+The response fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+"""
+
+import math
+import re
+import time
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue.guards import Grant, Rate, RateLimiter
+from turnqueue.http import Event, claim, error_name
+from turnqueue.telemetry import logger
+from turnqueue.usage import UsageStore
+
+DEFAULT_GROUP = "default"
+DAY_SECONDS = 86_400
+
+WAITS_OF_A_MESSAGE = 3
+"""How many waits go with each message of a limit: a wait of 20 s three times is a minute of answer."""
+
+_GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
+
+# Tokens that are reserved, and not used yet, come free as the owner's turns end: in seconds, as a rule.
+_RESERVED_SECONDS = 30
+
+
+class Limit(NamedTuple):
+    """`rate` of messages; `tokens_per_day` of prompts and answers, None for any number."""
+
+    rate: Rate
+    tokens_per_day: int | None
+
+
+def parse_limits(text: str) -> dict[str, Limit]:
+    """The limits of groups of owners in "default:20/5/100000,pro:100/20": messages a minute, how many of them at once,
+    and tokens a day. An empty text has no limits.
+
+    Raises ValueError, which names the part that is wrong. There must be a group "default": an owner whose token names
+    no group that has limits belongs to it, and must not be without any.
+    """
+    limits: dict[str, Limit] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(_GROUP, part)
+        if not match:
+            raise ValueError(f"not a limit (group:messages a minute/at once[/tokens a day]): {part}")
+        if match[1] in limits:
+            raise ValueError(f"a group has limits twice: {match[1]}")
+        tokens = int(match[4]) if match[4] else None
+        limits[match[1]] = Limit(Rate(int(match[2]), int(match[3])), tokens)
+    if text and DEFAULT_GROUP not in limits:
+        raise ValueError(f"no limits for the group {DEFAULT_GROUP}, of which everybody is who has no other")
+    return limits
+
+
+class Verdict(NamedTuple):
+    """The answer of a limiter: the `fields` for the response and, of a refused request, the seconds to `wait` and the
+    `limit` that it breaks, for people. `reserved`: the tokens of the day that the request has now."""
+
+    fields: dict[str, str]
+    limit: str = ""
+    wait: float = 0
+    reserved: int = 0
+
+
+class Limiter:
+    """Holds owners to the limits of their groups. The group of an owner is the first with limits that the token's claim
+    `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless they say another.
+    """
+
+    def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
+        self._limits = limits
+        self._group_claim = group_claim
+        self._rates = rates
+        self._usage = usage
+
+    @classmethod
+    def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
+        """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
+
+        It tries each call once and briefly: a limit that cannot be checked is a 503, soon. To let everybody in would be
+        what a flood hopes for. Raises ValueError as `parse_limits` does.
+        """
+        if not (parsed := parse_limits(limits)):
+            return None
+        rates = RateLimiter(guards, attempts=1, read_timeout=1)
+        return cls(parsed, group_claim, rates, UsageStore(guards, attempts=1, read_timeout=1))
+
+    def take_message(self, event: Event, caller: str) -> Verdict:
+        """Take a place of the rate of messages, if there is one."""
+        rate = self._limit(event).rate
+        text = f"You may send {rate.per_minute} messages a minute, {rate.burst} of them at once."
+        return self._take("messages", caller, rate, text, kind="rate")
+
+    def take_uploads(self, event: Event, caller: str, each_message: int) -> Verdict:
+        """Take a place of the rate of uploads, if there is one: `each_message` go with each message."""
+        rate = self._limit(event).rate.times(each_message)
+        text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
+        return self._take("uploads", caller, rate, text, kind="uploads")
+
+    def may_wait(self, event: Event, caller: str) -> bool:
+        """Take a place of the rate of waits, if there is one: a request that waits keeps a function busy. False if
+        DynamoDB does not answer, because not to wait harms nobody."""
+        rate = self._limit(event).rate.times(WAITS_OF_A_MESSAGE)
+        try:
+            return not self._rates.take(caller, rate, time.time(), kind="waits").wait
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("no place to wait", extra={"error": error_name(error)})
+            return False
+
+    def reserve(self, event: Event, caller: str, tokens: int, now: float) -> Verdict:
+        """Reserve tokens of the day `now`, if there are any left; nothing if the owner has no such limit."""
+        quota = self._limit(event).tokens_per_day
+        if quota is None:
+            return Verdict({})
+        day = self._usage.reserve(caller, tokens, quota, now)
+        midnight = DAY_SECONDS - now % DAY_SECONDS
+        fields = {
+            "RateLimit-Policy": f'"tokens";q={quota};qu="tokens";w={DAY_SECONDS}',
+            "RateLimit": _state("tokens", quota - day.charged, midnight),
+        }
+        if day.taken:
+            return Verdict(fields, reserved=tokens)
+        if day.used >= quota:
+            return Verdict(fields, f"You may use {quota} tokens a day (UTC).", midnight)
+        text = f"You may use {quota} tokens a day (UTC), and your unanswered messages may need the rest."
+        return Verdict(fields, text, min(_RESERVED_SECONDS, midnight))
+
+    def _take(self, name: str, caller: str, rate: Rate, text: str, *, kind: str) -> Verdict:
+        grant = self._rates.take(caller, rate, time.time(), kind=kind)
+        return Verdict(_rate_fields(name, rate, grant), text, grant.wait)
+
+    def _limit(self, event: Event) -> Limit:
+        """That of the caller's group."""
+        named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
+        return self._limits[next((group for group in named if group in self._limits), DEFAULT_GROUP)]
+
+
+def joined(*several: Mapping[str, str]) -> dict[str, str]:
+    """The fields of several limits as those of one response."""
+    names = dict.fromkeys(name for fields in several for name in fields)
+    return {name: ", ".join(fields[name] for fields in several if name in fields) for name in names}
+
+
+def whole_seconds(seconds: float) -> int:
+    """Rounded up, but for what a sum of floats may have added."""
+    return math.ceil(round(seconds, 3))
+
+
+def _rate_fields(name: str, rate: Rate, grant: Grant) -> dict[str, str]:
+    window = whole_seconds(rate.burst * rate.interval)
+    return {
+        "RateLimit-Policy": f'"{name}";q={rate.burst};w={window}',
+        "RateLimit": _state(name, grant.left, grant.full_after),
+    }
+
+
+def _state(policy: str, left: int, full_after: float) -> str:
+    return f'"{policy}";r={max(left, 0)};t={whole_seconds(full_after)}'
