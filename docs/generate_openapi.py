@@ -806,13 +806,14 @@ LINKS: dict[str, Json] = {
 def paths() -> Json:
     """Every route of template.yaml with the operation that its function performs.
 
-    Without those that only forgive a slash at the end of a path, because tools refuse two paths that mean the same.
+    Without $default, which forgives a slash at the end of /chat, because tools refuse two paths that mean the same; and
+    without browsers' preflights.
     """
     template = cfn.template()["Resources"]
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
         key = route["RouteKey"]
-        if key == "$default" or key.endswith("/"):
+        if key == "$default" or key.startswith("OPTIONS "):
             continue
         method, path = key.split(" ")
         integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]

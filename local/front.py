@@ -5,9 +5,12 @@ MiniStack has the API at a path with an id that is new at each start. A client n
 and one whose root is the API's, or the `Location` of an answer leads nowhere.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from local.emulator import Emulator
+from local.gateway import chosen_route
 from local.guard import Guard
 from local.loopback import Handle, LoopbackServer, Request, Response, forward
 
@@ -18,13 +21,19 @@ def serve_api(emulator: Emulator, api_id: str, port: int) -> LoopbackServer:
     """Serve the HTTP API `api_id` of `emulator` to pages of every origin, which CORS answers. Raises OSError if the
     port is taken."""
     prefix = f"/_aws/execute-api/{api_id}/$default"
-    return LoopbackServer(_forward_to(emulator, prefix), port, guard=Guard(any_origin=True))
+    routes = emulator.account.client("apigatewayv2").get_routes(ApiId=api_id)["Items"]
+    return LoopbackServer(_forward_to(emulator, prefix, routes), port, guard=Guard(any_origin=True))
 
 
-def _forward_to(emulator: Emulator, prefix: str) -> Handle:
+def _forward_to(emulator: Emulator, prefix: str, routes: Sequence[Mapping[str, Any]]) -> Handle:
     address = urlsplit(emulator.account.endpoint_url).netloc
 
     def hand_on(request: Request) -> Response:
+        # MiniStack answers every preflight. On AWS the authorizer of $default refuses those that no other route takes.
+        if request.method == "OPTIONS":
+            route = chosen_route(routes, "OPTIONS", urlsplit(request.target).path)
+            if route and route.get("AuthorizationType") == "JWT":
+                return Response(401, b'{"message":"Unauthorized"}')
         return forward(address, request, pass_=emulator.pass_, prefix=prefix, more=_BEHIND_A_PROXY)
 
     return hand_on

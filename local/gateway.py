@@ -2,9 +2,10 @@
 
 import concurrent.futures
 import json
+import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from local.environment import THROTTLED, Result
@@ -18,6 +19,23 @@ _SECONDS_BETWEEN_SIGNS = 1
 def is_http_event(event: Any) -> bool:
     """Whether it comes from an HTTP API (payload format 2.0)."""
     return isinstance(event, dict) and "http" in (event.get("requestContext") or {})
+
+
+def chosen_route(routes: Iterable[Mapping[str, Any]], method: str, path: str) -> Mapping[str, Any] | None:
+    """The route that an HTTP API chooses for a request, of `routes` as GetRoutes gives them.
+
+    A route that matches the whole path comes before one with a greedy parameter ({proxy+}), and `$default` comes last.
+    """
+    matching = [route for route in routes if _matches(route["RouteKey"], method, path)]
+    return min(matching, key=lambda route: ("$" in route["RouteKey"], "+}" in route["RouteKey"]), default=None)
+
+
+def _matches(key: str, method: str, path: str) -> bool:
+    if key == "$default":
+        return True
+    wanted, _, pattern = key.partition(" ")
+    parts = [re.escape(part) if "{" not in part else ".+" if "+" in part else "[^/]+" for part in pattern.split("/")]
+    return wanted in (method, "ANY") and re.fullmatch("/".join(parts), path) is not None
 
 
 def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:

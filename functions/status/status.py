@@ -52,6 +52,7 @@ def handler(event: Event, context: Any) -> Response:
             "GET /chat/usage": usage,
             "GET /health": health,
             "HEAD /health": health_head,
+            "OPTIONS /{proxy+}": preflight,
         },
     )
 
@@ -131,6 +132,11 @@ def health(event: Event) -> Response:
 def health_head(event: Event) -> Response:
     """As `health`, without the body, which a HEAD has not."""
     return {**health(event), "body": ""}
+
+
+def preflight(event: Event) -> Response:
+    """204 to every preflight, if API Gateway asks: it answers preflights itself, and adds the headers of CORS."""
+    return {"statusCode": 204, "headers": {}, "body": ""}
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "POST /chat": answer,
-            "POST /chat/": answer,
+            "POST /chat/": answer,  # by $default, for old clients
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
         },

@@ -51,15 +51,18 @@ class Route(NamedTuple):
 
 
 def routes() -> list[Route]:
-    """The routes of template.yaml, each with the name of the module that it leads to."""
+    """The routes of template.yaml, each with the name of its module. API Gateway chooses the first that matches."""
     resources, found = cfn.template()["Resources"], []
-    for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
-        method, path = route["RouteKey"].split(" ")
+    declared = cfn.resources("AWS::ApiGatewayV2::Route").values()
+    for route in sorted(declared, key=lambda each: ("$" in each["RouteKey"], "+" in each["RouteKey"])):
+        method, _, path = route["RouteKey"].partition(" ")
         integration = resources[route["Target"]["Fn::Sub"].removeprefix("integrations/${").removesuffix("}")]
         function = integration["Properties"]["IntegrationUri"]["Ref"].removesuffix(".Alias")
         handler = resources[function]["Properties"]["Handler"].removesuffix(".handler")
-        pattern = re.compile(re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path))
-        found.append(Route(route["RouteKey"], method, pattern, handler, route["AuthorizationType"] == "JWT"))
+        pattern = re.sub(r"\{(\w+)\+\}", r"(?P<\1>.+)", re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)) or ".*"
+        found.append(
+            Route(route["RouteKey"], method, re.compile(pattern), handler, route["AuthorizationType"] == "JWT")
+        )
     return found
 
 
@@ -93,7 +96,7 @@ class Gateway:
         path = unquote(raw_path, errors="replace")
         for route in self._routes:
             match = route.path.fullmatch(path)
-            if match and route.method == method:
+            if match and route.method in (method, "$default"):
                 break
         else:
             return _refusal(404, "Not Found")

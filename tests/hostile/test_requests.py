@@ -406,7 +406,7 @@ CLAIMS: list[Any] = [
 def test_a_token_without_a_name_is_a_401(gateway: Gateway, event: dict[str, Any], claims: Any) -> None:
     """As a function is told of it, should API Gateway ever hand it on."""
     event["requestContext"]["authorizer"]["jwt"]["claims"] = claims
-    function = "submit" if event["routeKey"] in ("POST /chat/", "POST /chat/task/{task_id}/retry") else "status"
+    function = "submit" if event["routeKey"] in ("POST /chat", "POST /chat/task/{task_id}/retry") else "status"
     answer = gateway.invoke(function, event)
     assert (answer.status, answer.json["code"]) == (401, "unauthenticated")
 

@@ -273,6 +273,48 @@ def test_a_preflight_is_answered_from_the_templates_cors_configuration(api: Api)
     assert answer.headers["access-control-expose-headers"] == "location"
 
 
+def test_a_preflight_is_refused_if_only_a_route_with_an_authorizer_takes_it(
+    account: Account, emulator: Emulator
+) -> None:
+    """As on AWS, where $default takes OPTIONS too."""
+    client = account.client("apigatewayv2")
+    api_id = client.create_api(Name="toy", ProtocolType="HTTP", CorsConfiguration={"AllowOrigins": ["*"]})["ApiId"]
+    client.create_stage(ApiId=api_id, StageName="$default", AutoDeploy=True)
+
+    def preflight() -> int:
+        front = serve_api(emulator, api_id, 0)
+        connection = http.client.HTTPConnection(front.address, timeout=60)
+        connection.request("OPTIONS", "/chat/", headers={"Origin": "http://a.example"})
+        status = connection.getresponse().status
+        connection.close()
+        front.close()
+        return status
+
+    client.create_route(ApiId=api_id, RouteKey="$default", AuthorizationType="JWT")
+    assert preflight() == 401
+    client.create_route(ApiId=api_id, RouteKey="OPTIONS /{proxy+}", AuthorizationType="NONE")
+    assert preflight() == 204
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "key"),
+    [
+        ("GET", "/chat/task/s.1", "GET /chat/task/{id}"),
+        ("GET", "/chat/task/", "GET /{proxy+}"),
+        ("GET", "/chat/task/s.1/events", "GET /{proxy+}"),
+        ("POST", "/chat", "ANY /chat"),
+        ("POST", "/chat/", "$default"),
+        ("GET", "/", "$default"),
+    ],
+)
+def test_the_most_exact_route_is_chosen(method: str, path: str, key: str) -> None:
+    keys = ["$default", "GET /{proxy+}", "ANY /chat", "GET /chat/task/{id}"]
+
+    chosen = gateway.chosen_route([{"RouteKey": each} for each in keys], method, path)
+
+    assert chosen == {"RouteKey": key}
+
+
 def test_a_function_that_takes_longer_than_the_gateway_waits_is_a_503(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gateway, "SECONDS_TO_ANSWER", 0.1)
     go_on = threading.Event()

@@ -12,7 +12,7 @@ type Record = dict[str, Any]
 def submit(owner: str, message: str, idempotency_key: str | None = "key-1") -> Event:
     """An asynchronous POST /chat."""
     key = {} if idempotency_key is None else {"idempotency-key": idempotency_key}
-    return _request("POST /chat/", owner) | {
+    return _request("POST /chat", owner) | {
         "headers": {"content-type": "application/json", **key},
         "queryStringParameters": {"async_mode": "true"},
         "body": json.dumps({"message": message}),

@@ -199,12 +199,15 @@ class Account:
         owner: str = "alice",
         headers: dict[str, str] | None = None,
         query: dict[str, str] | None = None,
-        route: str = "POST /chat/",
+        route: str = "POST /chat",
         seconds: float = 29.0,
         base64: bool = False,
     ) -> Response:
         event = self.post_event(body, owner=owner, headers=headers, query=query, route=route, base64=base64)
-        return read(self.functions["submit"].handler(event, Context(seconds)))
+        return self.answer("submit", event, seconds)
+
+    def answer(self, function: str, event: Event, seconds: float = 29.0) -> Response:
+        return read(self.functions[function].handler(event, Context(seconds)))
 
     @staticmethod
     def post_event(
@@ -213,7 +216,7 @@ class Account:
         owner: str = "alice",
         headers: dict[str, str] | None = None,
         query: dict[str, str] | None = None,
-        route: str = "POST /chat/",
+        route: str = "POST /chat",
         base64: bool = False,
     ) -> Event:
         event = api_event("submit", owner=owner, query=query)

@@ -15,7 +15,10 @@ type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
 
 NO_VALUE = {"Ref": "AWS::NoValue"}
-HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+HTTP_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
+BY_DEFAULT = {"POST /chat/"}
+"""What $default answers: the function that it leads to finds it by method and path."""
+WITHOUT_A_TOKEN = ("GET /health", "HEAD /health", "OPTIONS /{proxy+}")
 DEADLINE_SECONDS = 15 * 60
 RETENTION_DAYS = 7
 MAX_ATTEMPTS = 3
@@ -616,7 +619,7 @@ def api_gateway_alone_may_call_the_api_functions(template: Template) -> Iterator
 def every_route_but_health_needs_a_token(template: Template) -> Iterator[str]:
     authorizers = properties(template, "AWS::ApiGatewayV2::Authorizer")
     for name, route in properties(template, "AWS::ApiGatewayV2::Route").items():
-        if route["RouteKey"] in ("GET /health", "HEAD /health"):
+        if route["RouteKey"] in WITHOUT_A_TOKEN:
             continue
         authorizer = route.get("AuthorizerId")
         if route.get("AuthorizationType") != "JWT" or not authorizer or target(authorizer) not in authorizers:
@@ -635,8 +638,39 @@ def the_routes_are_those_of_the_handlers(template: Template) -> Iterator[str]:
         assert integration
         routed.setdefault(target(integrations[integration[1]]["IntegrationUri"]), set()).add(route["RouteKey"])
     for name, function in functions(template).items():
-        for key in sorted(routed.get(name, set()) ^ routes_in_code(short(function))):
+        keys = routed.get(name, set())
+        given = keys - {"$default"} | (BY_DEFAULT if "$default" in keys else set())
+        for key in sorted(given ^ routes_in_code(short(function))):
             yield f"{name}: {key} is not on both sides"
+
+
+@rule
+def a_route_key_ends_in_no_slash(template: Template) -> Iterator[str]:
+    """Whether an HTTP API takes such a key, and matches it, is said in different ways."""
+    for name, route in properties(template, "AWS::ApiGatewayV2::Route").items():
+        if route["RouteKey"].endswith("/"):
+            yield name
+
+
+@rule
+def a_preflight_needs_no_token(template: Template) -> Iterator[str]:
+    """The route that API Gateway chooses for the preflight of each route has no authorizer."""
+    routes = {route["RouteKey"]: route for route in properties(template, "AWS::ApiGatewayV2::Route").values()}
+    for key in routes:
+        path = key.partition(" ")[2]
+        chosen = routes.get(f"OPTIONS {path}") or routes.get("OPTIONS /{proxy+}") or routes.get("$default", {})
+        if chosen.get("AuthorizationType", "NONE") != "NONE":
+            yield f"{key}: its preflight needs a token"
+
+
+@rule
+def routes_are_made_one_after_the_other_and_the_stage_last(template: Template) -> Iterator[str]:
+    """API Gateway refuses some of many changes of an API at once. A new route depends on the last, the stage on it."""
+    routes = list(properties(template, "AWS::ApiGatewayV2::Route"))
+    stages = list(properties(template, "AWS::ApiGatewayV2::Stage"))
+    for before, name in zip([None, *routes], [*routes, *stages], strict=True):
+        if template["Resources"][name].get("DependsOn") != before:
+            yield f"{name}: DependsOn is not {before}"
 
 
 TRACING = {"traceparent", "tracestate", "baggage", "sentry-trace"}
@@ -690,8 +724,8 @@ def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterat
     allowed = _split(cors["AllowHeaders"], template)
     for header in sorted((headers_read() | {"authorization"} | TRACING) - {name.lower() for name in allowed}):
         yield f"{header} is not allowed"
-    methods = {route["RouteKey"].split()[0] for route in properties(template, "AWS::ApiGatewayV2::Route").values()}
-    yield from sorted((methods | {"OPTIONS"}) - set(cors["AllowMethods"]))
+    keys = {route["RouteKey"] for route in properties(template, "AWS::ApiGatewayV2::Route").values()} - {"$default"}
+    yield from sorted({key.split()[0] for key in keys} - set(cors["AllowMethods"]))
     if cors.get("AllowCredentials"):
         yield "cookies are allowed, and with every origin"
 

@@ -115,7 +115,7 @@ def test_every_route_has_a_file_and_every_file_a_route() -> None:
     covered = {event_file(name)["routeKey"] for name in HTTP}
 
     assert covered <= routes
-    assert routes - covered == {"POST /chat", "HEAD /health"}  # the same as POST /chat/ and GET /health
+    assert routes - covered == {"HEAD /health", "$default", "OPTIONS /{proxy+}"}  # with nothing that a file could show
 
 
 def test_every_queue_that_triggers_a_function_has_a_file() -> None:

@@ -37,12 +37,39 @@ def eager(account: Account, clock: Clock) -> None:
 # ---- What is recorded and queued
 
 
-@pytest.mark.parametrize("route", ["POST /chat", "POST /chat/"])
-def test_both_routes_accept_a_message(account: Account, route: str) -> None:
-    response = account.post({"message": "hello"}, query=ASYNC, route=route)
+def by_default(account: Account, method: str, path: str) -> Any:
+    """The response to a request for which API Gateway has no other route."""
+    event = account.post_event({"message": "hello"}, query=ASYNC, route="$default")
+    event["requestContext"]["routeKey"] = "$default"
+    event["requestContext"]["http"] |= {"method": method, "path": path}
+    event["rawPath"] = path
+    return account.answer("submit", event)
+
+
+def test_an_old_clients_path_with_a_slash_accepts_a_message(account: Account) -> None:
+    response = by_default(account, "POST", "/chat/")
 
     assert response["statusCode"] == 202
     assert account.task(response["json"]["task_id"])["status"] == "PENDING"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *(
+            ("POST", path)
+            for path in ("/", "/chat//", "//chat/", "/chats", "/chat/media/", "/Chat/", "/chat/task//retry")
+        ),
+        *((method, "/chat/") for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post")),
+        ("GET", "/chat/task/s.1/"),
+    ],
+)
+def test_any_other_path_is_a_404(account: Account, wire: Wire, method: str, path: str) -> None:
+    response = by_default(account, method, path)
+
+    assert (response["statusCode"], response["json"]["code"]) == (404, "no_such_route")
+    assert response["headers"]["Content-Type"] == "application/problem+json"
+    assert wire.calls == []
 
 
 def test_a_turn_is_recorded_with_these_attributes_and_no_others(account: Account) -> None:

@@ -341,6 +341,26 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.the_routes_are_those_of_the_handlers,
         change("TaskRoute/Properties/Target", {"Fn::Sub": "integrations/${SubmitIntegration}"}),
     ),
+    "a route key with a slash at its end": (
+        rules.a_route_key_ends_in_no_slash,
+        change("ChatRoute/Properties/RouteKey", "POST /chat/"),
+    ),
+    "preflights that the authorizer of $default answers": (
+        rules.a_preflight_needs_no_token,
+        change("PreflightRoute/Properties/RouteKey", "GET /{proxy+}"),
+    ),
+    "preflights with a token": (
+        rules.a_preflight_needs_no_token,
+        change("PreflightRoute/Properties/AuthorizationType", "JWT"),
+    ),
+    "two routes at once": (
+        rules.routes_are_made_one_after_the_other_and_the_stage_last,
+        change("UsageRoute/DependsOn", "TaskRoute"),
+    ),
+    "a stage before its routes": (
+        rules.routes_are_made_one_after_the_other_and_the_stage_last,
+        change("HttpApiStage/DependsOn", None),
+    ),
     "a header that is not exposed": (
         rules.cors_lets_the_browser_see_and_send_our_headers,
         change(f"{CORS}/ExposeHeaders", ["location", "retry-after", "preference-applied"]),
@@ -599,6 +619,7 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     assert rules.headers_read() == {"content-type", "prefer", "idempotency-key", "cache-control"}
     retry = "POST /chat/task/{task_id}/retry"
     assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry}
+    assert "OPTIONS /{proxy+}" in rules.routes_in_code("status")
     assert rules.routes_in_code("worker") == set()
     assert rules.environment_in_code("deadletter") == {"TURNS_TABLE", "GUARDS_TABLE"}
     assert {"MODEL_BASE_URL", "QUEUE_URL"} <= rules.environment_in_code("worker")

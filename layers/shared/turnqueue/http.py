@@ -75,10 +75,16 @@ def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 
 
 def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
-    """Answer the request by the route that API Gateway chose. Nothing escapes: what is not a Problem becomes a 503
-    (AWS) or a 500 (us), which tell the client nothing of the cause; the log names its type, never its text."""
+    """Answer the request by the route that API Gateway chose; if that is `$default`, by method and path.
+
+    Nothing escapes: an exception that is no Problem becomes a 503 (AWS) or a 500 (us), which tell the client nothing of
+    the cause. The log names its type, never its text.
+    """
     try:
-        route = routes.get(event["routeKey"])
+        key = event["routeKey"]
+        if key == "$default":
+            key = f"{event['requestContext']['http']['method']} {event['rawPath']}"
+        route = routes.get(key)
         if route is None:
             raise Problem(404, "no_such_route", "There is nothing at this path.")
         return route(event)
