@@ -43,7 +43,7 @@ class Chats:
         """The body of the 202, or with `wait` of the 200 of sync mode."""
         body = {"message": message} | ({"session_id": session} if session else {})
         route = "sync" if wait else "submit"
-        response = self._http.post("/chat/", params={"async_mode": str(not wait).lower()}, json=body)
+        response = self._http.post("/chat", params={"async_mode": str(not wait).lower()}, json=body)
         return self._counted(route, response, 200 if wait else 202)
 
     def poll(self, task_id: str, wait: int = 0) -> dict[str, Any]:

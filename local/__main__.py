@@ -58,8 +58,8 @@ def _serve(stack: LocalStack, progress: Progress) -> None:
         progress.say(f"\n# as {owner}, for {TOKEN_SECONDS // 3600} hours")
         progress.say(f"TOKEN={token}")
     chat = """-H "Authorization: Bearer $TOKEN" -H 'Content-Type: application/json' -d '{"message": "Hello"}'"""
-    progress.say(f"\ncurl -i '{stack.api_url}/chat/' {chat}")
-    progress.say(f"curl -i '{stack.api_url}/chat/?async_mode=true' {chat}")
+    progress.say(f"\ncurl -i '{stack.api_url}/chat' {chat}")
+    progress.say(f"curl -i '{stack.api_url}/chat?async_mode=true' {chat}")
     threading.Event().wait()
 
 

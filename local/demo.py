@@ -81,17 +81,17 @@ def show(stack: LocalStack, progress: Progress) -> None:
     alice.call("GET", "/health", expect=200)
 
     progress.say("\nA synchronous chat: the request waits for the answer.")
-    answer = alice.call("POST", "/chat/", {"message": "Hello, who are you?"}, expect=200)
+    answer = alice.call("POST", "/chat", {"message": "Hello, who are you?"}, expect=200)
     _require(bool(answer["message"]), "the answer is empty")
 
     progress.say("\nAn asynchronous chat: accepted at once, answered in the background, polled to its end.")
-    accepted = alice.call("POST", "/chat/?async_mode=true", {"message": "Tell me about queues."}, expect=202)
+    accepted = alice.call("POST", "/chat?async_mode=true", {"message": "Tell me about queues."}, expect=202)
     alice.finished(accepted["task_id"])
 
     progress.say("\nTwo turns of one session, sent one straight after the other.")
     session = f"demo-{int(time.time())}"
     turns = [{"message": text, "session_id": session} for text in ("My name is Ada.", "What is my name?")]
-    tasks = [alice.call("POST", "/chat/?async_mode=true", turn, expect=202)["task_id"] for turn in turns]
+    tasks = [alice.call("POST", "/chat?async_mode=true", turn, expect=202)["task_id"] for turn in turns]
     first, second = [alice.finished(task_id) for task_id in tasks]
     _require(first["finished_at"] <= second["started_at"], "the second turn began before the first had ended")
     progress.say("    The second began after the first had ended.")

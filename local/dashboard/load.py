@@ -54,7 +54,7 @@ class Load:
         call. `tell` is told how far it is."""
         with ThreadPoolExecutor(_CLIENTS // 2) as clients:
             for _ in range(2 * _CLIENTS):
-                clients.submit(self._call, "alice", "POST", "/chat/", {"message": "[[latency=0.5]] hello"})
+                clients.submit(self._call, "alice", "POST", "/chat", {"message": "[[latency=0.5]] hello"})
         self.start = time.time()
         self.end = self.start + self._seconds
         outage_at = self.start + (self.end - self.start) * 0.4
@@ -92,9 +92,9 @@ class Load:
         body["session_id"] = f"session-{session}-{uuid.uuid4().hex[:4] if chance < 0.7 else 'a'}"
         headers = {"Idempotency-Key": uuid.uuid4().hex}
         wants = {"Prefer": "wait=1"} if chance > 0.9 else {"Prefer": "respond-async"}
-        status, answer = self._call(owner, "POST", "/chat/", body, headers | wants)
+        status, answer = self._call(owner, "POST", "/chat", body, headers | wants)
         if 0.3 < chance < 0.36:
-            self._call(owner, "POST", "/chat/", body, headers | wants)  # its answer was lost on the way
+            self._call(owner, "POST", "/chat", body, headers | wants)  # its answer was lost on the way
         task_id = answer.get("task_id", "")
         if status == 202 and chance < 0.02:
             self._call(owner, "POST", f"/chat/task/{task_id}/cancel")

@@ -20,7 +20,7 @@ from tests.e2e.conftest import Api, Deployment
 UNKNOWN_TASK = "nothing.01KANEC0X00000000000000000"
 ROUTES = [
     ("POST /chat", "/chat"),
-    ("POST /chat/", "/chat/"),
+    ("$default", "/chat/"),
     ("POST /chat/media", "/chat/media"),
     ("GET /chat/task/{task_id}", f"/chat/task/{UNKNOWN_TASK}"),
     ("POST /chat/task/{task_id}/cancel", f"/chat/task/{UNKNOWN_TASK}/cancel"),
@@ -32,15 +32,38 @@ ROUTES = [
 
 def test_no_route_is_left_out_here() -> None:
     routes = {route["RouteKey"] for route in cfn.resources("AWS::ApiGatewayV2::Route").values()}
-    assert routes == {key for key, _ in ROUTES} | {"GET /health", "HEAD /health"}
+    assert routes == {key for key, _ in ROUTES} | {"GET /health", "HEAD /health", "OPTIONS /{proxy+}"}
 
 
 def call(http: httpx.Client, key: str, path: str, token: str | None) -> int:
-    method = key.split()[0]
+    method = "POST" if key == "$default" else key.split()[0]
     headers = {"Authorization": f"Bearer {token}"} if token else {"Authorization": ""}
     media = {"type": "image", "content_type": "image/png"}
     body = (media if path == "/chat/media" else {"message": "let me in"}) if method == "POST" else None
     return http.request(method, path, json=body, headers=headers).status_code
+
+
+@pytest.mark.parametrize("path", [*(path for _, path in ROUTES), "/health"])
+def test_a_browser_may_ask_before_a_request_without_a_token(deployment: Deployment, path: str) -> None:
+    """API Gateway answers it, or hands it to the function; either is a success with the headers of CORS."""
+    asked = {"Origin": "https://app.example", "Access-Control-Request-Method": "POST"}
+    answer = httpx.options(f"{deployment.url}{path}", headers=asked, trust_env=False)
+
+    assert answer.status_code in (200, 204)
+    assert answer.headers["access-control-allow-origin"] in ("*", "https://app.example")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/chat/"), ("POST", "/chat/media/"), ("DELETE", "/chat"), ("GET", "/")]
+)
+def test_a_path_that_is_not_there_is_a_404_for_an_owner(
+    deployment: Deployment, alice: Api, method: str, path: str
+) -> None:
+    answer = alice.http.request(method, path)
+
+    assert (answer.status_code, answer.json()["code"]) == (404, "no_such_route")
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert httpx.request(method, f"{deployment.url}{path}", trust_env=False).status_code == 401
 
 
 def encoded(document: object) -> str:

@@ -63,7 +63,7 @@ def token_of(script: str, folder: Path, environment: dict[str, str]) -> str:
 
 def chat(url: str, token: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.post(f"{url}/chat/", json={"message": "hello"}, headers=headers, timeout=40, trust_env=False)
+    return httpx.post(f"{url}/chat", json={"message": "hello"}, headers=headers, timeout=40, trust_env=False)
 
 
 @pytest.mark.timeout(180)  # with the start of the second stack
