@@ -113,12 +113,12 @@ def test_a_message_with_images_is_sent_once_though_its_acknowledgement_is_lost_a
         accepted.append(route.fetch().status)
         route.abort()
 
-    context.route("**/chat/?*", lose)
+    context.route("**/chat?*", lose)
     attach(console)
     console.send("once only", role="general")
     while not accepted:
         console.page.wait_for_timeout(10)
-    context.unroute("**/chat/?*")
+    context.unroute("**/chat?*")
     console.page.reload()
     console.expect_answer(console.last, "once only")
     expect(console.turns).to_have_count(1)
@@ -172,7 +172,7 @@ def test_what_is_edited_goes_before_what_is_being_written_and_can_be_undone(
     console: Console, context: BrowserContext
 ) -> None:
     attach(console)
-    context.route("**/chat/?*", lambda route: route.fulfill(status=422, json={"code": "x", "detail": "No."}))
+    context.route("**/chat?*", lambda route: route.fulfill(status=422, json={"code": "x", "detail": "No."}))
     refused = console.send("the first")
     console.message.press_sequentially("the second")
     console.expect_state(refused, "Not sent")
