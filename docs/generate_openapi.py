@@ -246,6 +246,8 @@ class Refusal(NamedTuple):
 # Those whose text depends on the request.
 PROBLEM_WORDS = {
     "invalid_request": "The body does not fit its schema; `errors` names its fields.",
+    "media_url_not_allowed": "An image has a URL of a host that the service does not take, or of any; `error.param` "
+    "names it.",
     "rate_limited": "The owner has sent too much, by the limits that the service was deployed with.",
     "invalid_parameter": "A parameter or preference has a value that means nothing; `error.param` names it.",
 }

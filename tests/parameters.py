@@ -20,6 +20,7 @@ ON = {
     "AllowedOrigins": "https://a.example,https://b.example",
     "AllowedHeaders": "traceparent,x-request-id",
     "OwnerLimits": "default:20/5/100000,pro:100/20",
+    "MediaUrls": "cdn.example.com,*.example.org",
     "CacheSeconds": "600",
     "CacheShared": "true",
     "LimitGroupClaim": "plan",

@@ -172,7 +172,7 @@ export interface SessionPage {
   next_cursor: string | null;
 }
 
-/** What the caller's answers of a day took. */
+/** What the caller has used on a day, by every attempt of the model, however it ended. */
 export interface UsageDay {
   /** YYYY-MM-DD, in UTC. */
   day: string;
@@ -180,6 +180,10 @@ export interface UsageDay {
   prompt_tokens: number;
   completion_tokens: number;
   cached_tokens: number;
+  /** Of the prompt and completion tokens, those that the model's server did not report: an estimate. */
+  estimated_tokens: number;
+  /** For messages that are not answered yet, where the caller has a limit of tokens: an estimate. */
+  reserved_tokens: number;
   /** An estimate in dollars; null if the deployer set no prices. */
   cost_usd: number | null;
 }

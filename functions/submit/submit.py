@@ -30,7 +30,7 @@ from turnqueue.http import (
     task_key,
 )
 from turnqueue.limits import Limiter, Verdict, joined, whole_seconds
-from turnqueue.media import Uploads
+from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
@@ -51,7 +51,8 @@ queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
 # One short try: what is not found soon is asked of the model.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
-model_name = os.environ["MODEL_NAME"]
+model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
+media_urls = MediaUrls(os.environ["MEDIA_URLS"])
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
@@ -78,12 +79,14 @@ def chat(event: Event, ends_at: float) -> Response:
     wanted = preference(event, async_by_default=async_by_default)
     idempotency_key = _idempotency_key(event)
     request = parse_chat(body(event))
+    stored = request.stored()
+    _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])
 
     headers = _admitted(limiter.take_message(event, caller)) if limiter else {}
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
-    turn = Turn.submitted(key, request.stored(), now)
+    turn = Turn.submitted(key, stored, now)
     turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, continues=request.session_id is not None))
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
@@ -104,6 +107,7 @@ def retry(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if failed.status is not Status.FAILURE:
         raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
+    _require_allowed_urls(failed.request)
 
     headers = _admitted(limiter.take_message(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
@@ -252,7 +256,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     """The turn whose reply is also that to this one. None if there is none so young, or it cannot be found out."""
     if not (turn.cache and max_age):
         return None
-    reply = reply_key(turn.key.owner, turn.request, model_name, shared=bool(cache["shared"]))
+    reply = reply_key(turn.key.owner, turn.request, model, shared=bool(cache["shared"]))
     now, kept = time.time(), None
     try:
         key = replies.find(reply)
@@ -322,6 +326,14 @@ def _not_queued(turn: Turn, error: BotoCoreError | ClientError) -> Problem:
         task_id=turn.key.task_id,
         retryable=True,
     )
+
+
+def _require_allowed_urls(stored: dict[str, Any]) -> None:
+    """Raises a 422 Problem for the first image whose URL the model's server must not be given."""
+    for index, item in enumerate(stored.get("media") or ()):
+        if "url" in item and not media_urls.allows(item["url"]):
+            detail = f"media.{index}.url: the service takes {media_urls}."
+            raise Problem(422, "media_url_not_allowed", detail, param=f"media.{index}.url")
 
 
 def _require_json(event: Event) -> None:

@@ -41,6 +41,7 @@ uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=4)
 keys = ModelKeys(attempts=4)
 key_arn = os.environ["MODEL_KEY_SECRET_ARN"]
 model_name = os.environ["MODEL_NAME"]
+asked_model = (os.environ["MODEL_BASE_URL"], model_name)
 prices = parse_prices(os.environ["MODEL_PRICES"])
 
 # One loop for the life of the process: connections of a client are bound to the loop that they were made on.
@@ -335,7 +336,7 @@ async def keep_reply(turn: Turn) -> None:
     if not turn.cache:
         return
     # Not made by submit, which may know another model or persona than has answered, while a new version is deployed.
-    reply = reply_key(turn.key.owner, turn.request, model_name, shared=turn.cache["shared"])
+    reply = reply_key(turn.key.owner, turn.request, asked_model, shared=turn.cache["shared"])
     try:
         await asyncio.to_thread(replies.keep, reply, turn.key, turn.cache["seconds"], time.time())
     except (BotoCoreError, ClientError) as error:

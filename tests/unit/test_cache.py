@@ -198,13 +198,16 @@ def test_of_an_upload_only_its_owner_has_the_kept_reply(account: Account, set_ca
     assert account.task(response["json"]["task_id"], owner="bob")["error_code"] == "media_missing"
 
 
-def test_another_model_or_persona_answers_anew(
+def test_another_model_server_or_persona_answers_anew(
     account: Account, on: None, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answered(account)
 
     with monkeypatch.context() as patch:
-        patch.setattr(submit, "model_name", "another")
+        patch.setattr(submit, "model", (submit.model[0], "another"))
+        assert not is_hit(account, send(account))
+    with monkeypatch.context() as patch:  # another server may give the name to another model
+        patch.setattr(submit, "model", ("http://another/v1", submit.model[1]))
         assert not is_hit(account, send(account))
     with monkeypatch.context() as patch:
         patch.setattr("turnqueue.replies.version", lambda role: "another")

@@ -34,6 +34,39 @@ def image_type(content: bytes) -> str | None:
     return next((name for name, beginning in IMAGES.items() if re.match(beginning, content)), None)
 
 
+_HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
+# The whole authority of a URL, so that no user name, backslash, escape or port makes two readers see two hosts.
+_AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
+
+
+class MediaUrls:
+    """The parameter MediaUrls: which https URLs of images the model's server is given, and so may fetch.
+
+    `text`: "https" for all, "off" for none, or hosts with commas between, as in "cdn.example.com,*.example.org"; the
+    latter is each subdomain. Raises ValueError for another text.
+    """
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.hosts = [] if text in ("https", "off") else text.split(",")
+        if not all(re.fullmatch(_HOST, host) for host in self.hosts):
+            raise ValueError(f"MediaUrls must be https, off, or hosts with commas between: {text}")
+
+    def allows(self, url: str) -> bool:
+        """Whether a model may be given the URL. A data URL always: nobody fetches it."""
+        if url.startswith("data:") or self.text == "https":
+            return True
+        match = re.fullmatch(_AUTHORITY, url, re.DOTALL)
+        host = match[1].lower() if match else ""
+        return any(host.endswith(each[1:]) if each[0] == "*" else host == each for each in self.hosts)
+
+    def __str__(self) -> str:
+        """For people: what a message may name."""
+        if not self.hosts:
+            return "any https URL" if self.text == "https" else "only uploads and data URLs"
+        return f"only uploads, data URLs and https URLs of these hosts: {self.text}"
+
+
 class Form(NamedTuple):
     """An upload that was offered: a form with these `fields`, and the file as the last, is to be posted to `url`."""
 

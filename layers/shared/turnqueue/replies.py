@@ -15,15 +15,15 @@ from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
 
-def reply_key(owner: str, request: Mapping[str, Any], model: str, *, shared: bool) -> str:
-    """The key of what is kept for a request {message, role, media?, ...} of `owner`: his own, or all owners' if
-    `shared`.
+def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
+    """The key of the reply to a request {message, role, media?, ...} of `owner`: their own, or all owners' if `shared`.
 
-    Equal for what is told to the same model in the same words, by the persona as it is now. `metadata` is not told.
-    That of a request with an upload is always the owner's own: to another the upload does not exist.
+    `model`: the base URL of its server, and its name there: two servers may give one name to two models. Two requests
+    share a key if model, persona, message and media are equal; `metadata` does not count. The key of a request with an
+    upload is always the owner's own, because to others the upload does not exist.
     """
     role, media = request["role"], request.get("media") or []
-    told = json.dumps([model, role, version(role), request["message"], media])
+    told = json.dumps([*model, role, version(role), request["message"], media])
     own = not shared or any("upload_id" in item for item in media)
     whose = guard_key("reply", owner) if own else "reply#shared"
     return f"{whose}#{hashlib.sha256(told.encode()).hexdigest()}"
