@@ -7,7 +7,12 @@ export SAM_CLI_TELEMETRY := 0
 PYTHON := .tools/dev/bin/python
 SAM := .tools/sam/bin/sam
 CHECKOV := .tools/checkov/bin/checkov
-SHIPPED := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt
+
+# Each is computed by `make lock` from the file of the same name that ends in .in, and dev.txt from requirements-dev.txt.
+LOCKS := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt \
+    layers/shared/botocore.txt operations/requirements.txt \
+    $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
+    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt lock.txt)
 
 # One thing at a time, except in setup.
 ifndef PARALLEL
@@ -100,12 +105,32 @@ clean: ## Remove all that make has made, .tools too.
 	rm -rf .aws-sam .local .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-# A virtual environment each, for their pins clash.
-.tools/dev/.ready: requirements-dev.txt local/requirements/dev-lock.txt $(SHIPPED)
+.PHONY: deployer
+deployer: ## Install what building and deploying needs, and nothing else.
+	@env -u MAKEFLAGS -u MFLAGS $(MAKE) --no-print-directory --silent .tools/sam/.ready .tools/operations/.ready
+
+.PHONY: lock
+lock: .tools/lock/.ready ## Compute all locked requirements. UPGRADE=--upgrade: take the newest versions.
+	@for lock in $(LOCKS); do \
+	    input=$${lock%.txt}.in; options=; \
+	    case $$lock in \
+	        */dev.txt) input=requirements-dev.txt ;; \
+	        */botocore.txt) options=--no-deps ;; \
+	    esac; \
+	    echo "$$lock"; \
+	    .tools/lock/bin/uv pip compile --quiet --universal --python-version 3.13 --generate-hashes \
+	        --only-binary :all: --no-config --no-annotate --custom-compile-command "make lock" \
+	        $$options $(UPGRADE) "$$input" --output-file "$$lock" || exit; \
+	done
+
+# Each in its own virtual environment, because their pins clash. All of these are wheels that have the hash of the lock.
+.tools/dev/.ready: local/requirements/dev.txt
 .tools/sam/.ready: local/requirements/sam.txt
 .tools/ministack/.ready: local/requirements/ministack.txt
 .tools/runtime/.ready: local/requirements/runtime.txt
 .tools/checkov/.ready: local/requirements/checkov.txt
+.tools/lock/.ready: local/requirements/lock.txt
+.tools/operations/.ready: operations/requirements.txt
 .tools/bench/.ready: benchmarks/requirements.txt
 .tools/openapi/.ready: local/requirements/openapi.txt
 
@@ -122,5 +147,6 @@ clean: ## Remove all that make has made, .tools too.
 .tools/%/.ready:
 	@echo "setting up .tools/$*"
 	@python=$$(bundle/find-python) && "$$python" -m venv --clear .tools/$*
-	@.tools/$*/bin/python -m pip install -qq --disable-pip-version-check --no-input $(PIP_FLAGS) -r $<
+	@.tools/$*/bin/python -m pip install -qq --disable-pip-version-check --no-input \
+	    --require-hashes --only-binary :all: $(PIP_FLAGS) -r $<
 	@touch $@

@@ -94,7 +94,7 @@ def conventional(place: str) -> Function:
     folder = OWN / f"conventional-{requirements.stem}-{_digest([*source.glob('*.txt'), *_REQUIREMENTS])}"
     if not folder.exists():
         pip: list[str | Path] = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input", "install"]
-        pip += ["-qq", "--no-warn-conflicts", "--no-compile", "--only-binary", ":all:"]
+        pip += ["-qq", "--no-warn-conflicts", "--no-compile", "--only-binary", ":all:", "--require-hashes"]
         with tempfile.TemporaryDirectory(dir=OWN) as scratch:
             subprocess.run([*pip, "--target", scratch, "-r", requirements], check=True)
             shutil.copytree(scratch, folder)
@@ -105,7 +105,7 @@ def conventional(place: str) -> Function:
 _REQUIREMENTS = [
     ROOT / folder / "requirements.txt" for folder in ("layers/shared", "functions/submit", "functions/worker")
 ]
-_NOT_COPIED = shutil.ignore_patterns("__pycache__")
+_NOT_COPIED = shutil.ignore_patterns("__pycache__", "*.txt", "*.in")
 
 
 def _digest(files: Iterable[Path]) -> str:

@@ -3,7 +3,7 @@
 SAM's builder ships no bytecode, and Lambda's folders are read-only, so every cold start would compile every module
 again. This one ships, for the architecture that the template names:
 
-- the wheels of requirements.txt, every one of them pinned there, without what is never imported;
+- the wheels of requirements.txt, each with a hash that is listed there, without what is never imported;
 - the folder's own files;
 - in the layer, what botocore reads of its data for the services that we call (botocore.txt);
 - unchecked-hash bytecode of Python 3.13 for all of it, good whatever a zip does to the files' times.
@@ -59,7 +59,7 @@ UNUSED = {
     "pydantic": "v1 mypy.py",
 }
 NOT_SHIPPED = shutil.ignore_patterns(
-    "__pycache__", "tests", ".*", "Makefile", "*.txt", "py.typed", "*.pyc", "*.pyi", "*.md"
+    "__pycache__", "tests", ".*", "Makefile", "*.txt", "*.in", "py.typed", "*.pyc", "*.pyi", "*.md"
 )
 
 # Packages that only say again what their modules define: helpers and hundreds of types, none of which the worker needs.
@@ -116,7 +116,6 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
 
     def make(new: Path) -> None:
         install("requirements.txt", new, architecture)
-        check_pins(requirements, new)
         leave_out_unused(new)
         make_lazy(new)
         compile_all(new, root, workers=0)  # 0: one a core
@@ -181,21 +180,13 @@ def install(requirements: str, into: Path, architecture: str, *options: str) -> 
         sys.exit(f"{sys.executable} has no pip. Install it, or put .tools/sam/bin on PATH after `make setup`.")
     platforms = [f"manylinux_2_{minor}_{MACHINES[architecture]}" for minor in GLIBC_MINORS]
     command = [sys.executable, "-I", "-m", "pip", "install", "-qq", "--disable-pip-version-check", "--no-input"]
-    command += ["--root-user-action", "ignore", "--no-warn-conflicts", "--no-compile", "--only-binary", ":all:"]
+    command += ["--root-user-action", "ignore", "--no-warn-conflicts", "--no-compile"]
+    command += ["--require-hashes", "--only-binary", ":all:"]
     command += ["--implementation", "cp", "--python-version", "3.13"]
     for platform in (*platforms, f"manylinux2014_{MACHINES[architecture]}"):
         command += ["--platform", platform]
     if subprocess.run([*command, *options, "--target", into, "-r", requirements]).returncode:
         sys.exit(f"pip could not install {requirements} for {architecture}")
-
-
-def check_pins(requirements: str, folder: Path) -> None:
-    """What is not pinned may be another version tomorrow, and then a bug no one can find again."""
-    pinned = {line.split("#")[0].strip().lower() for line in requirements.splitlines()}
-    found = (re.fullmatch(r"(.+)-(.+)", info.stem) for info in folder.glob("*.dist-info"))
-    installed = {f"{name.replace('_', '-')}=={version}".lower() for name, version in (m.groups() for m in found if m)}
-    if missing := installed - {pin.replace("_", "-") for pin in pinned}:
-        sys.exit(f"pin these in requirements.txt too: {', '.join(sorted(missing))}")
 
 
 def leave_out_unused(folder: Path) -> None:

@@ -10,6 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from operations import CommandFailed, arguments
 from operations.api import Api
+from operations.deploy import TRAFFIC_SHIFTS, deploy
 from operations.forget import forget
 from operations.output import complain, complain_of_bug, say
 from operations.replay import CODES, Wanted, replay
@@ -73,6 +74,16 @@ def _parser() -> arguments.Parser:
     command.add_argument("--dry-run", action="store_true", help="only count")
     command.set_defaults(run=_restore)
 
+    command = commands.add_parser("deploy", help="deploy what `sam build` has built")
+    command.add_argument(
+        "--config-env", default="default", type=arguments.word, metavar="TABLE", help="of samconfig.toml"
+    )
+    command.add_argument(
+        "--traffic-shift", choices=TRAFFIC_SHIFTS, help="for this deployment, in place of samconfig.toml's TrafficShift"
+    )
+    command.add_argument("--yes", action="store_true", help="do not ask whether to execute the change set")
+    command.set_defaults(run=_deploy)
+
     command = commands.add_parser("smoke", parents=[in_region], help="send one chat and wait for its answer")
     command.add_argument("--stack", type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack")
     command.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
@@ -133,6 +144,11 @@ def _restore(options: argparse.Namespace) -> int:
         f" {done.units:g} read units"
     )
     return 1 if done.malformed else 0
+
+
+def _deploy(options: argparse.Namespace) -> int:
+    deploy(options.config_env, traffic_shift=options.traffic_shift, confirm=not options.yes)
+    return 0
 
 
 def _smoke(options: argparse.Namespace) -> int:

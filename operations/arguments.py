@@ -24,6 +24,10 @@ def stack_name(text: str) -> str:
     return _matching(text, r"[A-Za-z][A-Za-z0-9-]{0,127}", "1 to 128 letters, digits and hyphens, a letter first")
 
 
+def word(text: str) -> str:
+    return _matching(text, r"[A-Za-z0-9_-]{1,64}", "1 to 64 letters, digits, hyphens and underscores")
+
+
 def region(text: str) -> str:
     return _matching(text, r"[a-z0-9-]{1,32}", "a region such as us-east-1")
 

@@ -193,7 +193,7 @@ def test_the_address_of_every_service_is_that_which_botocore_itself_would_take(b
 
 def test_the_data_is_no_newer_than_the_botocore_that_reads_it() -> None:
     def pinned(file: str) -> tuple[int, ...]:
-        [version] = re.findall(r"^botocore==(\d+)\.(\d+)\.(\d+)$", (ROOT / file).read_text(), re.MULTILINE)
+        [version] = re.findall(r"^botocore==(\d+)\.(\d+)\.(\d+)\b", (ROOT / file).read_text(), re.MULTILINE)
         return tuple(map(int, version))
 
     assert pinned("layers/shared/botocore.txt") <= pinned("local/requirements/runtime.txt")

@@ -42,7 +42,26 @@ def test_the_commands_name_resources_of_the_template() -> None:
     named = set(re.findall(r"\$\(id (\w+)\)|logs (\w+) \d|`(\w+LogGroup)`", OPERATIONS))
     named = {name for names in named for name in names if name}
     assert named
-    assert named <= set(cfn.template()["Resources"])
+    assert named <= set(cfn.template()["Resources"]) | event_sources()
+
+
+def event_sources() -> set[str]:
+    """The logical ids that SAM makes of the queues that functions are called for."""
+    return {
+        name + event
+        for name, function in cfn.resources("AWS::Serverless::Function").items()
+        for event, source in function.get("Events", {}).items()
+        if source["Type"] == "SQS"
+    }
+
+
+def test_an_event_source_is_named_by_its_id() -> None:
+    """The CLI takes no other name."""
+    commands = re.findall(r"aws lambda update-event-source-mapping.*", OPERATIONS)
+    assert commands
+    for command in commands:
+        [name] = re.findall(r'--uuid "\$\(id (\w+)\)"', command)
+        assert name in event_sources()
 
 
 def test_the_codes_of_failed_tasks_are_ours() -> None:

@@ -16,8 +16,10 @@ import pytest
 import yaml
 
 from caching import Caching, caching
+from operations import deploy as deploying
 from operations.__main__ import _parser
 from operations.api import Api
+from operations.deploy import TRAFFIC_SHIFTS
 from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
 from tests import cfn
@@ -66,13 +68,44 @@ def test_nothing_may_be_written_and_only_the_deployment_may_have_a_role(file: Pa
     for name, job in document["jobs"].items():
         expected = {"contents": "read", "id-token": "write"} if name == "deploy" else {}
         assert job.get("permissions", {}) == expected
+        assert ("environment" in job) == (name == "deploy")  # the secrets of an environment go to no other job
+
+
+def test_the_job_with_the_role_builds_nothing_and_deploys_what_another_job_built() -> None:
+    """Build scripts and what is downloaded for them run without a role. The role's job installs wheels with hashes of
+    the lock files, and runs the SAM CLI and the operator's commands."""
+    jobs = workflow(FOLDER / "deploy.yml")["jobs"]
+    [handed] = [step["with"] for step in jobs["build"]["steps"] if "upload-artifact@" in step.get("uses", "")]
+    [taken] = [step["with"] for step in jobs["deploy"]["steps"] if "download-artifact@" in step.get("uses", "")]
+    assert (handed["name"], handed["path"]) == (taken["name"], taken["path"])
+    assert handed["include-hidden-files"] == "true"  # .aws-sam is one
+    assert handed["if-no-files-found"] == "error"
+    assert "digest-mismatch" not in taken  # an error by default
+    assert (jobs["build"]["needs"], jobs["deploy"]["needs"]) == ("ci", "build")
+    runs = [step["run"] for step in jobs["deploy"]["steps"] if "run" in step]
+    assert [run.partition(" --")[0] for run in runs] == [
+        "make deployer",
+        ".tools/operations/bin/python -m operations deploy",
+        ".tools/operations/bin/python -m operations smoke",
+    ]
+    order = [step.get("uses", step.get("run", "")).partition("@")[0] for step in jobs["deploy"]["steps"]]
+    role = order.index("aws-actions/configure-aws-credentials")
+    assert all(name in order[:role] for name in ("make deployer", "actions/download-artifact"))
+
+
+def test_a_person_may_choose_to_deploy_past_alarms_that_ring() -> None:
+    document = workflow(FOLDER / "deploy.yml")
+    shift = document["on"]["workflow_dispatch"]["inputs"]["traffic_shift"]
+    assert shift["options"] == ["as in samconfig.toml", *TRAFFIC_SHIFTS]
+    job = document["jobs"]["deploy"]
+    assert "'--traffic-shift=AllAtOnce'" in job["env"]["TRAFFIC_SHIFT"]
+    assert any("$TRAFFIC_SHIFT" in step.get("run", "") for step in job["steps"])
 
 
 def test_a_pull_request_gets_no_secret_and_no_role() -> None:
     assert set(workflow(FOLDER / "ci.yml")["on"]) == {"push", "pull_request", "workflow_call"}
     assert "secrets" not in (FOLDER / "ci.yml").read_text()
-    assert set(workflow(FOLDER / "deploy.yml")["on"]) == {"push"}
-    assert workflow(FOLDER / "deploy.yml")["jobs"]["deploy"]["needs"] == "ci"
+    assert set(workflow(FOLDER / "deploy.yml")["on"]) == {"push", "workflow_dispatch"}
 
 
 @each_file
@@ -95,24 +128,55 @@ def test_what_is_run_is_there(file: Path) -> None:
         program, *arguments = shlex.split(command)
         if program == "make":
             assert set(arguments) <= set(targets)
-        elif program == ".tools/dev/bin/python":
+        elif program == ".tools/operations/bin/python":
             assert arguments[:2] == ["-m", "operations"]
-            _parser().parse_args([argument.replace("$", "") for argument in arguments[2:]])  # exits if it is wrong
+            values = {"$TRAFFIC_SHIFT": "--traffic-shift=AllAtOnce", "$STACK": "s", "$CONFIG_ENV": "default"}
+            _parser().parse_args([values.get(argument, argument) for argument in arguments[2:]])  # exits if it is wrong
         elif program == ".tools/sam/bin/sam":
-            assert arguments[0] in ("build", "deploy")
-            assert arguments[1:3] == ["--config-env", "$CONFIG_ENV"]
+            assert arguments == ["build", "--config-env", "$CONFIG_ENV"]
         else:
             assert (cfn.ROOT / program).stat().st_mode & 0o111
 
 
 def test_each_environment_has_its_table_of_samconfig_and_the_stack_of_it() -> None:
-    job = workflow(FOLDER / "deploy.yml")["jobs"]["deploy"]
+    jobs = workflow(FOLDER / "deploy.yml")["jobs"]
+    job = jobs["deploy"]
+    assert jobs["build"]["env"]["CONFIG_ENV"] == job["env"]["CONFIG_ENV"]
     choices = {name: re.findall(r"'([a-z-]+)'", text) for name, text in job["env"].items()}
     config = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())
     # Each expression is "tag, then for prod, then for dev".
     for config_env, stack in zip(choices["CONFIG_ENV"][1:], choices["STACK"][1:], strict=True):
         assert config[config_env]["deploy"]["parameters"]["stack_name"] == stack
     assert re.findall(r"'([a-z-]+)'", job["environment"])[1:] == ["prod", "dev"]
+
+
+# ---- python -m operations deploy
+
+
+def test_the_file_says_how_it_deploys() -> None:
+    said = deploying.command("prod", traffic_shift=None, confirm=True)
+    assert said == [str(cfn.ROOT / ".tools/sam/bin/sam"), "deploy", "--config-env", "prod"]
+    assert deploying.command("prod", traffic_shift=None, confirm=False)[-1] == "--no-confirm-changeset"
+
+
+@pytest.mark.parametrize("config_env", ["default", "prod"])
+def test_for_one_deployment_traffic_moves_otherwise_and_nothing_else_changes(config_env: str) -> None:
+    """As the SAM CLI understands the command."""
+    said = deploying.command(config_env, traffic_shift="AllAtOnce", confirm=False)
+    overrides = said[said.index("--parameter-overrides") + 1 :]
+    table = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())[config_env]["deploy"]["parameters"]
+    program = "import json, sys; from samcli.cli.types import CfnParameterOverridesType as Type; "
+    program += "print(json.dumps([Type().convert(text, None, None) for text in json.loads(sys.argv[1])]))"
+    both = json.dumps([table["parameter_overrides"], overrides])
+    sam = [str(cfn.ROOT / ".tools/sam/bin/python"), "-c", program, both]
+    before, after = json.loads(subprocess.run(sam, capture_output=True, text=True, check=True).stdout)
+    assert before
+    assert after == before | {"TrafficShift": "AllAtOnce"}
+
+
+def test_a_table_that_is_not_there_is_told() -> None:
+    with pytest.raises(deploying.NotDeployed, match="no table staging"):
+        deploying.command("staging", traffic_shift="AllAtOnce", confirm=True)
 
 
 # ---- docs/operations.md, "Deploy"
@@ -157,6 +221,27 @@ def test_the_role_may_make_every_kind_of_resource_that_the_template_has() -> Non
     }
     kinds = {resource["Type"].split("::")[1] for resource in cfn.template()["Resources"].values()}
     assert {services[kind] for kind in kinds} | {"cloudformation", "s3"} <= allowed
+
+
+def test_the_role_may_delete_what_it_makes() -> None:
+    """A deployment that fails is rolled back, with the same rights."""
+    allowed = {action for statement in policies()[1]["Statement"] for action in statement["Action"]}
+    for action in allowed:
+        service, _, verb = action.partition(":")
+        if verb.startswith("Create") and action != "cloudformation:CreateChangeSet":
+            assert f"{service}:{verb.replace('Create', 'Delete', 1)}" in allowed, action
+
+
+def test_the_role_of_prod_does_not_reach_dev() -> None:
+    """Whose names begin as prod's do."""
+    grants, [denial] = policies()[1]["Statement"], policies()[2]["Statement"]
+    assert (denial["Effect"], denial["Action"]) == ("Deny", "*")
+    names = [
+        name
+        for grant in grants
+        for name in ([grant["Resource"]] if isinstance(grant["Resource"], str) else grant["Resource"])
+    ]
+    assert {name for name in names if "turnqueue-dev" in name} == set(denial["Resource"])
 
 
 def test_what_the_environments_must_hold_is_written_down() -> None:

@@ -1,0 +1,52 @@
+"""`python -m operations deploy` runs `sam deploy`, and can set TrafficShift for this one deployment."""
+
+import subprocess
+import tomllib
+from pathlib import Path
+
+from operations import CommandFailed
+
+ROOT = Path(__file__).parents[1]
+
+TRAFFIC_SHIFTS = ("AllAtOnce",)
+"""CodeDeploy refuses a deployment while an associated alarm rings. AllAtOnce deploys without CodeDeploy."""
+
+
+class NotDeployed(CommandFailed):
+    """`sam deploy` could not be run, or failed and has said why."""
+
+
+def deploy(config_env: str, *, traffic_shift: str | None = None, confirm: bool = True) -> None:
+    """Deploy what `sam build` has built, with the table `config_env` of samconfig.toml. Raises NotDeployed.
+
+    `traffic_shift` takes the place of the table's TrafficShift. The next deployment without it sets that again.
+    """
+    try:
+        ran = subprocess.run(command(config_env, traffic_shift=traffic_shift, confirm=confirm), cwd=ROOT, check=False)
+    except FileNotFoundError:
+        raise NotDeployed("the SAM CLI is not in .tools/sam: run `make deployer` first") from None
+    if ran.returncode:
+        raise NotDeployed(f"sam deploy ended with exit code {ran.returncode}")
+
+
+def command(config_env: str, *, traffic_shift: str | None, confirm: bool) -> list[str]:
+    arguments = [str(ROOT / ".tools/sam/bin/sam"), "deploy", "--config-env", config_env]
+    if not confirm:
+        arguments.append("--no-confirm-changeset")
+    if traffic_shift is not None:
+        # SAM takes the command line's list in place of the file's. Of two values for one parameter the last counts.
+        arguments += ["--parameter-overrides", *_overrides(config_env), f"TrafficShift={traffic_shift}"]
+    return arguments
+
+
+def _overrides(config_env: str) -> list[str]:
+    try:
+        parameters = tomllib.loads((ROOT / "samconfig.toml").read_text())[config_env]["deploy"]["parameters"]
+    except KeyError:
+        raise NotDeployed(f"samconfig.toml has no table {config_env}.deploy.parameters") from None
+    listed = parameters.get("parameter_overrides", [])
+    if isinstance(listed, str):
+        return [listed]
+    if not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
+        raise NotDeployed(f"samconfig.toml: parameter_overrides of {config_env} must be a list of texts")
+    return list(listed)
