@@ -36,6 +36,10 @@ run: setup ## Run the whole of it on this machine, without AWS, until Ctrl-C.
 demo: setup ## The same, but show a chat in each mode and stop.
 	@$(PYTHON) -m local demo
 
+.PHONY: invoke
+invoke: ## Run one function of `make run` on one event: make invoke FUNCTION=submit EVENT=events/submit.json
+	@$(PYTHON) -m local invoke "$(FUNCTION)" "$(EVENT)" $(if $(RUN),--run "$(RUN)")
+
 .PHONY: test
 test: setup .tools/openapi/.ready .tools/node/.ready lint types validate build client ## Check and test everything, as CI does.
 	$(PYTHON) -m pytest

@@ -1,26 +1,60 @@
 """`python -m local demo`: start everything, show a chat in each mode, stop. `python -m local run`: the same,
-but go on serving until Ctrl-C. The exit code is 0 if all went as it should."""
+but go on serving until Ctrl-C. `python -m local invoke FUNCTION EVENT`: run one function of that on one event.
+The exit code is 0 if all went as it should."""
 
 import argparse
+import json
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
 from types import FrameType
 
-from local import demo
+from local import demo, env_file
 from local.deploy import DeployFailed
 from local.emulator import EmulatorFailed
 from local.progress import Progress
 from local.stack import TOKEN_SECONDS, LocalStack, model_of_the_shell
-from local.tools import ToolMissing
+from local.tools import ROOT, ToolMissing
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description="Turnqueue on this machine, without AWS.")
-    parser.add_argument("command", choices=["run", "demo"], help="serve until Ctrl-C, or show and stop")
-    command = parser.parse_args().command
-    for number in (signal.SIGTERM, signal.SIGHUP):
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("run", help="serve until Ctrl-C")
+    commands.add_parser("demo", help="show and stop")
+    once = commands.add_parser("invoke", help="run a function of the stack that `run` serves")
+    once.add_argument("function", help="such as submit")
+    once.add_argument("event", type=Path, help="a file, such as events/submit.json")
+    once.add_argument("--run", type=Path, default=ROOT / ".local", help="the folder of another run than the first")
+    arguments = parser.parse_args()
+    if arguments.command == "invoke":
+        return _invoke(arguments.function, arguments.event, arguments.run)
+    return _start(arguments.command)
+
+
+def _invoke(function: str, event: Path, folder: Path) -> int:
+    try:
+        variables = env_file.read(folder)
+    except env_file.NotRunning as error:
+        print(error, file=sys.stderr)
+        return 1
+    env_file.lead_here(variables)
+    from local import invoke
+
+    try:
+        returned = invoke.invoke(function, event, folder, variables)
+    except (env_file.NotRunning, invoke.Failed, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(json.loads(returned), indent=2, ensure_ascii=False))
+    return 0
+
+
+def _start(command: str) -> int:
+    # A shell starts a background job of a script with SIGINT ignored, and Python then leaves it so.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
     progress = Progress()
     started = time.monotonic()
@@ -38,7 +72,8 @@ def main() -> int:
                     raise
                 progress.say(f"\nNot as it should be: {error}. It is served all the same.")
             if command == "run":
-                _serve(stack, progress)
+                with env_file.left(stack):
+                    _serve(stack, progress)
     except (ToolMissing, EmulatorFailed, DeployFailed, demo.Unexpected, OSError) as error:
         print(f"\n{error}", file=sys.stderr)
         return 1
@@ -50,10 +85,16 @@ def main() -> int:
 
 def _serve(stack: LocalStack, progress: Progress) -> None:
     """Until a KeyboardInterrupt."""
+    variables = env_file.read(stack.folder)
+    env_file.lead_here(variables)
+    from local import events
+
+    events.leave(ROOT / "events", stack.folder / "events", variables)
     progress.say(f"\nThe console:  {stack.console.url}/   until Ctrl-C")
     progress.say(f"The API:      {stack.api_url}")
     progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; key and secret: local)")
     progress.say(f"The model:    {stack.model_url}")
+    progress.say(f"For scripts:  {stack.folder / 'env'}")
     for owner, token in stack.tokens().items():
         progress.say(f"\n# as {owner}, for {TOKEN_SECONDS // 3600} hours")
         progress.say(f"TOKEN={token}")

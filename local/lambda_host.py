@@ -6,6 +6,7 @@ at most ReservedConcurrentExecutions of them (the next invocation is throttled),
 """
 
 import json
+import re
 import threading
 import time
 import uuid
@@ -26,6 +27,8 @@ MAX_ENVIRONMENTS = 40
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
 """Its credentials are good for an hour, of which its last invocation may take 15 minutes."""
+
+_INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 _SECONDS_IN_LINE = 25
 """How long an invocation waits for an environment: API Gateway, which most often asks, gives up soon
@@ -116,6 +119,11 @@ class LambdaHost:
         of 500."""
         return f"{self._server.url}/invoke/{quote(name)}"
 
+    @property
+    def endpoint_url(self) -> str:
+        """Where a Lambda client invokes a function, as with `sam local start-lambda`: no other call is known there."""
+        return self._server.url
+
     def close(self) -> None:
         """Kill everything. Invocations under way end with an error."""
         self._server.close()
@@ -123,9 +131,14 @@ class LambdaHost:
             pool.close()
 
     def _answer(self, request: Request) -> Response:
-        pool = self._pools.get(unquote(request.target.removeprefix("/invoke/")))
+        by_api = _INVOKE.fullmatch(request.target)
+        pool = self._pools.get(unquote(by_api[1] if by_api else request.target.removeprefix("/invoke/")))
         if pool is None:
             return Response(404, b'{"message":"Function not found"}')
+        if by_api:
+            result = pool.invoke(request.body)
+            error = [("X-Amz-Function-Error", "Unhandled")] if result.error else []
+            return Response(200, result.payload, [("Content-Type", "application/json"), *error])
         event = json.loads(request.body)
         if gateway.is_http_event(event):
             payload = json.dumps(gateway.as_on_aws(event)).encode()

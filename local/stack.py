@@ -66,8 +66,8 @@ class LocalStack:
 
     Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
     server of its page; `host`, the Lambda service; `event_sources` and `functions` by the function's name in the
-    template; `emulator`; `recorder`, which knows what the functions called, if that was asked for; `logs`, the folder
-    of the log files.
+    template; `emulator`; `recorder`, which knows what the functions called, if that was asked for; `folder`, that of
+    this run, and `logs`, that of its log files.
     """
 
     emulator: Emulator
@@ -80,6 +80,7 @@ class LocalStack:
     outputs: dict[str, str]
     console: LoopbackServer
     api_url: str
+    folder: Path
     logs: Path
 
     def __init__(
@@ -190,6 +191,7 @@ class LocalStack:
             except BlockingIOError:
                 continue
             break
+        self.folder = folder
         self.logs = folder / "logs"
         shutil.rmtree(self.logs, ignore_errors=True)
         self.logs.mkdir()

@@ -1,0 +1,85 @@
+"""What `make run` leaves below .local while it serves, for other programs: where everything is, and by which names."""
+
+import contextlib
+import json
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from local.deploy import STACK_NAME
+from local.stack import LocalStack
+
+CONTAINERS_NAME_OF_THIS_MACHINE = "host.docker.internal"
+
+
+class NotRunning(Exception):
+    """No `make run` has left its file."""
+
+
+def variables(stack: LocalStack) -> dict[str, str]:
+    """The API, tokens, the account as its root, and the names in it: TURNS_TABLE_NAME is the stack's output
+    TurnsTableName, SUBMIT_FUNCTION the name of the function that the template calls SubmitFunction."""
+    tokens = stack.tokens()
+    return {
+        "API": stack.api_url,
+        "CONSOLE": stack.console.url,
+        "TOKEN": tokens["alice"],
+        **{f"TOKEN_{owner.upper()}": token for owner, token in tokens.items()},
+        "LAMBDA": stack.host.endpoint_url,
+        "MODEL": stack.model_url,
+        "STACK": STACK_NAME,
+        **stack.emulator.account.variables(),
+        **{shouted(name): value for name, value in stack.outputs.items()},
+        **{shouted(label): function.name for label, function in stack.functions.items()},
+    }
+
+
+def shouted(name: str) -> str:
+    """TurnsTableName -> TURNS_TABLE_NAME"""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
+
+
+@contextlib.contextmanager
+def left(stack: LocalStack) -> Iterator[None]:
+    """The files are there meanwhile, in the folder of the stack: `env`, to be sourced or read as a dotenv file, and
+    `functions.json`, for `sam local invoke --env-vars`."""
+    env, functions = stack.folder / "env", stack.folder / "functions.json"
+    lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
+    for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):
+        file.touch(mode=0o600)  # there are tokens in it
+        file.write_text(text)
+    try:
+        yield
+    finally:
+        env.unlink(missing_ok=True)
+        functions.unlink(missing_ok=True)
+
+
+def lead_here(variables: Mapping[str, str]) -> None:
+    """Make the AWS SDK of this process find the emulated account and nothing else."""
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        del os.environ[name]
+    os.environ.update({name: value for name, value in variables.items() if name.startswith("AWS_")})
+
+
+def _for_containers(stack: LocalStack) -> dict[str, dict[str, str]]:
+    """The variables of each function, where loopback is this machine and not the container itself."""
+    endpoint = {"AWS_ENDPOINT_URL": stack.emulator.account.endpoint_url}
+    return {
+        label: {
+            name: value.replace("//127.0.0.1", f"//{CONTAINERS_NAME_OF_THIS_MACHINE}")
+            for name, value in (endpoint | dict(function.variables)).items()
+        }
+        for label, function in stack.functions.items()
+    }
+
+
+def read(folder: Path) -> dict[str, str]:
+    """The variables that a running stack has left in `folder`. Raises NotRunning."""
+    try:
+        text = (folder / "env").read_text()
+    except FileNotFoundError:
+        raise NotRunning(f"There is no {folder / 'env'}: start `make run` first.") from None
+    return {name: "".join(shlex.split(value)) for name, _, value in (line.partition("=") for line in text.splitlines())}
