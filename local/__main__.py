@@ -54,8 +54,10 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 def _start(command: str) -> int:
     # A shell starts a background job of a script with SIGINT ignored, and Python then leaves it so.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it, and means it
+        signal.signal(signal.SIGHUP, _end)
     progress = Progress()
     started = time.monotonic()
     try:

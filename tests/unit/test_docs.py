@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from local.model_server import directives
 from tests.cfn import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "local/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -28,3 +29,10 @@ def test_a_test_that_a_document_names_exists(document: Path) -> None:
 
 def test_the_page_on_security_names_its_proofs() -> None:
     assert len(re.findall(r"::test_\w+`", (ROOT / "docs/security.md").read_text())) > 10
+
+
+def test_the_stand_in_model_knows_the_orders_that_the_documents_name() -> None:
+    orders = re.findall(r"`(\[\[[^`]+\]\])`", (ROOT / "local/README.md").read_text())
+    assert len(orders) > 10
+    for order in orders:
+        assert directives(order), order
