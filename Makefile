@@ -76,6 +76,10 @@ client: ## Test the JavaScript client.
 	@if command -v node >/dev/null; then node --test clients/javascript/test/*.test.js; \
 	else echo "skipped: the tests of clients/javascript need Node 20, and node is not on PATH"; fi
 
+.PHONY: packages
+packages: ## Install the JavaScript client in a Vite, a Next.js and a Jest project, from the npm registry. Minutes.
+	@clients/javascript/consumers/check
+
 .PHONY: browser
 browser: setup ## Test the console in a browser.
 	$(PYTHON) -m pytest tests/browser

@@ -1,0 +1,12 @@
+/** Makes the CommonJS module of turnqueue.js, and its declarations. npm runs it before it packs. */
+
+import fs from "node:fs";
+
+const file = (name) => new URL(name, import.meta.url);
+const source = fs.readFileSync(file("turnqueue.js"), "utf8");
+const exported = /^export (?=(?:class|function|async function) (\w+))/gm;
+const names = Array.from(source.matchAll(exported), ([, name]) => name);
+const body = source.replace(exported, "");
+if (/^(?:export|import)\b/m.test(body)) throw new Error("turnqueue.js has an export or import that build.js does not know.");
+fs.writeFileSync(file("turnqueue.cjs"), `"use strict";\n\n${body}\nmodule.exports = { ${names.join(", ")} };\n`);
+fs.copyFileSync(file("turnqueue.d.ts"), file("turnqueue.d.cts"));
