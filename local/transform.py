@@ -43,10 +43,12 @@ def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Te
 def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """What becomes of each job: a `template` (or the path of its YAML), its `parameters`, and `until`.
 
-    `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as `extended` and as
-    `transformed`, there without conditions and the resources that they leave out; `problems`, the findings of cfn-lint;
-    `create_only`, by type of resource the properties whose change replaces the resource; or `refused`, the message of
-    the transform that refused the template.
+    `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as
+
+    - `extended`, and `effective`, the same without conditions and the resources that they leave out; or
+    - `transformed`, without them too; after "linted" with `problems`, the findings of cfn-lint, and `create_only`, by type
+      of resource the properties whose change replaces the resource; or
+    - `refused`, the message of the transform that refused the template.
     """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": PSEUDO_PARAMETERS["region"]}
     command = [python, Path(__file__).resolve()]
@@ -75,24 +77,24 @@ def _outcome(template: Template | str, parameters: dict[str, Any], until: str) -
         template = json.loads(json.dumps(yaml_parse(Path(template).read_text())))
     # `sam deploy` sends YAML, in which CloudFormation reads !GetAtt A.B as a list.
     try:
-        extended, conditions = _extended(_mapped(template, _listed_attribute), parameters, pseudo=until != "extended")
+        extended, conditions = _extended(mapped(template, _listed_attribute), parameters, pseudo=until != "extended")
         if until == "extended":
-            return {"extended": extended}
+            return {"extended": extended, "effective": _without_false_conditions(extended, conditions)}
         transformed = _without_false_conditions(_served(extended, parameters), conditions)
     except Exception as error:
         return {"refused": f"{type(error).__name__}: {error}"}
-    outcome: dict[str, Any] = {"extended": extended, "transformed": transformed}
+    outcome: dict[str, Any] = {"transformed": transformed}
     if until == "linted":
         outcome |= {"problems": _problems(transformed), "create_only": _create_only(transformed)}
     return outcome
 
 
-def _mapped(value: Any, change: Callable[[Any], Any]) -> Any:
+def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
     """A copy in which `change` was applied to every part, the innermost first."""
     if isinstance(value, dict):
-        value = {name: _mapped(part, change) for name, part in value.items()}
+        value = {name: mapped(part, change) for name, part in value.items()}
     elif isinstance(value, list):
-        value = [_mapped(part, change) for part in value]
+        value = [mapped(part, change) for part in value]
     return change(value)
 
 
@@ -210,7 +212,7 @@ def _without_false_conditions(template: Template, conditions: dict[str, bool]) -
         section: {name: unconditional(entry) for name, entry in template.get(section, {}).items() if holds(entry)}
         for section in ("Resources", "Outputs")
     }
-    return {name: part for name, part in template.items() if name != "Conditions"} | dict(_mapped(kept, chosen))
+    return {name: part for name, part in template.items() if name != "Conditions"} | dict(mapped(kept, chosen))
 
 
 def _problems(template: Template) -> list[str]:

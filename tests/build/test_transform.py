@@ -14,6 +14,7 @@ import pytest
 
 from local import transform
 from tests import cfn, parameters
+from tests.unit import template_rules as rules
 
 SAM_PYTHON = cfn.ROOT / ".tools/sam/bin/python"
 EFFECTS = cfn.ROOT / "docs/configuration.md"
@@ -73,6 +74,25 @@ def new_memory(template: dict[str, Any]) -> None:
     template["Globals"]["Function"]["MemorySize"] += 1
 
 
+ABOUT_PARAMETERS = {
+    rules.a_bucket_is_nobody_elses_and_forgets,
+    rules.a_condition_compares_text_with_text,
+    rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
+    rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
+    rules.every_queue_encrypts,
+    rules.the_deployer_says_what_becomes_of_the_data,
+    rules.the_deployers_key_encrypts_all_there_is,
+    rules.the_description_changes_with_what_a_version_does_not_hold,
+    rules.the_worker_may_use_the_fallback_while_there_is_one,
+    rules.what_is_reserved_for_the_worker_is_what_it_may_use,
+    rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
+    rules.who_is_waited_for_starts_from_a_snapshot_if_asked_to,
+    rules.cors_lets_the_browser_see_and_send_our_headers,
+    rules.the_api_bounds_its_requests_and_logs_them,
+    rules.the_dashboard_shows_every_alarm_that_tells,
+}
+"""Rules of which parameter decides: they hold for the template as it is written, where references are left."""
+
 EDITS: dict[Callable[[dict[str, Any]], None], set[str] | None] = {
     new_code: {"WorkerFunction"},
     new_timeout: {"WorkerFunction"},
@@ -88,6 +108,7 @@ def outcomes() -> dict[Any, dict[str, Any]]:
         **{name: {"parameters": values, "until": "linted"} for name, values in SETS.items()},
         **{name: {"parameters": values, "until": "transformed"} for name, values in (AS_NUMBERS | CHANGES).items()},
         **{edit: {"parameters": DEFAULTS, "until": "transformed"} for edit in EDITS},
+        **{(name, "extended"): {"parameters": values, "until": "extended"} for name, values in SETS.items()},
     }
     template = cfn.template()
     for key, job in jobs.items():
@@ -126,6 +147,35 @@ def test_the_values_are_ones_that_the_template_allows(name: str) -> None:
 def test_aws_takes_the_template(outcomes: dict[Any, dict[str, Any]], name: str) -> None:
     assert outcomes[name].get("refused") is None
     assert outcomes[name]["problems"] == []
+
+
+@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize(
+    "rule", [rule for rule in rules.RULES if rule not in ABOUT_PARAMETERS], ids=lambda rule: rule.__name__
+)
+def test_the_template_keeps_the_rule_with_values_in_it(
+    outcomes: dict[Any, dict[str, Any]], rule: rules.Rule, name: str
+) -> None:
+    outcome = outcomes[name, "extended"]
+    assert "refused" not in outcome, outcome["refused"]
+
+    assert list(rule(as_written(outcome["effective"]))) == []
+
+
+def as_written(template: dict[str, Any]) -> dict[str, Any]:
+    """With attributes as text, and the dashboard as what it was before it became text."""
+
+    def restored(value: Any) -> Any:
+        if isinstance(value, dict) and isinstance(value.get("Fn::GetAtt"), list):
+            return {"Fn::GetAtt": ".".join(value["Fn::GetAtt"])}
+        return value
+
+    template = transform.mapped(template, restored)
+    text, values = template["Resources"]["Dashboard"]["Properties"]["DashboardBody"]["Fn::Sub"]
+    names = {f"${{{name}}}": value for name, value in values.items()}
+    body = transform.mapped(json.loads(text), lambda part: names.get(part, part) if isinstance(part, str) else part)
+    template["Resources"]["Dashboard"]["Properties"]["DashboardBody"] = {"Fn::ToJsonString": body}
+    return template
 
 
 @pytest.mark.parametrize("name", SETS)

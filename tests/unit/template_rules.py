@@ -65,7 +65,7 @@ def number(template: Template, value: Any) -> Any:
     if isinstance(value, dict):
         parameter = template["Parameters"][value["Ref"]]
         return min(parameter["Default"], parameter.get("MinValue", 0))
-    return value
+    return int(value)
 
 
 def short(function: dict[str, Any]) -> str:
