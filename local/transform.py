@@ -46,8 +46,8 @@ def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as
 
     - `extended`, and `effective`, the same without conditions and the resources that they leave out; or
-    - `transformed`, without them too; after "linted" with `problems`, the findings of cfn-lint, and `create_only`, by type
-      of resource the properties whose change replaces the resource; or
+    - `transformed`, without them too; if "linted", with `problems`, the findings of cfn-lint, and `create_only`, by
+      type of resource the properties whose change replaces the resource; or
     - `refused`, the message of the transform that refused the template.
     """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": PSEUDO_PARAMETERS["region"]}

@@ -83,6 +83,5 @@ def failures(lines: Iterable[dict[str, Any]], limit: int) -> list[dict[str, str]
 
 
 def _moment(text: str) -> str:
-    """The time of a log line, Powertools' or the platform's, as Logs Insights shows it."""
-    form = "%Y-%m-%d %H:%M:%S,%f%z" if "," in text else "%Y-%m-%dT%H:%M:%S.%f%z"
-    return datetime.strptime(text, form).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+    """The time of a log line as Logs Insights shows it."""
+    return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -90,15 +90,15 @@ def test_metrics_and_failures_are_read_from_the_logs(tmp_path: Path) -> None:
             "status": "FAILURE",
             "code": "model_auth",
             "message": "task finished",
-            "timestamp": "2026-11-22 10:00:00,000+0000",
+            "timestamp": "2026-11-22T10:00:00.000+00:00",
         },
         {
             "status": "FAILURE",
             "code": "cancelled",
             "message": "task finished",
-            "timestamp": "2026-11-22 10:00:01,000+0000",
+            "timestamp": "2026-11-22T10:00:01.000+00:00",
         },
-        {"status": "SUCCESS", "message": "task finished", "timestamp": "2026-11-22 10:00:02,000+0000"},
+        {"status": "SUCCESS", "message": "task finished", "timestamp": "2026-11-22T10:00:02.000+00:00"},
         {
             "type": "platform.report",
             "time": "2026-11-22T10:00:03.000+00:00",

@@ -1,8 +1,10 @@
 """The metrics of one invocation: every value, in lines that CloudWatch takes, and at nobody's cost if they fail."""
 
+import re
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -33,6 +35,18 @@ def test_metrics_that_could_not_be_written_do_not_pile_up(account: Account, brok
     account.queued()
 
     assert telemetry._metrics.metric_set == {}
+
+
+def test_a_log_lines_time_is_rfc_3339(account: Account, printed: Printed) -> None:
+    """Lambda takes a line with another time as INFO (Lambda Developer Guide, "Using Lambda advanced logging
+    controls"), and drops errors if only these are kept."""
+    before = datetime.now(UTC)
+
+    telemetry.logger.error("something happened")
+
+    [line] = printed.logged("something happened")
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}(Z|[+-]\d\d:\d\d)", line["timestamp"])
+    assert before - timedelta(milliseconds=1) <= datetime.fromisoformat(line["timestamp"]) <= datetime.now(UTC)
 
 
 MOST_VALUES = 100

@@ -45,7 +45,8 @@ def _line(fields: dict[str, Any]) -> str:
     return json.dumps(allowed, separators=(",", ":"), default=lambda value: type(value).__name__)
 
 
-logger = Logger(json_serializer=_line)
+# RFC 3339: Lambda takes a line with any other time as INFO, so that a filter of levels would be wrong.
+logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
 # Powertools' list of a metric's values is read, added to and written back. The worker's turns end in threads.
 _lock = threading.Lock()
