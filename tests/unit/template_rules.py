@@ -531,10 +531,12 @@ def bucket_encryption(bucket: dict[str, Any]) -> dict[str, Any]:
 @rule
 def the_deployers_key_encrypts_all_there_is(template: Template) -> Iterator[str]:
     key = {"Fn::If": ["UseKmsKey", {"Ref": "KmsKeyArn"}, {"Ref": "AWS::NoValue"}]}
+    chosen = {"SSEEnabled": True, "SSEType": "KMS", "KMSMasterKeyId": {"Ref": "KmsKeyArn"}}
+    table = {"Fn::If": ["UseKmsKey", chosen, NO_VALUE]}
     for name, resource in template["Resources"].items():
         given = resource.get("Properties", {})
         places = {
-            "AWS::DynamoDB::Table": given.get("SSESpecification", {}).get("KMSMasterKeyId"),
+            "AWS::DynamoDB::Table": key if given.get("SSESpecification") == table else given.get("SSESpecification"),
             "AWS::SQS::Queue": given.get("KmsMasterKeyId"),
             "AWS::Logs::LogGroup": given.get("KmsKeyId"),
             "AWS::S3::Bucket": bucket_encryption(given).get("KMSMasterKeyID"),
@@ -734,14 +736,12 @@ def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterat
 
 
 @rule
-def every_table_forgets_recovers_and_encrypts(template: Template) -> Iterator[str]:
+def every_table_forgets_and_recovers(template: Template) -> Iterator[str]:
     for name, table in properties(template, "AWS::DynamoDB::Table").items():
         if table.get("TimeToLiveSpecification") != {"AttributeName": "expires_at", "Enabled": True}:
             yield f"{name}: keeps for ever"
         if not table.get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled"):
             yield f"{name}: cannot be recovered"
-        if not table.get("SSESpecification", {}).get("SSEEnabled"):
-            yield f"{name}: is not encrypted by a key of KMS"
 
 
 @rule

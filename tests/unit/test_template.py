@@ -281,7 +281,7 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "a table that the key leaves out": (
         rules.the_deployers_key_encrypts_all_there_is,
-        change("GuardsTable/Properties/SSESpecification/KMSMasterKeyId", None),
+        change("GuardsTable/Properties/SSESpecification/Fn::If/1/KMSMasterKeyId", None),
     ),
     "a log that the key leaves out": (
         rules.the_deployers_key_encrypts_all_there_is,
@@ -387,20 +387,20 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "cookies": (rules.cors_lets_the_browser_see_and_send_our_headers, change(f"{CORS}/AllowCredentials", True)),
     "no TTL": (
-        rules.every_table_forgets_recovers_and_encrypts,
+        rules.every_table_forgets_and_recovers,
         change("GuardsTable/Properties/TimeToLiveSpecification", None),
     ),
     "TTL by another attribute": (
-        rules.every_table_forgets_recovers_and_encrypts,
+        rules.every_table_forgets_and_recovers,
         change("TurnsTable/Properties/TimeToLiveSpecification/AttributeName", "ttl"),
     ),
     "no recovery": (
-        rules.every_table_forgets_recovers_and_encrypts,
+        rules.every_table_forgets_and_recovers,
         change("TurnsTable/Properties/PointInTimeRecoverySpecification", None),
     ),
-    "no encryption of a table": (
-        rules.every_table_forgets_recovers_and_encrypts,
-        change("TurnsTable/Properties/SSESpecification/SSEEnabled", False),
+    "a table by AWS's key of the account": (
+        rules.the_deployers_key_encrypts_all_there_is,
+        change("TurnsTable/Properties/SSESpecification/Fn::If/2", {"SSEEnabled": True}),
     ),
     "a capacity": (
         rules.every_table_is_paid_by_the_request_and_has_no_index,
