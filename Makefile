@@ -76,6 +76,10 @@ client: ## Test the JavaScript client.
 	@if command -v node >/dev/null; then node --test clients/javascript/test/*.test.js; \
 	else echo "skipped: the tests of clients/javascript need Node 20, and node is not on PATH"; fi
 
+.PHONY: package
+package: ## Pack the JavaScript client, into turnqueue-VERSION.tgz.
+	@npm pack --silent ./clients/javascript
+
 .PHONY: packages
 packages: ## Install the JavaScript client in a Vite, a Next.js and a Jest project, from the npm registry. Minutes.
 	@clients/javascript/consumers/check
