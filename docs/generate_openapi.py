@@ -64,8 +64,8 @@ messages of a session are answered in the order in which they were sent.
 rate, 500 and 503 when a function cannot be run.
 
 **Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB, and a message with all that goes with it
-{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered within {turn.DEADLINE_SECONDS // 60} minutes or not at
-all, and can be read for {turn.RETENTION_SECONDS // 86400} days.
+{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered before its deadline or not at all,
+and can be read for {turn.RETENTION_SECONDS // 86400} days.
 
 Members may be added to any response; clients ignore those that they do not know. No response may be cached.
 """

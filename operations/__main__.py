@@ -8,7 +8,7 @@ import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations import CommandFailed, arguments
+from operations import CommandFailed, arguments, gate
 from operations.api import Api
 from operations.deploy import TRAFFIC_SHIFTS, deploy
 from operations.forget import forget
@@ -84,6 +84,11 @@ def _parser() -> arguments.Parser:
     command.add_argument("--yes", action="store_true", help="do not ask whether to execute the change set")
     command.set_defaults(run=_deploy)
 
+    command = commands.add_parser("gate", parents=[of_stack], help="show, open or close the gates of the models")
+    command.add_argument("what", choices=("show", "open", "close"))
+    command.add_argument("--seconds", type=arguments.count, default=60, metavar="N", help="open for so long (60)")
+    command.set_defaults(run=_gate)
+
     command = commands.add_parser("smoke", parents=[in_region], help="send one chat and wait for its answer")
     command.add_argument("--stack", type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack")
     command.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
@@ -148,6 +153,15 @@ def _restore(options: argparse.Namespace) -> int:
 
 def _deploy(options: argparse.Namespace) -> int:
     deploy(options.config_env, traffic_shift=options.traffic_shift, confirm=not options.yes)
+    return 0
+
+
+def _gate(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack, options.region)
+    if options.what == "show":
+        gate.show(stack, say)
+    else:
+        gate.move(stack, options.seconds if options.what == "open" else None, say)
     return 0
 
 

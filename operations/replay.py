@@ -52,6 +52,8 @@ _ATTRIBUTES = (
     "finished_at",
     "replayed_at",
     "error_code",
+    "refusals",
+    "place_at",
 )
 _REMOVED = (
     "error",
@@ -65,6 +67,10 @@ _REMOVED = (
     "result",
     "usage",
     "reserved_tokens",  # which ended with the turn
+    "refusals",
+    "last_refusal",
+    "next_try_at",
+    "place_at",
 )
 
 
@@ -105,6 +111,7 @@ class _Seen:
     lease_until: Decimal | None = None  # of a STARTED turn
     finished_at: Decimal | None = None  # of a FAILURE
     error_code: str | None = None  # of a FAILURE
+    has_waited: bool = False  # was refused, or took a place below the model's rate: both move `last_attempt`
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
@@ -125,6 +132,7 @@ class _Seen:
             lease_until=number(item, "lease_until") if "lease_until" in item else None,
             finished_at=number(item, "finished_at") if failed else None,
             error_code=text(item, "error_code") if failed else None,
+            has_waited="refusals" in item or "place_at" in item,
         )
 
 
@@ -227,6 +235,7 @@ def _is_untouched(turn: _Seen) -> bool:
         turn.status == Status.PENDING
         and turn.replayed_at is not None
         and turn.attempt == turn.last_attempt - MAX_ATTEMPTS
+        and not turn.has_waited
     )
 
 

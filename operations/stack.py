@@ -26,9 +26,23 @@ class Stack:
         self._session = boto3.Session(region_name=region)
         self._config = Config(retries={"mode": "standard", "total_max_attempts": 6})
 
+    @property
+    def region(self) -> str:
+        return str(self._session.region_name)
+
     @cached_property
     def outputs(self) -> dict[str, str]:
         """Raises StackNotFound too."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self._described.get("Outputs", [])}
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """Raises StackNotFound too."""
+        given = self._described.get("Parameters", [])
+        return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
+
+    @cached_property
+    def _described(self) -> dict[str, Any]:
         client: Any = self._session.client("cloudformation", config=self._config)
         try:
             stacks = client.describe_stacks(StackName=self.name)["Stacks"]
@@ -36,7 +50,8 @@ class Stack:
             if "does not exist" in str(error):
                 raise StackNotFound(f"there is no stack {self.name} in {self._session.region_name}") from error
             raise
-        return {output["OutputKey"]: output["OutputValue"] for output in stacks[0].get("Outputs", [])}
+        described: dict[str, Any] = stacks[0]
+        return described
 
     @cached_property
     def turns(self) -> Any:

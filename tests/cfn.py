@@ -32,11 +32,27 @@ def template() -> dict[str, Any]:
     return document
 
 
+def resolved(value: Any, document: dict[str, Any]) -> Any:
+    """A value with each `!FindInMap` looked up, and the default of each parameter that it names."""
+    if isinstance(value, list):
+        return [resolved(each, document) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if list(value) != ["Fn::FindInMap"]:
+        return {name: resolved(each, document) for name, each in value.items()}
+    name, *keys = value["Fn::FindInMap"]
+    found: Any = document["Mappings"][name]
+    for key in keys:
+        found = found[document["Parameters"][key["Ref"]]["Default"] if isinstance(key, dict) else key]
+    return found
+
+
 def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of all resources of a type, by logical id."""
+    """The properties of all resources of a type, by logical id, with mappings looked up by the parameters' defaults."""
+    document = template()
     return {
-        name: resource.get("Properties", {})
-        for name, resource in template()["Resources"].items()
+        name: resolved(resource.get("Properties", {}), document)
+        for name, resource in document["Resources"].items()
         if resource["Type"] == kind
     }
 

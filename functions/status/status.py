@@ -7,12 +7,16 @@ from datetime import date
 from functools import partial
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
+
 from turnqueue import __version__
+from turnqueue.gate import ModelGates
 from turnqueue.http import (
     Event,
     Problem,
     Response,
     dispatch,
+    error_name,
     integer,
     no_such_task,
     owner,
@@ -24,20 +28,23 @@ from turnqueue.http import (
 from turnqueue.limits import Limiter
 from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
-from turnqueue.task import task_status
-from turnqueue.telemetry import observed
-from turnqueue.turn import SESSION_ID, Turn, is_ulid
+from turnqueue.task import Waiting, task_status
+from turnqueue.telemetry import logger, observed
+from turnqueue.turn import SESSION_ID, Status, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
 from turnqueue.wait import hasty_store, wait_until_final
 
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
+gates = ModelGates(guards, os.environ)
 usages = UsageStore(guards, attempts=3)
 store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1))
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
+USUAL_WAIT_SECONDS = 2.0
+"""A turn that is not begun by then is asked about: before, its poll costs one read and nothing else."""
 
 
 @observed
@@ -67,7 +74,23 @@ def task(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if seconds and not turn.final and (limiter is None or limiter.may_wait(event, key.owner)):
         turn = wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
-    return _task(200, turn)
+    return _task(200, turn, _waiting(turn))
+
+
+def _waiting(turn: Turn) -> Waiting | None:
+    """Why a turn waits, if it waits for longer than usual. It is a courtesy: a read that fails leaves it out."""
+    now = time.time()
+    if turn.status is not Status.PENDING or now - turn.queued_at < USUAL_WAIT_SECONDS:
+        return None
+    try:
+        if store.waits_for_another(turn.key):
+            return Waiting("turn_before", None)
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        return None
+    if wait := gates.wait(now):
+        return Waiting.of(wait.code, max(now + wait.seconds, turn.next_try_at or 0))
+    return Waiting.of(turn.last_refusal or "model_rate_limited", turn.next_try_at) if turn.next_try_at else None
 
 
 def cancel(event: Event) -> Response:
@@ -149,8 +172,8 @@ def _history_entry(turn: Turn, now: float) -> dict[str, Any]:
     }
 
 
-def _task(status: int, turn: Turn) -> Response:
-    document = task_status(turn, time.time())
+def _task(status: int, turn: Turn, waiting: Waiting | None = None) -> Response:
+    document = task_status(turn, time.time(), waiting)
     wait_ms = document["poll_after_ms"]
     return respond(status, document, {} if wait_ms is None else {"Retry-After": str(max(1, round(wait_ms / 1000)))})
 

@@ -20,6 +20,7 @@ MAX_MEDIA = 8
 MAX_DATA_URL_CHARACTERS = 200_000  # of all data URLs of a message together: they are kept in the turn's item
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
+MIN_DEADLINE_SECONDS = 10
 
 # Regular expressions, compiled for the first message that has media: most have none.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
@@ -123,10 +124,11 @@ class ChatRequest(_Strict):
         ]
         | None
     ) = None
+    deadline_seconds: Annotated[int, Field(ge=MIN_DEADLINE_SECONDS), BeforeValidator(_whole)] | None = None
 
     def stored(self) -> dict[str, Any]:
-        """What is kept of it in the turn; the session is the turn's key."""
-        return self.model_dump(exclude_none=True, exclude={"session_id"})
+        """The part that the turn keeps. The session is the turn's key; a retry does not inherit the deadline."""
+        return self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds"})
 
     def fingerprint(self) -> str:
         """The same for two requests that say the same, however they are spelled."""

@@ -15,6 +15,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from caching import caching
 from preference import Preference, preference
 from request import MAX_MEDIA, UploadRequest, parse, parse_chat
+from turnqueue.gate import ModelGates
 from turnqueue.guards import IdempotencyKeys, Reservation
 from turnqueue.http import (
     Event,
@@ -54,6 +55,8 @@ cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACH
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
 media_urls = MediaUrls(os.environ["MEDIA_URLS"])
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
+gates = ModelGates(guards, os.environ)
+deadline_seconds = 60 * int(os.environ["DEADLINE_MINUTES"])
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -79,6 +82,9 @@ def chat(event: Event, ends_at: float) -> Response:
     wanted = preference(event, async_by_default=async_by_default)
     idempotency_key = _idempotency_key(event)
     request = parse_chat(body(event))
+    if request.deadline_seconds and request.deadline_seconds > deadline_seconds:
+        detail = f"deadline_seconds: Input should be less than or equal to {deadline_seconds}"
+        raise Problem(422, "invalid_request", detail, param="deadline_seconds")
     stored = request.stored()
     _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])
@@ -86,7 +92,7 @@ def chat(event: Event, ends_at: float) -> Response:
     headers = _admitted(limiter.take_message(event, caller)) if limiter else {}
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
-    turn = Turn.submitted(key, stored, now)
+    turn = Turn.submitted(key, stored, now, request.deadline_seconds or deadline_seconds)
     turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, continues=request.session_id is not None))
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
@@ -112,7 +118,8 @@ def retry(event: Event, ends_at: float) -> Response:
     headers = _admitted(limiter.take_message(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
     tokens = estimated_tokens(failed.request, continues=True)
-    turn = Turn.submitted(key, failed.request, now)._replace(retry_of=old.task_id, reserved_tokens=tokens)
+    turn = Turn.submitted(key, failed.request, now, deadline_seconds)
+    turn = turn._replace(retry_of=old.task_id, reserved_tokens=tokens)
     turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key, partial(_reserved, event, headers))
     return _accepted(event, turn, replayed, wanted, headers, ends_at)
 
@@ -139,7 +146,7 @@ def _accepted(
     if turn.cached:
         headers["Cache-Status"] = "turnqueue; hit"
     if wanted.wait:
-        turn = wait_until_final(hasty_store(table, guards), turn, wanted.wait, ends_at)
+        turn = wait_until_final(hasty_store(table, guards), turn, wanted.wait, ends_at, gates)
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")

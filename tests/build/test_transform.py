@@ -67,7 +67,7 @@ def new_layer(template: dict[str, Any]) -> None:
 
 
 def new_timeout(template: dict[str, Any]) -> None:
-    template["Resources"]["WorkerFunction"]["Properties"]["Timeout"] += 1
+    template["Resources"]["WorkerFunction"]["Properties"]["Timeout"] = 401
 
 
 def new_memory(template: dict[str, Any]) -> None:

@@ -80,6 +80,7 @@ class Plan:
 
     def __init__(self, faults: Iterable[tuple[int, Variant]] = ()) -> None:
         self._faults = dict(faults)
+        self.has_faults = bool(self._faults)
         self.calls: list[Call] = []
         self.armed: list[tuple[Callable[[Call], bool], Variant]] = []
         self.points = 0

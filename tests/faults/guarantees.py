@@ -33,6 +33,7 @@ GUARANTEES = {
 FINAL = ("SUCCESS", "FAILURE")
 HISTORY_TURNS = 20
 MOST_ATTEMPTS = 3
+SHORTEST_LEASE, LONGEST_LEASE = 40.0, 62.0
 SKEW = 1.0
 """By how much two clocks may differ in a simulation."""
 
@@ -64,6 +65,8 @@ class Record:
     idempotency_key: str | None
     """That of the request that recorded it."""
     claims: list[Claim] = field(default_factory=list)
+    refusals: int = 0
+    """Calls of the model for this turn that were turned away before any token."""
     final_at: float | None = None
 
 
@@ -117,8 +120,12 @@ class Watch:
         elif new["status"]["S"] != "STARTED":
             for claim in record.claims:
                 claim.is_over = True
+        elif record.claims and "lease_until" in new:
+            record.claims[-1].lease_until = float(new["lease_until"]["N"])
         if new["status"]["S"] in FINAL and record.final_at is None:
             record.final_at = self.world.now
+            if new["status"]["S"] == "SUCCESS" and record.deadline_at + SKEW < self.world.calendar():
+                self._broken(7, f"{_name(record)} is answered past its deadline")
 
     @staticmethod
     def _key_of_request() -> str | None:
@@ -159,8 +166,8 @@ class Watch:
         self._check_lease(record, record.claims[-1])
         if record.deadline_at + SKEW < self.world.calendar() + found[1].group.skew:
             self._broken(7, f"{_name(record)} is begun past its deadline")
-        if len(record.claims) > MOST_ATTEMPTS:
-            self._broken(3, f"{_name(record)} is begun {len(record.claims)} times")
+        if len(record.claims) - record.refusals > MOST_ATTEMPTS:
+            self._broken(3, f"{_name(record)} is begun {len(record.claims)} times and refused {record.refusals} times")
         if record.session in self.out_of_order:
             return
         for earlier in self._queued_before(record):
@@ -168,12 +175,20 @@ class Watch:
                 self._broken(4, f"{_name(record)} is begun, though {_name(earlier)} came before it and is not final")
 
     def _check_lease(self, record: Record, claim: Claim) -> None:
-        """A lease must outlive its worker, by the worker's own clock: else another may begin while it is at work."""
+        """A lease is short, by its worker's own clock. A worker that lives renews it: without a fault nobody takes a turn
+        over from a worker that is at work."""
         left = claim.lease_until - claim.process.skew - self.world.calendar()
-        if left < self.world.ends_at(claim.process) - self.world.now:
-            self._broken(
-                3, f"{claim.process.name} takes {_name(record)} for {left:.0f} s, and may be at work for longer"
-            )
+        if not SHORTEST_LEASE <= left <= LONGEST_LEASE:
+            self._broken(3, f"{claim.process.name} takes {_name(record)} for {left:.0f} s")
+        for earlier in record.claims[:-1]:
+            if not (earlier.is_over or earlier.process.dead or self.world.has_trouble):
+                self._broken(3, f"{claim.process.name} takes {_name(record)} from {earlier.process.name}, which lives")
+
+    def model_refused(self, call: ModelCall) -> None:
+        """The model has turned a call away before any token."""
+        for record in self.by_marker[call.marker]:
+            if any(claim.process is call.process for claim in record.claims) and record.final_at is None:
+                record.refusals += 1
 
     def model_called(self, call: ModelCall) -> None:
         now = self.world.calendar()

@@ -102,13 +102,6 @@ class Transport(httpx2.AsyncBaseTransport):
             await asyncio.Future()
         said = [_text(message) for message in body["messages"]]
         marker = PROMPT.findall(said[-1])[0]
-        if fault is Fault.REFUSED:
-            world.tell(process.name, f"cannot reach the model for {marker}")
-            raise httpx2.ConnectError(f"refused: {said[-1]}", request=request)
-        if request.headers["authorization"].removeprefix("Bearer ") not in world.model.accepted_keys:
-            world.tell(process.name, "calls the model with a wrong key")
-            return _error(request, 401, f"Incorrect API key provided: {world.model.key}", "invalid_api_key")
-        answers = Answers() if request.url.host == FALLBACK_HOST else world.model.next(marker)
         asked = ModelCall(
             world.now,
             process,
@@ -116,13 +109,23 @@ class Transport(httpx2.AsyncBaseTransport):
             tuple(PROMPT.findall(" ".join(said[1:-1]))),
             tuple(ANSWER.findall(" ".join(said[1:-1]))),
         )
+        if fault is Fault.REFUSED:
+            world.tell(process.name, f"cannot reach the model for {marker}")
+            world.watch.model_refused(asked)
+            raise httpx2.ConnectError(f"refused: {said[-1]}", request=request)
+        if request.headers["authorization"].removeprefix("Bearer ") not in world.model.accepted_keys:
+            world.tell(process.name, "calls the model with a wrong key")
+            return _error(request, 401, f"Incorrect API key provided: {world.model.key}", "invalid_api_key")
+        answers = Answers() if request.url.host == FALLBACK_HOST else world.model.next(marker)
         world.model.calls.append(asked)
         world.tell(process.name, f"calls the model for {marker}, after {' '.join(asked.told) or 'nothing'}")
         world.on_model_call(asked)
         if answers.unreachable:
+            world.watch.model_refused(asked)
             raise httpx2.ConnectError(f"refused: {said[-1]}", request=request)
         await asyncio.sleep(answers.silence)
         if answers.status != 200:
+            world.watch.model_refused(asked)
             text = f"{answers.status} for {said[-1]} with {world.model.key}"
             retry_after = {} if answers.retry_after is None else {"retry-after": str(answers.retry_after)}
             return _error(request, answers.status, text, answers.code, retry_after)

@@ -22,6 +22,12 @@ README = Path(__file__).parent / "README.md"
 SECONDS = 900
 STORE = "layers/shared/turnqueue/store.py"
 WORKER = "functions/worker/worker.py"
+INVOCATION = "functions/worker/invocation.py"
+ATTEMPT = "functions/worker/attempt.py"
+DECISIONS = "functions/worker/decisions.py"
+GATEKEEPER = "functions/worker/gatekeeper.py"
+LEASES = "functions/worker/leases.py"
+GATE = "layers/shared/turnqueue/gate.py"
 SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
 DEADLETTER = "functions/deadletter/deadletter.py"
@@ -72,10 +78,10 @@ MUTANTS = [
     ),
     mutant(
         "the message is deleted before the turn is final",
-        WORKER,
+        INVOCATION,
         (
-            '            verdict = await run_turn(decode(record["body"]), ends_at)',
-            '            await delete(record)\n            verdict = await run_turn(decode(record["body"]), ends_at)',
+            '                decision = await self._run_turn(decode(record["body"]), _deliveries(record))',
+            '                await self._delete(record)\n                decision = await self._run_turn(decode(record["body"]), 1)',
         ),
     ),
     mutant(
@@ -118,42 +124,31 @@ MUTANTS = [
     ),
     mutant(
         "the histories of a batch are read before its first claim",
-        WORKER,
+        ATTEMPT,
         (
-            "    for index, record in enumerate(records):\n",
-            """    early = {}
-    for record in records:
-        key = decode(record["body"])
-        early[key] = await asyncio.to_thread(store.history, key, time.time(), limit=HISTORY_TURNS)
-    _early.update(early)
-    for index, record in enumerate(records):
-""",
+            "history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
+            """history = _early.setdefault(
+            turn.key.session,
+            await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS),
+        )""",
         ),
-        ("async def run_session(", "_early: dict[Key, list[Turn]] = {}\n\n\nasync def run_session("),
-        (
-            "history = await asyncio.to_thread(store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
-            "history = _early[turn.key]",
-        ),
+        ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
     ),
     mutant(
         "the later turns of a session are run though the first must come back",
-        WORKER,
-        ("            unfinished = records[index:]", "            unfinished = [*unfinished, record]"),
+        INVOCATION,
+        ("                unfinished = records[index:]", "                unfinished = [record]"),
         (
-            "    for index, record in enumerate(records):\n",
-            "    unfinished: list[dict[str, Any]] = []\n    for index, record in enumerate(records):\n",
-        ),
-        (
-            "            return [*malformed, *unfinished]\n        await delete(record)\n    return malformed",
-            "            continue\n        await delete(record)\n    return [*malformed, *unfinished]",
+            "                return [*malformed, *unfinished]\n",
+            "                malformed.append(record)\n                continue\n",
         ),
     ),
     mutant(
         "the sessions of a batch are run one after the other",
-        WORKER,
+        INVOCATION,
         (
-            "await asyncio.gather(*(run_session(records, ends_at) for records in sessions.values()))",
-            "[await run_session(records, ends_at) for records in sessions.values()]",
+            "await asyncio.gather(*(self._run_session(records) for records in sessions.values()))",
+            "[await self._run_session(records) for records in sessions.values()]",
         ),
     ),
     mutant(
@@ -164,22 +159,25 @@ MUTANTS = [
     mutant(
         "a reader ends what is overdue without a condition",
         STORE,
-        ('"(#status = :pending OR #status = :started) AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
+        ('f"{_UNFINISHED} AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
     ),
     mutant(
         "a released turn stays STARTED until its lease is over",
         STORE,
         (
-            """                set_={"status": Status.PENDING},
-                remove=("lease_until", "progress"),""",
-            """                set_={"status": Status.STARTED},
-                remove=("progress",),""",
+            'changes: dict[str, Any] = {"status": Status.PENDING}',
+            'changes: dict[str, Any] = {"lease_until": claimed.lease_until}',
+        ),
+        (
+            'remove=("lease_until", "progress", *(() if place_at is not None',
+            'remove=("progress", *(() if place_at is not None',
         ),
     ),
     mutant(
         "a turn that goes back keeps the visibility of its lease",
-        WORKER,
-        ("            if verdict.seconds is not None:", "            if verdict.seconds is None:"),
+        INVOCATION,
+        ("        if seconds is not None:", "        if seconds is None:"),
+        ("await self._hide(records, seconds)", "await self._hide(records, LEASE_SECONDS)"),
     ),
     mutant(
         "the Idempotency-Key is reserved after the turn is recorded",
@@ -217,13 +215,13 @@ MUTANTS = [
     ),
     mutant(
         "an error that may pass deletes the message",
-        WORKER,
-        ("    return ComeBack(delay)", "    return None"),
+        DECISIONS,
+        ("            return back(refused_wait, is_refund=True)", "            return DONE"),
     ),
     mutant(
         "a duplicate deletes the message of a turn that another works on",
-        WORKER,
-        ("        return ComeBack(max((current.lease_until or now) - now, 0) + 1)", "        return None"),
+        DECISIONS,
+        ("            return back((current.lease_until or now) - now + 1)", "            return DONE"),
     ),
     mutant(
         "the failures of a batch are not reported",
@@ -234,16 +232,16 @@ MUTANTS = [
         "a cancellation overwrites a final state",
         STORE,
         (
-            "        condition = conditions.get(code, _UNHELD)",
-            '        condition = "attribute_exists(#status)" if code == "cancelled" else conditions.get(code, _UNHELD)',
+            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
+            '"attribute_exists(#status)" if code == "cancelled" else _UNHELD)',
         ),
     ),
     mutant(
         "a dead letter overwrites a final state",
         STORE,
         (
-            "        condition = conditions.get(code, _UNHELD)",
-            '        condition = "attribute_exists(#status)" if code == "worker_lost" else conditions.get(code, _UNHELD)',
+            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
+            '"attribute_exists(#status)" if code == "worker_lost" else _UNHELD)',
         ),
     ),
     mutant(
@@ -264,11 +262,8 @@ MUTANTS = [
     ),
     mutant(
         "the text of the model's error is logged",
-        WORKER,
-        (
-            '"code": error.code, "delay_s": round(delay, 1)}',
-            '"code": str(error.__cause__), "delay_s": round(delay, 1)}',
-        ),
+        ATTEMPT,
+        ('"attempt": turn.attempt, "code": error.code}', '"attempt": turn.attempt, "code": str(error.__cause__)}'),
     ),
     mutant(
         "the prompt is in the message",
@@ -316,10 +311,10 @@ MUTANTS = [
     ),
     mutant(
         "the answer is kept in the guards table",
-        WORKER,
+        ATTEMPT,
         ("replies.keep, reply, turn.key,", 'replies.keep, reply, turn.key._replace(session=f"{answer}#"),'),
-        ("await keep_reply(turn)", "await keep_reply(turn, answer)"),
-        ("async def keep_reply(turn: Turn)", "async def keep_reply(turn: Turn, answer: Answer)"),
+        ("await self._keep_reply()", "await self._keep_reply(answer)"),
+        ("async def _keep_reply(self)", "async def _keep_reply(self, answer: Answer)"),
     ),
     mutant(
         "a reply that was kept is given though the turn is recorded without it",
@@ -335,10 +330,10 @@ MUTANTS = [
         "a turn is handed back by whoever had it",
         STORE,
         (
-            """                remove=("lease_until", "progress"),
+            """("place_at",))),
                 condition=_OURS_UNCANCELLED,
                 values=_ours(claimed),""",
-            """                remove=("lease_until", "progress"),
+            """("place_at",))),
                 condition="#status = :started",
                 values={"started": Status.STARTED},""",
         ),
@@ -355,23 +350,23 @@ MUTANTS = [
     ),
     mutant(
         "the last attempt of a turn goes to a model that is down",
-        WORKER,
-        ("    if turn.attempt >= turn.last_attempt:\n        return Ticket(False, now)\n", ""),
+        ATTEMPT,
+        ("(is_last or turn.refusals >= REFUSALS_BEFORE_FALLBACK)", "turn.attempt < 0"),
     ),
     mutant(
-        "an open circuit is not looked at",
-        "functions/worker/breaker.py",
-        ("return Ticket(phase is Phase.CLOSED, now)", "return Ticket(True, now)"),
+        "an open gate is not looked at",
+        GATEKEEPER,
+        ("        if wait := self._wait(now):\n            return wait\n", ""),
     ),
     mutant(
-        "a lease is over before its worker is",
-        WORKER,
-        ("store.claim, key, now, ends_at + _LEASE_MARGIN_SECONDS)", "store.claim, key, now, now + 60)"),
+        "a lease is not renewed",
+        LEASES,
+        ("        if not turns and not messages:", "        turns = []\n        if not messages:"),
     ),
     mutant(
         "the turns behind one that goes back keep the visibility of their lease",
-        WORKER,
-        ("await hide(unfinished, verdict.seconds)", "await hide([record], verdict.seconds)"),
+        INVOCATION,
+        ("await self._give_back(unfinished, decision.seconds)", "await self._give_back([record], decision.seconds)"),
     ),
     mutant(
         "an image that S3 does not give now is taken for one that is missing",

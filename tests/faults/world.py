@@ -227,6 +227,11 @@ class World:
     def _staleness(self) -> float:
         return self.random.choice([0.0, 0.05, 1.0]) if self.by_chance else 0.0
 
+    @property
+    def has_trouble(self) -> bool:
+        """Whether calls fail in this run, are slow, or clocks differ: then a living worker may lose a lease."""
+        return self.by_chance or self.plan.has_faults or self.deaths > 0 or bool(self.clocks)
+
     def weather(self, call: Call) -> Fault | None:
         """What befalls any call at this time."""
         if self.now < self.throttled_until and self.random.random() < 0.6:
@@ -296,11 +301,6 @@ class World:
         invocation.fate = fate
         invocation.process.invocation = None
         self.scheduler.call_at(self.now, lambda: invocation.done(invocation))
-
-    def ends_at(self, process: Group) -> float:
-        """When a process that is at work is ended, done or not."""
-        assert isinstance(process, Process) and process.invocation
-        return process.invocation.ends_at
 
     def busy(self, function: str) -> list[Process]:
         return [p for p in self._processes.get(function, []) if p.invocation and not p.dead]

@@ -13,6 +13,7 @@ from tests.unit.conftest import (
     QUEUE_URL,
     Account,
     Clock,
+    Parts,
     account,
     clock,
     functions,
@@ -30,7 +31,7 @@ def common_account(functions: dict[str, ModuleType]) -> Iterator[Account]:
     """One for all tests of a file: there are thousands of requests, and each makes what it needs under its own name."""
     aws = mock_aws()
     aws.start(reset=False)
-    functions["worker"].keys._last.clear()
+    Parts(functions["worker"]).forget()
     yield Account(functions)
     aws.stop(remove_data=False)
     importlib.import_module("turnqueue.telemetry")._metrics.clear_metrics()

@@ -1,5 +1,6 @@
 """A fake AWS account in this process (moto): tables and queues from template.yaml, and the real handlers in it."""
 
+import asyncio
 import contextlib
 import copy
 import functools
@@ -15,7 +16,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -85,7 +86,7 @@ BotocoreStubber.__call__ = _locked_moto_call  # type: ignore[method-assign]
 class Context:
     """The part of a Lambda context that the handlers use."""
 
-    seconds: float = 180.0
+    seconds: float = 400.0
     aws_request_id: str = "request-1"
 
     def get_remaining_time_in_millis(self) -> int:
@@ -307,7 +308,7 @@ class Account:
             for message in received.get("Messages", [])
         ]
 
-    def work(self, records: list[Record] | None = None, seconds: float = 180.0) -> list[str]:
+    def work(self, records: list[Record] | None = None, seconds: float = 400.0) -> list[str]:
         """Run the worker on what lies in the queue (or on `records`). Returns the message ids that it failed."""
         return self._invoke("worker", "TurnQueue", records, seconds)
 
@@ -536,6 +537,70 @@ class Scripted:
         self._thread.join()
 
 
+# ---- The worker
+
+
+class Parts:
+    """The worker of this process, and its parts by name."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self.module = module
+        self.runner: asyncio.Runner = module.runner
+        self._environment: dict[str, str] = {}
+        self._connected: list[Any] = []
+
+    @property
+    def built(self) -> Any:
+        return self.module.worker
+
+    @built.setter
+    def built(self, built: Any) -> None:
+        self.module.worker = built  # type: ignore[attr-defined]
+        while self._connected:
+            self.run(self._connected.pop().close())
+
+    @property
+    def services(self) -> Any:
+        return self.built.services
+
+    @property
+    def keys(self) -> Any:
+        return self.built.keys
+
+    @property
+    def store(self) -> Any:
+        return self.services.store
+
+    def run(self, coroutine: Any) -> Any:
+        return self.runner.run(coroutine)
+
+    def rebuild(self, **environment: str) -> None:
+        """Build the worker from these variables, and those of earlier rebuilds in this test, over the process's."""
+        self._environment |= environment
+        self.module.worker = self.run(self.module.build(os.environ | self._environment))  # type: ignore[attr-defined]
+        self._connected += [server.model._client for server in self.services.servers]
+        forget_gates(self._environment)
+
+    def have(self, **changes: Any) -> None:
+        """Change fields of the services for this test."""
+        self.module.worker = replace(self.built, services=replace(self.services, **changes))  # type: ignore[attr-defined]
+
+    def forget(self) -> None:
+        """Forget the models' keys and what is known of their gates, as a new process has."""
+        self.built.keys._last.clear()
+        gates = importlib.import_module("turnqueue.gate").GateStore(os.environ["GUARDS_TABLE"])
+        gatekeeper = importlib.import_module("gatekeeper").Gatekeeper
+        fresh = gatekeeper(gates, os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
+        self.have(first=self.services.first._replace(gatekeeper=fresh))
+
+
+def forget_gates(environment: dict[str, str]) -> None:
+    """Submit and status know nothing of the gates of these models, as new processes."""
+    gates = importlib.import_module("turnqueue.gate").ModelGates
+    for name in ("submit", "status"):
+        sys.modules[name].gates = gates(os.environ["GUARDS_TABLE"], os.environ | environment)  # type: ignore[attr-defined]
+
+
 # ---- Fixtures
 
 
@@ -601,9 +666,9 @@ def _loaded() -> Iterator[dict[str, ModuleType]]:
     importlib.import_module("turnqueue.telemetry").logger.registered_handler.setStream(_Stdout())
     gc.freeze()  # botocore's models are many, and stay
     yield modules
-    worker = modules["worker"]
-    worker.runner.run(worker.model._client.close())
-    worker.runner.close()
+    parts = Parts(modules["worker"])
+    parts.run(parts.services.first.model._client.close())
+    parts.runner.close()
 
 
 _functions = Shared(_loaded)
@@ -622,7 +687,8 @@ def account(functions: dict[str, ModuleType], model_url: str) -> Iterator[Accoun
     aws = mock_aws()
     aws.start(reset=False)
     account = Account(functions)
-    functions["worker"].keys._last.clear()
+    Parts(functions["worker"]).forget()
+    forget_gates({})
     StandIn(model_url).forget()
     _wire.clear()
     yield account
@@ -640,7 +706,17 @@ def wire(account: Account) -> Wire:
 def stack(account: Account) -> Stack:
     """The account as an operator reaches it."""
     stack = Stack("turnqueue-test", REGION)
-    stack.__dict__["outputs"] = STACK_OUTPUTS  # where it keeps them: there is no CloudFormation here
+    # Where it keeps them: there is no CloudFormation here.
+    stack.__dict__["outputs"] = STACK_OUTPUTS
+    stack.__dict__["parameters"] = {
+        name: os.environ[variable]
+        for name, variable in (
+            ("ModelBaseUrl", "MODEL_BASE_URL"),
+            ("ModelName", "MODEL_NAME"),
+            ("FallbackModelName", "FALLBACK_MODEL_NAME"),
+            ("FallbackBaseUrl", "FALLBACK_BASE_URL"),
+        )
+    }
     return stack
 
 
@@ -650,35 +726,19 @@ def model(account: Account, model_url: str) -> StandIn:
 
 
 @pytest.fixture
-def connect(worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+def connect(worker: Parts) -> Callable[[str], None]:
     """Connects the worker with the model at another URL."""
-    connected = []
-
-    def connect(url: str) -> None:
-        monkeypatch.setenv("MODEL_BASE_URL", url)
-        model = worker.runner.run(worker.connect())
-        connected.append(model)
-        monkeypatch.setattr(worker, "model", model)
-
-    yield connect
-    for model in connected:
-        worker.runner.run(model._client.close())
+    return lambda url: worker.rebuild(MODEL_BASE_URL=url)
 
 
 @pytest.fixture
-def fallback(
-    account: Account, worker: ModuleType, model_url: str, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[StandIn]:
-    """The stand-in as the fallback, named `gpt-fallback`; what the worker knows of the first model is forgotten."""
-    monkeypatch.setenv("FALLBACK_MODEL_NAME", "gpt-fallback")
-    monkeypatch.setenv("FALLBACK_BASE_URL", model_url)
-    monkeypatch.setenv("FALLBACK_KEY_SECRET_ARN", "fallback-key")
+def fallback(account: Account, worker: Parts, model_url: str) -> StandIn:
+    """The stand-in as the fallback, named `gpt-fallback`. The first model is where the test says."""
     account.secrets.create_secret(Name="fallback-key", SecretString="sk-fallback")
-    model = worker.runner.run(worker.connect_fallback())
-    monkeypatch.setattr(worker, "fallback", model)
-    monkeypatch.setattr(worker, "breaker", worker.Breaker("GuardsTable", "http://first"))
-    yield StandIn(model_url)
-    worker.runner.run(model._client.close())
+    worker.rebuild(
+        FALLBACK_MODEL_NAME="gpt-fallback", FALLBACK_BASE_URL=model_url, FALLBACK_KEY_SECRET_ARN="fallback-key"
+    )
+    return StandIn(model_url)
 
 
 @pytest.fixture
@@ -700,8 +760,11 @@ def status(functions: dict[str, ModuleType]) -> ModuleType:
 
 
 @pytest.fixture
-def worker(functions: dict[str, ModuleType]) -> ModuleType:
-    return functions["worker"]
+def worker(functions: dict[str, ModuleType]) -> Iterator[Parts]:
+    parts = Parts(functions["worker"])
+    before = parts.built
+    yield parts
+    parts.built = before
 
 
 class Clock:

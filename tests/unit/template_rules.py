@@ -20,8 +20,10 @@ BY_DEFAULT = {"POST /chat/"}
 """What $default answers: the function that it leads to finds it by method and path."""
 WITHOUT_A_TOKEN = ("GET /health", "HEAD /health", "OPTIONS /{proxy+}")
 DEADLINE_SECONDS = 15 * 60
+LONGEST_ANSWER_SECONDS = 3 * 60
 RETENTION_DAYS = 7
 MAX_ATTEMPTS = 3
+LONGEST_DEADLINE_SECONDS = 720 * 60
 
 RULES: list[Rule] = []
 
@@ -36,8 +38,9 @@ def rule(check: Rule) -> Rule:
 
 
 def properties(template: Template, kind: str) -> dict[str, dict[str, Any]]:
+    """As the parameters' defaults have it."""
     return {
-        name: resource.get("Properties", {})
+        name: cfn.resolved(resource.get("Properties", {}), template)
         for name, resource in template["Resources"].items()
         if resource["Type"] == kind
     }
@@ -109,11 +112,14 @@ def routes_in_code(function: str) -> set[str]:
 
 
 def environment_in_code(function: str) -> set[str]:
+    modules = trees(function)
+    if any("ModelGates" in ast.unparse(module) for module in modules):
+        modules = [*modules, ast.parse((cfn.ROOT / "layers/shared/turnqueue/gate.py").read_text())]
     return {
         node.slice.value
-        for node in nodes(trees(function))
+        for node in nodes(modules)
         if isinstance(node, ast.Subscript)
-        and ast.unparse(node.value) == "os.environ"
+        and ast.unparse(node.value) in ("os.environ", "environment", "variables")
         and isinstance(node.slice, ast.Constant)
         and isinstance(node.slice.value, str)
     }
@@ -168,10 +174,10 @@ def headers_read() -> set[str]:
 def visibility_outlasts_the_function_not_the_deadline(template: Template) -> Iterator[str]:
     """Lambda demands the first; docs/decisions.md says why it is not six times the time-out."""
     for name, function, _, queue in queue_events(template):
-        if queue.get("VisibilityTimeout", 30) < function["Timeout"] + 60:
+        if queue.get("VisibilityTimeout", 30) < function["Timeout"] + 20:
             yield f"{name}: its queue's visibility timeout is hardly longer than its own"
-        if queue.get("VisibilityTimeout", 30) > DEADLINE_SECONDS / 3:
-            yield f"{name}: a crash would hide a message for more than a third of a turn's deadline"
+        if queue.get("VisibilityTimeout", 30) + 2 * LONGEST_ANSWER_SECONDS >= DEADLINE_SECONDS:
+            yield f"{name}: after a crash no time is left for two answers"
 
 
 @rule
@@ -212,25 +218,25 @@ def every_queue_is_fifo_with_a_limit_for_each_session(template: Template) -> Ite
 
 @rule
 def what_a_queue_gives_up_on_goes_to_a_fifo_queue_that_a_function_reads(template: Template) -> Iterator[str]:
-    read = {id(queue) for _, _, _, queue in queue_events(template)}
+    read = {target(trigger["Queue"]) for _, _, trigger, _ in queue_events(template)}
     dead = {
         name: target(queue["RedrivePolicy"]["deadLetterTargetArn"])
         for name, queue in queues(template).items()
         if "RedrivePolicy" in queue
     }
-    for name, queue in queues(template).items():
+    for name in queues(template):
         if name not in dead and name not in dead.values():
             yield f"{name}: has no dead-letter queue"
         if name in dead and not queues(template)[dead[name]].get("FifoQueue"):
             yield f"{name}: a FIFO queue's dead-letter queue is FIFO"
-        if id(queue) not in read:
+        if name not in read:
             yield f"{name}: nobody reads it"
 
 
 @rule
 def more_is_received_than_attempted_and_kept_longer_than_any_deadline(template: Template) -> Iterator[str]:
     for name, queue in queues(template).items():
-        if queue.get("MessageRetentionPeriod", 345_600) < 4 * DEADLINE_SECONDS:
+        if queue.get("MessageRetentionPeriod", 345_600) < 2 * LONGEST_DEADLINE_SECONDS:
             yield f"{name}: forgets messages of tasks that are still open"
         if "RedrivePolicy" in queue:
             if queue["RedrivePolicy"]["maxReceiveCount"] < max(5, MAX_ATTEMPTS + 2):
@@ -573,7 +579,6 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
 @rule
 def the_worker_may_use_the_fallback_while_there_is_one(template: Template) -> Iterator[str]:
     wanted = {
-        "WorkerFallbackPolicy": ("UseFallback", "dynamodb:GetItem", {"Fn::GetAtt": "GuardsTable.Arn"}),
         "WorkerFallbackKeyPolicy": (
             "UseFallbackKey",
             "secretsmanager:GetSecretValue",
@@ -997,11 +1002,11 @@ def the_alarms_fit_what_they_watch(template: Template) -> Iterator[str]:
     worker, dead = functions(template)["WorkerFunction"], queues(template)["DeadLetterQueue"]
     if not 0.8 <= alarm["WorkerDurationAlarm"]["Threshold"] / 1000 / worker["Timeout"] <= 0.94:
         yield "worker-duration: the worker gives up on the model 10 s before its Timeout"
-    if not worker["Timeout"] < alarm["OldestMessageAlarm"]["Threshold"] <= DEADLINE_SECONDS / 3:
+    if not LONGEST_ANSWER_SECONDS < alarm["OldestMessageAlarm"]["Threshold"] <= DEADLINE_SECONDS / 3:
         yield "oldest-message: rings for one slow answer, or leaves little of the deadline"
     if alarm["StuckDeadLetterAlarm"]["Threshold"] < 2 * dead["VisibilityTimeout"]:
         yield "dead-letters-stay: rings before the letter was tried again"
     if alarm["MalformedMessageAlarm"]["Period"] <= dead["VisibilityTimeout"]:
         yield "malformed-messages: ends between two looks at the message"
-    if alarm["NoSuccessAlarm"]["Period"] <= worker["Timeout"]:
+    if alarm["NoSuccessAlarm"]["Period"] <= LONGEST_ANSWER_SECONDS:
         yield "no-success: rings for one slow answer"

@@ -2,12 +2,11 @@
 
 import json
 import time
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Scripted
+from tests.unit.conftest import Account, Parts, Scripted
 from turnqueue.turn import Key
 
 type Message = dict[str, Any]
@@ -20,7 +19,7 @@ DOCUMENT = {
 }
 
 
-def answered(account: Account, worker: ModuleType, message: str, result: str | dict[str, Any], **more: Any) -> None:
+def answered(account: Account, worker: Parts, message: str, result: str | dict[str, Any], **more: Any) -> None:
     """A turn of session s-1 with this answer, of a text or of a whole document."""
     document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
     key = Key.of_task("alice", account.queued(message, session_id="s-1", **more))
@@ -45,7 +44,7 @@ def told(account: Account, scripted: Scripted, message: str = "and?", **more: An
 
 
 def test_a_persona_with_a_form_is_told_only_its_own_answers_as_documents(
-    account: Account, worker: ModuleType, scripted: Scripted
+    account: Account, worker: Parts, scripted: Scripted
 ) -> None:
     """A user can make `general` repeat any document."""
     answered(account, worker, "a massage", DOCUMENT, role="booking")
@@ -61,7 +60,7 @@ def test_a_persona_with_a_form_is_told_only_its_own_answers_as_documents(
 
 
 def test_of_the_document_of_another_persona_the_message_is_told(
-    account: Account, worker: ModuleType, scripted: Scripted
+    account: Account, worker: Parts, scripted: Scripted
 ) -> None:
     answered(account, worker, "hello", DOCUMENT)
 
@@ -71,7 +70,7 @@ def test_of_the_document_of_another_persona_the_message_is_told(
 
 
 def test_a_persona_without_a_form_is_told_all_answers_as_they_are(
-    account: Account, worker: ModuleType, scripted: Scripted
+    account: Account, worker: Parts, scripted: Scripted
 ) -> None:
     answered(account, worker, "a massage", DOCUMENT, role="booking")
     answered(account, worker, "hello", "hi")
@@ -88,7 +87,7 @@ def test_a_persona_without_a_form_is_told_all_answers_as_they_are(
 @pytest.mark.parametrize("role", ["general", "booking"])
 @pytest.mark.parametrize("blank", ["", " \n", "\u3000"])
 def test_a_turn_with_a_blank_answer_is_left_out(
-    account: Account, worker: ModuleType, scripted: Scripted, blank: str, role: str
+    account: Account, worker: Parts, scripted: Scripted, blank: str, role: str
 ) -> None:
     answered(account, worker, "one", "an answer")
     answered(account, worker, "two", blank)
@@ -98,13 +97,13 @@ def test_a_turn_with_a_blank_answer_is_left_out(
     assert [message["content"] for message in earlier if message["role"] == "user"] == ["one"]
 
 
-def test_a_turn_with_a_blank_message_is_left_out(account: Account, worker: ModuleType, scripted: Scripted) -> None:
+def test_a_turn_with_a_blank_message_is_left_out(account: Account, worker: Parts, scripted: Scripted) -> None:
     answered(account, worker, " ", "Say something.")
 
     assert told(account, scripted) == []
 
 
-def test_an_image_needs_no_words(account: Account, worker: ModuleType, scripted: Scripted) -> None:
+def test_an_image_needs_no_words(account: Account, worker: Parts, scripted: Scripted) -> None:
     answered(account, worker, " ", "A cat.", media=[URL])
 
     user, _ = told(account, scripted, " ", media=[URL])
@@ -151,7 +150,7 @@ def test_a_blank_message_of_a_document_is_output_invalid(account: Account, scrip
     ids=["a long answer", "a long answer in Chinese", "both", "an answer longer than all"],
 )
 def test_answers_count_against_the_budget(
-    account: Account, worker: ModuleType, scripted: Scripted, message: str, answer: str, fit: int
+    account: Account, worker: Parts, scripted: Scripted, message: str, answer: str, fit: int
 ) -> None:
     for _ in range(8):
         answered(account, worker, message, answer)
@@ -159,7 +158,7 @@ def test_answers_count_against_the_budget(
     assert len(told(account, scripted)) == 2 * fit
 
 
-def test_the_document_counts_as_it_is_told(account: Account, worker: ModuleType, scripted: Scripted) -> None:
+def test_the_document_counts_as_it_is_told(account: Account, worker: Parts, scripted: Scripted) -> None:
     data = {"complete": False, "missing": ["x" * 11_800]}
     for _ in range(8):
         answered(account, worker, "?", DOCUMENT | {"data": data}, role="booking")
@@ -167,25 +166,21 @@ def test_the_document_counts_as_it_is_told(account: Account, worker: ModuleType,
     assert len(told(account, scripted, role="booking")) == 2 * 5
 
 
-def test_a_conversation_of_just_the_budget_is_told_whole(
-    account: Account, worker: ModuleType, scripted: Scripted
-) -> None:
+def test_a_conversation_of_just_the_budget_is_told_whole(account: Account, worker: Parts, scripted: Scripted) -> None:
     for _ in range(2):
         answered(account, worker, "x" * 15_996, "x" * 15_996)  # 4,000 tokens each
 
     assert len(told(account, scripted)) == 4
 
 
-def test_a_conversation_of_a_token_more_is_not(account: Account, worker: ModuleType, scripted: Scripted) -> None:
+def test_a_conversation_of_a_token_more_is_not(account: Account, worker: Parts, scripted: Scripted) -> None:
     answered(account, worker, "x" * 16_000, "x" * 15_996)
     answered(account, worker, "x" * 15_996, "x" * 15_996)
 
     assert len(told(account, scripted)) == 2
 
 
-def test_an_image_that_is_not_shown_again_costs_no_image(
-    account: Account, worker: ModuleType, scripted: Scripted
-) -> None:
+def test_an_image_that_is_not_shown_again_costs_no_image(account: Account, worker: Parts, scripted: Scripted) -> None:
     missing = {"type": "image", "upload_id": "0" * 26}
     for _ in range(5):
         answered(account, worker, "?", "!", media=[missing] * 8)
@@ -197,7 +192,7 @@ def test_an_image_that_is_not_shown_again_costs_no_image(
 
 
 def test_failures_among_more_than_one_page_do_not_lose_the_newest_turns(
-    account: Account, worker: ModuleType, scripted: Scripted
+    account: Account, worker: Parts, scripted: Scripted
 ) -> None:
     """20 turns are read at a time: here 15 and 5 failures, then 15 older ones."""
     for number in range(30):

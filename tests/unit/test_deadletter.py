@@ -2,12 +2,12 @@
 
 import json
 import time
-from types import ModuleType
 
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import QUEUE_URL, Account, Action, Clock, Printed, Wire, refusing, unreachable
+from tests.unit.conftest import QUEUE_URL, Account, Action, Clock, Parts, Printed, Wire, refusing, unreachable
+from turnqueue.turn import Key
 
 ULID = "01KANEC0X00000000000000000"
 MAX_RECEIVES: int = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]["maxReceiveCount"]
@@ -23,8 +23,8 @@ def dead(account: Account) -> str:
     return task_id
 
 
-def key_of(worker: ModuleType, task_id: str) -> object:
-    key: object = worker.Key.of_task("alice", task_id)
+def key_of(worker: Parts, task_id: str) -> object:
+    key: object = Key.of_task("alice", task_id)
     return key
 
 
@@ -37,7 +37,7 @@ def test_a_pending_task_is_lost(account: Account, dead: str) -> None:
     assert account.waiting("DeadLetterQueue") == (0, 0)
 
 
-def test_a_task_that_a_worker_died_on_is_lost(account: Account, dead: str, worker: ModuleType, clock: Clock) -> None:
+def test_a_task_that_a_worker_died_on_is_lost(account: Account, dead: str, worker: Parts, clock: Clock) -> None:
     worker.store.claim(key_of(worker, dead), time.time(), time.time() + 100)
     clock.forward(101)
 
@@ -72,7 +72,7 @@ def test_a_letter_of_a_task_that_is_no_more_goes(account: Account) -> None:
 
 
 def test_a_task_that_a_worker_holds_is_not_lost_and_its_letter_comes_back(
-    account: Account, dead: str, worker: ModuleType, clock: Clock
+    account: Account, dead: str, worker: Parts, clock: Clock
 ) -> None:
     worker.store.claim(key_of(worker, dead), time.time(), time.time() + 170)
     (record,) = account.receive("DeadLetterQueue")

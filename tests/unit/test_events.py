@@ -28,7 +28,7 @@ def waiting(account: Account, submit: ModuleType, clock: Clock) -> str:
 
 
 def invoke(account: Account, function: str, file: str) -> Any:
-    return account.functions[function].handler(event_file(file), Context(180.0))
+    return account.functions[function].handler(event_file(file), Context())
 
 
 # ---- What each file is for

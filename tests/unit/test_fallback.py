@@ -1,13 +1,14 @@
 """A second model while the first is down: an outage of the first delays, and fails nothing."""
 
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from circuit import FAILURES, OPEN_SECONDS
-from tests.unit.conftest import Account, Clock, Printed, Scripted, StandIn, Wire, refusing
+from attempt import REFUSALS_BEFORE_FALLBACK
+from persona import persona
+from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, StandIn, Wire, refusing
+from turnqueue.gate import OUTAGE_REFUSALS, SHORTEST_PERIOD_SECONDS
 
 
 @pytest.fixture
@@ -21,19 +22,17 @@ def answer(account: Account, clock: Clock, task_id: str) -> dict[str, Any]:
     """The task, when it is final."""
     while (task := account.task(task_id))["status"] in ("PENDING", "STARTED"):
         account.work()
-        clock.forward(5)
+        clock.forward(1)
     return task
 
 
-def outage(account: Account, clock: Clock, first: Scripted) -> None:
-    """The first model fails, until the circuit is open."""
+def outage(account: Account, first: Scripted) -> None:
+    """The first model refuses calls until its gate is open."""
     first.status = 503
-    tasks = [account.queued(f"in vain {number}", session_id=f"vain-{number}") for number in range(FAILURES)]
+    for number in range(OUTAGE_REFUSALS):
+        account.queued(f"in vain {number}", session_id=f"vain-{number}")
     account.work()
-    assert len(first.asked) == FAILURES
-    for task_id in tasks:
-        answer(account, clock, task_id)
-    assert len(first.asked) == FAILURES
+    assert len(first.asked) == OUTAGE_REFUSALS
     first.asked.clear()
 
 
@@ -46,29 +45,28 @@ def test_while_the_first_is_well_the_fallback_is_not_asked(
     assert fallback.messages() == []
 
 
-def test_a_lonely_turn_is_answered_by_its_last_attempt(
+def test_a_lonely_turn_is_answered_by_the_fallback_after_two_refusals(
     account: Account, clock: Clock, first: Scripted, printed: Printed
 ) -> None:
-    """Before the circuit opens: it has only three."""
     first.status = 503
 
     task = answer(account, clock, account.queued("hello"))
 
     assert task["result"]["message"] == '[stand-in model] You said "hello".'
-    assert (task["usage"]["model"], task["usage"]["attempts"], len(first.asked)) == ("gpt-fallback", 3, 2)
+    assert (task["usage"]["model"], len(first.asked)) == ("gpt-fallback", REFUSALS_BEFORE_FALLBACK)
     assert printed.metrics()["FallbackUsed"] == [1]
 
 
-def test_when_the_circuit_is_open_the_fallback_answers_at_once(
+def test_while_the_gate_is_open_the_fallback_answers_at_once(
     account: Account, clock: Clock, first: Scripted, fallback: StandIn, printed: Printed
 ) -> None:
-    outage(account, clock, first)
+    outage(account, first)
 
     task = answer(account, clock, account.queued("hello"))
 
     assert (task["status"], task["attempt"], task["usage"]["model"]) == ("SUCCESS", 1, "gpt-fallback")
     assert first.asked == []
-    assert printed.metrics()["CircuitOpened"] == [1]
+    assert printed.metrics()["GateOpened"] == [1]
 
 
 def test_no_turn_of_an_outage_fails(account: Account, clock: Clock, first: Scripted) -> None:
@@ -79,8 +77,8 @@ def test_no_turn_of_an_outage_fails(account: Account, clock: Clock, first: Scrip
 
 
 def test_when_the_first_is_back_a_probe_finds_it(account: Account, clock: Clock, first: Scripted) -> None:
-    outage(account, clock, first)
-    clock.forward(OPEN_SECONDS + 1)
+    outage(account, first)
+    clock.forward(SHORTEST_PERIOD_SECONDS + 1)
     first.status = 200
 
     models = [answer(account, clock, account.queued())["usage"]["model"] for _ in range(3)]
@@ -89,10 +87,10 @@ def test_when_the_first_is_back_a_probe_finds_it(account: Account, clock: Clock,
 
 
 def test_a_turn_that_may_go_to_the_fallback_does_not_wait_as_long_as_the_first_asks(
-    account: Account, clock: Clock, first: Scripted, wire: Wire
+    account: Account, clock: Clock, first: Scripted
 ) -> None:
-    first.status, first.headers = 429, {"retry-after": "200"}
-    tasks = [account.queued(f"hello {n}", session_id=f"s-{n}") for n in range(FAILURES)]
+    first.status, first.headers = 503, {"retry-after": "50"}
+    tasks = [account.queued(f"hello {n}", session_id=f"s-{n}") for n in range(OUTAGE_REFUSALS)]
     account.work()
     clock.forward(4)
 
@@ -101,18 +99,33 @@ def test_a_turn_that_may_go_to_the_fallback_does_not_wait_as_long_as_the_first_a
     assert "SUCCESS" in {account.task(task_id)["status"] for task_id in tasks}
 
 
-def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_names(
-    account: Account,
-    clock: Clock,
-    first: Scripted,
-    fallback: StandIn,
-    worker: ModuleType,
-    wire: Wire,
-    monkeypatch: pytest.MonkeyPatch,
+def test_a_silent_first_model_is_left_for_the_fallback_in_the_same_attempt(
+    account: Account, worker: Parts, fallback: StandIn
 ) -> None:
-    told = worker.persona("general")
-    monkeypatch.setattr(worker, "persona", lambda role: replace(told, model="gpt-of-the-first"))
-    outage(account, clock, first)
+    worker.have(first_token_seconds=0.2)
+    task_id = account.queued("[[hang=30 times=1]]")
+
+    account.work()
+
+    task = account.task(task_id)
+    assert (task["status"], task["attempt"], task["usage"]["model"]) == ("SUCCESS", 1, "gpt-fallback")
+
+
+def test_without_a_fallback_a_silent_model_has_all_the_time_of_an_answer(account: Account, worker: Parts) -> None:
+    worker.have(first_token_seconds=0.2)
+    task_id = account.queued("[[latency=0.6]]")
+
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_names(
+    account: Account, clock: Clock, first: Scripted, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = persona("general")
+    monkeypatch.setattr("attempt.persona", lambda role: replace(told, model="gpt-of-the-first"))
+    outage(account, first)
 
     assert answer(account, clock, account.queued())["usage"]["model"] == "gpt-fallback"
 
@@ -121,8 +134,8 @@ def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_name
 
 
 def test_a_turn_whose_time_is_up_tells_nothing_of_the_model(account: Account, clock: Clock, fallback: StandIn) -> None:
-    """It had a second, for it had waited in the queue: the first model is not down for that."""
-    late = [account.queued("[[hang=30]]", session_id=f"late-{number}") for number in range(FAILURES)]
+    """It had a second, because it had waited in the queue: that does not mean that the first model is down."""
+    late = [account.queued("[[hang=30]]", session_id=f"late-{number}") for number in range(OUTAGE_REFUSALS)]
     clock.forward(15 * 60 - 1)
     account.work()
     assert {account.outcome(task_id) for task_id in late} == {("FAILURE", "deadline_exceeded")}
@@ -131,7 +144,7 @@ def test_a_turn_whose_time_is_up_tells_nothing_of_the_model(account: Account, cl
 
 
 @pytest.mark.parametrize("operation", ["GetItem", "UpdateItem"])
-def test_a_circuit_that_cannot_be_kept_fails_no_turn(
+def test_a_gate_that_cannot_be_kept_fails_no_turn(
     account: Account, clock: Clock, first: Scripted, wire: Wire, operation: str
 ) -> None:
     first.status = 503
@@ -147,20 +160,10 @@ def test_a_circuit_that_cannot_be_kept_fails_no_turn(
     assert answer(account, clock, task_id)["usage"]["model"] == "gpt-fallback"
 
 
-def test_without_a_fallback_there_is_no_circuit(account: Account, clock: Clock, scripted: Scripted, wire: Wire) -> None:
-    scripted.status = 503
-    task_id = account.queued()
+def test_what_the_parameters_leave_out_is_as_the_first(account: Account, worker: Parts) -> None:
+    worker.rebuild(FALLBACK_MODEL_NAME="gpt-smaller")
 
-    assert answer(account, clock, task_id)["error_code"] == "model_unavailable"
-    assert not [call for call in wire.made("GetItem", "UpdateItem") if call["TableName"] == "GuardsTable"]
+    first, fallback = worker.services.servers
 
-
-def test_what_the_parameters_leave_out_is_as_the_first(
-    account: Account, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, wire: Wire
-) -> None:
-    monkeypatch.setenv("FALLBACK_MODEL_NAME", "gpt-smaller")
-    model = worker.runner.run(worker.connect_fallback())
-
-    assert str(model._client.base_url) == str(worker.model._client.base_url)
-    assert worker.runner.run(model._key()) == "sk-test"
-    worker.runner.run(model._client.close())
+    assert str(fallback.model._client.base_url) == str(first.model._client.base_url)
+    assert worker.run(fallback.model._key()) == "sk-test"

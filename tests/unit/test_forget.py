@@ -9,9 +9,9 @@ import pytest
 from operations.forget import NotDeleted, forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Printed, StandIn, Wire
+from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire
 from turnqueue.guards import Rate, RateLimiter
-from turnqueue.turn import upload_key
+from turnqueue.turn import Key, upload_key
 
 BUCKET = STACK_OUTPUTS["MediaBucketName"]
 
@@ -45,13 +45,13 @@ def test_the_other_way_round(account: Account, stack: Stack) -> None:
     assert owners(account) == ["alice"]
 
 
-def test_turns_in_every_state_go(account: Account, stack: Stack, worker: ModuleType) -> None:
+def test_turns_in_every_state_go(account: Account, stack: Stack, worker: Parts) -> None:
     account.queued("hello", session_id="s-1")
     account.queued("[[refuse]]", session_id="s-2")
     account.work()
     account.queued(session_id="s-3")
     started = account.queued(session_id="s-4")
-    worker.store.claim(worker.Key.of_task("alice", started), time.time(), time.time() + 100)
+    worker.store.claim(Key.of_task("alice", started), time.time(), time.time() + 100)
 
     assert len(forget(stack, "alice").turns) == 4
 
@@ -226,10 +226,10 @@ def test_its_dead_letters_are_dropped(account: Account, stack: Stack) -> None:
 
 @pytest.mark.parametrize("message", ["hello", "[[refuse]]", "[[status=500]]", "[[hang=0.2]]"])
 def test_a_worker_that_is_on_it_cannot_bring_it_back(
-    account: Account, stack: Stack, worker: ModuleType, wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str
+    account: Account, stack: Stack, worker: Parts, wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     """Its answer, its failure, its return to the queue, its progress: whatever it writes next meets no turn."""
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.02)
+    worker.have(watch_seconds=0.02)
     account.queued(message)
     wire.after("UpdateItem", lambda _: forget(stack, "alice"))  # right after the claim
 
@@ -253,9 +253,9 @@ def test_a_cancellation_and_a_reader_past_the_deadline_cannot_either(
     assert account.items() == []
 
 
-def test_a_replay_cannot_either(account: Account, stack: Stack, worker: ModuleType) -> None:
+def test_a_replay_cannot_either(account: Account, stack: Stack, worker: Parts) -> None:
     task_id = account.queued()
-    worker.store.fail(worker.Key.of_task("alice", task_id), "worker_lost", time.time())
+    worker.store.fail(Key.of_task("alice", task_id), "worker_lost", time.time())
     events = stack.turns.meta.client.meta.events
 
     def meanwhile(**_: Any) -> None:

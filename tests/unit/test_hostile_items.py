@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -23,7 +22,8 @@ from operations.replay import Wanted, replay
 from operations.restore import restore
 from operations.stack import Stack
 from tests.cfn import ROOT
-from tests.unit.conftest import Account, refusing
+from tests.unit.conftest import Account, Parts, refusing
+from turnqueue.turn import Key
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07"
 ULID = "01KAN0000000000000000000ZZ"
@@ -33,13 +33,13 @@ type Change = Callable[[Item], Item]
 
 
 @pytest.fixture
-def failed(account: Account, worker: ModuleType) -> Callable[..., Item]:
+def failed(account: Account, worker: Parts) -> Callable[..., Item]:
     """Puts a task into the table that is FAILURE(worker_lost), changed as wanted. Returns its item."""
     numbers = iter(range(1000))
 
     def put(change: Change = lambda item: item) -> Item:
         task_id = account.queued(session_id=f"s-{next(numbers)}")
-        worker.store.fail(worker.Key.of_task("alice", task_id), "worker_lost", time.time())
+        worker.store.fail(Key.of_task("alice", task_id), "worker_lost", time.time())
         item = account.item(task_id)
         account.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
         changed = change(item)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Response, StandIn, Wire, refusing, task_id_of, unreachable
+from tests.unit.conftest import Account, Clock, Parts, Response, StandIn, Wire, refusing, task_id_of, unreachable
+from turnqueue.queue import decode
 
 BODY = {"message": "hello", "session_id": "s-1", "metadata": {"a": "1", "b": "2"}}
 DAY = 24 * 3600
@@ -85,10 +86,10 @@ def test_a_replay_of_a_failed_task_is_its_failure(account: Account, clock: Clock
     assert len(model.messages()) == 1
 
 
-def test_a_replay_of_a_task_at_work_queues_nothing(account: Account, worker: ModuleType, wire: Wire) -> None:
+def test_a_replay_of_a_task_at_work_queues_nothing(account: Account, worker: Parts, wire: Wire) -> None:
     first = send(account)
     (record,) = account.receive()
-    worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 100)
+    worker.store.claim(decode(record["body"]), time.time(), time.time() + 100)
 
     second = send(account)
 

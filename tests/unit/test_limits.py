@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Clock, Context, Response, Wire, api_event, read, refusing
+from tests.unit.conftest import Account, Clock, Context, Parts, Response, Wire, api_event, read, refusing
 from turnqueue.limits import Limiter, parse_limits
 
 type SetLimits = Callable[..., None]
@@ -511,10 +511,10 @@ def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> No
 
 
 def test_a_day_of_models_without_a_price_has_no_cost(
-    account: Account, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+    account: Account, worker: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert usage(account)["json"]["cost_usd"] is None
-    monkeypatch.setattr(worker.model, "_prices", {})
+    monkeypatch.setattr(worker.services.first.model, "_prices", {})
     task_id = account.queued()
     account.work()
 

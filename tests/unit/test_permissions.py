@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from tests import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, Scripted, StandIn, Wire, event_file, refusing
+from tests.unit.conftest import Account, Call, Clock, Context, Parts, Scripted, StandIn, Wire, event_file, refusing
 
 type Permission = tuple[str, str]
 
@@ -82,9 +82,9 @@ def test_status(
 
 
 def test_worker(
-    account: Account, calls: list[Call], worker: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
+    account: Account, calls: list[Call], worker: Parts, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.03)
+    worker.have(watch_seconds=0.03)
     account.queued("[[hang=0.2]]", session_id="s-2", media=[account.upload(b"GIF89a", "image/gif")])
     records = account.receive()
     calls.clear()
@@ -98,14 +98,14 @@ def test_worker(
 def test_worker_with_a_fallback(
     account: Account, calls: list[Call], clock: Clock, scripted: Scripted, fallback: StandIn
 ) -> None:
-    """It needs two policies more, which are there under a condition; and no watch here, nor a second session."""
+    """It needs one policy more, which is there under a condition; and no watch here, nor a second session."""
     scripted.status = 503
     for _ in range(3):
         account.functions["worker"].handler({"Records": account.receive()}, Context())
         clock.forward(7)  # longer than any back-off of these
 
-    policies = [cfn.resources("AWS::IAM::Policy")[f"WorkerFallback{name}Policy"] for name in ("", "Key")]
-    more = {(each["Action"], cfn.target(each["Resource"])) for policy in policies for each in cfn.statements(policy)}
+    policy = cfn.resources("AWS::IAM::Policy")["WorkerFallbackKeyPolicy"]
+    more = {(each["Action"], cfn.target(each["Resource"])) for each in cfn.statements(policy)}
     assert more <= needed(calls) <= allowed("worker") | more | {("sqs:ReceiveMessage", "TurnQueue")}
 
 

@@ -15,7 +15,7 @@ import pytest
 from pydantic import BaseModel
 
 from tests.cfn import ROOT
-from tests.unit.conftest import Account, Scripted
+from tests.unit.conftest import Account, Parts, Scripted
 from turnqueue import personas
 
 CHECK = ROOT / "bundle" / "personas.py"
@@ -137,12 +137,12 @@ def test_the_personas_of_this_repository_are_good(rules: ModuleType) -> None:
 
 @pytest.mark.parametrize("case", ACCEPTED)
 def test_what_is_accepted_makes_a_persona(
-    rules: ModuleType, write: Write, case: str, worker: ModuleType, monkeypatch: pytest.MonkeyPatch
+    rules: ModuleType, write: Write, case: str, worker: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write(ACCEPTED[case])
     assert list(rules.problems(folder)) == []
 
-    made = build(worker, folder, monkeypatch)
+    made = build(folder, monkeypatch)
     definition = tomllib.loads(ACCEPTED[case])
     assert made.instructions == definition["instructions"]
     assert (made.model, made.temperature) == (definition.get("model"), definition.get("temperature"))
@@ -151,9 +151,9 @@ def test_what_is_accepted_makes_a_persona(
         assert set(definition.get(form, {})) == fields(made.output, form)
 
 
-def build(worker: ModuleType, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+def build(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """What the worker makes of `tutor.toml` in a folder."""
-    uncached = worker.persona.__wrapped__
+    uncached = importlib.import_module("persona").persona.__wrapped__
     monkeypatch.setitem(uncached.__globals__, "FOLDER", folder)
     monkeypatch.setitem(uncached.__globals__, "version", lambda role: "v")
     return uncached("tutor")
@@ -237,10 +237,10 @@ def test_every_role_answers(account: Account, role: str) -> None:
 
 
 def test_its_model_and_temperature_are_asked_for(
-    account: Account, scripted: Scripted, worker: ModuleType, write: Write, monkeypatch: pytest.MonkeyPatch
+    account: Account, scripted: Scripted, worker: Parts, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = build(worker, write(f'{GOOD}model = "gpt-own"\ntemperature = 0.5'), monkeypatch)
-    monkeypatch.setattr(worker, "persona", lambda role: own)
+    own = build(write(f'{GOOD}model = "gpt-own"\ntemperature = 0.5'), monkeypatch)
+    monkeypatch.setattr("attempt.persona", lambda role: own)
     scripted.says("hi")
     task_id = account.queued("hello")
     account.work()
@@ -251,11 +251,11 @@ def test_its_model_and_temperature_are_asked_for(
 
 
 def test_its_options_are_fields_of_the_request(
-    account: Account, scripted: Scripted, worker: ModuleType, write: Write, monkeypatch: pytest.MonkeyPatch
+    account: Account, scripted: Scripted, worker: Parts, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = f"{GOOD}[options]\nreasoning_effort = 'low'\nmax_completion_tokens = 500"
-    own = build(worker, write(text), monkeypatch)
-    monkeypatch.setattr(worker, "persona", lambda role: own)
+    own = build(write(text), monkeypatch)
+    monkeypatch.setattr("attempt.persona", lambda role: own)
     scripted.says("hi")
     account.queued("hello")
     account.work()

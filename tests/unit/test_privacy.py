@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.unit import template_rules
-from tests.unit.conftest import MODEL_KEY, Account, Clock, Context, Printed, Response, Scripted, Wire, refusing
+from tests.unit.conftest import MODEL_KEY, Account, Clock, Context, Parts, Printed, Response, Scripted, Wire, refusing
+from turnqueue.queue import decode
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
 SECRETS = (PROMPT, ANSWER, PRIVATE, MODEL_KEY)
@@ -58,8 +59,6 @@ def test_of_an_answered_chat(account: Account, clock: Clock, clean: Callable[...
     [
         f"[[{PRIVATE}=1]]",  # Refused by the stand-in with a text that quotes the message, as OpenAI's do.
         "[[status=400]]",
-        "[[status=429]]",
-        "[[status=500]]",
         "[[status=401]]",
         "[[refuse]]",
         "[[content_filter]]",
@@ -76,6 +75,17 @@ def test_of_a_failed_chat(account: Account, clock: Clock, clean: Callable[..., N
 
     assert response["json"]["task_id"]
     clean(response)
+
+
+@pytest.mark.parametrize("message", ["[[status=429]]", "[[status=500]]"])
+def test_of_a_chat_that_waits_for_its_model(
+    account: Account, clock: Clock, clean: Callable[..., None], message: str
+) -> None:
+    clock.meanwhile = account.work
+
+    assert account.post(request(message, role="booking"))["statusCode"] == 202
+
+    clean()
 
 
 def test_of_a_refused_request(account: Account, submit: ModuleType, clean: Callable[..., None]) -> None:
@@ -130,9 +140,9 @@ def test_when_we_fail(account: Account, wire: Wire, clean: Callable[..., None]) 
 
 
 def test_of_a_chat_that_is_cancelled_at_work(
-    account: Account, wire: Wire, worker: ModuleType, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., None]
+    account: Account, wire: Wire, worker: Parts, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., None]
 ) -> None:
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.03)
+    worker.have(watch_seconds=0.03)
     words = " ".join([ANSWER] * 200)
     body = account.post(request(f"[[drip=0.02]] [[echo={words}]]"), query={"async_mode": "true"})["json"]
 
@@ -170,10 +180,10 @@ def test_of_a_message_that_is_malformed(account: Account, clean: Callable[..., N
     clean()
 
 
-def test_of_a_chat_that_is_lost(account: Account, worker: ModuleType, clock: Clock, clean: Callable[..., None]) -> None:
+def test_of_a_chat_that_is_lost(account: Account, worker: Parts, clock: Clock, clean: Callable[..., None]) -> None:
     account.post(request("x", session_id="s-1"), query={"async_mode": "true"})
     (record,) = account.receive()
-    worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 100)
+    worker.store.claim(decode(record["body"]), time.time(), time.time() + 100)
     account.work([record])
     clock.forward(101)
     account.functions["deadletter"].handler({"Records": [record]}, Context())
@@ -213,6 +223,16 @@ def logging_calls() -> list[ast.Call]:
     ]
 
 
+def keys_of(value: ast.expr) -> set[str]:
+    """The keys of a dictionary as it is written, or of two of them joined."""
+    if isinstance(value, ast.BinOp):
+        return keys_of(value.left) | keys_of(value.right)
+    if isinstance(value, ast.Name):  # `details`, in attempt.py
+        return {"task_id", "attempt", "code", "provider_request_id"}
+    assert isinstance(value, ast.Dict)
+    return {ast.literal_eval(key) for key in value.keys if key}
+
+
 def test_the_list_is_what_the_code_logs_and_each_message_is_a_constant() -> None:
     from turnqueue.telemetry import FIELDS
 
@@ -224,8 +244,7 @@ def test_the_list_is_what_the_code_logs_and_each_message_is_a_constant() -> None
         (message,), (extra,) = call.args, call.keywords
         choices = [message.body, message.orelse] if isinstance(message, ast.IfExp) else [message]
         assert all(isinstance(choice, ast.Constant) for choice in choices), ast.unparse(call)
-        assert isinstance(extra.value, ast.Dict)
-        added |= {ast.literal_eval(key) for key in extra.value.keys if key}
+        added |= keys_of(extra.value)
 
     of_powertools = {"level", "location", "message", "timestamp", "service", "xray_trace_id"}
     assert added | of_powertools == set(FIELDS)

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Iterator
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,20 +11,22 @@ from boto3.dynamodb.types import TypeDeserializer
 from operations import replay as replaying
 from operations.replay import CODES, Replayed, Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Printed, StandIn, Wire, event_file
+from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire, event_file
+from turnqueue.store import Refused
+from turnqueue.turn import Key
 
 PROMPT = "Xyzzy-prompt"
 
 
 @pytest.fixture
-def lost(account: Account, worker: ModuleType) -> Callable[..., str]:
+def lost(account: Account, worker: Parts) -> Callable[..., str]:
     """Makes a task that is FAILURE(worker_lost), after so many attempts that died."""
 
     def make(message: str = "hello", *, attempts: int = 0, code: str = "worker_lost", **request: Any) -> str:
         task_id = account.queued(message, **request)
         for record in account.receive():
             account.sqs.delete_message(QueueUrl=STACK_OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])
-        key = worker.Key.of_task(request.get("owner", "alice"), task_id)
+        key = Key.of_task(request.get("owner", "alice"), task_id)
         for _ in range(attempts):
             worker.store.claim(key, time.time(), time.time() - 1)
         worker.store.fail(key, code, time.time())
@@ -114,7 +115,7 @@ def test_it_has_fifteen_minutes_and_a_week_again(
 def test_it_has_three_attempts_again_and_backs_off_from_the_beginning(
     account: Account, stack: Stack, lost: Callable[..., str], model: StandIn, clock: Clock, wire: Wire
 ) -> None:
-    task_id = lost("[[status=500]]", attempts=3)
+    task_id = lost("[[cut=3]]", attempts=3)
     run(stack)
 
     for _ in range(2):
@@ -132,11 +133,11 @@ def test_it_has_three_attempts_again_and_backs_off_from_the_beginning(
 
 
 def test_a_replay_whose_workers_all_die_ends_too(
-    account: Account, stack: Stack, lost: Callable[..., str], worker: ModuleType, clock: Clock
+    account: Account, stack: Stack, lost: Callable[..., str], worker: Parts, clock: Clock
 ) -> None:
     task_id = lost(attempts=3)
     run(stack)
-    key = worker.Key.of_task("alice", task_id)
+    key = Key.of_task("alice", task_id)
     for _ in range(3):
         worker.store.claim(key, time.time(), time.time() - 1)
 
@@ -146,12 +147,12 @@ def test_a_replay_whose_workers_all_die_ends_too(
 
 
 def test_a_lease_of_its_new_life_that_runs_out_after_a_refused_claim_is_no_lost_worker(
-    account: Account, stack: Stack, lost: Callable[..., str], worker: ModuleType, clock: Clock, wire: Wire
+    account: Account, stack: Stack, lost: Callable[..., str], worker: Parts, clock: Clock, wire: Wire
 ) -> None:
     task_id = lost(attempts=3)
     run(stack)
     (record,) = account.receive()
-    worker.store.claim(worker.Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
     wire.before("UpdateItem", lambda _: clock.forward(101))
 
     assert account.work([record]) == [record["messageId"]]
@@ -297,11 +298,11 @@ def test_a_task_that_nobody_has_read_since_its_deadline(account: Account, stack:
 
 
 def test_a_task_that_a_worker_holds_past_its_deadline_is_left_to_it(
-    account: Account, stack: Stack, worker: ModuleType, clock: Clock
+    account: Account, stack: Stack, worker: Parts, clock: Clock
 ) -> None:
     task_id = account.queued()
     clock.forward(899)
-    worker.store.claim(worker.Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
     clock.forward(2)
 
     assert run(stack, codes=["deadline_exceeded"]).task_ids == []
@@ -349,20 +350,20 @@ def test_the_model_is_told_what_came_before_the_turn_and_nothing_of_what_came_af
 
 
 def test_a_zombie_of_the_first_life_cannot_write(
-    account: Account, stack: Stack, worker: ModuleType, lost: Callable[..., str]
+    account: Account, stack: Stack, worker: Parts, lost: Callable[..., str]
 ) -> None:
     task_id = account.queued()
     assert account.receive()
-    zombie = worker.store.claim(worker.Key.of_task("alice", task_id), time.time(), time.time() - 1)
+    zombie = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() - 1)
     worker.store.fail(zombie.key, "worker_lost", time.time())
     run(stack)
 
     def tries_all() -> None:
-        with pytest.raises(worker.Refused):
+        with pytest.raises(Refused):
             worker.store.succeed(zombie, {"message": "late"}, {}, time.time())
-        with pytest.raises(worker.Refused):
+        with pytest.raises(Refused):
             worker.store.fail_attempt(zombie, "internal_error", "late", time.time())
-        with pytest.raises(worker.Refused):
+        with pytest.raises(Refused):
             worker.store.report_progress(zombie, 0.5, "late")
 
     tries_all()
@@ -454,11 +455,11 @@ def test_a_repetition_right_after_it_adds_no_message(
 
 
 def test_one_that_a_worker_has_begun_is_left_alone(
-    account: Account, stack: Stack, worker: ModuleType, lost: Callable[..., str]
+    account: Account, stack: Stack, worker: Parts, lost: Callable[..., str]
 ) -> None:
     task_id = lost()
     run(stack)
-    claimed = worker.store.claim(worker.Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
 
     assert run(stack).task_ids == []
 

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Context, StandIn, Wire, api_event, refusing
+from tests.unit.conftest import Account, Clock, Context, Parts, StandIn, Wire, api_event, refusing
+from turnqueue.turn import Key
 
 IMAGE = {"type": "image", "url": "https://example.com/cat.png"}
 
@@ -70,9 +71,9 @@ def test_what_has_not_failed_is_a_409(account: Account, status: str, wire: Wire)
     assert [call.operation for call in wire.calls if call.operation != "GetItem"] == []
 
 
-def test_a_task_that_runs_is_a_409(account: Account, worker: ModuleType) -> None:
+def test_a_task_that_runs_is_a_409(account: Account, worker: Parts) -> None:
     task_id = account.queued()
-    worker.store.claim(worker.Key.of_task("alice", task_id), time.time(), time.time() + 60)
+    worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 60)
 
     assert account.retry(task_id)["statusCode"] == 409
 

@@ -53,6 +53,7 @@ def test_the_init_reaches_nobody_and_starts_no_thread(function: str) -> None:
 
 RESTORED = """
 import random
+import sys
 import {function}
 from awslambdaric.lambda_runtime_hooks_runner import run_after_restore
 from turnqueue.turn import new_session_id, new_ulid
@@ -72,7 +73,8 @@ print(json.dumps([[restored(hooks) for _ in range(2)] for hooks in (False, True)
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_what_starts_from_one_snapshot_goes_apart(function: str) -> None:
     """With the hook that the runtime client calls. Ids do not need it."""
-    numbers = "[random.random(), worker.backoff(1, None)]" if function == "worker" else "[random.random()]"
+    more = ", sys.modules['decisions'].backoff(1, 0)" if function == "worker" else ""
+    numbers = f"[random.random(){more}]"
 
     unhooked, hooked = run(function, RESTORED.format(function=function, numbers=numbers))
 

@@ -9,7 +9,20 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Context, Response, StandIn, Wire, api_event, event_file, read, refusing
+from tests.unit.conftest import (
+    Account,
+    Clock,
+    Context,
+    Parts,
+    Response,
+    StandIn,
+    Wire,
+    api_event,
+    event_file,
+    read,
+    refusing,
+)
+from turnqueue.turn import Key
 
 ULID = "01KANEC0X00000000000000000"
 MEMBERS = {
@@ -29,13 +42,15 @@ MEMBERS = {
     "deadline_at",
     "expires_at",
     "poll_after_ms",
+    "waiting_for",
+    "next_try_at",
     "usage",
     "retry_of",
 }
 
 
-def claim(account: Account, worker: ModuleType, task_id: str, seconds: float = 100) -> Any:
-    key = worker.Key(f"alice#{task_id.partition('.')[0]}", task_id.partition(".")[2])
+def claim(account: Account, worker: Parts, task_id: str, seconds: float = 100) -> Any:
+    key = Key(f"alice#{task_id.partition('.')[0]}", task_id.partition(".")[2])
     return worker.store.claim(key, time.time(), time.time() + seconds)
 
 
@@ -77,13 +92,15 @@ def test_a_pending_task(account: Account) -> None:
         "session_id": "s-1",
         "started_at": None,
         "finished_at": None,
+        "waiting_for": None,
+        "next_try_at": None,
         "poll_after_ms": 500,
         "usage": None,
         "retry_of": None,
     }
 
 
-def test_a_started_task(account: Account, worker: ModuleType) -> None:
+def test_a_started_task(account: Account, worker: Parts) -> None:
     task_id = account.queued()
     claimed = claim(account, worker, task_id)
     worker.store.report_progress(claimed, 0.25, "so far")
@@ -140,7 +157,7 @@ def test_started_at_is_that_of_the_first_attempt(account: Account, clock: Clock)
 
 
 def test_the_four_states_are_all_that_is_ever_shown(account: Account, wire: Wire, clock: Clock) -> None:
-    task_id = account.queued("[[status=500 times=1]]")
+    task_id = account.queued("[[cut=2 times=1]]")
     seen = []
     for operation in ("UpdateItem", "DeleteMessage"):
         wire.after(operation, lambda _: seen.append(account.task(task_id)["status"]), times=10)
@@ -148,8 +165,8 @@ def test_the_four_states_are_all_that_is_ever_shown(account: Account, wire: Wire
     clock.forward(10)
     account.work()
 
-    # At the end it is written, added to the usage, and its message deleted.
-    assert seen == ["STARTED", "PENDING", "STARTED", "SUCCESS", "SUCCESS", "SUCCESS"]
+    # Each attempt is added to the usage after its end. At the end of the task its message is deleted.
+    assert seen == ["STARTED", "PENDING", "PENDING", "STARTED", "SUCCESS", "SUCCESS", "SUCCESS"]
 
 
 def test_a_status_read_is_one_consistent_read_of_one_item(account: Account, wire: Wire) -> None:
@@ -164,7 +181,7 @@ def test_a_status_read_is_one_consistent_read_of_one_item(account: Account, wire
 
 @pytest.mark.parametrize(
     ("age", "milliseconds", "retry_after"),
-    [(0, 500, "1"), (1, 500, "1"), (4, 1000, "1"), (12, 3000, "3"), (20, 5000, "5"), (600, 5000, "5")],
+    [(0, 500, "1"), (1, 500, "1"), (4, 1000, "1"), (12, 3000, "3"), (20, 5000, "5"), (600, 15000, "15")],
 )
 def test_an_older_task_is_to_be_asked_for_less_often(
     account: Account, clock: Clock, age: int, milliseconds: int, retry_after: str
@@ -368,7 +385,7 @@ def test_a_task_that_passes_its_deadline_while_it_is_waited_for_reads_as_final(a
 
 
 @pytest.mark.parametrize("held", [False, True])
-def test_who_reads_an_overdue_task_ends_it(account: Account, clock: Clock, worker: ModuleType, held: bool) -> None:
+def test_who_reads_an_overdue_task_ends_it(account: Account, clock: Clock, worker: Parts, held: bool) -> None:
     task_id = account.queued()
     if held:
         claim(account, worker, task_id, seconds=3600)
@@ -408,13 +425,13 @@ def test_an_overdue_task_is_past_cancelling(account: Account, clock: Clock) -> N
 
 
 def test_a_task_that_ends_just_before_a_reader_ends_it_keeps_its_end(
-    account: Account, clock: Clock, wire: Wire, worker: ModuleType
+    account: Account, clock: Clock, wire: Wire, worker: Parts
 ) -> None:
     task_id = account.queued()
     claimed = claim(account, worker, task_id, seconds=3600)
     clock.forward(15 * 60)
     answer = {"message": "just in time", "data": None, "draft": None}
-    wire.before("UpdateItem", lambda _: worker.store.succeed(claimed, answer, {}, time.time()))
+    wire.before("UpdateItem", lambda _: worker.store.succeed(claimed, answer, {}, time.time() - 5))
 
     task = account.task(task_id)
 
@@ -437,7 +454,7 @@ def test_a_pending_task_is_cancelled_at_once(account: Account) -> None:
     assert account.task(task_id) == task
 
 
-def test_of_a_started_task_the_cancellation_is_accepted(account: Account, worker: ModuleType) -> None:
+def test_of_a_started_task_the_cancellation_is_accepted(account: Account, worker: Parts) -> None:
     task_id = account.queued()
     claim(account, worker, task_id)
 
@@ -449,9 +466,7 @@ def test_of_a_started_task_the_cancellation_is_accepted(account: Account, worker
     assert account.item(task_id)["cancel_requested"] == {"BOOL": True}
 
 
-def test_a_started_task_whose_worker_died_is_cancelled_at_once(
-    account: Account, worker: ModuleType, clock: Clock
-) -> None:
+def test_a_started_task_whose_worker_died_is_cancelled_at_once(account: Account, worker: Parts, clock: Clock) -> None:
     task_id = account.queued()
     claim(account, worker, task_id, seconds=100)
     clock.forward(101)
@@ -459,7 +474,7 @@ def test_a_started_task_whose_worker_died_is_cancelled_at_once(
     assert account.cancel(task_id)["json"]["error_code"] == "cancelled"
 
 
-def test_to_cancel_again_changes_nothing(account: Account, worker: ModuleType) -> None:
+def test_to_cancel_again_changes_nothing(account: Account, worker: Parts) -> None:
     pending, started = account.queued(), account.queued()
     claim(account, worker, started)
     first = [account.cancel(pending), account.cancel(started)]
@@ -487,14 +502,14 @@ def test_what_is_final_stays_as_it_is(account: Account, message: str) -> None:
     assert account.item(task_id) == before
 
 
-def test_a_task_that_starts_while_it_is_cancelled_is_marked(account: Account, worker: ModuleType, wire: Wire) -> None:
+def test_a_task_that_starts_while_it_is_cancelled_is_marked(account: Account, worker: Parts, wire: Wire) -> None:
     task_id = account.queued()
     wire.before("UpdateItem", lambda _: claim(account, worker, task_id))
 
     assert account.cancel(task_id)["statusCode"] == 202
 
 
-def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, worker: ModuleType, wire: Wire) -> None:
+def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, worker: Parts, wire: Wire) -> None:
     task_id = account.queued()
     claimed = claim(account, worker, task_id)
     answer = {"message": "first", "data": None, "draft": None}
@@ -511,7 +526,7 @@ def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, 
 
 
 def test_a_task_that_is_handed_back_while_it_is_cancelled_ends_at_once(
-    account: Account, worker: ModuleType, wire: Wire
+    account: Account, worker: Parts, wire: Wire
 ) -> None:
     """Nobody works on it any more who would see a mark, and its back-off may be long."""
     task_id = account.queued()

@@ -58,7 +58,7 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
     ),
     "a longer timeout": (
         rules.visibility_outlasts_the_function_not_the_deadline,
-        change(f"{WORKER}/Timeout", 181),
+        change(f"{WORKER}/Timeout", 401),
     ),
     "the default visibility": (
         rules.visibility_outlasts_the_function_not_the_deadline,

@@ -223,7 +223,7 @@ def test_every_failure_says_a_sentence_and_has_an_error_status() -> None:
 @pytest.mark.parametrize("message", ["hello", "[[refuse]]"])
 def test_no_write_of_the_store_changes_a_final_turn(account: Account, clock: Clock, message: str) -> None:
     store_module = import_module("turnqueue.store")
-    store = account.functions["worker"].store
+    store = account.functions["worker"].worker.services.store
     task_id = account.queued(message)
     key = Key.of_task("alice", task_id)
     account.work()

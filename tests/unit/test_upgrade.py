@@ -7,7 +7,6 @@ without a sample writes one here, and the test fails until it is committed. See 
 import json
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,7 +14,8 @@ import pytest
 import turnqueue
 from operations.replay import Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import Account, Clock
+from tests.unit.conftest import Account, Clock, Parts
+from turnqueue.turn import Key
 
 SAMPLES = Path(__file__).parent / "samples"
 FILES = sorted(SAMPLES.glob("*.json"))
@@ -60,13 +60,13 @@ def then(clock: Clock) -> None:
 
 
 @pytest.fixture
-def written(account: Account, worker: ModuleType, stack: Stack, then: None) -> dict[str, Any]:
+def written(account: Account, worker: Parts, stack: Stack, then: None) -> dict[str, Any]:
     """What the code as it is writes: {turns, guard, message}."""
     tasks: dict[str, str] = {}
 
     def queued(name: str, message: str = "hello", **request: Any) -> Any:
         tasks[name] = account.queued(message, session_id=f"s-{len(tasks)}", **request)
-        return worker.Key.of_task("alice", tasks[name])
+        return Key.of_task("alice", tasks[name])
 
     def claimed(name: str) -> Any:
         return worker.store.claim(queued(name), MOMENT, MOMENT + 183)

@@ -10,7 +10,18 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import ENVIRONMENT, Account, Clock, Printed, Response, Scripted, Wire, refusing, unreachable
+from tests.unit.conftest import (
+    ENVIRONMENT,
+    Account,
+    Clock,
+    Parts,
+    Printed,
+    Response,
+    Scripted,
+    Wire,
+    refusing,
+    unreachable,
+)
 from turnqueue.media import IMAGES, MAX_UPLOAD_BYTES, UPLOAD_SECONDS
 
 BUCKET = ENVIRONMENT["MEDIA_BUCKET"]
@@ -386,9 +397,9 @@ def test_when_s3_fails_for_good_the_turn_ends_after_three_attempts(
     assert "ClientError:SlowDown" in printed.text
 
 
-def test_an_answer_of_s3_that_is_cut_is_no_image(account: Account, clock: Clock, worker: ModuleType) -> None:
+def test_an_answer_of_s3_that_is_cut_is_no_image(account: Account, clock: Clock, worker: Parts) -> None:
     task_id = account.queued("look", media=[account.upload(PNG)])
-    events = worker.uploads._client.meta.events
+    events = worker.services.uploads._client.meta.events
 
     def cut(parsed: dict[str, Any], **_: Any) -> None:
         events.unregister("after-call.s3.GetObject", cut)

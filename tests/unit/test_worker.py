@@ -4,13 +4,16 @@ import itertools
 import json
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Call, Clock, Printed, Scripted, StandIn, Wire, unreachable
+from persona import persona
+from reply import Reply
+from tests.unit.conftest import Account, Call, Clock, Parts, Printed, Scripted, StandIn, Wire, unreachable
 from turnqueue.personas import ROLES, version
+from turnqueue.queue import decode
+from turnqueue.turn import Key
 
 
 def until(holds: Callable[[], bool]) -> None:
@@ -21,9 +24,9 @@ def until(holds: Callable[[], bool]) -> None:
 
 
 @pytest.fixture
-def watchful(worker: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def watchful(worker: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker looks 25 times as often at what it shows, so that a test need not last for seconds."""
-    monkeypatch.setattr(worker, "_WATCH_SECONDS", 0.04)
+    worker.have(watch_seconds=0.04)
 
 
 def shown(wire: Wire) -> list[tuple[float, str]]:
@@ -70,7 +73,7 @@ def test_an_answer_is_recorded_with_its_usage(account: Account) -> None:
 
 
 def test_the_times_are_those_since_the_message_was_queued(account: Account, clock: Clock) -> None:
-    task_id = account.queued("[[status=500 times=1]] hello, twice")
+    task_id = account.queued("[[cut=2 times=1]] hello, twice")
     clock.forward(3)
     account.work()
     clock.forward(4)
@@ -233,7 +236,7 @@ def test_only_successful_turns_are_history(account: Account, model: StandIn) -> 
     assert answer.endswith('you said: "one", "three" (2 messages).')
 
 
-def test_a_later_turn_is_not_history(account: Account, worker: ModuleType, clock: Clock) -> None:
+def test_a_later_turn_is_not_history(account: Account, worker: Parts, clock: Clock) -> None:
     """A turn that comes back late is answered by what was said before it, not after."""
     first = account.queued("[[status=500 times=1]] one", session_id="s-1")
     records = account.receive()
@@ -258,16 +261,16 @@ def test_another_session_or_owner_is_not_history(account: Account, model: StandI
     assert [call["history"] for call in model.calls()["last"]] == [0, 0]
 
 
-def answered(account: Account, worker: ModuleType, count: int, message: str = "question", **more: Any) -> None:
+def answered(account: Account, worker: Parts, count: int, message: str = "question", **more: Any) -> None:
     """Turns of session s-1 that were answered."""
     for _ in range(count):
         session_id, _, turn = account.queued(message, session_id="s-1", **more).rpartition(".")
-        claimed = worker.store.claim(worker.Key(f"alice#{session_id}", turn), time.time(), time.time() + 100)
+        claimed = worker.store.claim(Key(f"alice#{session_id}", turn), time.time(), time.time() + 100)
         worker.store.succeed(claimed, {"message": "answer", "data": None, "draft": None}, {}, time.time())
     account.work()
 
 
-def test_history_is_the_last_20_turns(account: Account, worker: ModuleType, model: StandIn) -> None:
+def test_history_is_the_last_20_turns(account: Account, worker: Parts, model: StandIn) -> None:
     answered(account, worker, 22)
     account.queued("and?", session_id="s-1")
     while account.work() or account.waiting() != (0, 0):
@@ -276,7 +279,7 @@ def test_history_is_the_last_20_turns(account: Account, worker: ModuleType, mode
     assert [call["history"] for call in model.calls()["last"]] == [40]
 
 
-def test_history_goes_back_beyond_a_row_of_failures(account: Account, worker: ModuleType, model: StandIn) -> None:
+def test_history_goes_back_beyond_a_row_of_failures(account: Account, worker: Parts, model: StandIn) -> None:
     answered(account, worker, 1)
     for _ in range(20):
         account.cancel(account.queued("oops", session_id="s-1"))
@@ -288,7 +291,7 @@ def test_history_goes_back_beyond_a_row_of_failures(account: Account, worker: Mo
 
 
 def test_long_conversations_are_cut_by_whole_turns_from_the_oldest(
-    account: Account, worker: ModuleType, scripted: Scripted
+    account: Account, worker: Parts, scripted: Scripted
 ) -> None:
     answered(account, worker, 3, "x" * 25_000)
     scripted.says("hi")
@@ -302,7 +305,7 @@ def test_long_conversations_are_cut_by_whole_turns_from_the_oldest(
 
 @pytest.mark.parametrize(("message", "images", "fit"), [("語" * 6_000, 0, 3), ("what is this?", 8, 1), ("?", 0, 5)])
 def test_what_fits_is_told_in_tokens(
-    account: Account, worker: ModuleType, scripted: Scripted, message: str, images: int, fit: int
+    account: Account, worker: Parts, scripted: Scripted, message: str, images: int, fit: int
 ) -> None:
     """Of 16,000: three bytes a letter here and four a token, and 1,000 tokens an image."""
     media = [{"type": "image", "url": f"https://example.com/{number}.png"} for number in range(images)]
@@ -345,10 +348,10 @@ def test_a_finished_task_shows_no_partial_text(account: Account, watchful: None,
     assert (task["partial"], task["progress"]) == (None, 1.0)
 
 
-def test_a_new_attempt_shows_nothing_of_the_one_before(account: Account, worker: ModuleType, clock: Clock) -> None:
+def test_a_new_attempt_shows_nothing_of_the_one_before(account: Account, worker: Parts, clock: Clock) -> None:
     task_id = account.queued()
     (record,) = account.receive()
-    key = worker.decode(record["body"])
+    key = decode(record["body"])
     died = worker.store.claim(key, time.time(), time.time() + 100)
     worker.store.report_progress(died, 0.5, "so far")
     clock.forward(101)
@@ -396,9 +399,9 @@ def test_of_a_structured_answer_the_readable_part_is_shown(account: Account, wir
 
 
 @pytest.mark.parametrize("role", sorted(ROLES))
-def test_what_a_model_is_to_write_first_is_what_the_user_reads(worker: ModuleType, role: str) -> None:
+def test_what_a_model_is_to_write_first_is_what_the_user_reads(worker: Parts, role: str) -> None:
     """A model that is held to a schema writes in its order."""
-    output = worker.persona(role).output
+    output = persona(role).output
 
     if output is not None:
         assert next(iter(output.model_json_schema()["properties"])) == "message"
@@ -417,10 +420,10 @@ def test_the_message_is_readable_whole_while_the_rest_of_the_document_is_coming(
 
 
 @pytest.mark.parametrize("cut", range(1, 60))
-def test_a_structured_answer_is_readable_wherever_it_is_cut(worker: ModuleType, cut: int) -> None:
+def test_a_structured_answer_is_readable_wherever_it_is_cut(worker: Parts, cut: int) -> None:
     message = 'b\ud83d\ude00 \u00e9\n "q" \\ {"message": 1}'.encode("utf-16", "surrogatepass").decode("utf-16")
     document = json.dumps({"message": message, "draft": {"name": None}})
-    reply = worker.Reply()
+    reply = Reply()
     reply.structured = True
     shown = ""
 
@@ -524,11 +527,11 @@ def test_a_task_cancelled_between_attempts_does_not_run_again(account: Account, 
 
 @pytest.mark.parametrize("end", ["cancelled", "worker_lost", "deadline_exceeded"])
 def test_what_was_shown_of_an_answer_stays_whoever_ends_its_task(
-    account: Account, worker: ModuleType, clock: Clock, end: str
+    account: Account, worker: Parts, clock: Clock, end: str
 ) -> None:
     task_id = account.queued()
     (record,) = account.receive()
-    claimed = worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 60)
+    claimed = worker.store.claim(decode(record["body"]), time.time(), time.time() + 60)
     worker.store.report_progress(claimed, 0.5, "so far")
     worker.store.release(claimed)
     assert account.task(task_id)["partial"] == "so far"
@@ -547,14 +550,14 @@ def test_what_was_shown_of_an_answer_stays_whoever_ends_its_task(
 
 
 def test_a_cancellation_that_the_dead_worker_did_not_see_ends_the_next_attempt(
-    account: Account, worker: ModuleType, clock: Clock, model: StandIn
+    account: Account, worker: Parts, clock: Clock, model: StandIn
 ) -> None:
     task_id = account.queued()
     (record,) = account.receive()
-    worker.store.claim(worker.decode(record["body"]), time.time(), time.time() + 183)
+    worker.store.claim(decode(record["body"]), time.time(), time.time() + 50)
     assert account.cancel(task_id)["statusCode"] == 202
 
-    clock.forward(250)
+    clock.forward(430)
     account.work()
 
     assert account.outcome(task_id) == ("FAILURE", "cancelled")

@@ -8,6 +8,7 @@ import json
 import re
 import secrets
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -34,10 +35,21 @@ _OPTIONAL = (
     "replayed_at",
     "cache",
     "retry_of",
+    "last_refusal",
+    "next_try_at",
+    "place_at",
 )
 
 
 _MAX_HISTORY_PAGES = 3
+
+_OURS = "#status = :started AND #attempt = :attempt"
+_OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
+_UNFINISHED = "(#status = :pending OR #status = :started)"
+_UNCLAIMED = "#status = :pending AND #attempt = :zero"
+_UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
+# A turn has a last_attempt only since a replay or a refund. A missing attribute is not greater than anything.
+_BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 class Refused(Exception):
@@ -77,7 +89,7 @@ class TurnStore:
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
         """The turn, or None if there is none or its retention is over.
 
-        An unfinished turn past its deadline is made FAILURE(deadline_exceeded) here: whoever reads, repairs.
+        An unfinished turn past its deadline is made FAILURE here: every reader repairs it.
         """
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
@@ -86,11 +98,11 @@ class TurnStore:
         return self.close_overdue(turn, now)
 
     def close_overdue(self, turn: Turn, now: float) -> Turn:
-        """The turn, made FAILURE(deadline_exceeded) if it is unfinished past its deadline."""
+        """The turn, made FAILURE if it is unfinished past its deadline."""
         if not turn.overdue(now):
             return turn
         try:
-            return self.fail(turn.key, "deadline_exceeded", now)
+            return self.fail_overdue(turn, now)
         except Refused as refused:
             return refused.current or turn
 
@@ -138,6 +150,18 @@ class TurnStore:
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
         return found[:limit][::-1]
 
+    def waits_for_another(self, key: Key) -> bool:
+        """Whether the turn before this one in its session is unfinished. One Query of one item."""
+        answer = self._client.query(
+            TableName=self._table,
+            KeyConditionExpression="#session = :session AND #turn < :turn",
+            ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
+            ExpressionAttributeValues=_values(session=key.session, turn=key.turn),
+            ScanIndexForward=False,
+            Limit=1,
+        )
+        return any(turn and not turn.final for turn in map(_turn, answer["Items"]))
+
     def claim(self, key: Key, now: float, lease_until: float) -> Turn:
         """Take the turn for one attempt: it is ours until `lease_until`. Returns the whole turn.
 
@@ -150,7 +174,7 @@ class TurnStore:
                 set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
-                remove=("progress", "partial"),
+                remove=("progress", "partial", "next_try_at"),
                 condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
                     "pending": Status.PENDING,
@@ -165,6 +189,15 @@ class TurnStore:
                 return refused.current
             raise
 
+    def renew(self, claimed: Turn, lease_until: float) -> None:
+        """Keep the turn until `lease_until`. Raises Refused if it is no longer ours, or its cancellation was asked."""
+        self._write(
+            claimed.key,
+            set_={"lease_until": lease_until},
+            condition=_OURS_UNCANCELLED,
+            values=_ours(claimed),
+        )
+
     def report_progress(self, claimed: Turn, progress: float, partial: str) -> None:
         """Show how far our attempt is. Raises Refused if the turn is no longer ours, or its cancellation was asked."""
         self._write(
@@ -174,12 +207,23 @@ class TurnStore:
             values=_ours(claimed),
         )
 
-    def succeed(self, claimed: Turn, result: dict[str, Any], usage: dict[str, Any], now: float) -> Turn:
-        """Record the answer of our attempt. Raises Refused if the turn is no longer ours."""
+    def succeed(
+        self,
+        claimed: Turn,
+        result: dict[str, Any],
+        usage: dict[str, Any],
+        now: float,
+        *,
+        provider_request_id: str | None = None,
+    ) -> Turn:
+        """Record the answer of our attempt. Raises Refused if the turn is no longer ours, or its deadline is past."""
         return self._finish(
             claimed,
             {"status": Status.SUCCESS, "result": result, "usage": usage, "finished_at": now},
             remove=("lease_until", "progress", "partial", "cancel_requested"),
+            condition=f"{_OURS} AND #deadline_at > :now",
+            values={"now": now},
+            provider_request_id=provider_request_id,
         )
 
     def fail_attempt(self, claimed: Turn, code: str, partial: str | None, now: float) -> Turn:
@@ -187,29 +231,58 @@ class TurnStore:
         return self._finish(
             claimed,
             _failure(code, now) | ({"partial": partial} if partial else {}),
-            remove=("lease_until", "progress", "cancel_requested"),
+            remove=("lease_until", "progress", "cancel_requested", *(() if partial else ("partial",))),
         )
 
-    def _finish(self, claimed: Turn, end: dict[str, Any], *, remove: tuple[str, ...]) -> Turn:
+    def _finish(
+        self,
+        claimed: Turn,
+        end: dict[str, Any],
+        *,
+        remove: tuple[str, ...],
+        condition: str = _OURS,
+        values: Mapping[str, Any] = MappingProxyType({}),
+        provider_request_id: str | None = None,
+    ) -> Turn:
         try:
-            turn = self._update(claimed.key, set_=end, remove=remove, condition=_OURS, values=_ours(claimed))
+            turn = self._update(
+                claimed.key, set_=end, remove=remove, condition=condition, values=_ours(claimed) | dict(values)
+            )
         except Refused as refused:
             current = refused.current
             ours = (claimed.attempt, end["status"], end.get("error_code"), round(end["finished_at"], 3))
             if current is None or ours != (current.attempt, current.status, current.error_code, current.finished_at):
                 raise
             turn = current
-        report_finished(turn)
+        report_finished(turn, provider_request_id)
         return turn
 
-    def release(self, claimed: Turn) -> None:
-        """Give our attempt up, so that the next delivery may claim the turn. Raises Refused if it is no longer ours, or
-        its cancellation was asked: who asked would have to wait for the next delivery."""
+    def release(
+        self,
+        claimed: Turn,
+        *,
+        next_try_at: float | None = None,
+        is_refund: bool = False,
+        refusal: str | None = None,
+        place_at: float | None = None,
+    ) -> None:
+        """Give our attempt up, so that the next delivery may claim the turn. `is_refund`: the attempt does not count.
+        `refusal`: the error code of the refusal that ended it. Raises Refused if the turn is no longer ours, or its
+        cancellation was asked, because the client would have to wait for the next delivery."""
+        changes: dict[str, Any] = {"status": Status.PENDING}
+        if next_try_at is not None:
+            changes["next_try_at"] = next_try_at
+        if is_refund:
+            changes["last_attempt"] = claimed.last_attempt + 1
+        if refusal:
+            changes |= {"refusals": claimed.refusals + 1, "last_refusal": refusal}
+        if place_at is not None:
+            changes["place_at"] = place_at
         try:
             self._write(
                 claimed.key,
-                set_={"status": Status.PENDING},
-                remove=("lease_until", "progress"),
+                set_=changes,
+                remove=("lease_until", "progress", *(() if place_at is not None else ("place_at",))),
                 condition=_OURS_UNCANCELLED,
                 values=_ours(claimed),
             )
@@ -218,17 +291,17 @@ class TurnStore:
             if current is None or (current.status, current.attempt) != (Status.PENDING, claimed.attempt):
                 raise
 
-    def fail(self, key: Key, code: str, now: float) -> Turn:
-        """End a turn as FAILURE, by one who holds no claim on it.
+    def fail_overdue(self, seen: Turn, now: float) -> Turn:
+        """End a turn that was seen past its deadline as FAILURE, even if a worker holds it. Raises Refused if it is
+        final by now, or was replayed."""
+        return self._fail(seen.key, seen.overdue_code, now, f"{_UNFINISHED} AND #deadline_at <= :now")
 
-        `deadline_exceeded` ends it once the deadline has passed, whoever holds it; `enqueue_failed` only before its
-        first claim; every other code only while no worker holds it by a valid lease. Raises Refused otherwise.
-        """
-        conditions = {
-            "deadline_exceeded": "(#status = :pending OR #status = :started) AND #deadline_at <= :now",
-            "enqueue_failed": "#status = :pending AND #attempt = :zero",
-        }
-        condition = conditions.get(code, _UNHELD)
+    def fail(self, key: Key, code: str, now: float) -> Turn:
+        """End a turn as FAILURE, without a claim: `enqueue_failed` only before its first claim, every other code only
+        while no worker holds the turn by a valid lease. Raises Refused otherwise."""
+        return self._fail(key, code, now, _UNCLAIMED if code == "enqueue_failed" else _UNHELD)
+
+    def _fail(self, key: Key, code: str, now: float, condition: str) -> Turn:
         possible = {"pending": Status.PENDING, "started": Status.STARTED, "now": now, "zero": 0}
         turn = self._update(
             key,
@@ -325,13 +398,6 @@ class TurnStore:
         return answer.get("Attributes")
 
 
-_OURS = "#status = :started AND #attempt = :attempt"
-_OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
-_UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# Only a turn that was replayed has a last_attempt; what is not there is not greater than anything.
-_BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
-
-
 def _ours(claimed: Turn) -> dict[str, Any]:
     return {"started": Status.STARTED, "attempt": claimed.attempt}
 
@@ -368,6 +434,7 @@ def _item(turn: Turn) -> dict[str, Any]:
         "expires_at": turn.expires_at,
         "attempt": turn.attempt,
         **({"reserved_tokens": turn.reserved_tokens} if turn.reserved_tokens else {}),
+        **({"refusals": turn.refusals} if turn.refusals else {}),
         **{name: value for name in _OPTIONAL if (value := getattr(turn, name))},
     }
     return _key(turn.key) | {name: _value(name, value) for name, value in values.items()}
@@ -390,5 +457,6 @@ def _turn(item: dict[str, Any] | None) -> Turn | None:
         attempt=int(plain["attempt"]),
         last_attempt=int(plain.get("last_attempt", MAX_ATTEMPTS)),
         reserved_tokens=int(plain.get("reserved_tokens", 0)),
+        refusals=int(plain.get("refusals", 0)),
         **{name: plain[name] for name in _OPTIONAL if name in plain},
     )

@@ -4,7 +4,7 @@ The types here are what the functions send, held by mypy, and what docs/openapi.
 """
 
 from datetime import UTC, datetime
-from typing import Any, Literal, NotRequired, TypedDict, cast, overload
+from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, overload
 
 from turnqueue.media import Form
 from turnqueue.turn import FAILURES, Status, Turn
@@ -100,6 +100,10 @@ class TaskStatus(TypedDict):
     """An unfinished task becomes FAILURE (`deadline_exceeded`) at this time."""
     expires_at: Timestamp
     """The task can be read until then."""
+    waiting_for: Literal["turn_before", "model_unavailable", "rate_limit"] | None
+    """Why a task that is PENDING for longer than usual waits; else null."""
+    next_try_at: Timestamp | None
+    """When a waiting task is tried next, if that is known."""
     poll_after_ms: int | None
     """When to ask again, in milliseconds; null when the status is final."""
     usage: Usage | None
@@ -250,7 +254,19 @@ def upload(form: Form) -> Upload:
     }
 
 
-def task_status(turn: Turn, now: float) -> TaskStatus:
+class Waiting(NamedTuple):
+    """Why a task waits, and when it is tried next, if that is known."""
+
+    reason: Literal["turn_before", "model_unavailable", "rate_limit"]
+    next_try_at: float | None
+
+    @classmethod
+    def of(cls, code: str, next_try_at: float | None) -> "Waiting":
+        """For a model that turned calls away with `code`."""
+        return cls("rate_limit" if code == "model_rate_limited" else "model_unavailable", next_try_at)
+
+
+def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskStatus:
     """The ChatTaskStatusResponse. The first five members are those of the replaced system."""
     return {
         "task_id": turn.key.task_id,
@@ -268,15 +284,20 @@ def task_status(turn: Turn, now: float) -> TaskStatus:
         "finished_at": _iso(turn.finished_at),
         "deadline_at": _iso(turn.deadline_at),
         "expires_at": _iso(turn.expires_at),
-        "poll_after_ms": None if turn.final else poll_after_ms(turn, now),
+        "waiting_for": waiting.reason if waiting else None,
+        "next_try_at": _iso(waiting.next_try_at if waiting else None),
+        "poll_after_ms": None if turn.final else poll_after_ms(turn, now, waiting.next_try_at if waiting else None),
         "usage": _usage(turn),
         "retry_of": turn.retry_of,
     }
 
 
-def poll_after_ms(turn: Turn, now: float) -> int:
-    """When to ask again: soon for a young task, for most are short; seldom for an old one."""
-    return int(min(max((now - turn.created_at) / 4, 0.5), 5.0) * 1000)
+def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> int:
+    """When to ask again: soon for a young task, because most are short; up to 5 s later in the first minute, and up to
+    15 s later for a long wait, or when the task is not tried before."""
+    age = now - turn.created_at
+    usual = min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0)
+    return int(min(max(usual, (next_try_at or 0) - now), 15.0) * 1000)
 
 
 def _usage(turn: Turn) -> Usage | None:

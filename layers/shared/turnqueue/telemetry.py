@@ -35,6 +35,7 @@ FIELDS = {
     "total_ms": "milliseconds",
     "prompt_tokens": "a count",
     "completion_tokens": "a count",
+    "provider_request_id": "the model provider's name for the call: printable ASCII, at most 100 characters",
 }
 """What a log line may hold, and what that is. All else is dropped, whoever logs it: an exception's text, or what a
 library adds to a record, may quote the user."""
@@ -64,7 +65,7 @@ def milliseconds(name: str, seconds: float) -> None:
         _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
 
 
-def report_finished(turn: Turn) -> None:
+def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
     """Count and log a turn that has just become final: as succeeded, failed or cancelled.
 
     TaskFailed is 1 of a failure and 0 of a success. So its sum counts the failures and its average is their share,
@@ -89,6 +90,7 @@ def report_finished(turn: Turn) -> None:
             "total_ms": round(seconds * 1000),
             "prompt_tokens": usage.get("prompt_tokens"),
             "completion_tokens": usage.get("completion_tokens"),
+            "provider_request_id": provider_request_id,
         },
     )
 

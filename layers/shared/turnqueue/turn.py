@@ -10,13 +10,14 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 DEADLINE_SECONDS = 15 * 60
-"""How long after its submission a turn may still be answered."""
+"""How long after its submission a turn may still be answered, unless the stack or the request says otherwise."""
 
 RETENTION_SECONDS = 7 * 24 * 3600
 """How long after its submission a turn can be read."""
 
 MAX_ATTEMPTS = 3
-"""How often a turn may be claimed, since it was queued, before it is given up."""
+"""The budget of a turn: how many attempts may fail, since it was queued, before it is given up. A refusal is no
+attempt."""
 
 # DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for the rest.
 MAX_REQUEST_BYTES = 256 * 1024
@@ -53,7 +54,7 @@ class Failure(NamedTuple):
 FAILURES = {
     "enqueue_failed": Failure("The message could not be queued. Please send it again.", 503, True),
     "cancelled": Failure("The task was cancelled.", 409, False),
-    "deadline_exceeded": Failure("The task was not finished within 15 minutes.", 504, True),
+    "deadline_exceeded": Failure("The task was not finished before its deadline.", 504, True),
     "worker_lost": Failure("The task was lost in processing. Please send it again.", 503, True),
     "internal_error": Failure("The task failed for a reason of ours. Please send it again.", 502, True),
     "model_unavailable": Failure("The model could not be reached. Please send the message again.", 503, True),
@@ -157,10 +158,13 @@ class Turn(NamedTuple):
 
     `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
     completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
-    attempt n may write only while it is still n. So a replay (operations/replay.py) does not set it back, but moves
-    `last_attempt`, up to which the turn may be claimed. `cache`: {seconds, shared}, how its reply may be kept; None if
-    it may not. `retry_of`: the id of the task whose message it repeats. `reserved_tokens`: of its
-    owner's day, until it is final (turnqueue/usage.py); 0 without a limit of tokens.
+    attempt n may write only while it is still n. So nothing sets it back. A replay (operations/replay.py) moves
+    `last_attempt`, up to which the turn may be claimed, and an attempt that does not count moves it by one: a refusal,
+    or a wait for the turn's place below the model's rate. `refusals` counts the refusals since the turn was queued, and
+    `last_refusal` is the error code of the last. `next_try_at`: when a turn that went back is delivered again.
+    `place_at`: its place below the model's rate. `cache`: {seconds, shared}, how its reply may be kept; None if it may
+    not. `retry_of`: the id of the task whose message it repeats. `reserved_tokens`: of its owner's day, until it is
+    final (turnqueue/usage.py); 0 without a limit of tokens.
     """
 
     key: Key
@@ -177,6 +181,10 @@ class Turn(NamedTuple):
     started_at: float | None = None
     finished_at: float | None = None
     cancel_requested: bool = False
+    refusals: int = 0
+    last_refusal: str | None = None
+    next_try_at: float | None = None
+    place_at: float | None = None
     progress: float | None = None
     partial: str | None = None
     result: dict[str, Any] | None = None
@@ -188,14 +196,16 @@ class Turn(NamedTuple):
     reserved_tokens: int = 0
 
     @classmethod
-    def submitted(cls, key: Key, request: dict[str, Any], now: float) -> "Turn":
+    def submitted(
+        cls, key: Key, request: dict[str, Any], now: float, deadline_seconds: float = DEADLINE_SECONDS
+    ) -> "Turn":
         now = round(now, 3)
         return cls(
             key=key,
             status=Status.PENDING,
             request=request,
             created_at=now,
-            deadline_at=now + DEADLINE_SECONDS,
+            deadline_at=round(now + deadline_seconds, 3),
             expires_at=int(now) + RETENTION_SECONDS,
         )
 
@@ -220,8 +230,13 @@ class Turn(NamedTuple):
 
     @property
     def tries(self) -> int:
-        """How many attempts were made since it was queued."""
+        """How many attempts that count were made since it was queued."""
         return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
+
+    @property
+    def is_first_claim(self) -> bool:
+        """Of a claimed turn: whether nobody has claimed it before, since it was queued."""
+        return self.tries == 1 and not self.refusals and self.place_at is None
 
     @property
     def queued_at(self) -> float:
@@ -237,3 +252,8 @@ class Turn(NamedTuple):
 
     def overdue(self, now: float) -> bool:
         return not self.final and self.deadline_at <= now
+
+    @property
+    def overdue_code(self) -> str:
+        """The error code of this turn if it ends at its deadline: the reason of its wait, if that is known."""
+        return self.last_refusal or "deadline_exceeded"

@@ -5,10 +5,11 @@ from functools import cache
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from turnqueue.gate import ModelGates
 from turnqueue.http import error_name
 from turnqueue.store import TurnStore
 from turnqueue.telemetry import logger
-from turnqueue.turn import Turn
+from turnqueue.turn import Status, Turn
 from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
@@ -16,6 +17,7 @@ _LONGEST_PAUSE = 1.0
 # A pause is 0.1 s and 6% of the time so far, an answer half of that late; 50 reads in 25 s. Fewer would cost more: for
 # most turns a read is half a read unit, a thirteenth of what 0.25 s of this function are, at 256 MB.
 _GROWTH = 1.06
+_PATIENCE_SECONDS = 1.0  # a turn begins within 0.1 s when nothing is wrong: then no gate is read
 _SECONDS_TO_ANSWER = 3.5  # before the function's end: for a last read that hangs (2 s), and the answer
 
 
@@ -25,15 +27,22 @@ def hasty_store(turns: str, guards: str) -> TurnStore:
     return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 
-def wait_until_final(store: TurnStore, turn: Turn, seconds: float, ends_at: float) -> Turn:
+def wait_until_final(
+    store: TurnStore, turn: Turn, seconds: float, ends_at: float, gates: ModelGates | None = None
+) -> Turn:
     """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs, but
-    in time for an answer before the function ends at `ends_at`.
+    in time for an answer before the function ends at `ends_at`. With `gates`, a turn that is not begun after a second
+    is not waited for while no model may be called.
 
     The reads are eventually consistent, at half the price: a stale one only tells the news a moment later. One that
     fails does not end the wait.
     """
-    end, pause = min(time.time() + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
+    began = time.time()
+    end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:
+        is_late = turn.status is Status.PENDING and time.time() - began >= _PATIENCE_SECONDS
+        if gates and is_late and gates.wait(time.time()):
+            return turn
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)
         try:

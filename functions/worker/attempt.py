@@ -1,0 +1,383 @@
+"""One attempt: the claimed turn, the model that is asked, the answer as it grows, and how it ends."""
+
+import asyncio
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+import images
+from decisions import DONE, Decision, Verdict, after_failure, back, superseded
+from gatekeeper import PROBE_SECONDS, Gatekeeper, Pass
+from leases import Leases
+from model import Model
+from modelerror import ModelError
+from pace import Pace
+from persona import Persona, persona
+from reply import Answer, Reply
+from turnqueue.gate import Wait
+from turnqueue.http import error_name, where
+from turnqueue.media import Uploads
+from turnqueue.replies import KeptReplies, reply_key
+from turnqueue.store import Refused, TurnStore
+from turnqueue.telemetry import count, logger
+from turnqueue.turn import Turn
+from turnqueue.usage import UsageStore
+
+HISTORY_TURNS = 20
+
+RESERVE_SECONDS = 10.0
+"""Before the function's end: time to record and to hand back, with the retries of those calls."""
+
+REFUSALS_BEFORE_FALLBACK = 2
+"""A turn that the first model has refused so often asks the fallback first, whatever the gate says."""
+
+_SHORT_PAUSE_SECONDS = 2.0  # a turn whose place comes so soon waits for it in the worker
+
+
+class Server(NamedTuple):
+    """A model and what decides whether it may be called."""
+
+    model: Model
+    gatekeeper: Gatekeeper
+    pace: Pace | None
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the attempts of a process share. `first_token_seconds`: with a fallback, how long the first model may be
+    silent; 0: as long as an answer may take."""
+
+    store: TurnStore
+    usage: UsageStore
+    replies: KeptReplies
+    uploads: Uploads
+    leases: Leases
+    first: Server
+    fallback: Server | None
+    model_name: tuple[str, str]
+    longest_answer: float
+    first_token_seconds: float
+    watch_seconds: float = 1.0
+    """How often a growing answer is shown."""
+
+    @property
+    def servers(self) -> list[Server]:
+        return [self.first, self.fallback] if self.fallback else [self.first]
+
+    def preferred(self, turn: Turn) -> Server:
+        """The model that this turn asks first. The last attempt that counts goes to the fallback, so that a first
+        model that is down fails no turn by itself."""
+        is_last = turn.attempt >= turn.last_attempt
+        if self.fallback and (is_last or turn.refusals >= REFUSALS_BEFORE_FALLBACK):
+            return self.fallback
+        return self.first
+
+    async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
+        """The first of the models that may be called now; how long to wait if none may. `again`: the message was
+        delivered before."""
+        waits = []
+        for server in servers:
+            verdict = await asyncio.to_thread(server.gatekeeper.ask, time.time(), again=again)
+            if isinstance(verdict, Pass):
+                return server, verdict
+            waits.append(verdict)
+        return min(waits)
+
+    async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
+        """The model that this turn prefers, if it may be called too; else `server`."""
+        preferred = self.preferred(turn)
+        if preferred is server:
+            return server, passed
+        chosen = await self.choose([preferred], again=True)
+        if isinstance(chosen, Wait):
+            return server, passed
+        await asyncio.to_thread(server.gatekeeper.unused, passed)  # another turn may probe
+        return chosen
+
+
+class Attempt:
+    """An attempt of a claimed turn, which may last until `ends_at`."""
+
+    def __init__(self, services: Services, turn: Turn, server: Server, passed: Pass, ends_at: float) -> None:
+        self._services = services
+        self._turn = turn
+        self._server = server
+        self._pass = passed
+        self._reply = Reply()
+        self._told: Persona | None = None  # until the model is asked
+        self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
+        self._lost: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> Decision:
+        """Ask the model, record what comes of it, and say what becomes of the message. Raises botocore's ClientError
+        or BotoCoreError when the outcome cannot be recorded."""
+        turn, services = self._turn, self._services
+        services.leases.hold_turn(turn, self._lost.set_result)
+        try:
+            return await self._run()
+        except Refused as refused:
+            logger.warning("attempt superseded", extra={"task_id": turn.key.task_id, "attempt": turn.attempt})
+            return superseded(refused.current)
+        finally:
+            services.leases.drop_turn(turn)
+
+    async def _run(self) -> Decision:
+        turn = self._turn
+        if turn.cancel_requested:
+            return await self._fail("cancelled")
+        try:
+            if (late := await self._wait_for_place()) is not None:
+                return late
+            answer = await self._answer()
+        except ModelError as error:  # only answering raises it
+            return await self._failed(error)
+        except Refused as refused:
+            return await self._cancelled(refused)
+        except Exception as error:
+            logger.error(
+                "attempt failed",
+                extra={"task_id": turn.key.task_id, "error": error_name(error), "where": where(error)},
+            )
+            return await self._failed(ModelError("internal_error"))
+        return await self._succeed(answer)
+
+    # ---- asking
+
+    async def _wait_for_place(self) -> Decision | None:
+        """Wait for the turn's place below the model's known rate. Returns how the turn comes back if that is too far
+        away for a worker to wait."""
+        if self._server.pace is None:
+            return None
+        place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
+        seconds = place.at - time.time()
+        if seconds <= _SHORT_PAUSE_SECONDS:
+            await asyncio.sleep(max(seconds, 0))
+            return None
+        await self._release(back(seconds, is_refund=True), place_at=place.at if place.is_taken else None)
+        count("TaskPaced")
+        return back(seconds)
+
+    async def _answer(self) -> Answer:
+        turn, services = self._turn, self._services
+        told = self._told = persona(turn.request["role"])
+        self._reply.structured = told.output is not None
+        history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)
+        if self._is_first:
+            try:
+                return await self._asked(self._server, told, history, self._first_token_seconds)
+            except _Silent:
+                return await self._second_answer(told, history)
+        count("FallbackUsed")
+        return await self._asked(self._server, replace(told, model=None), history, 0)
+
+    async def _second_answer(self, told: Persona, history: Sequence[Turn]) -> Answer:
+        """The answer of the fallback, after the first model has been silent for too long."""
+        fallback = self._services.fallback
+        assert fallback is not None, "only with a fallback a silent model is given up early"
+        passed = await asyncio.to_thread(fallback.gatekeeper.ask, time.time(), again=True)
+        if isinstance(passed, Wait):
+            raise ModelError("model_timeout")
+        self._server, self._pass = fallback, passed
+        self._reply = Reply()
+        self._reply.structured = told.output is not None
+        count("FallbackUsed")
+        return await self._asked(fallback, replace(told, model=None), history, 0)
+
+    @property
+    def _is_first(self) -> bool:
+        return self._server is self._services.first
+
+    @property
+    def _first_token_seconds(self) -> float:
+        return self._services.first_token_seconds if self._services.fallback else 0
+
+    async def _asked(self, server: Server, told: Persona, history: Sequence[Turn], silence: float) -> Answer:
+        """The answer of a model, if it comes in time and nobody cancels the turn meanwhile.
+
+        Raises ModelError; Refused when the turn was cancelled or is no longer ours; _Silent when the model has said
+        nothing for `silence` seconds (0: as long as the attempt lasts). The model's stream is closed then.
+        """
+        guards = [self._watch(), self._give_up_when_lost(), self._settle_gate(server.gatekeeper, self._pass, silence)]
+        if silence:
+            guards.append(self._give_up_when_silent(silence))
+        try:
+            async with asyncio.timeout(max(self._ends_at - time.time(), 0)):
+                return await _guarded(self._shown_and_asked(server.model, told, history), guards)
+        except TimeoutError:
+            raise ModelError("model_timeout") from None
+
+    async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
+        """The answer of a model, once the images that it is to look at are fetched."""
+        shown = await asyncio.to_thread(images.load, self._services.uploads, history, self._turn)
+        return await model.answer(told, history, self._turn, shown, self._reply)
+
+    # ---- while the model writes: each ends the attempt by raising
+
+    async def _watch(self) -> None:
+        """Show the answer growing, at most once in `watch_seconds`, and look for a cancellation: in the answer to that
+        write, or while the model is silent by a read every other time."""
+        turn, store, shown, silent = self._turn, self._services.store, "", 0
+        while True:
+            await asyncio.sleep(self._services.watch_seconds)
+            text = self._reply.readable()
+            try:
+                if text != shown:
+                    await asyncio.to_thread(store.report_progress, turn, self._reply.progress(), text)
+                    shown, silent = text, 0
+                elif silent := (silent + 1) % 2:
+                    continue
+                else:
+                    current = await asyncio.to_thread(store.read, turn.key, time.time())
+                    if current is None or current.final or current.attempt != turn.attempt or current.cancel_requested:
+                        raise Refused(current)
+            except (BotoCoreError, ClientError) as error:
+                # Progress is a courtesy: the answer is not given up because of it.
+                logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+    async def _give_up_when_lost(self) -> None:
+        raise await self._lost
+
+    async def _give_up_when_silent(self, seconds: float) -> None:
+        """Raises _Silent if the model has said nothing, not even thoughts, `seconds` after it was asked."""
+        await asyncio.sleep(seconds)
+        if not self._reply.begun:
+            raise _Silent
+
+    async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
+        """Tell the gate that the call was let in: when headers come, or a probe was not refused in time. Where silence
+        counts as trouble, only a sign of the model counts."""
+        accepted = asyncio.Event()
+        self._reply.on_headers = accepted.set
+        try:
+            async with asyncio.timeout(PROBE_SECONDS if passed.probes and not silence else None):
+                await accepted.wait()
+        except TimeoutError:
+            pass
+        await asyncio.to_thread(gatekeeper.let_in, passed)
+
+    # ---- the end
+
+    async def _succeed(self, answer: Answer) -> Decision:
+        turn, services, now = self._turn, self._services, time.time()
+        usage = answer.usage | _way(turn, now)
+        try:
+            await asyncio.to_thread(
+                services.store.succeed,
+                turn,
+                answer.result,
+                usage,
+                now,
+                provider_request_id=self._reply.request_id,
+            )
+        except Refused as refused:
+            if (current := refused.current) and current.overdue(now) and current.attempt == turn.attempt:
+                return await self._fail(current.overdue_code)
+            raise
+        await self._settle(answer.usage, is_final=True, answers=1)
+        if self._is_first:  # do not cache answers of the fallback model
+            await self._keep_reply()
+        return DONE
+
+    async def _failed(self, error: ModelError) -> Decision:
+        """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
+        turn, server, now = self._turn, self._server, time.time()
+        if error.refused:
+            await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
+        next_turn = turn._replace(attempt=turn.attempt + 1, refusals=turn.refusals + error.refused)
+        is_fallback_next = (
+            bool(self._services.fallback)
+            and self._is_first
+            and (self._services.preferred(next_turn) is not server or server.gatekeeper.is_open(now))
+        )
+        decision = after_failure(turn, error, now, is_fallback_next=is_fallback_next)
+        details = {"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code}
+        details["provider_request_id"] = error.request_id
+        if decision.verdict is Verdict.FAIL:
+            logger.warning("attempt failed, task fails", extra=details)
+            return await self._fail(decision.code)
+        logger.warning("attempt failed, task goes back", extra=details | {"delay_s": round(decision.seconds or 0, 1)})
+        try:
+            await self._release(decision, refusal=error.code if error.refused else None)
+        except Refused as refused:
+            return await self._cancelled(refused)
+        await self._settle(self._used(), is_final=False)
+        count("TaskRetried")
+        return decision
+
+    async def _release(self, decision: Decision, *, refusal: str | None = None, place_at: float | None = None) -> None:
+        await asyncio.to_thread(
+            self._services.store.release,
+            self._turn,
+            is_refund=decision.is_refund,
+            refusal=refusal,
+            next_try_at=time.time() + (decision.seconds or 0),
+            place_at=place_at,
+        )
+
+    async def _cancelled(self, refused: Refused) -> Decision:
+        """After a refused write: end the turn if its cancellation was the reason. Raises Refused if it is not ours."""
+        current = refused.current
+        if current is None or current.attempt != self._turn.attempt or not current.cancel_requested:
+            raise refused
+        return await self._fail("cancelled")
+
+    async def _fail(self, code: str) -> Decision:
+        # Text that the provider has filtered must not stay readable.
+        readable = None if code == "prompt_refused" else self._reply.readable()
+        await asyncio.to_thread(self._services.store.fail_attempt, self._turn, code, readable, time.time())
+        await self._settle(self._used(), is_final=True)
+        return DONE
+
+    def _used(self) -> dict[str, Any]:
+        """The usage of this attempt so far, however it ends: reported by the server, or estimated."""
+        return self._server.model.usage(self._told, self._reply) if self._told else {}
+
+    async def _settle(self, used: Mapping[str, Any], *, is_final: bool, answers: int = 0) -> None:
+        """Add what the attempt used to its owner's day. If that fails, the reservation stays (turnqueue/usage.py)."""
+        turn = self._turn
+        try:
+            await asyncio.to_thread(
+                self._services.usage.settle, turn, used, time.time(), is_final=is_final, answers=answers
+            )
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+    async def _keep_reply(self) -> None:
+        """Keep the answer for those who ask the same, if the submit allowed it. If that fails they ask the model."""
+        turn, services = self._turn, self._services
+        if not turn.cache:
+            return
+        reply = reply_key(turn.key.owner, turn.request, services.model_name, shared=turn.cache["shared"])
+        try:
+            await asyncio.to_thread(services.replies.keep, reply, turn.key, turn.cache["seconds"], time.time())
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("reply not kept", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+
+class _Silent(Exception):
+    """The model has said nothing for FirstTokenSeconds."""
+
+
+async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[Any, Any, None]]) -> T:
+    """The result of `work`, unless one of the guards raises first. All are over when this returns."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            beside = [group.create_task(guard) for guard in guards]
+            result = await work
+            for guard in beside:
+                guard.cancel()
+    except BaseExceptionGroup as several:
+        raise several.exceptions[0] from None
+    return result
+
+
+def _way(turn: Turn, now: float) -> dict[str, int]:
+    """How the turn came to its answer of now, since it was queued."""
+    return {
+        "attempts": turn.tries,
+        "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),
+        "total_ms": round(max(now - turn.queued_at, 0) * 1000),
+    }

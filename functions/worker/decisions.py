@@ -1,0 +1,106 @@
+"""Every outcome of a delivery, mapped to one decision: done; back in some seconds; failed with a code.
+
+Plain rules: no AWS, no model. invocation.py and attempt.py carry the decisions out.
+"""
+
+import random
+from enum import Enum
+from typing import NamedTuple
+
+from modelerror import ModelError
+from turnqueue.turn import MAX_ATTEMPTS, Turn
+
+MOST_HIDDEN_SECONDS = 60.0
+"""A message is never hidden for longer at once, so that a cancelled turn frees its session within a minute."""
+
+# While AWS fails: the n-th delivery comes back after n x 5 s, at most 30.
+_AWS_BACKOFF_SECONDS = 5.0
+_LONGEST_AWS_BACKOFF_SECONDS = 30.0
+
+
+class Verdict(Enum):
+    DONE = "done"  # the turn is final: delete the message
+    BACK = "back"  # deliver the message again
+    FAIL = "fail"  # write FAILURE with `code`, then delete the message
+
+
+class Decision(NamedTuple):
+    """`seconds`: when a message comes back; None leaves it to its visibility timeout. `is_refund`: this attempt does
+    not count against the turn's budget."""
+
+    verdict: Verdict
+    seconds: float | None = None
+    code: str = ""
+    is_refund: bool = False
+
+
+DONE = Decision(Verdict.DONE)
+
+
+def back(seconds: float | None, *, is_refund: bool = False) -> Decision:
+    return Decision(Verdict.BACK, seconds, is_refund=is_refund)
+
+
+def fail(code: str) -> Decision:
+    return Decision(Verdict.FAIL, code=code)
+
+
+def not_claimed(current: Turn | None, now: float) -> Decision:
+    """For a message whose turn could not be claimed. `current`: the turn as it is; None if there is none."""
+    match current:
+        case None:
+            return DONE
+        case Turn(final=True):
+            return DONE
+        case Turn() if current.overdue(now):
+            return fail(current.overdue_code)
+        case Turn() if current.held(now):
+            return back((current.lease_until or now) - now + 1)
+        case Turn() if current.attempt >= current.last_attempt:
+            return fail("worker_lost")  # its last worker died and left no word
+        case _:
+            return back(1)  # it changed between the claim and now
+
+
+def superseded(current: Turn | None) -> Decision:
+    """For an attempt whose turn another worker has taken over, or somebody else has ended."""
+    return DONE if current is None or current.final else back(None)
+
+
+def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
+    """For an attempt that the model, or our own code, has failed. `is_fallback_next`: the next attempt asks another
+    model, which has not said how long to wait."""
+    asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
+    refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
+    wait = backoff(turn.tries, asked_for)
+    match error:
+        case _ if turn.overdue(now):
+            return fail(error.code if error.refused else turn.overdue_code)
+        case ModelError(retryable=False):
+            return fail(error.code)  # nothing gets better with time: a wrong key, a refused prompt
+        case ModelError(refused=True) if now + refused_wait < turn.deadline_at:
+            return back(refused_wait, is_refund=True)
+        case ModelError(refused=True):
+            return fail(error.code)
+        case _ if turn.attempt >= turn.last_attempt or now + wait >= turn.deadline_at:
+            return fail(error.code)
+        case _:
+            return back(wait)
+
+
+def aws_failed(deliveries: int) -> Decision:
+    """For a message that AWS kept us from handling. `deliveries`: how often it was delivered."""
+    return back(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
+
+
+def backoff(tries: int, asked_for: float) -> float:
+    """Seconds before the next attempt that counts: 2 doubling, at least `asked_for`, and up to half as much again by
+    chance, so that turns that failed together do not come back together. At most 60, as for a refusal."""
+    return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + random.random() / 2), MOST_HIDDEN_SECONDS)
+
+
+def refusal_backoff(refusals: int, asked_for: float) -> float:
+    """Seconds before a refused turn is tried again: 2 doubling to 60, at least `asked_for`, with up to half as much
+    again by chance; of the longest waits the last fifth is by chance. At most 60."""
+    wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + random.random() / 2)
+    return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - random.random() / 5)

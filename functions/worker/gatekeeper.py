@@ -1,0 +1,129 @@
+"""Whether a model may be called now: its two gates (turnqueue/gate.py) and its known rate.
+
+While nothing is wrong, a process reads the gates once, with its first turn, and writes them never. It reads them before
+each call from the first sign of trouble on: a refusal of its own, or a message that was delivered before.
+"""
+
+import time
+from functools import partial
+from typing import NamedTuple
+
+from turnqueue.gate import (
+    MOST_HIDDEN_SECONDS,
+    OUTAGE_REFUSALS,
+    RATE_REFUSALS,
+    Gate,
+    GateStore,
+    Phase,
+    Wait,
+    model_name,
+    report_opened,
+    server_name,
+)
+from turnqueue.telemetry import count
+
+READ_SECONDS = 1.0
+"""How old what a process knows of the gates may be in times of trouble."""
+
+TROUBLE_SECONDS = 120.0
+"""How long after its last sign trouble is over: two of the longest periods of an open gate."""
+
+PROBE_SECONDS = 10.0
+"""A probe that is not refused within this time has been let in."""
+
+
+class Pass(NamedTuple):
+    """The permission to make one call. `probes`: by the name of a gate, the end of the lease of this probe."""
+
+    asked_at: float
+    probes: dict[str, float]
+
+
+class Gatekeeper:
+    """For the model `name` of the server at `base_url`."""
+
+    def __init__(self, store: GateStore, base_url: str, name: str) -> None:
+        self._store = store
+        self._server = server_name(base_url)
+        self._model = model_name(base_url, name)
+        self._read_at = 0.0
+        self._trouble_at = 0.0
+        self._answered_since = 0.0  # when the latest call that was let in was made
+        self._is_known = False
+
+    def ask(self, now: float, *, again: bool) -> Pass | Wait:
+        """Whether to call. `again`: the message was delivered before, which is a sign of trouble. Blocks on DynamoDB
+        in times of trouble only."""
+        if again:
+            self._trouble_at = now
+        is_trouble = not self._is_known or now - self._trouble_at < TROUBLE_SECONDS
+        if is_trouble and abs(now - self._read_at) >= READ_SECONDS:
+            self._read_at = now  # at once, so that the other turns of this process do not read too
+            self._is_known = True
+            for name in (self._server, self._model):
+                if self._store.read(name).open_until:
+                    self._trouble_at = now
+        probes: dict[str, float] = {}
+        if wait := self._wait(now):
+            return wait
+        for name in (self._server, self._model):
+            if self._store.known(name).phase(now) is Phase.HALF_OPEN:
+                change = self._store.change(name, lambda gate: gate.probed(now))
+                if change:
+                    probes[name] = change.after.open_until
+                elif self._store.known(name).open_until:  # another probes, or the table does not let us
+                    return self._wait(now) or Wait(self._store.known(name).delay(now), self._code(name))
+        return Pass(now, probes)
+
+    def _wait(self, now: float) -> Wait | None:
+        gates = {name: self._store.known(name) for name in (self._server, self._model)}
+        return max(
+            (Wait(gate.delay(now), self._code(name)) for name, gate in gates.items() if gate.phase(now) is Phase.OPEN),
+            default=None,
+        )
+
+    def _code(self, name: str) -> str:
+        return "model_rate_limited" if name == self._model else "model_unavailable"
+
+    def refused(self, passed: Pass, code: str, retry_after: float | None) -> None:
+        """The call was turned away before any token."""
+        now = time.time()
+        self._trouble_at = now
+        count("ModelRefused")
+        at_least = min(retry_after or 0.0, MOST_HIDDEN_SECONDS)
+        if is_rate := code == "model_rate_limited":
+            count("ModelRateLimited")
+        refusing, other = (self._model, self._server) if is_rate else (self._server, self._model)
+        if refusing in passed.probes:
+            probe = passed.probes[refusing]
+            again = partial(Gate.settled, probe=probe, now=now, let_in=False, at_least=at_least)
+            report_opened(self._store.change(refusing, again), code)
+        elif self._answered_since <= passed.asked_at:  # else the server is well enough for a later call
+            most = RATE_REFUSALS if is_rate else OUTAGE_REFUSALS
+            report_opened(self._store.change(refusing, lambda gate: gate.refused(now, most, at_least)), code)
+        if is_rate and other in passed.probes:
+            # A 429 comes from a server that is up. (A server that is down says nothing of the model's limit.)
+            self._settle(other, passed.probes[other], now)
+
+    def _settle(self, name: str, probe: float, now: float) -> None:
+        self._store.change(name, lambda gate: gate.settled(probe, now, let_in=True))
+
+    def unused(self, passed: Pass) -> None:
+        """No call was made: another may probe at once."""
+        now = time.time()
+        for name, probe in passed.probes.items():
+            self._store.change(name, partial(Gate.given_back, probe=probe, now=now))
+
+    def is_open(self, now: float) -> bool:
+        """Whether the model must not be called, as far as this process knows."""
+        return any(self._store.known(name).phase(now) is not Phase.CLOSED for name in (self._server, self._model))
+
+    def let_in(self, passed: Pass) -> None:
+        """The call was not turned away: the headers of its answer have come, or a probe was not refused in time."""
+        now = time.time()
+        self._answered_since = max(self._answered_since, passed.asked_at)
+        for name in (self._server, self._model):
+            if name in passed.probes:
+                self._settle(name, passed.probes[name], now)
+            elif self._store.known(name).refusals:
+                self._store.change(name, lambda gate: gate.answered(now))

@@ -1,0 +1,119 @@
+"""Short leases, renewed while this worker lives: of the turns that it runs, and of the messages that it holds.
+
+A worker that dies, or stops for a minute, loses its turns to another worker at the end of the lease. So a dead worker
+costs its sessions a minute, however long an answer may take. The calls run in a thread and with clients that nothing
+else uses, because up to 40 turns share the others.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from itertools import batched
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue.http import error_name
+from turnqueue.queue import TurnQueue
+from turnqueue.store import Refused, TurnStore
+from turnqueue.telemetry import logger
+from turnqueue.turn import Key, Turn
+
+LEASE_SECONDS = 50.0
+"""How long a claim, and the visibility of a message, last without a renewal. A worker that stands still for 25 s, and
+whose clock differs by a few seconds, keeps its turns."""
+
+RENEW_SECONDS = 20.0
+"""How old a lease is when it is renewed: a chat that takes less costs no extra write."""
+
+_AGAIN_SECONDS = 3.0  # after a renewal that AWS refused: nine more tries before the lease ends
+
+
+class Leases:
+    """The leases of one worker process. `store` and `queue` try each call once. For one event loop."""
+
+    def __init__(self, store: TurnStore, queue: TurnQueue) -> None:
+        self._store = store
+        self._queue = queue
+        self._thread = ThreadPoolExecutor(1)
+        self._renewing = asyncio.Lock()
+        self._due_of_message: dict[str, float] = {}
+        self._turns: dict[Key, tuple[Turn, Callable[[Refused], None]]] = {}
+        self._due_of_turn: dict[Key, float] = {}
+
+    def hold_messages(self, handles: Collection[str]) -> None:
+        """Renew the visibility of these messages, which is a whole lease now, until they are dropped."""
+        self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
+
+    async def drop_messages(self, handles: Collection[str]) -> None:
+        """Renew these messages no more. A renewal under way is awaited, so that it does not hide them again later."""
+        for handle in handles:
+            self._due_of_message.pop(handle, None)
+        async with self._renewing:
+            pass
+
+    def hold_turn(self, turn: Turn, lost: Callable[[Refused], None]) -> None:
+        """Renew the lease of a turn just claimed until it is dropped. `lost` is called, once, when it is no longer
+        ours or its cancellation was asked."""
+        self._turns[turn.key] = (turn, lost)
+        self._due_of_turn[turn.key] = time.time() + RENEW_SECONDS
+
+    def drop_turn(self, turn: Turn) -> None:
+        self._turns.pop(turn.key, None)
+        self._due_of_turn.pop(turn.key, None)
+
+    async def renew_until(self, stop: asyncio.Event) -> None:
+        """Renew what is due until `stop` is set; a renewal under way is awaited, because Lambda freezes the process
+        when the handler returns."""
+        while not stop.is_set():
+            now = time.time()
+            due = min((*self._due_of_message.values(), *self._due_of_turn.values()), default=now + RENEW_SECONDS)
+            try:
+                await asyncio.wait_for(stop.wait(), max(due - now, 0.1))
+            except TimeoutError:
+                async with self._renewing:
+                    await self._renew()
+
+    async def _renew(self) -> None:
+        now = time.time()
+        # Those due in the next seconds too: fewer, larger batches.
+        turns = [self._turns[key][0] for key, due in self._due_of_turn.items() if due <= now + 2]
+        messages = [handle for handle, due in self._due_of_message.items() if due <= now + 2]
+        self._due_of_turn |= {turn.key: now + _AGAIN_SECONDS for turn in turns}
+        self._due_of_message |= dict.fromkeys(messages, now + _AGAIN_SECONDS)
+        if not turns and not messages:
+            return
+        loop = asyncio.get_running_loop()
+        kept, lost, hidden = await loop.run_in_executor(self._thread, self._renew_now, turns, messages)
+        # What was dropped meanwhile stays dropped.
+        self._due_of_turn |= {turn.key: now + RENEW_SECONDS for turn in kept if turn.key in self._turns}
+        self._due_of_message |= {handle: now + RENEW_SECONDS for handle in hidden if handle in self._due_of_message}
+        for turn, refused in lost:
+            if turn.key in self._turns:
+                _, tell = self._turns[turn.key]
+                self.drop_turn(turn)
+                tell(refused)
+
+    def _renew_now(
+        self, turns: Collection[Turn], messages: Collection[str]
+    ) -> tuple[list[Turn], list[tuple[Turn, Refused]], list[str]]:
+        """The turns that are renewed, those that are lost, and the messages that are renewed. The turns come first: a
+        message must not come back before the lease of its turn is over."""
+        kept: list[Turn] = []
+        lost: list[tuple[Turn, Refused]] = []
+        hidden: list[str] = []
+        for turn in turns:
+            try:
+                self._store.renew(turn, time.time() + LEASE_SECONDS)
+                kept.append(turn)
+            except Refused as refused:
+                lost.append((turn, refused))
+            except (BotoCoreError, ClientError) as error:
+                logger.warning("lease not renewed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        for some in batched(messages, 10, strict=False):
+            try:
+                self._queue.hide(dict.fromkeys(some, round(LEASE_SECONDS)))
+                hidden += some
+            except (BotoCoreError, ClientError) as error:
+                logger.warning("visibility not renewed", extra={"error": error_name(error)})
+        return kept, lost, hidden

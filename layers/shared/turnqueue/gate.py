@@ -1,0 +1,265 @@
+"""The gate of a model server: the state, shared by all workers, that says "do not call now".
+
+    CLOSED ── several refusals, no answer between ──► OPEN ── its period is over ──► HALF_OPEN
+      ▲                                                ▲  ▲                             │ one call probes,
+      └─────────────── the probe is let in ────────────┼──┴── the probe is refused ◄────┤ OPEN for the others
+                                                       └──── until the lease's end ◄────┘
+
+There are two gates for each model: one of the server, for outages, and one of the server and the model, for rate
+limits. A call must pass both. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
+"""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue import aws
+from turnqueue.http import error_name
+from turnqueue.telemetry import count, logger
+from turnqueue.turn import guard_key
+
+OUTAGE_REFUSALS = 2
+"""Refusals that open the server's gate. One may be a broken connection."""
+
+RATE_REFUSALS = 4
+"""Refusals with 429 that open the model's gate. A provider near its limit mixes them with answers."""
+
+WINDOW_SECONDS = 60.0
+"""How long a refusal counts. Two attempts of one turn are at most 60 s apart."""
+
+SHORTEST_PERIOD_SECONDS = 5.0
+LONGEST_PERIOD_SECONDS = 60.0
+
+PROBE_LEASE_SECONDS = 15.0
+"""How long one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
+
+MOST_HIDDEN_SECONDS = 60.0
+"""The longest that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
+
+_KEPT_SECONDS = 86_400  # after the last change: no outage goes without a change for a day
+_WATCHED_SECONDS = 5.0
+_TRIES = 3  # of a change that meets another's: each lost race means that another worker has counted too
+
+
+class Phase(StrEnum):
+    CLOSED = "closed"  # call
+    OPEN = "open"  # do not call
+    HALF_OPEN = "half-open"  # the first who asks may probe
+
+
+class Gate(NamedTuple):
+    """`refusals` were counted since the last answer, and count until `counted_until`. `open_until`: 0 while closed.
+    `since`: when the trouble began. `periods`: how often the gate has opened since. `closed_at`: when it closed last.
+    """
+
+    refusals: int = 0
+    periods: int = 0
+    counted_until: float = 0.0
+    open_until: float = 0.0
+    since: float = 0.0
+    closed_at: float = 0.0
+
+    def phase(self, now: float) -> Phase:
+        if not self.open_until:
+            return Phase.CLOSED
+        return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
+
+    def refused(self, now: float, most: int, at_least: float = 0.0) -> "Gate":
+        """After a refusal of a call that was made while the gate was closed. `most`: the refusals that open it.
+        `at_least`: the seconds that the provider asked for."""
+        if self.open_until:
+            return self
+        refusals = self.refusals + 1 if now < self.counted_until else 1
+        if refusals >= most:
+            return self._opened(now, at_least)
+        return self._replace(refusals=refusals, counted_until=_millis(now + WINDOW_SECONDS))
+
+    def answered(self, now: float) -> "Gate":
+        """After an answer to a call that was made while the gate was closed."""
+        return self if self.open_until or not self.refusals else self._replace(refusals=0, counted_until=0.0)
+
+    def probed(self, now: float) -> "Gate":
+        """With a probe, if one may be made. Its identity is the end of its lease, `open_until`."""
+        if self.phase(now) is not Phase.HALF_OPEN:
+            return self
+        return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
+
+    def settled(self, probe: float, now: float, *, let_in: bool, at_least: float = 0.0) -> "Gate":
+        """After the probe whose lease ends at `probe`. Unchanged if another probe has taken its place."""
+        if self.open_until != probe:
+            return self
+        return self.shut(now) if let_in else self._opened(now, at_least)
+
+    def given_back(self, probe: float, now: float) -> "Gate":
+        """After a probe that made no call: the next who asks may probe."""
+        return self._replace(open_until=_millis(now)) if self.open_until == probe else self
+
+    def opened_by_hand(self, now: float, seconds: float) -> "Gate":
+        return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
+
+    def shut(self, now: float) -> "Gate":
+        """Closed again. It remembers its periods: trouble within a minute continues where it stopped."""
+        return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
+
+    def _opened(self, now: float, at_least: float) -> "Gate":
+        is_same_trouble = self.open_until > 0 or now - self.closed_at < WINDOW_SECONDS
+        periods = self.periods + 1 if is_same_trouble else 1
+        period = min(SHORTEST_PERIOD_SECONDS * 2.0 ** min(periods - 1, 10), LONGEST_PERIOD_SECONDS)
+        seconds = min(max(period, at_least), LONGEST_PERIOD_SECONDS)
+        since = self.since if is_same_trouble and self.since else _millis(now)
+        return Gate(0, periods, 0.0, _millis(now + seconds), since, self.closed_at)
+
+    def delay(self, now: float) -> float:
+        """The seconds after which a turn that met the open gate comes back: when the period is over, and up to half of
+        the time that the trouble has lasted, by chance. So the waiting turns do not come back together."""
+        spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
+        return min(max(self.open_until - now, 0.0) + random.random() * spread, MOST_HIDDEN_SECONDS)
+
+
+def _millis(seconds: float) -> float:
+    """To the millisecond, which a table keeps as it is."""
+    return round(seconds, 3)
+
+
+def server_name(base_url: str) -> str:
+    """The name of the gate that all models of a server share."""
+    return base_url.rstrip("/")
+
+
+def model_name(base_url: str, model: str) -> str:
+    """The name of the gate of one model of a server."""
+    return f"{server_name(base_url)} {model}"
+
+
+def gate_names(base_url: str, model: str) -> tuple[str, str]:
+    """The gates that a call of a model must pass: that of its server, and that of the model there."""
+    return server_name(base_url), model_name(base_url, model)
+
+
+class Wait(NamedTuple):
+    """A model must not be called for `seconds`. `code`: of the trouble, one of FAILURES."""
+
+    seconds: float
+    code: str
+
+
+class Change(NamedTuple):
+    before: Gate
+    after: Gate
+
+
+class GateStore:
+    """The gates of a stack, in the guards table. No call raises: if the table does not answer, a gate counts as it was
+    last known, and no turn fails because of it."""
+
+    def __init__(self, table: str) -> None:
+        self._table = table
+        self._known: dict[str, Gate] = {}
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made when it is needed first: most processes meet no trouble.
+        return aws.client("dynamodb", attempts=1, read_timeout=1)
+
+    def known(self, name: str) -> Gate:
+        """The gate as this process saw it last."""
+        return self._known.get(name, Gate())
+
+    def read(self, name: str, *, consistent: bool = False) -> Gate:
+        """The gate as it is. One read."""
+        try:
+            return self._read(name, consistent=consistent)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("gate not read", extra={"error": error_name(error)})
+            return self.known(name)
+
+    def change(self, name: str, step: Callable[[Gate], Gate]) -> Change | None:
+        """Take the gate one step further: a read and a conditional write. None if there was no step to take, or the
+        table did not let us."""
+        try:
+            for _ in range(_TRIES):
+                before = self._read(name, consistent=True)
+                after = step(before)
+                if after == before:
+                    return None
+                if self._write(name, before, after):
+                    self._known[name] = after
+                    return Change(before, after)
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("gate not changed", extra={"error": error_name(error)})
+        return None
+
+    def _read(self, name: str, *, consistent: bool) -> Gate:
+        answer = self._client.get_item(TableName=self._table, Key=self._key(name), ConsistentRead=consistent)
+        item: dict[str, Any] = answer.get("Item", {})
+        refusals, periods, *times = (item.get(field, {"N": "0"})["N"] for field in Gate._fields)
+        self._known[name] = Gate(int(refusals), int(periods), *map(float, times))
+        return self._known[name]
+
+    def _write(self, name: str, before: Gate, after: Gate) -> bool:
+        """Whether the gate was still as `before`, and is now as `after`."""
+        was = " AND ".join(f"{field} = :was_{field}" for field in Gate._fields)
+        if before == Gate():  # there may be no item yet
+            was = f"attribute_not_exists(guard) OR ({was})"
+        expires_at = int(max(time.time(), after.open_until, after.counted_until) + _KEPT_SECONDS)
+        values: dict[str, float] = {f":{field}": value for field, value in after._asdict().items()}
+        values |= {f":was_{field}": value for field, value in before._asdict().items()}
+        values[":expires_at"] = expires_at
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key=self._key(name),
+                UpdateExpression="SET expires_at = :expires_at, "
+                + ", ".join(f"{field} = :{field}" for field in Gate._fields),
+                ConditionExpression=was,
+                ExpressionAttributeValues={key: {"N": repr(value)} for key, value in values.items()},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    @staticmethod
+    def _key(name: str) -> dict[str, Any]:
+        return {"guard": {"S": guard_key("gate", name)}}
+
+
+class ModelGates:
+    """The gates of a stack's models, for a function that calls none of them: it reads them at most each 5 seconds.
+
+    `variables`: MODEL_BASE_URL, MODEL_NAME, FALLBACK_MODEL_NAME and FALLBACK_BASE_URL, as the template gives them."""
+
+    def __init__(self, table: str, variables: Mapping[str, str]) -> None:
+        base_url, name = variables["MODEL_BASE_URL"], variables["MODEL_NAME"]
+        self._models = [(base_url, name)]
+        if fallback := variables["FALLBACK_MODEL_NAME"]:
+            self._models.append((variables["FALLBACK_BASE_URL"] or base_url, fallback))
+        self._store = GateStore(table)
+        self._read_at = 0.0
+
+    def wait(self, now: float) -> Wait | None:
+        """How long no model of the stack may be called; None if one may."""
+        if abs(now - self._read_at) >= _WATCHED_SECONDS:
+            self._read_at = now
+            for name in {gate for base_url, model in self._models for gate in gate_names(base_url, model)}:
+                self._store.read(name)
+        waits = []
+        for base_url, model in self._models:
+            server, rate = (self._store.known(name) for name in gate_names(base_url, model))
+            if not server.open_until and not rate.open_until:
+                return None
+            is_rate = rate.open_until > server.open_until
+            until = max(server.open_until, rate.open_until)
+            waits.append(Wait(max(until - now, 0.0), "model_rate_limited" if is_rate else "model_unavailable"))
+        return min(waits)
+
+
+def report_opened(change: Change | None, code: str) -> None:
+    """Count and log a gate that has opened, or has opened again after a probe in vain."""
+    if change and change.after.periods > change.before.periods:
+        count("GateOpened")
+        logger.warning("gate opened", extra={"code": code})

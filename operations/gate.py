@@ -1,0 +1,61 @@
+"""The gates of a stack's models: `python -m operations gate show|open|close`.
+
+A gate that is open sends turns back to wait. Workers learn of a change with their next turn that was delivered before,
+and at the latest with their next refusal.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from operations.stack import Stack
+from turnqueue.gate import Gate, GateStore, Phase, gate_names
+
+
+def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
+    """What each gate is for, by its name. `parameters`: those of the stack."""
+    base_url = parameters["ModelBaseUrl"]
+    models = [(base_url, parameters["ModelName"])]
+    if fallback := parameters.get("FallbackModelName"):
+        models.append((parameters.get("FallbackBaseUrl") or base_url, fallback))
+    found: dict[str, str] = {}
+    for url, model in models:
+        server, rate = gate_names(url, model)
+        found |= {server: f"server {url}", rate: f"model {model} at {url}"}
+    return found
+
+
+def store_of(stack: Stack) -> GateStore:
+    # The store makes its client from the environment, as in a function.
+    os.environ["AWS_DEFAULT_REGION"] = stack.region
+    return GateStore(stack.outputs["GuardsTableName"])
+
+
+def show(stack: Stack, say: Callable[[str], object]) -> None:
+    """Tell the state of each gate."""
+    store, now = store_of(stack), time.time()
+    for name, title in gates(stack, stack.parameters).items():
+        say(f"{title}: {described(store.read(name, consistent=True), now)}")
+
+
+def move(stack: Stack, seconds: float | None, say: Callable[[str], object]) -> None:
+    """Open the gates of all servers for `seconds`, or close every gate (None)."""
+    store, now = store_of(stack), time.time()
+    for name, title in gates(stack, stack.parameters).items():
+        if seconds is None:
+            store.change(name, lambda gate: gate.shut(now) if gate.open_until else gate)
+        elif title.startswith("server "):
+            opened = Gate().opened_by_hand(now, seconds)
+            store.change(name, lambda gate, opened=opened: opened)  # type: ignore[misc]
+        say(f"{title}: {described(store.read(name, consistent=True), now)}")
+
+
+def described(gate: Gate, now: float) -> str:
+    match gate.phase(now):
+        case Phase.CLOSED:
+            return f"closed, {gate.refusals} refusals counted" if now < gate.counted_until else "closed"
+        case Phase.OPEN:
+            lasted = f", in trouble for {now - gate.since:.0f} s" if gate.since else ""
+            return f"open for {gate.open_until - now:.0f} s more{lasted}"
+        case Phase.HALF_OPEN:
+            return "half-open: the next turn probes"

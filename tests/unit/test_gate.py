@@ -1,0 +1,274 @@
+"""The gate of a model server: when it opens, who probes, when it closes, and how turns wait meanwhile."""
+
+import time
+from typing import Any
+
+from operations import gate as command
+from operations.stack import Stack
+from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, Wire, refusing
+from turnqueue.gate import (
+    LONGEST_PERIOD_SECONDS,
+    MOST_HIDDEN_SECONDS,
+    OUTAGE_REFUSALS,
+    PROBE_LEASE_SECONDS,
+    RATE_REFUSALS,
+    SHORTEST_PERIOD_SECONDS,
+    Gate,
+    Phase,
+)
+
+NOW = 1000.0
+
+
+def opened(now: float = NOW) -> Gate:
+    gate = Gate()
+    for _ in range(OUTAGE_REFUSALS):
+        gate = gate.refused(now, OUTAGE_REFUSALS)
+    return gate
+
+
+# ---- The rules
+
+
+def test_it_opens_at_the_last_of_several_refusals_and_not_before() -> None:
+    gate = Gate()
+    for _ in range(RATE_REFUSALS - 1):
+        gate = gate.refused(NOW, RATE_REFUSALS)
+        assert gate.phase(NOW) is Phase.CLOSED
+    assert gate.refused(NOW, RATE_REFUSALS).phase(NOW) is Phase.OPEN
+
+
+def test_an_answer_between_refusals_starts_the_count_anew() -> None:
+    gate = Gate().refused(NOW, 2).answered(NOW)
+
+    assert gate.refused(NOW, 2).phase(NOW) is Phase.CLOSED
+
+
+def test_old_refusals_do_not_count() -> None:
+    gate = Gate().refused(NOW, 2)
+
+    assert gate.refused(NOW + 60, 2).phase(NOW + 60) is Phase.CLOSED
+    assert gate.refused(NOW + 59, 2).phase(NOW + 59) is Phase.OPEN
+
+
+def test_its_periods_grow_from_5_to_60_s_while_probes_are_refused() -> None:
+    gate, now, periods = opened(), NOW, []
+    for _ in range(6):
+        periods.append(gate.open_until - now)
+        now = gate.open_until
+        probed = gate.probed(now)
+        gate = probed.settled(probed.open_until, now, let_in=False)
+
+    assert periods == [5, 10, 20, 40, 60, 60]
+
+
+def test_it_stays_open_for_as_long_as_the_provider_asks_and_at_most_a_minute() -> None:
+    assert Gate().refused(NOW, 1, at_least=30).open_until == NOW + 30
+    assert Gate().refused(NOW, 1, at_least=300).open_until == NOW + LONGEST_PERIOD_SECONDS
+
+
+def test_one_probe_at_a_time_and_another_when_its_lease_is_over() -> None:
+    gate = opened()
+    assert gate.probed(NOW + 1) == gate  # still open
+    probed = gate.probed(NOW + SHORTEST_PERIOD_SECONDS)
+    assert probed.probed(NOW + SHORTEST_PERIOD_SECONDS) == probed
+    again = probed.probed(NOW + SHORTEST_PERIOD_SECONDS + PROBE_LEASE_SECONDS)
+    assert again.open_until == NOW + SHORTEST_PERIOD_SECONDS + 2 * PROBE_LEASE_SECONDS
+    assert again.settled(probed.open_until, NOW + 21, let_in=True) == again  # the first probe is no longer the one
+
+
+def test_trouble_within_a_minute_after_it_closed_goes_on_where_it_stopped() -> None:
+    probed = opened().probed(NOW + 5)
+    closed = probed.settled(probed.open_until, NOW + 6, let_in=True)
+
+    assert closed.phase(NOW + 6) is Phase.CLOSED
+    assert closed.refused(NOW + 7, 1).open_until == NOW + 7 + 10
+    assert closed.refused(NOW + 66, 1).open_until == NOW + 66 + 5
+
+
+def test_waiting_turns_come_back_when_it_closes_spread_and_within_a_minute() -> None:
+    gate = Gate(periods=5, open_until=NOW + 20, since=NOW - 300)
+    delays = [gate.delay(NOW) for _ in range(1000)]
+
+    assert 20 <= min(delays) < 22
+    assert 48 < max(delays) <= 50
+    assert max(sum(second <= delay < second + 1 for delay in delays) for second in range(20, 50)) < 100
+    assert Gate(periods=5, open_until=NOW + 60, since=NOW - 300).delay(NOW) <= MOST_HIDDEN_SECONDS
+
+
+# ---- The worker at the gate
+
+
+def outage(account: Account, scripted: Scripted) -> list[str]:
+    scripted.status = 503
+    tasks = [account.queued(f"hello {number}", session_id=f"s-{number}") for number in range(OUTAGE_REFUSALS)]
+    account.work()
+    assert len(scripted.asked) == OUTAGE_REFUSALS
+    return tasks
+
+
+def test_while_it_is_open_turns_go_back_unclaimed_and_without_a_call(
+    account: Account, scripted: Scripted, printed: Printed
+) -> None:
+    outage(account, scripted)
+    waiting = account.queued("I wait", session_id="s-new")
+
+    assert len(account.work()) == 1
+
+    assert len(scripted.asked) == OUTAGE_REFUSALS
+    task = account.task(waiting)
+    assert (task["status"], task["attempt"]) == ("PENDING", 0)
+    metrics = printed.metrics()
+    assert (metrics["GateOpened"], metrics["TaskDeferred"]) == ([1], [1])
+    assert sum(metrics["ModelRefused"]) == OUTAGE_REFUSALS
+
+
+def test_when_the_model_is_back_every_task_is_answered_and_only_one_call_probes(
+    account: Account, scripted: Scripted, clock: Clock
+) -> None:
+    tasks = outage(account, scripted)
+    tasks += [account.queued(f"I wait {number}", session_id=f"w-{number}") for number in range(8)]
+    account.work()
+    scripted.asked.clear()
+    clock.forward(SHORTEST_PERIOD_SECONDS)
+
+    account.work()
+
+    assert len(scripted.asked) == 1  # the probe, refused
+    scripted.status = 200
+    scripted.says("hello")
+    for _ in range(90):
+        account.work()
+        clock.forward(1)
+    assert {account.outcome(task_id) for task_id in tasks} == {("SUCCESS", None)}
+
+
+def test_a_refusal_uses_up_no_attempt(account: Account, scripted: Scripted, clock: Clock) -> None:
+    scripted.status = 503
+    task_id = account.queued()
+    for _ in range(12):
+        account.work()
+        clock.forward(61)
+    scripted.status = 200
+    scripted.says("hello")
+
+    account.work()
+
+    task = account.task(task_id)
+    assert (task["status"], task["usage"]["attempts"]) == ("SUCCESS", 1)
+    assert int(account.item(task_id)["refusals"]["N"]) == task["attempt"] - 1 >= 5
+
+
+def test_past_its_deadline_a_refused_task_says_what_it_waited_for(
+    account: Account, scripted: Scripted, clock: Clock
+) -> None:
+    scripted.status, scripted.headers = 429, {"retry-after": "5"}
+    task_id = account.queued()
+    account.work()
+    clock.forward(15 * 60)
+
+    assert account.outcome(task_id) == ("FAILURE", "model_rate_limited")
+
+
+def test_a_cancelled_waiting_turn_frees_its_session_within_a_minute(
+    account: Account, scripted: Scripted, clock: Clock
+) -> None:
+    outage(account, scripted)
+    cancelled = account.queued("I wait", session_id="s-new")
+    account.work()
+    account.cancel(cancelled)
+    behind = account.queued("and I", session_id="s-new")
+    scripted.status = 200
+    scripted.says("hello")
+
+    for _ in range(60):
+        clock.forward(1)
+        account.work()
+
+    assert account.outcome(behind) == ("SUCCESS", None)
+
+
+def test_a_waiting_task_says_why_and_until_when(account: Account, scripted: Scripted, clock: Clock) -> None:
+    outage(account, scripted)
+    first = account.queued("I wait", session_id="s-new")
+    second = account.queued("and I", session_id="s-new")
+    account.work()
+    clock.forward(3)
+
+    assert [account.task(task_id)["waiting_for"] for task_id in (first, second)] == [
+        "model_unavailable",
+        "turn_before",
+    ]
+    assert account.task(first)["next_try_at"] is not None
+    assert account.task(second)["next_try_at"] is None
+
+
+def test_a_task_without_trouble_reads_and_writes_no_gate(account: Account, wire: Wire) -> None:
+    account.queued()
+    account.work()
+    wire.clear()
+    account.queued()
+
+    account.work()
+
+    guards = [call for call in wire.calls if call.params.get("TableName") == "GuardsTable"]
+    assert [call.operation for call in guards] == ["UpdateItem"]  # its owner's day
+
+
+def test_a_sync_request_does_not_wait_for_a_model_that_is_down(
+    account: Account, scripted: Scripted, clock: Clock
+) -> None:
+    outage(account, scripted)
+
+    before = time.time()
+    response = account.post({"message": "hello"})
+
+    assert response["statusCode"] == 202
+    assert time.time() - before < 2
+
+
+def test_a_gate_whose_table_fails_costs_no_task(account: Account, scripted: Scripted, clock: Clock, wire: Wire) -> None:
+    scripted.status = 503
+    task_id = account.queued()
+
+    def refuse_guards(params: dict[str, Any]) -> None:
+        for operation in ("GetItem", "UpdateItem"):
+            wire.before(operation, only_guards)
+        only_guards(params)
+
+    def only_guards(params: dict[str, Any]) -> None:
+        if params["TableName"] == "GuardsTable":
+            refusing()(params)
+
+    for operation in ("GetItem", "UpdateItem"):
+        wire.before(operation, only_guards, times=50)
+    account.work()
+    scripted.status = 200
+    scripted.says("hello")
+    clock.forward(10)
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+
+
+# ---- The operator at the gate
+
+
+def test_an_operator_opens_and_closes_it(
+    account: Account, stack: Stack, model: object, worker: Parts, clock: Clock
+) -> None:
+    said: list[str] = []
+    command.move(stack, 60, said.append)
+    worker.forget()
+    task_id = account.queued()
+    account.work()
+    assert account.outcome(task_id) == ("PENDING", None)
+    assert "open for 60 s more" in said[0]
+
+    command.move(stack, None, said.append)
+    clock.forward(61)
+    account.work()
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    command.show(stack, said.append)
+    assert said[-1].endswith("closed")
