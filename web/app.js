@@ -9,9 +9,10 @@ import { $, h, setText } from "./dom.js";
 import { showFigures } from "./figures.js";
 import { Outbox } from "./outbox.js";
 import { Settings } from "./settings.js";
+import { everywhere } from "./storage.js";
 import { Tasks } from "./tasks.js";
 import { Timelines } from "./timelines.js";
-import { sentence, when } from "./words.js";
+import { sentence, TOKEN_REFUSED, when } from "./words.js";
 
 const EXAMPLES = [
   { message: "I need a haircut tomorrow at 3pm.", role: "booking" },
@@ -24,7 +25,10 @@ const conversations = new Conversations(connection.scope);
 const tasks = new Tasks(connection.scope);
 const timelines = new Timelines();
 const composer = new Composer((message) => send(message));
-const chat = new Chat(({ request, files }) => composer.write({ ...request, files }));
+const chat = new Chat({
+  edit: ({ request, files }) => composer.write({ ...request, files }),
+  apiUrl: () => connection.apiUrl,
+});
 const settings = new Settings(connection, connect);
 
 let outbox = new Outbox(connection.scope);
@@ -100,7 +104,7 @@ function showConversations() {
       return h(
         "li",
         { "data-session": id },
-        h("a", link, h("span", { class: "name" }, title), h("span", { class: "hint" }, when(at))),
+        h("a", link, h("span", { class: "name", dir: "auto" }, title), h("span", { class: "hint" }, when(at))),
         h("button", { type: "button", ...button }, "×"),
       );
     }),
@@ -155,7 +159,7 @@ function showConnection() {
   const { health, owner, apiUrl, complete } = connection;
   const offline = !navigator.onLine;
   $("connection").dataset.health = offline ? "unreachable" : health;
-  const trouble = { unreachable: "API out of reach", refused: "token refused", hidden: "requests refused" }[health];
+  const trouble = { unreachable: "API cannot be reached", refused: "token refused" }[health];
   const where = complete ? `${owner} at ${new URL(apiUrl).host}` : "Not connected";
   setText($("connection-text"), offline ? "Offline" : [where, trouble].filter(Boolean).join(": "));
   $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
@@ -164,14 +168,14 @@ function showConnection() {
 /** Show what is wrong with the page as a whole. */
 function showNotice() {
   const problem = current?.problem;
-  let text = problem ? sentence(problem) : "";
-  if (connection.health === "hidden") {
-    text = "The API is up but refuses what this page asks. Most likely your token is missing, wrong or out of date.";
-  }
-  if (!navigator.onLine) text = "You are offline. What you send now is sent when you are back.";
+  let text = everywhere.failed ? "This browser stores nothing from this page. A reload loses the list of conversations." : "";
+  if (problem) text = sentence(problem);
+  if (connection.health === "refused") text = TOKEN_REFUSED;
+  if (!navigator.onLine) text = "You are offline. Messages that you send now go out when you are back online.";
   setText($("notice-text"), text);
   $("notice").hidden = !text;
-  $("notice-settings").hidden = !navigator.onLine || problem?.status === 404;
+  const settingsHelp = connection.health === "refused" || (problem && problem.status !== 404);
+  $("notice-settings").hidden = !navigator.onLine || !settingsHelp;
 }
 
 // ---- The page

@@ -1,9 +1,10 @@
-/** The messages of a conversation and their answers. What the model says is shown as it is: as text. */
+/** The messages of a conversation and their answers. The model's words are shown as text. */
 
-import { $, announce, h, setText } from "./dom.js";
+import { $, announce, copy, factList, h, setText } from "./dom.js";
+import { curlOf, factsOf } from "./facts.js";
 import { sourceOf } from "./images.js";
 import * as time from "./time.js";
-import { duration, sentence, shortened, stateOf, value } from "./words.js";
+import { duration, sentence, shortened, stateOf, value, waitOf } from "./words.js";
 
 const LIVE_MS = 250;
 const NEAR_PX = 80;
@@ -11,17 +12,18 @@ const NEAR_PX = 80;
 export class Chat {
   #views = new Map(); // by turn
   #conversation = null;
-  #edit;
+  #doing;
   #pinned = true; // whether the latest is in sight, and should stay there
   #ticking = null;
 
-  /** `edit` is called with the turn whose message the user wants to change. */
-  constructor(edit) {
-    this.#edit = edit;
+  /** `edit` is called with the turn whose message the user wants to change; `apiUrl` tells where the API is. */
+  constructor({ edit, apiUrl }) {
+    this.#doing = { edit, apiUrl };
     const scroll = $("scroll");
     scroll.addEventListener("scroll", () => {
       this.#pinned = scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_PX;
       $("latest").hidden = this.#pinned;
+      scroll.parentElement.classList.toggle("scrolled", scroll.scrollTop > 0);
     });
     $("latest").addEventListener("click", () => this.toLatest());
     new ResizeObserver(() => this.#pinned && this.toLatest()).observe($("turns"));
@@ -45,7 +47,7 @@ export class Chat {
     }
     let before = null;
     turns.forEach((turn, index) => {
-      const view = this.#views.get(turn) ?? new TurnView(turn, conversation, this.#edit);
+      const view = this.#views.get(turn) ?? new TurnView(turn, conversation, this.#doing);
       this.#views.set(turn, view);
       view.show(before);
       if ($("turns").children[index] !== view.element) {
@@ -94,12 +96,13 @@ class TurnView {
   #shownDraft;
   #shownImages;
 
-  constructor(turn, conversation, edit) {
+  constructor(turn, conversation, { edit, apiUrl }) {
     this.#turn = turn;
     this.#conversation = conversation;
-    this.text = h("div", { class: "text" });
+    this.text = h("div", { class: "text", dir: "auto" });
     this.cards = h("div", { class: "cards" });
     this.trouble = h("p", { class: "trouble", hidden: true });
+    this.waiting = h("p", { class: "waiting", hidden: true });
     this.chip = h("span", { class: "chip" });
     this.time = h("span", { class: "hint" });
     this.progress = h("progress", { max: 1, "aria-label": "Progress of the answer", hidden: true });
@@ -112,14 +115,26 @@ class TurnView {
     });
     this.discard = button("Discard", () => conversation.discard(turn));
     this.check = button("Check now", () => turn.wake());
-    const buttons = [this.cancel, this.check, this.again, this.edit, this.discard];
+    this.copy = button("Copy", () => copy(this.text.textContent));
+    const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
-    this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, state);
+    this.facts = h("dl", { class: "details" });
+    const place = () => ({ apiUrl: apiUrl(), sessionId: conversation.id });
+    const copied = (label, text) => h("button", { type: "button", class: "plain", onclick: () => copy(text()) }, label);
+    this.details = h(
+      "details",
+      { class: "facts", hidden: true },
+      h("summary", {}, "Details"),
+      this.facts,
+      copied("Copy the task ID", () => turn.taskId),
+      copied("Copy as curl", () => curlOf(turn.request, place())),
+    );
+    this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, this.waiting, state, this.details);
     this.said = h("div", { class: "said" });
     this.element = h("article", { class: "turn" }, this.said, this.answer);
   }
 
-  /** Show the turn as it is; `before` is the one before it. Returns what a listener should hear if that is new. */
+  /** Show the turn; `before` is the one before it. Returns what a screen reader should say, null if nothing is new. */
   show(before) {
     const turn = this.#turn;
     const { task } = turn;
@@ -142,12 +157,17 @@ class TurnView {
     const draftBefore = before?.task?.result?.draft;
     if (this.#shownTask !== task || this.#shownDraft !== draftBefore) {
       this.cards.replaceChildren(...cardsOf(task?.result, draftBefore));
+      if (task) this.facts.replaceChildren(...factList(factsOf(turn)));
       [this.#shownTask, this.#shownDraft] = [task, draftBefore];
     }
 
     const trouble = turn.error ? troubleOf(turn) : failed && kind !== "cancelled" ? task.error : "";
     setText(this.trouble, trouble);
     this.trouble.hidden = !trouble;
+    const waiting = task?.status === "PENDING" && !trouble ? waitOf(task) : "";
+    setText(this.waiting, waiting);
+    this.waiting.hidden = !waiting;
+    this.details.hidden = !task;
 
     this.progress.hidden = task?.status !== "STARTED";
     if (task?.progress) this.progress.value = task.progress;
@@ -159,13 +179,14 @@ class TurnView {
     this.#offer(this.again, notSent || (failed && !this.#conversation.retried(turn)));
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
-    this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING";
+    this.#offer(this.copy, turn.final && Boolean(this.text.textContent));
+    this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING" && !waiting;
     this.showTime();
 
     const news = label !== this.#label && this.#label !== null;
     this.#label = label;
     if (task?.status === "SUCCESS") return news ? `Answer: ${task.result.message}` : null;
-    return news ? [label, trouble].filter(Boolean).join(". ") : null;
+    return news ? [label, trouble || waiting].filter(Boolean).join(". ") : null;
   }
 
   showTime() {
@@ -203,7 +224,7 @@ function saidOf({ request: { message, role, media }, files }) {
   });
   return [
     images.length ? h("div", { class: "images" }, ...images) : null,
-    h("div", { class: "bubble" }, message),
+    h("div", { class: "bubble", dir: "auto" }, message),
     role && role !== "general" ? h("span", { class: "hint" }, role) : null,
   ].filter(Boolean);
 }
@@ -224,7 +245,7 @@ function card(title, members, before) {
       h("dt", {}, name.replaceAll("_", " ")),
       shown === null
         ? h("dd", { class: "unknown" }, "not known yet")
-        : h("dd", { class: fresh ? "fresh" : null }, shown, fresh ? h("span", { class: "new" }, "new") : null),
+        : h("dd", { class: fresh ? "fresh" : null, dir: "auto" }, shown, fresh ? h("span", { class: "new" }, "new") : null),
     ];
   });
   return h("section", { class: "card" }, h("h3", {}, title), h("dl", {}, ...rows));

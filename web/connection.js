@@ -1,22 +1,20 @@
 /**
  * Where the API is and who is asking. `make run` serves a config.json with the API and a token for each development
- * owner; elsewhere the user gives both in the settings. A token given there is kept for this tab only.
+ * owner. Elsewhere the user enters both in the settings. A token entered there is kept for this tab only.
  */
 
-import { ApiError, createClient } from "../clients/javascript/turnqueue.js";
+import { ApiError, createClient, NetworkError } from "../clients/javascript/turnqueue.js";
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
 
 export class Connection extends EventTarget {
-  /**
-   * "unknown", "ok", "unreachable", "refused" (401 or 403); and "hidden": the API is up, but the browser does not show
-   * us its answers, which is how a refusal looks that has no CORS headers. Each change is told by the event "health".
-   */
+  /** "unknown", "ok", "unreachable", or "refused" (401 or 403). Each change is told by the event "health". */
   health = "unknown";
   #config = null;
   #own = null;
   #as = null;
+  #rolesKnown = false;
 
   /** Find out what there is to connect to. */
   static async open() {
@@ -59,9 +57,11 @@ export class Connection extends EventTarget {
     return `${this.apiUrl} ${this.owner}`;
   }
 
-  /** Throws TypeError if the URL is none. */
+  /** Throws an Error for the user if the page cannot call an API at this URL. */
   choose(chosen) {
-    if (chosen.apiUrl !== undefined) new URL(chosen.apiUrl);
+    if (chosen.apiUrl !== undefined && !callable(chosen.apiUrl)) {
+      throw new Error("The API URL must begin with https://, or with http:// for an API on this computer.");
+    }
     this.#own = chosen.apiUrl === undefined ? null : { apiUrl: chosen.apiUrl, token: chosen.token };
     this.#as = chosen.as ?? this.#as;
     inThisTab.set(CHOSEN, this.chosen);
@@ -71,63 +71,80 @@ export class Connection extends EventTarget {
 
   #connect() {
     this.client = null;
+    this.#rolesKnown = false;
     this.#become("unknown");
-    if (!this.apiUrl || (this.#own && !this.#own.token)) return;
-    this.client = createClient({
+    if (!callable(this.apiUrl) || (this.#own && !this.#own.token)) return;
+    const client = createClient({
       baseUrl: this.apiUrl,
-      token: () => this.#token(),
-      // The client's own probe of /health tells nothing of the token.
-      fetch: (url, init) => (url.endsWith("/health") ? fetch(url, init) : this.#fetch(url, init)),
+      token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
+      // The stack was started anew, or the 12 hours of its tokens are over.
+      refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
+      fetch: (url, init) => this.#fetch(url, init),
     });
-    this.#probe();
+    this.client = Object.fromEntries(Object.entries(client).map(([name, call]) => [name, this.#watched(call)]));
+    this.#readRoles();
   }
 
-  async #token() {
-    if (this.#own) {
-      const expires = claims(this.#own.token).exp * 1000;
-      if (expires < Date.now()) throw new ApiError("The token is out of date.", { status: 401, code: "token_expired" });
-      return this.#own.token;
-    }
-    this.#config = (this.#config.stale ? await readConfig() : null) ?? this.#config;
-    return this.#config.tokens[this.#as];
+  /** The call of the client, whose failure shows in `health`. */
+  #watched(call) {
+    return async (...options) => {
+      try {
+        return await call(...options);
+      } catch (error) {
+        if (error instanceof NetworkError) this.#become("unreachable");
+        if (error instanceof ApiError && (error.status === 401 || error.status === 403)) this.#become("refused");
+        throw error;
+      }
+    };
   }
 
-  async #fetch(...request) {
+  /**
+   * A request of the client, which may repeat it. Without an answer the client asks for /health: only then does it know
+   * whether the API is away or the browser hides its refusal.
+   */
+  async #fetch(url, init) {
+    const probe = url.endsWith("/health");
     try {
-      const response = await fetch(...request);
+      const response = await fetch(url, init);
       const refused = response.status === 401 || response.status === 403;
-      this.#become(refused ? "refused" : "ok");
+      if (!probe && !refused) this.#become("ok");
       return response;
     } catch (error) {
-      if (!request[1]?.signal?.aborted) {
-        if (this.health !== "hidden") this.#become("unreachable");
-        this.#probe();
-      }
+      if (probe && !init.signal?.aborted) this.#become("unreachable");
       throw error;
     }
   }
 
-  /**
-   * Is it the API that is out of reach, or only its answers? /health needs no token, and tells the roles that there are:
-   * the event "roles", whose detail they are.
-   */
-  async #probe() {
-    const before = this.health;
-    const url = `${this.apiUrl.replace(/\/+$/, "")}/health`;
+  /** /health needs no token and tells the roles that there are: the event "roles", whose detail they are. */
+  async #readRoles() {
+    const { client, apiUrl } = this;
+    const url = `${apiUrl.replace(/\/+$/, "")}/health`;
     const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
-    const up = await told.catch(() => null);
-    if (up?.roles) this.dispatchEvent(new CustomEvent("roles", { detail: up.roles }));
-    if (this.health !== before) return; // a request has told more
-    if (before === "unknown") this.#become(up ? "ok" : "unreachable");
-    else this.#become(up ? "hidden" : "unreachable");
+    const health = await told.catch(() => null);
+    if (client !== this.client) return; // another one is chosen meanwhile
+    if (health?.roles) {
+      this.#rolesKnown = true;
+      this.dispatchEvent(new CustomEvent("roles", { detail: health.roles }));
+    }
+    if (this.health === "unknown") this.#become(health ? "ok" : "unreachable");
   }
 
   #become(health) {
     if (health === this.health) return;
     this.health = health;
-    // Of a refused token of config.json: the stack was started anew, or its 12 hours are over.
-    if (this.#config && (health === "refused" || health === "hidden")) this.#config.stale = true;
+    if (health === "ok" && !this.#rolesKnown) this.#readRoles();
     this.dispatchEvent(new Event("health"));
+  }
+}
+
+/** Whether the policy of this page (index.html) lets it call the URL. */
+function callable(url) {
+  try {
+    const { protocol, hostname, origin } = new URL(url);
+    const local = protocol === "http:" && ["127.0.0.1", "localhost"].includes(hostname);
+    return protocol === "https:" || local || origin === location.origin;
+  } catch {
+    return false;
   }
 }
 
@@ -140,7 +157,7 @@ async function readConfig() {
   }
 }
 
-/** What a token says. Read and not verified: it only tells apart what this browser remembers of each owner. */
+/** The claims of a token, not verified: they only tell apart what this browser keeps for each owner. */
 function claims(token) {
   try {
     const base64 = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

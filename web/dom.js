@@ -1,4 +1,4 @@
-/** Elements. Whatever text they get is text: nothing here, or anywhere in this page, makes HTML of a string. */
+/** Elements. Text stays text: nothing in this page makes HTML from a string. */
 
 /** The element of the page with this id. */
 export function $(id) {
@@ -26,12 +26,38 @@ function filled(element, attributes, children) {
   return element;
 }
 
-/** Show the text, or nothing if it is what is shown already: a live region would say it again. */
+/** The children of a <dl> for [[name, text]]. */
+export function factList(facts) {
+  return facts.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, String(fact))]);
+}
+
+/** Show the text. If it is shown already, leave it: a live region would be read out again. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 let lastAnnounced;
+
+/** Copy the text, and say whether the browser let us. */
+export async function copy(text) {
+  try {
+    await navigator.clipboard.writeText(text); // not there for a page that came by plain http
+  } catch {
+    const field = h("textarea", { class: "hidden", readonly: true });
+    const focused = document.activeElement;
+    field.value = text;
+    document.body.append(field);
+    field.select();
+    const copied = document.execCommand("copy");
+    field.remove();
+    focused?.focus();
+    if (!copied) {
+      announce("The browser did not allow copying.");
+      return;
+    }
+  }
+  announce("Copied");
+}
 
 /** Let a screen reader say it. */
 export function announce(text) {

@@ -1,4 +1,4 @@
-/** The figures: tasks by state, time in queue and time to answer, each drawn. */
+/** The figures: tasks by state, time in queue and time to answer. */
 
 import { $, h, setText, svg } from "./dom.js";
 import { kindOf, percentile } from "./tasks.js";
@@ -7,7 +7,9 @@ import { duration, KINDS } from "./words.js";
 const WIDTH = 320;
 const HEIGHT = 64;
 const SHOWN = 40; // of the newest tasks, a bar each
-const BAR = WIDTH / SHOWN;
+const LEFT = 40; // room for the labels of the vertical axis
+const BELOW = 14; // and of the horizontal one
+const BAR = (WIDTH - LEFT) / SHOWN;
 
 export function showFigures(tasks) {
   const all = tasks.all;
@@ -52,15 +54,19 @@ function times(title, kind, tasks, measure) {
   const top = Math.max(...shown, p95, 1);
   const y = (ms) => HEIGHT - 2 - (ms / top) * (HEIGHT - 6);
   const shares = `half within ${duration(p50)}, 95 % within ${duration(p95)}`;
-  const chart = drawing(HEIGHT, `${title}, the last ${shown.length} tasks: ${shares}`);
+  const chart = drawing(HEIGHT + BELOW, `${title}, the last ${shown.length} tasks: ${shares}`);
   shown.forEach((ms, index) => {
-    const x = (SHOWN - shown.length + index) * BAR;
+    const x = LEFT + (SHOWN - shown.length + index) * BAR;
     chart.append(svg("rect", { class: `fill ${kind}`, x, y: y(ms), width: BAR - 2, height: HEIGHT - y(ms), rx: 1.5 }));
   });
-  chart.append(svg("line", { class: "base", x1: 0, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }));
+  chart.append(svg("line", { class: "base", x1: LEFT, x2: WIDTH, y1: HEIGHT, y2: HEIGHT }));
+  chart.append(svg("line", { class: "base", x1: LEFT, x2: LEFT, y1: y(top), y2: HEIGHT }));
   for (const [ms, name] of [[p50, "p50"], [p95, "p95"]]) {
-    chart.append(svg("line", { class: `rule ${name}`, x1: 0, x2: WIDTH, y1: y(ms), y2: y(ms) }));
+    chart.append(svg("line", { class: `rule ${name}`, x1: LEFT, x2: WIDTH, y1: y(ms), y2: y(ms) }));
   }
+  const label = (text, x, at, anchor) => svg("text", { class: "axis", x, y: at, "text-anchor": anchor }, text);
+  chart.append(label(duration(top), LEFT - 5, y(top) + 8, "end"), label("0", LEFT - 5, HEIGHT, "end"));
+  chart.append(label("older tasks", LEFT, HEIGHT + BELOW - 2, "start"), label("newest", WIDTH, HEIGHT + BELOW - 2, "end"));
   const caption = h(
     "figcaption",
     {},

@@ -1,4 +1,4 @@
-/** The settings: who is asking, where the API is, the colours. */
+/** The settings: the owner, the API and the colours. */
 
 import { $, h } from "./dom.js";
 import { everywhere } from "./storage.js";
@@ -9,7 +9,7 @@ export class Settings {
   #connection;
   #chosen;
 
-  /** `chosen` is called when the connection has become another. */
+  /** `chosen` is called after the connection has changed. */
   constructor(connection, chosen) {
     this.#connection = connection;
     this.#chosen = chosen;
@@ -42,7 +42,7 @@ export class Settings {
             checked: (chosen.as ?? OWN) === owner,
             onchange: () => this.#showOwn(),
           }),
-          owner === OWN ? "another API or token" : owner,
+          owner === OWN ? "Another API or token" : owner,
         ),
       ),
     );
@@ -65,11 +65,10 @@ export class Settings {
     const owner = this.#owner;
     const own = { apiUrl: $("api-url").value.trim(), token: $("token").value.trim() };
     try {
-      if (owner === OWN && !own.token) throw new Error("A token is needed.");
+      if (owner === OWN && !own.token) throw new Error("Enter a token.");
       this.#connection.choose(owner === OWN ? own : { as: owner });
     } catch (error) {
-      const noUrl = error instanceof TypeError;
-      this.#complain(noUrl ? "The URL of the API should look like https://example.com." : error.message);
+      this.#complain(error.message);
       return;
     }
     $("settings").close();

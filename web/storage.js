@@ -8,6 +8,8 @@ const PREFIX = "turnqueue:";
 class Store {
   #name;
   #notKept = new Map();
+  /** Whether the browser has refused to keep something. */
+  failed = false;
 
   constructor(name) {
     this.#name = name;
@@ -32,6 +34,7 @@ class Store {
       return true;
     } catch {
       this.#notKept.set(key, text);
+      this.failed = true;
       return false;
     }
   }

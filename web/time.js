@@ -1,13 +1,18 @@
-/** The server's time, as far as we can tell: tasks carry the server's, and the clock here may be wrong. */
+/** The server's time, as far as we can tell. Tasks carry the server's times, and the clock of this device may be wrong. */
 
-let ahead = null; // how far the server's clock is ahead of ours, at most
+let shortest = null; // from our clock to the server's, in ms
 
-export function now() {
-  return Date.now() + (ahead ?? 0);
+/** How far the server's clock is ahead of ours, in ms. */
+export function ahead() {
+  return shortest ?? 0;
 }
 
-/** A message was sent at `sentAt` of our time and recorded at the task's `created_at`, a little later. */
+export function now() {
+  return Date.now() + ahead();
+}
+
+/** A message was sent at `sentAt` by our clock and recorded at the task's `created_at`, a little later. */
 export function learn(sentAt, task) {
   const difference = Date.parse(task.created_at) - sentAt;
-  if (ahead === null || difference < ahead) ahead = difference;
+  if (shortest === null || difference < shortest) shortest = difference;
 }

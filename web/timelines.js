@@ -1,8 +1,9 @@
-/** The life of each task, drawn: its wait in the queue, its wait for the first words, its writing, its end. */
+/** The life of each task as a line: in the queue, waiting for the first words, writing, and its end. */
 
-import { $, h, setText, svg } from "./dom.js";
+import { $, factList, h, setText, svg } from "./dom.js";
+import { factsOf } from "./facts.js";
 import * as time from "./time.js";
-import { clockTime, duration, stateOf } from "./words.js";
+import { duration, stateOf } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 18;
@@ -61,7 +62,7 @@ class Row {
     this.line = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "drawing" });
     this.steps = h("span", { class: "steps" });
     this.details = h("dl", { class: "details" });
-    const name = h("span", { class: "name" }, turn.request.message);
+    const name = h("span", { class: "name", dir: "auto" }, turn.request.message);
     this.element = h(
       "li",
       { "data-task": turn.taskId },
@@ -86,7 +87,7 @@ class Row {
     this.line.setAttribute("aria-label", `${label} after ${duration(life.end - life.created)}: ${steps.join(", ")}`);
     this.line.replaceChildren(...drawn(life, kind));
     if (this.task !== turn.task) {
-      this.details.replaceChildren(...detailsOf(turn));
+      this.details.replaceChildren(...factList(factsOf(turn)));
       this.task = turn.task;
     }
   }
@@ -134,27 +135,4 @@ function stepsOf(turn, { created, started, first, end }) {
   if (started && first) steps.push(`first words after ${duration(Math.min(first, end) - created)}`);
   if (turn.task.attempt > 1) steps.push(`attempt ${turn.task.attempt}`);
   return steps;
-}
-
-function detailsOf(turn) {
-  const { task } = turn;
-  const created = Date.parse(task.created_at);
-  const firstWords = task.usage?.first_token_ms ?? null;
-  const later = (iso) => iso && `${duration(Date.parse(iso) - created)} later`;
-  const facts = {
-    Queued: clockTime(created),
-    Started: later(task.started_at),
-    Finished: later(task.finished_at),
-    Attempts: task.attempt || null,
-    Error: task.error_code,
-    Model: task.usage?.model,
-    Tokens: task.usage && `${task.usage.prompt_tokens ?? "?"} in, ${task.usage.completion_tokens ?? "?"} out`,
-    Cost: Number.isFinite(task.usage?.cost_usd) ? `about $${task.usage.cost_usd.toFixed(6)}` : null,
-    "First words": firstWords === null ? null : `${duration(firstWords)} after the call`,
-    Role: turn.request.role,
-    Task: task.task_id,
-  };
-  return Object.entries(facts)
-    .filter(([, fact]) => fact)
-    .flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, String(fact))]);
 }

@@ -1,6 +1,7 @@
-/** How things are said: states, durations, errors. */
+/** The words for states, durations and errors. */
 
 import { NetworkError } from "../clients/javascript/turnqueue.js";
+import * as time from "./time.js";
 
 /** The state of a turn, as its reader sees it: `kind` is the colour, `label` the word. */
 export function stateOf(turn) {
@@ -15,11 +16,27 @@ export function stateOf(turn) {
   }
   if (turn.cancelling) return state("running", "Cancelling");
   if (task.status === "STARTED") return state("running", task.partial ? "Answering" : "Running");
-  return task.attempt ? state("queued", "Waiting to try again") : state("queued", "Queued");
+  const refused = task.waiting_for === "model_unavailable" || task.waiting_for === "rate_limit";
+  return task.attempt || refused ? state("queued", "Waiting to try again") : state("queued", "Queued");
 }
 
 function state(kind, label) {
   return { kind, label };
+}
+
+const REASONS = {
+  turn_before: "Waiting for the message before it.",
+  model_unavailable: "The model is not available.",
+  rate_limit: "The model is receiving too many requests.",
+};
+
+/** Why a task waits, and until when: "The model is not available. Trying again at 14:05." Empty if the API does not say. */
+export function waitOf({ waiting_for: reason, next_try_at: next }) {
+  if (!REASONS[reason]) return "";
+  const at = Date.parse(next ?? "") - time.ahead();
+  if (Number.isNaN(at)) return REASONS[reason];
+  const again = at > Date.now() ? `Trying again at ${hourAndMinute(at)}.` : "Trying again now.";
+  return `${REASONS[reason]} ${again}`;
 }
 
 export const KINDS = { queued: "Queued", running: "Running", done: "Done", failed: "Failed", cancelled: "Cancelled" };
@@ -45,14 +62,20 @@ export function clockTime(ms) {
   return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 }
 
+function hourAndMinute(ms) {
+  return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
+}
+
 /** Today's time, else the day. */
 export function when(ms) {
   const date = new Date(ms);
   const today = date.toDateString() === new Date().toDateString();
   return today
-    ? date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" })
+    ? hourAndMinute(ms)
     : date.toLocaleDateString([], { day: "numeric", month: "short" });
 }
+
+export const TOKEN_REFUSED = "The API refused your token: it is missing, wrong or expired. Change it in the settings.";
 
 /** The error as a sentence that helps. */
 export function sentence(error) {
@@ -60,14 +83,14 @@ export function sentence(error) {
     if (!navigator.onLine) return "You are offline.";
     return error.code === "request_timeout"
       ? "The API does not answer."
-      : "The API cannot be reached. Is its URL right, is it up, and may pages from here call it?";
+      : "The API cannot be reached. Check its URL, whether it is up, and whether it allows requests from this page.";
   }
   if (error.status === 401 || error.status === 403) {
-    return "The API refused your token: it is missing, wrong or out of date. You can change it in the settings.";
+    return TOKEN_REFUSED;
   }
-  if (error.code === "session_not_found") return "This conversation is not kept any more, or was never begun.";
-  if (error.code === "task_not_found") return "This task is not kept any more: tasks are forgotten after 7 days.";
-  if (error.status === 429) return "You have sent too many requests for the moment. Please wait a little.";
+  if (error.code === "session_not_found") return "This conversation does not exist, or has expired.";
+  if (error.code === "task_not_found") return "This task has expired: tasks are kept for 7 days.";
+  if (error.status === 429) return "You have sent too many requests. Please wait a moment.";
   if (error.status === 413) return "The message is too large.";
   return finished(error.message || "Something went wrong.");
 }

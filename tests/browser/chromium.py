@@ -9,7 +9,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-_OPTIONS = [
+OPTIONS = [
     "--no-sandbox",  # which a container, where root runs it, does not allow
     "--disable-gpu",
     "--disable-quic",
@@ -29,7 +29,7 @@ def find_chromium() -> str | None:
 def launched(executable: str, *options: str) -> Iterator[Browser]:
     """With more `options` of its command line."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=executable, args=[*_OPTIONS, *options])
+        browser = playwright.chromium.launch(executable_path=executable, args=[*OPTIONS, *options])
         try:
             yield browser
         finally:

@@ -33,7 +33,7 @@ class Console:
     def settings(self, *, owner: str | None = None, token: str | None = None) -> None:
         """Choose a development owner, or give a token."""
         self.page.get_by_role("button", name="Settings").first.click()
-        self.page.get_by_label(owner or "another API or token").check()
+        self.page.get_by_label(owner or "Another API or token").check()
         if token is not None:
             self.page.get_by_label("Token", exact=True).fill(token)
         self.page.get_by_role("button", name="Save").click()

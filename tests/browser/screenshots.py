@@ -126,7 +126,7 @@ def talk(studio: Studio) -> Any:
         console.expect_state(console.last, "Done")
 
         page.get_by_role("button", name="Settings").first.click()
-        page.get_by_label("another API or token").check()
+        page.get_by_label("Another API or token").check()
         studio.take(console, "settings")
         return page.context.storage_state()
 

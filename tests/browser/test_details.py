@@ -1,0 +1,136 @@
+"""The details of each answer, why a task waits, and the labels of the charts."""
+
+import json
+import os
+import re
+import subprocess
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from playwright.sync_api import BrowserContext, Locator, Route, expect
+
+from tests.browser.console import Console
+from tests.e2e.conftest import Deployment
+
+pytestmark = pytest.mark.usefixtures("directives")
+
+
+@pytest.fixture
+def console(console: Console) -> Console:
+    console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    return console
+
+
+def copied(console: Console, button: Locator) -> str:
+    button.click()
+    expect(console.page.get_by_role("status")).to_have_text("Copied")
+    text: str = console.page.evaluate("navigator.clipboard.readText()")
+    return text
+
+
+def test_an_answer_can_be_copied_and_tells_its_details(console: Console) -> None:
+    turn = console.send("hello", role="general")
+    console.expect_state(turn, "Done")
+    assert copied(console, turn.get_by_role("button", name="Copy", exact=True)) == turn.locator(".text").inner_text()
+    turn.get_by_text("Details").click()
+    facts = turn.locator(".facts dl")
+    task_id = turn.get_attribute("data-task")
+    expect(facts).to_contain_text(f"Task{task_id}")
+    expect(facts).to_contain_text(re.compile(r"Attempts1.*Tokens\d+ in, \d+ out.*Costabout \$0\.0000\d\d"))
+    assert copied(console, turn.get_by_role("button", name="Copy the task ID")) == task_id
+
+
+NASTY = """It's "quoted", $(touch hurt) `touch hurt` $TOKEN \\n
+JSON
+and שלום 👩‍👩‍👧"""
+
+
+def test_copy_as_curl_is_a_command_that_sends_the_message_again(console: Console, deployment: Deployment) -> None:
+    turn = console.send(NASTY, role="general")
+    console.expect_state(turn, "Done")
+    turn.get_by_text("Details").click()
+    command = copied(console, turn.get_by_role("button", name="Copy as curl"))
+    assert deployment.tokens["alice"] not in command
+    environment = os.environ | {"TOKEN": deployment.tokens["alice"]}
+    ran = subprocess.run(["sh"], input=command, capture_output=True, text=True, timeout=40, env=environment, check=True)
+    assert "[stand-in model]" in json.loads(ran.stdout)["message"], ran.stdout
+    with deployment.api("alice") as alice:
+        turns = alice.http.get(f"/chat/session/{console.session_id}").json()["turns"]
+    assert [(turn["message"], turn["role"]) for turn in turns] == [(NASTY, "general")] * 2
+
+
+def test_an_answer_can_be_copied_where_the_page_has_no_clipboard(console: Console) -> None:
+    """A page that came by plain http has none."""
+    console.page.add_init_script("delete Navigator.prototype.clipboard")
+    console.page.reload()
+    turn = console.send("hello")
+    console.expect_state(turn, "Done")
+    turn.get_by_role("button", name="Copy", exact=True).click()
+    expect(console.page.get_by_role("status")).to_have_text("Copied")
+    expect(turn.get_by_role("button", name="Copy", exact=True)).to_be_focused()
+    console.message.press("Control+v")
+    expect(console.message).to_have_value(turn.locator(".text").inner_text())
+
+
+def told(context: BrowserContext, **members: Any) -> None:
+    """The API tells this of every task that is not final."""
+
+    def change(route: Route) -> None:
+        response = route.fetch()
+        task = response.json()
+        if task.get("status") in ("PENDING", "STARTED"):
+            task |= {"status": "PENDING", "attempt": 0, **members}
+        route.fulfill(response=response, json=task)
+
+    context.route(re.compile("/chat/task/[^/]*$"), change)
+
+
+LATER = datetime.now(UTC) + timedelta(minutes=3)
+
+
+@pytest.mark.parametrize(
+    ("waiting_for", "next_try_at", "sentence"),
+    [
+        ("model_unavailable", LATER, r"^The model is not available\. Trying again at \d\d:\d\d.*\.$"),
+        ("model_unavailable", LATER - timedelta(hours=1), r"^The model is not available\. Trying again now\.$"),
+        ("rate_limit", None, r"^The model is receiving too many requests\.$"),
+        ("turn_before", None, r"^Waiting for the message before it\.$"),
+    ],
+)
+def test_why_a_task_waits_is_said(
+    console: Console, context: BrowserContext, waiting_for: str, next_try_at: datetime | None, sentence: str
+) -> None:
+    told(context, waiting_for=waiting_for, next_try_at=next_try_at and next_try_at.isoformat())
+    turn = console.send("[[drip=0.2 tokens=40]] hello")
+    expect(turn.locator(".waiting")).to_have_text(re.compile(sentence))
+    console.expect_state(turn, "Done")
+    expect(turn.locator(".waiting")).to_be_hidden()
+
+
+@pytest.mark.parametrize("members", [{}, {"waiting_for": None, "next_try_at": None}, {"waiting_for": "the moon"}])
+def test_an_api_that_does_not_say_why_a_task_waits(
+    console: Console, context: BrowserContext, members: dict[str, Any]
+) -> None:
+    told(context, **members)
+    turn = console.send("[[drip=0.2 tokens=20]] hello")
+    console.expect_state(turn, "Queued")
+    expect(turn.locator(".waiting")).to_be_hidden()
+    console.expect_state(turn, "Done")
+
+
+def test_the_axes_of_the_charts_are_labelled(console: Console) -> None:
+    console.expect_state(console.send("hello"), "Done")
+    for chart in ("Time in queue", "Time to answer"):
+        drawn = console.page.get_by_role("img", name=re.compile(chart))
+        for text in (re.compile(r"^\d.* m?s$"), "0", "older tasks", "newest"):
+            expect(drawn.locator("text").filter(has_text=text).first).to_be_visible()
+
+
+def test_an_edge_shows_where_text_scrolls_away_under_the_title(console: Console) -> None:
+    title = console.page.get_by_role("heading", level=1)
+    console.expect_state(console.send("[[echo=" + "line\n" * 80 + "]]"), "Done")
+    console.page.locator("#scroll").evaluate("it => { it.scrollTop = 0; }")
+    expect(title).to_have_css("border-bottom-color", "rgba(0, 0, 0, 0)")
+    console.page.locator("#scroll").evaluate("it => { it.scrollTop = 100; }")
+    expect(title).not_to_have_css("border-bottom-color", "rgba(0, 0, 0, 0)")
