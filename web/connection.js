@@ -7,6 +7,7 @@ import { ApiError, createClient, NetworkError } from "../clients/javascript/turn
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
+const ASK_AGAIN_MS = 1000; // a stack starts within half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). Each change is told by the event "health". */
@@ -148,10 +149,14 @@ function callable(url) {
   }
 }
 
+/** The config.json of the server that sent this page; null if it has none. Until its stack runs, it answers 503. */
 async function readConfig() {
   try {
-    const response = await fetch("config.json", { cache: "no-store" });
-    return response.ok ? await response.json() : null;
+    for (;;) {
+      const response = await fetch("config.json", { cache: "no-store" });
+      if (response.status !== 503) return response.ok ? await response.json() : null;
+      await new Promise((resolve) => setTimeout(resolve, ASK_AGAIN_MS));
+    }
   } catch {
     return null;
   }

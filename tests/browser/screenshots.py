@@ -14,6 +14,7 @@ from local.stack import LocalStack
 from local.tools import ROOT
 from tests.browser.chromium import find_chromium, launched
 from tests.browser.console import Console
+from tests.browser.pictures import noise
 
 FOLDER = ROOT / "screenshots"
 
@@ -27,6 +28,8 @@ QUEUES = """A queue lets the one who asks and the one who answers work at their 
 3. If a worker dies, its message comes back and another one takes it.
 
 The price is that the answer comes later than the request, so somebody has to keep it until it is asked for."""
+GREETING = "\u0645\u0631\u062d\u0628\u0627"
+ARABIC = f"{GREETING} Ada.\n\nThis paragraph is in English.\n\n{GREETING} \u0628\u0643!"
 TALK = [
     ("What is a queue good for?", QUEUES),
     ("And when would you not use one?", "When the caller can do nothing without the answer, and the answer is quick."),
@@ -97,6 +100,7 @@ def talk(studio: Studio) -> Any:
         studio.say(console, "I need a haircut", role="booking")
         studio.say(console, "Tomorrow at 3pm, my name is Ada.", role="booking")
         console.timelines.first.locator("summary").click()
+        console.last.get_by_text("Details").click()
         studio.take(console, "draft")
 
         page.get_by_role("button", name="New conversation").click()
@@ -124,6 +128,17 @@ def talk(studio: Studio) -> Any:
         page.context.set_offline(False)
         studio.order()
         console.expect_state(console.last, "Done")
+
+        page.get_by_role("button", name="New conversation").click()
+        studio.order(echo=ARABIC, drip=0.1)
+        page.locator("#files").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": noise(24)})
+        console.expect_state(console.send(f"{GREETING}, Ada!", role="general"), "Answering")
+        console.expect_state(console.last, "Done")
+        page.locator("#files").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": noise(24)})
+        page.locator("#composer").evaluate("it => it.classList.add('target')")
+        studio.take(console, "right-to-left")
+        studio.order()
+        page.get_by_role("button", name="Remove x.png").click()
 
         page.get_by_role("button", name="Settings").first.click()
         page.get_by_label("Another API or token").check()

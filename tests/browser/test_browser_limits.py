@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Route, expect
 
+from local.console import serve_console
 from tests.browser.chromium import OPTIONS, find_chromium
 from tests.browser.conftest import Open
 from tests.browser.console import Console
 from tests.browser.pictures import noise
+from tests.e2e.conftest import Deployment
 
 pytestmark = pytest.mark.usefixtures("directives")
 
@@ -111,6 +113,20 @@ def test_damaged_storage_is_not_believed(console: Console) -> None:
     console.page.get_by_role("button", name="Save").click()
     expect(console.turns).to_have_count(1)
     expect(console.conversations).to_have_count(1)
+
+
+def test_a_page_that_is_opened_before_the_stack_runs_waits_for_it(browser: Browser, deployment: Deployment) -> None:
+    url = ""
+    server = serve_console(lambda: url, lambda: deployment.tokens)
+    context = browser.new_context()
+    console = Console(context.new_page())
+    with console.page.expect_response("**/config.json") as told:
+        console.page.goto(server.url)
+    assert told.value.status == 503
+    url = deployment.url
+    console.expect_answer(console.send("hello"), "hello")
+    context.close()
+    server.close()
 
 
 @pytest.mark.parametrize("url", ["localhost:8000", "ftp://example.com", "http://example.com", "nonsense"])
