@@ -116,19 +116,20 @@ class TurnView {
     this.discard = button("Discard", () => conversation.discard(turn));
     this.check = button("Check now", () => turn.wake());
     this.copy = button("Copy", () => copy(this.text.textContent));
-    const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy];
+    this.more = button("Details", () => this.#showDetails(this.details.hidden));
+    const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy, this.more];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
     this.facts = h("dl", { class: "details" });
     const place = () => ({ apiUrl: apiUrl(), sessionId: conversation.id });
     const copied = (label, text) => h("button", { type: "button", class: "plain", onclick: () => copy(text()) }, label);
     this.details = h(
-      "details",
+      "div",
       { class: "facts", hidden: true },
-      h("summary", {}, "Details"),
       this.facts,
       copied("Copy the task ID", () => turn.taskId),
       copied("Copy as curl", () => curlOf(turn.request, place())),
     );
+    this.#showDetails(false);
     this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, this.waiting, state, this.details);
     this.said = h("div", { class: "said" });
     this.element = h("article", { class: "turn" }, this.said, this.answer);
@@ -167,7 +168,6 @@ class TurnView {
     const waiting = task?.status === "PENDING" && !trouble ? waitOf(task) : "";
     setText(this.waiting, waiting);
     this.waiting.hidden = !waiting;
-    this.details.hidden = !task;
 
     this.progress.hidden = task?.status !== "STARTED";
     if (task?.progress) this.progress.value = task.progress;
@@ -179,6 +179,7 @@ class TurnView {
     this.#offer(this.again, notSent || (failed && !this.#conversation.retried(turn)));
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
+    this.#offer(this.more, Boolean(task));
     this.#offer(this.copy, turn.final && Boolean(this.text.textContent));
     this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING" && !waiting;
     this.showTime();
@@ -202,6 +203,11 @@ class TurnView {
     if (task.retry_of) parts.push("sent again");
     if (task.usage?.finish_reason === "length") parts.push("cut off at the model's limit");
     setText(this.time, parts.join(" · "));
+  }
+
+  #showDetails(shown) {
+    this.details.hidden = !shown;
+    this.more.setAttribute("aria-expanded", String(shown));
   }
 
   /** Show or hide a button, without losing the focus when it goes. */

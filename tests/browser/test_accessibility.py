@@ -41,7 +41,7 @@ def test_no_serious_finding(browser: Browser, console_url: str, device: Any, sch
 
     booked = console.send("I need a haircut", role="booking")
     console.expect_state(booked, "Done")
-    booked.get_by_text("Details").click()
+    booked.get_by_role("button", name="Details").click()
     console.expect_state(console.send("[[refuse]] no"), "Failed")
     page.locator("#files").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": b"no image"})
     expect(page.locator("#composer-error")).to_be_visible()

@@ -33,7 +33,7 @@ def test_an_answer_can_be_copied_and_tells_its_details(console: Console) -> None
     turn = console.send("hello", role="general")
     console.expect_state(turn, "Done")
     assert copied(console, turn.get_by_role("button", name="Copy", exact=True)) == turn.locator(".text").inner_text()
-    turn.get_by_text("Details").click()
+    turn.get_by_role("button", name="Details").click()
     facts = turn.locator(".facts dl")
     task_id = turn.get_attribute("data-task")
     expect(facts).to_contain_text(f"Task{task_id}")
@@ -49,7 +49,7 @@ and שלום 👩‍👩‍👧"""
 def test_copy_as_curl_is_a_command_that_sends_the_message_again(console: Console, deployment: Deployment) -> None:
     turn = console.send(NASTY, role="general")
     console.expect_state(turn, "Done")
-    turn.get_by_text("Details").click()
+    turn.get_by_role("button", name="Details").click()
     command = copied(console, turn.get_by_role("button", name="Copy as curl"))
     assert deployment.tokens["alice"] not in command
     environment = os.environ | {"TOKEN": deployment.tokens["alice"]}
