@@ -128,8 +128,10 @@ function leave() {
 }
 
 function remove(id) {
-  opened.get(id)?.close();
-  opened.delete(id);
+  if (!opened.get(id)?.sending) {
+    opened.get(id)?.close();
+    opened.delete(id);
+  }
   conversations.remove(id);
   if (id === current.id) leave();
   $("new").focus();
@@ -150,8 +152,9 @@ function connect() {
     return;
   }
   // Send and watch what an earlier page has begun.
-  const begun = [...outbox.all.map(({ request }) => request.session_id), ...tasks.unfinishedSessions];
-  for (const id of begun) if (conversations.get(id)) conversation(id);
+  const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
+  const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
+  for (const id of begun) conversation(id);
   navigate();
 }
 

@@ -43,6 +43,11 @@ export class Conversation extends EventTarget {
     return this.turns.some((turn) => turn.busy);
   }
 
+  /** Whether a message is on its way to the API. */
+  get sending() {
+    return this.turns.some(({ state }) => state === "preparing" || state === "sending");
+  }
+
   /** Whether a message would be lost if the page went away now. */
   get fragile() {
     return this.turns.some((turn) => turn.key && !turn.taskId && !turn.kept);

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from local.console import serve_console
 from tests.browser.chromium import NAMES, find_chromium, launched
@@ -33,6 +33,17 @@ def console_url(deployment: Deployment) -> Iterator[str]:
         return
     server = serve_console(lambda: deployment.url, lambda: deployment.tokens)
     yield f"{server.url}/"
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def modules(browser: Browser) -> Iterator[Page]:
+    """A page from which the modules of the console can be imported. It needs no stack."""
+    server = serve_console(lambda: "http://127.0.0.1:1", lambda: {})
+    page = browser.new_page()
+    page.goto(f"{server.url}/icon.svg")
+    yield page
+    page.close()
     server.close()
 
 

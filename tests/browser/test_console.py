@@ -362,10 +362,48 @@ def test_an_answer_that_cannot_be_watched_is_looked_at_again(console: Console, c
     expect(turn.locator(".trouble")).to_be_hidden()
 
 
-def test_on_a_phone_one_part_at_a_time(console: Console) -> None:
+def test_a_task_is_watched_to_its_end_however_long_it_is_out_of_sight(
+    console: Console, context: BrowserContext
+) -> None:
+    looks: list[Route] = []
+
+    def refuse(route: Route) -> None:
+        looks.append(route)
+        route.fulfill(status=403, json={"message": "Forbidden"}, headers={"Access-Control-Allow-Origin": "*"})
+
+    console.page.clock.install()
+    context.route("**/chat/task/*", refuse)
+    turn = console.send("hello")
+    expect(turn.locator(".trouble")).to_be_visible()
+    for _ in range(120):  # half an hour
+        seen = len(looks)
+        console.page.clock.run_for(15_000)
+        while len(looks) == seen:
+            console.page.clock.run_for(100)  # lets the browser go on
+    context.unroute("**/chat/task/*")
+    console.page.clock.run_for(15_000)
+    console.page.clock.resume()
+    console.expect_answer(turn, "hello")
+
+
+LONG = "verylongword" * 20
+
+
+def test_on_a_phone_one_part_at_a_time_and_no_word_is_too_long(console: Console) -> None:
     page = console.page
     page.set_viewport_size({"width": 320, "height": 640})
-    console.expect_answer(console.send("hello " + "verylongword" * 20), "hello")
+    console.expect_answer(console.send(f"hello {LONG}"), "hello")
+    answer = {
+        "message": LONG,
+        "draft": {"service": LONG, "date": None, "time": None, "name": LONG},
+        "data": {"complete": False, "missing": [LONG]},
+    }
+    booked = console.send(f"[[echo={json.dumps(answer)}]]", role="booking")
+    console.expect_answer(booked, LONG)
+    booked.get_by_role("button", name="Details").click()
+    page.locator("#files").set_input_files({"name": f"{LONG}.png", "mimeType": "image/png", "buffer": b"no image"})
+    expect(page.locator("#composer-error")).to_contain_text(LONG)
+    console.message.fill(LONG)
     for pane in ("Conversations", "Tasks", "Chat"):
         page.get_by_role("navigation", name="Parts of the page").get_by_role("button", name=pane).click()
         too_wide = page.evaluate(

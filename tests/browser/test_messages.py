@@ -154,6 +154,23 @@ def test_another_tab_does_not_send_what_this_one_uploads(
     assert kept(deployment, here.session_id) == [("first", "general", 0), ("look at this", "general", 1)]
 
 
+def test_a_message_of_a_conversation_that_is_taken_off_the_list_is_sent(
+    console: Console, context: BrowserContext, deployment: Deployment
+) -> None:
+    attach(console)
+    with held(context, UPLOADS) as until_uploading:
+        console.send("on its way", role="general")
+        until_uploading()
+        here = console.session_id
+        console.conversations.first.hover()
+        console.page.get_by_role("button", name="Take “on its way” off this list").click()
+        expect(console.turns).to_have_count(0)
+    expect(console.conversations).to_have_count(1)  # something has happened in it
+    console.conversations.first.get_by_role("link").click()
+    console.expect_answer(console.last, "on its way")
+    assert kept(deployment, here) == [("on its way", "general", 1)]
+
+
 def test_a_failed_upload_leaves_alone_what_is_being_written(console: Console, tmp_path: Path) -> None:
     file = tmp_path / "gone.png"
     file.write_bytes(noise(8))

@@ -1,11 +1,7 @@
-"""The states of a turn in the console, and the transitions between them."""
-
-from collections.abc import Iterator
+"""Modules of the console without the page: the states of a turn, and the tasks that are kept for the figures."""
 
 import pytest
-from playwright.sync_api import Browser, Page
-
-from local.console import serve_console
+from playwright.sync_api import Page
 
 REACH = """
 async ({ state, transition }) => {
@@ -54,17 +50,26 @@ LEADS_TO = {
 }
 
 
-@pytest.fixture(scope="module")
-def page(browser: Browser) -> Iterator[Page]:
-    server = serve_console(lambda: "http://127.0.0.1:1", lambda: {})
-    page = browser.new_page()
-    page.goto(f"{server.url}/icon.svg")
-    yield page
-    page.close()
-    server.close()
-
-
 @pytest.mark.parametrize("state", LEADS_TO)
 @pytest.mark.parametrize("transition", TRANSITIONS)
-def test_each_transition_leads_to_one_state_or_is_refused(page: Page, state: str, transition: str) -> None:
-    assert page.evaluate(REACH, {"state": state, "transition": transition}) == LEADS_TO[state].get(transition)
+def test_each_transition_leads_to_one_state_or_is_refused(modules: Page, state: str, transition: str) -> None:
+    assert modules.evaluate(REACH, {"state": state, "transition": transition}) == LEADS_TO[state].get(transition)
+
+
+KEEP = """
+async ([begun, end]) => {
+    const { Tasks } = await import("/tasks.js");
+    const tasks = new Tasks(crypto.randomUUID());
+    const at = (hours) => new Date(Date.now() + hours * 3600_000).toISOString();
+    const task = { task_id: "s.1", status: "STARTED", attempt: 1, created_at: at(begun), deadline_at: at(end) };
+    tasks.note([task]);
+    return tasks.unfinishedSessions;
+}
+"""
+
+
+@pytest.mark.parametrize(("hours", "kept"), [((-1, 11), ["s"]), ((-12, -0.01), [])], ids=["runs", "is over"])
+def test_an_unfinished_task_is_kept_until_its_deadline(
+    modules: Page, hours: tuple[float, float], kept: list[str]
+) -> None:
+    assert modules.evaluate(KEEP, hours) == kept
