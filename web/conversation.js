@@ -8,6 +8,7 @@ import { Turn } from "./turn.js";
 
 const PAGE = 100; // turns, the most that the API gives at once
 const CHECK_AGAIN_MS = 15_000;
+const KEEP_MS = 3000; // a database that takes longer than this must not keep a message from being sent
 const RESEND_WITHIN_MS = 3600_000; // an Idempotency-Key is good for 24 h, a user's intention less long
 
 export class Conversation extends EventTarget {
@@ -162,14 +163,14 @@ export class Conversation extends EventTarget {
     const adding = this.#outbox.add({ key, request, at: Date.now(), images }, files.length ? { files, media } : null);
     adding.then((kept) => (turn.kept = kept));
     this.#conversations.touch(this.id, { title: request.message, role: request.role });
-    this.#send(turn);
+    this.#send(turn, { after: Promise.race([adding, pause(KEEP_MS, { signal: this.#closed.signal, target: turn })]) });
   }
 
   /**
    * Submit a turn after those before it: the API keeps the order in which it accepts them. Its images are prepared
-   * meanwhile. If it `mayBeSent` by another tab, it is submitted only if that tab does not.
+   * meanwhile, `after` they are kept. If it `mayBeSent` by another tab, it is submitted only if that tab does not.
    */
-  #send(turn, { mayBeSent = false } = {}) {
+  #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
     const before = this.#sending;
     const sent = alone(turn.key ?? turn.retryOf, signal, async () => {
@@ -178,6 +179,7 @@ export class Conversation extends EventTarget {
         await this.refresh();
         return;
       }
+      await after;
       if (turn.state === "preparing") turn.uploaded(await this.#media(turn));
       await before;
       if (signal.aborted || !this.turns.includes(turn)) return; // discarded meanwhile

@@ -86,7 +86,7 @@ def told(context: BrowserContext, **members: Any) -> None:
     context.route(re.compile("/chat/task/[^/]*$"), change)
 
 
-LATER = datetime.now(UTC) + timedelta(minutes=3)
+LATER = datetime.now(UTC) + timedelta(minutes=40)
 
 
 @pytest.mark.parametrize(

@@ -247,4 +247,4 @@ def test_waiting_leaves_no_listener_behind(console: Console, context: BrowserCon
         turn.get_by_role("button", name="Check now").click()
         while len(looks) == seen:
             console.page.wait_for_timeout(10)
-    assert listeners(console.page, "online") == before
+    assert listeners(console.page, "online") <= before  # the client's own come and go
