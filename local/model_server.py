@@ -60,6 +60,11 @@ KNOWN_FIELDS = frozenset({
 # fmt: on
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 DEFAULT_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
+# Those of OpenAI. A gateway passes them on, and not the codes.
+MESSAGES = {
+    "context_length_exceeded": "This model's maximum context length is 8192 tokens. Please reduce your messages.",
+    "insufficient_quota": "You exceeded your current quota, please check your plan and billing details.",
+}
 
 
 @dataclass(eq=False)
@@ -92,6 +97,8 @@ class Fault(TypedDict, total=False):
     hang: float  # seconds in which nothing at all is sent, before everything else
     status: int  # an HTTP error instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
+    window: int  # how many tokens a prompt may have; a longer one is refused
+    blind: bool  # a prompt with an image is refused, also if the image came earlier
     retry_after: float
     drip: float  # seconds between one word and the next
     words: int  # the length of the answer
@@ -596,8 +603,13 @@ class ChatCompletions:
         if status := fault.get("status"):
             await asyncio.sleep(fault.get("latency", 0))
             code = fault.get("code", DEFAULT_CODES.get(status))
-            message = f"{SIGNATURE} {status}, as it was told to answer."
+            message = MESSAGES.get(code or "", f"{SIGNATURE} {status}, as it was told to answer.")
             raise ApiError(status, message, code=code, retry_after=fault.get("retry_after"))
+        if ask.prompt_tokens > fault.get("window", ask.prompt_tokens):
+            code = "context_length_exceeded"
+            raise ApiError(400, MESSAGES[code], code=code, param="messages")
+        if "blind" in fault and any(ask.images):
+            raise ApiError(400, "Invalid content type. image_url is only supported by certain models.")
         answer = make_answer(ask, fault)
         latency = fault.get("latency", self.stand_in.latency)
         if ask.stream:

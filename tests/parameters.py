@@ -14,6 +14,7 @@ ON = {
     "Architecture": "x86_64",
     "ModelBaseUrl": "http://127.0.0.1:9/v1",
     "ModelName": "another-model",
+    "HistoryTokens": "6000",
     "FeatureAsyncChatEnabled": "true",
     "JwtIssuer": "https://issuer.example",
     "JwtAudience": "chat",

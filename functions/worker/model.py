@@ -27,15 +27,14 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 # No time-out of a read: some models think for minutes before they speak, and the caller bounds the call as a whole.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-MAX_HISTORY_TOKENS = 16_000
-
 
 class Model:
     """`key`: an async function that gives the API key; with fresh=True not one that it has kept. `prices`: by the names
-    of models."""
+    of models. `history_tokens`: how much of the conversation before a message the model is told, by estimate."""
 
-    def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price]) -> None:
+    def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price], history_tokens: int) -> None:
         self._name = name
+        self._history_tokens = history_tokens
         self._prices = prices
         self._key = key
         self._dialects: dict[str, Dialect] = {}
@@ -62,7 +61,7 @@ class Model:
         """
         name = persona.model or self._name
         window = self._windows.setdefault(name, Window())
-        conversation = Conversation.of(persona, history, turn, images, MAX_HISTORY_TOKENS)
+        conversation = Conversation.of(persona, history, turn, images, self._history_tokens)
         conversation = window.fitted(conversation, time.time())
         dialect, fresh_key = self._dialects.get(name, Dialect()), False
         try:

@@ -34,14 +34,14 @@ async def build(environment: Mapping[str, str]) -> Worker:
     """The worker that these variables describe. Async, because the connections of a client belong to one event loop."""
     turns, guards, queue = environment["TURNS_TABLE"], environment["GUARDS_TABLE"], environment["QUEUE_URL"]
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
-    prices = parse_prices(environment["MODEL_PRICES"])
+    prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
 
     def server(base_url: str, name: str, secret: str, per_minute: int) -> Server:
         limiter = RateLimiter(guards, attempts=1, read_timeout=1)
         return Server(
-            Model(base_url, name, partial(keys.get, secret), prices),
+            Model(base_url, name, partial(keys.get, secret), prices, history_tokens),
             Gatekeeper(gates, base_url, name),
             Pace(limiter, model_name(base_url, name), per_minute) if per_minute else None,
         )

@@ -132,7 +132,7 @@ class Asking:
         self.raw = raw
         self.reply = Reply()
         self.keys = ["sk-test"]
-        self.model = Model(raw.url, "gpt-stand-in", self._key, parse_prices("gpt-stand-in:0.4/1.6"))
+        self.model = Model(raw.url, "gpt-stand-in", self._key, parse_prices("gpt-stand-in:0.4/1.6"), 16_000)
 
     async def _key(self, fresh: bool = False) -> str:
         if fresh and len(self.keys) > 1:

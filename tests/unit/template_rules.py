@@ -388,7 +388,7 @@ def the_environment_fits_whatever_the_parameters(template: Template) -> Iterator
         if isinstance(value, str):
             return value
         parameter = template["Parameters"].get(value["Ref"], {"MaxLength": LONGEST_NAME})
-        allowed = max(map(len, parameter.get("AllowedValues", [""])))
+        allowed = max(map(len, [*parameter.get("AllowedValues", ()), str(parameter.get("MaxValue", ""))]))
         return "x" * int(allowed or parameter.get("MaxLength", MOST_OF_AN_ENVIRONMENT))
 
     everyones = template["Globals"]["Function"]["Environment"]["Variables"]

@@ -2,11 +2,13 @@
 
 import json
 import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Parts, Scripted
+from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn
 from turnqueue.turn import Key
 
 type Message = dict[str, Any]
@@ -20,9 +22,9 @@ DOCUMENT = {
 
 
 def answered(account: Account, worker: Parts, message: str, result: str | dict[str, Any], **more: Any) -> None:
-    """A turn of session s-1 with this answer, of a text or of a whole document."""
+    """A turn with this answer, a text or a whole document."""
     document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
-    key = Key.of_task("alice", account.queued(message, session_id="s-1", **more))
+    key = Key.of_task("alice", account.queued(message, **{"session_id": "s-1", **more}))
     assert key
     claimed = worker.store.claim(key, time.time(), time.time() + 100)
     worker.store.succeed(claimed, document, {}, time.time())
@@ -186,6 +188,183 @@ def test_an_image_that_is_not_shown_again_costs_no_image(account: Account, worke
         answered(account, worker, "?", "!", media=[missing] * 8)
 
     assert len(told(account, scripted)) == 10
+
+
+# ---- More of it than the model takes
+
+
+@pytest.fixture
+def limits(model: StandIn) -> Iterator[Callable[..., None]]:
+    """Sets what the stand-in refuses: prompts above a `window` of tokens, or images if it is `blind`."""
+
+    def set_limits(**faults: Any) -> None:
+        url = model.url.removesuffix("/v1") + "/stand-in/faults"
+        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode()), timeout=5):
+            pass
+
+    yield set_limits
+    set_limits()
+
+
+def histories(account: Account, model: StandIn, message: str = "and?", **more: Any) -> tuple[str, list[int]]:
+    """The task of a message, and how many messages of the history each call for it had."""
+    model.forget()
+    task_id = account.queued(message, **{"session_id": "s-1", **more})
+    while account.waiting() != (0, 0):
+        account.work()
+    return task_id, [call["history"] for call in model.calls()["last"]]
+
+
+@pytest.fixture
+def fresh(connect: Callable[[str], None], model: StandIn) -> None:
+    """The worker has learned nothing of the model yet."""
+    connect(model.url)
+
+
+@pytest.mark.usefixtures("fresh")
+def test_a_conversation_that_is_too_long_is_told_in_part_and_the_next_turn_makes_one_call(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+) -> None:
+    for number in range(16):
+        answered(account, worker, f"{number:02} " + "x" * 1_597, "x" * 1_600)  # 800 tokens, and two
+    limits(window=3_000)
+
+    first, calls = histories(account, model)
+    assert account.outcome(first) == ("SUCCESS", None)
+    assert calls == [32, 16, 8, 4]
+    newest = [said for said in account.task(first)["result"]["message"].split('"') if said.startswith("15 ")]
+    assert newest
+
+    second, calls = histories(account, model)
+    assert account.outcome(second) == ("SUCCESS", None)
+    assert calls == [4]
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize(("turns", "calls"), [(0, 1), (1, 2), (2, 3), (20, 5)])
+def test_a_message_that_is_too_long_by_itself_costs_at_most_5_calls(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None], turns: int, calls: int
+) -> None:
+    for _ in range(turns):
+        answered(account, worker, "question", "answer")
+    limits(window=1)
+
+    task_id, told = histories(account, model)
+
+    assert account.outcome(task_id) == ("FAILURE", "context_too_long")
+    assert len(told) == calls
+    assert told[-1] == 0
+
+
+@pytest.mark.usefixtures("fresh")
+def test_the_last_call_is_without_the_history(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+) -> None:
+    for _ in range(20):
+        answered(account, worker, "x" * 400, "x" * 400)
+    limits(window=300)
+
+    task_id, calls = histories(account, model)
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert calls == [40, 20, 10, 4, 0]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_is_learned_holds_for_the_whole_prompt(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+) -> None:
+    """A long message leaves room for little history, and a short one after it for more."""
+    for session_id in ("s-1", "s-2"):
+        for _ in range(16):
+            answered(account, worker, "x" * 800, "x" * 800, session_id=session_id)  # 400 tokens, and two
+    limits(window=4_000)
+
+    assert histories(account, model, "x" * 12_000)[1] == [32, 16, 8, 4]
+    # It had 3,000 tokens, and the history 800. A message of 1,000 leaves room for six turns.
+    assert histories(account, model, "x" * 4_000, session_id="s-2")[1] == [2 * 6]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_what_is_learned_is_of_one_model_and_forgotten_after_an_hour(
+    account: Account,
+    worker: Parts,
+    model: StandIn,
+    limits: Callable[..., None],
+    clock: Clock,
+) -> None:
+    for _ in range(16):
+        answered(account, worker, "x" * 1_600, "x" * 1_600)
+    limits(window=3_000)
+    _, calls = histories(account, model)
+    assert len(calls) > 1
+    limits()
+
+    _, calls = histories(account, model)
+    assert calls[0] < 16
+    clock.forward(3_601)
+    _, calls = histories(account, model)
+    assert calls[0] > 30
+
+
+@pytest.mark.usefixtures("fresh")
+@pytest.mark.parametrize("text", ["and?", "and " * 2_000])
+def test_an_earlier_image_that_is_refused_fails_no_text(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None], text: str
+) -> None:
+    """After a change to a model without vision, or when a URL has expired."""
+    answered(account, worker, "look", "A cat.", media=[URL])
+    limits(blind=True)
+
+    task_id, calls = histories(account, model, text)
+
+    assert account.outcome(task_id) == ("SUCCESS", None)
+    assert calls == [2, 2]
+    assert [call["images"] for call in model.calls()["last"]] == [[[URL["url"]], []], [[], []]]
+
+
+@pytest.mark.usefixtures("fresh")
+def test_an_image_of_the_message_that_is_refused_fails_it(
+    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+) -> None:
+    answered(account, worker, "look", "A cat.", media=[URL])
+    limits(blind=True)
+
+    task_id, calls = histories(account, model, "and this?", media=[URL])
+
+    assert account.outcome(task_id) == ("FAILURE", "model_rejected")
+    assert calls == [2]
+
+
+def test_the_note_in_the_place_of_an_image(account: Account, worker: Parts, scripted: Scripted) -> None:
+    answered(account, worker, "look", "A cat.", media=[URL])
+    scripted.status, scripted.headers = 400, {"content-type": "application/json"}
+    account.queued("and?", session_id="s-1")
+    while account.waiting() != (0, 0):
+        account.work()
+
+    shown, noted = ([message["content"] for message in asked["messages"][1:]] for asked in scripted.asked)
+    assert shown[0][1] == {"type": "image_url", "image_url": {"url": URL["url"]}}
+    assert noted[0] == [shown[0][0], {"type": "text", "text": "[An image was attached here. It is not shown again.]"}]
+    assert noted[1:] == shown[1:] == ["A cat.", "and?"]
+
+
+@pytest.mark.parametrize(("tokens", "turns"), [("0", 0), ("802", 0), ("803", 1), ("1606", 2)])
+def test_the_parameter_says_how_much_is_told(
+    account: Account,
+    worker: Parts,
+    monkeypatch: pytest.MonkeyPatch,
+    model: StandIn,
+    connect: Callable[[str], None],
+    tokens: str,
+    turns: int,
+) -> None:
+    for _ in range(3):
+        answered(account, worker, "x" * 1_600, "x" * 1_604)
+    monkeypatch.setenv("HISTORY_TOKENS", tokens)
+    connect(model.url)
+
+    assert histories(account, model)[1] == [2 * turns]
 
 
 # ---- Failures among it
