@@ -12,7 +12,7 @@ CHECKOV := .tools/checkov/bin/checkov
 LOCKS := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt \
     layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
-    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt lock.txt)
+    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt servers.txt lock.txt)
 
 # One thing at a time, except in setup.
 ifndef PARALLEL
@@ -104,6 +104,10 @@ mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catc
 chaos: setup ## Kill and stop real processes of a local stack, and print the times to recover. Minutes.
 	$(PYTHON) -m pytest tests/chaos
 
+.PHONY: servers
+servers: setup .tools/servers/.ready ## Run the worker against LiteLLM and llama.cpp. Installs 830 MB, then takes a minute.
+	$(PYTHON) -m pytest tests/servers
+
 .PHONY: bench
 bench: setup .tools/bench/.ready ## Measure it beside what it could be instead, into benchmarks/results.md. ONLY=name: one part.
 	$(PYTHON) -m benchmarks $(ONLY)
@@ -145,6 +149,7 @@ lock: .tools/lock/.ready ## Compute all locked requirements. UPGRADE=--upgrade: 
 .tools/operations/.ready: operations/requirements.txt
 .tools/bench/.ready: benchmarks/requirements.txt
 .tools/openapi/.ready: local/requirements/openapi.txt
+.tools/servers/.ready: local/requirements/servers.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile

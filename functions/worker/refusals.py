@@ -97,7 +97,7 @@ RULES = (
     Rule(
         "model_auth", frozenset({401, 407}),
         _names("invalid_api_key invalidapikey authentication_error invalid_authentication_error unauthenticated "
-               "incorrect_api_key expired_api_key api_key_invalid authenticationerror invalid_token"),
+               "incorrect_api_key expired_api_key api_key_invalid authenticationerror invalid_token no_db_connection"),
         _phrases(r"(invalid|incorrect|expired|revoked) (x-)?api[ -]?key",
                  r"api[ _-]?key (is )?(not valid|invalid|expired)"),
     ),
@@ -149,7 +149,9 @@ RULES = (
         _names("invalid_request_error invalid_argument badrequesterror bad_request not_found_error model_not_found "
                "notfounderror unsupported_parameter unsupported_value invalid_value unknown_parameter "
                "unprocessable_entity validation_error failed_precondition not_implemented"),
-        _phrases(r"model .{0,80}(does not exist|not found)", r"unknown model", r"unsupported (parameter|value)"),
+        _phrases(r"model .{0,80}(does not exist|not found)", r"unknown model", r"unsupported (parameter|value)",
+                 # llama.cpp and Ollama say of an image for a model without vision that it is an error of their server.
+                 r"image input is not supported", r"required for image input", r"unsupported content part type"),
     ),
     # The rest passes too: 5xx, and errors that give no reason.
     Rule("model_unavailable", phrases=re.compile("")),

@@ -52,6 +52,11 @@ ROWS: dict[str, tuple[int | None, Any, str]] = {
     "402 in a stream": (None, {"error": {"code": 402, "message": "no"}}, "model_quota"),
     "a page that demands payment": (402, None, "model_quota"),
     "OpenAI: key": (401, openai("Incorrect API key provided", "invalid_api_key"), "model_auth"),
+    "LiteLLM: an unknown key, without a database": (
+        400,
+        openai("No connected db.", "400", "no_db_connection"),
+        "model_auth",
+    ),
     "any 401": (401, None, "model_auth"),
     "any 403": (403, None, "model_auth"),
     "Google: key with 400": (
@@ -206,6 +211,21 @@ ROWS: dict[str, tuple[int | None, Any, str]] = {
     "a redirect": (307, None, "model_rejected"),
     "501": (501, None, "model_rejected"),
     "a 400 that a gateway hides": (502, {"error": {"code": 400, "message": "no"}}, "model_rejected"),
+    "llama.cpp: an image, without vision": (
+        500,
+        {"error": {"code": 500, "message": "image input is not supported - hint: …", "type": "server_error"}},
+        "model_rejected",
+    ),
+    "llama.cpp: an image, before it knew any": (
+        500,
+        openai("Failed to parse messages: Unsupported content part type: image_url", 500, "server_error"),
+        "model_rejected",
+    ),
+    "Ollama: an image, without vision": (
+        500,
+        openai("this model is missing data required for image input", None, "api_error"),
+        "model_rejected",
+    ),
     "a bad request in a stream": (None, openai("no"), "model_rejected"),
     "a 400 that speaks of rate limits": (400, openai("Unknown parameter: 'rate_limit_tier'."), "model_rejected"),
     # These pass.

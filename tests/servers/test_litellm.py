@@ -1,0 +1,89 @@
+"""The LiteLLM proxy, in front of the stand-in model."""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.servers.conftest import Tap, asked
+from tests.unit.conftest import Account, Clock, StandIn
+
+IMAGE = {"type": "image", "url": "data:image/png;base64,AAAA"}
+
+
+def test_an_answer(account: Account, proxy: Tap, model: StandIn) -> None:
+    """An answer, with its tokens as the server counts them."""
+    task = asked(account)
+
+    assert task["result"]["message"] == '[stand-in model] You said "hello".'
+    assert task["usage"]["completion_tokens"] == 9
+    assert (proxy.asked, model.calls()["total"]) == (1, 1)
+
+
+def test_a_document(account: Account, proxy: Tap) -> None:
+    """A document in the form of its persona."""
+    task = asked(account, "a massage tomorrow", role="booking")
+
+    assert task["status"] == "SUCCESS"
+    assert task["result"]["draft"]["service"] == "massage"
+
+
+def test_a_conversation(account: Account, proxy: Tap, model: StandIn) -> None:
+    """The turns before are told."""
+    asked(account, "one", session_id="s")
+    asked(account, "two", session_id="s")
+
+    assert [call["history"] for call in model.calls()["last"]] == [0, 2]
+
+
+def test_an_image(account: Account, proxy: Tap) -> None:
+    """An image reaches the model."""
+    assert "With it came 1 image." in asked(account, "look", media=[IMAGE])["result"]["message"]
+
+
+def test_a_slow_answer(account: Account, proxy: Tap) -> None:
+    """A slow answer."""
+    task = asked(account, "[[drip=0.1 words=20]]")
+
+    assert task["status"] == "SUCCESS"
+    assert task["result"]["message"].endswith("word20")
+
+
+@pytest.mark.parametrize("trouble", ["status=503", "status=500", "status=429 retry_after=1", "cut=3"])
+def test_what_passes(account: Account, proxy: Tap, model: StandIn, clock: Clock, trouble: str) -> None:
+    """An outage, a rate limit or a cut answer is waited out."""
+    task = asked(account, f"[[{trouble} times=1]] hello")
+    assert task["status"] != "FAILURE"
+    clock.forward(60)
+    account.work()
+
+    task = account.task(task["task_id"])
+    assert task["status"] == "SUCCESS"
+    assert model.calls()["total"] == 2
+
+
+@pytest.mark.parametrize(
+    ("trouble", "code"),
+    [
+        ("status=401", "model_auth"),
+        ("status=403", "model_auth"),
+        ("status=404", "model_rejected"),
+        ("status=422", "model_rejected"),
+        ("status=429 code=insufficient_quota", "model_quota"),
+        ("content_filter", "prompt_refused"),
+    ],
+)
+def test_what_stays(account: Account, proxy: Tap, model: StandIn, trouble: str, code: str) -> None:
+    """A refusal for good is told at once."""
+    task = asked(account, f"[[{trouble}]] hello")
+
+    assert (task["status"], task["error_code"]) == ("FAILURE", code)
+
+
+def test_a_wrong_key(account: Account, proxy: Tap, connect: Callable[[str], None]) -> None:
+    """A wrong key of the proxy's is model_auth."""
+    account.secrets.put_secret_value(SecretId="model-key", SecretString="sk-wrong")
+    connect(proxy.url)
+
+    task = asked(account)
+
+    assert (task["status"], task["error_code"]) == ("FAILURE", "model_auth")
