@@ -136,6 +136,7 @@ def talk(studio: Studio) -> Any:
         page.locator("#files").set_input_files({"name": "x.png", "mimeType": "image/png", "buffer": noise(24)})
         page.locator("#composer").evaluate("it => it.classList.add('target')")
         studio.take(console, "right-to-left")
+        page.locator("#composer").evaluate("it => it.classList.remove('target')")
         studio.order()
         page.get_by_role("button", name="Remove x.png").click()
 

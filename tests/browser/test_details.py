@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import re
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -84,6 +85,17 @@ def told(context: BrowserContext, **members: Any) -> None:
         route.fulfill(response=response, json=task)
 
     context.route(re.compile("/chat/task/[^/]*$"), change)
+
+
+@pytest.mark.parametrize(
+    ("status", "sentence"),
+    [(503, "The model is not available."), (429, "The model is receiving too many requests.")],
+)
+def test_a_model_that_turns_calls_away_is_said(console: Console, status: int, sentence: str) -> None:
+    turn = console.send(f"[[status={status} retry_after=4 times=1]] hello {random.random()}")
+    expect(turn.locator(".waiting")).to_have_text(re.compile(rf"^{re.escape(sentence)} Trying again (at|now)"))
+    console.expect_state(turn, "Done")
+    expect(turn.locator(".waiting")).to_be_hidden()
 
 
 LATER = datetime.now(UTC) + timedelta(minutes=40)
