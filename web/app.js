@@ -67,6 +67,7 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
+  if (current && !current.turns.length && current.id !== id) close(current); // nothing was said in it
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
   chat.show(current);
@@ -121,6 +122,11 @@ function showBusy() {
   }
 }
 
+function close(it) {
+  it.close();
+  opened.delete(it.id);
+}
+
 /** To a new conversation. */
 function leave() {
   history.pushState(null, "", location.pathname);
@@ -128,10 +134,7 @@ function leave() {
 }
 
 function remove(id) {
-  if (!opened.get(id)?.sending) {
-    opened.get(id)?.close();
-    opened.delete(id);
-  }
+  if (opened.has(id) && !opened.get(id).sending) close(opened.get(id));
   conversations.remove(id);
   if (id === current.id) leave();
   $("new").focus();

@@ -248,3 +248,13 @@ def test_waiting_leaves_no_listener_behind(console: Console, context: BrowserCon
         while len(looks) == seen:
             console.page.wait_for_timeout(10)
     assert listeners(console.page, "online") <= before  # the client's own come and go
+
+
+def test_conversations_in_which_nothing_is_said_leave_no_listener_behind(console: Console) -> None:
+    console.expect_answer(console.send("hello"), "hello")
+    new = console.page.get_by_role("button", name="New conversation")
+    new.click()
+    before = listeners(console.page, "online")
+    for _ in range(5):
+        new.click()
+    assert listeners(console.page, "online") <= before
