@@ -359,7 +359,8 @@ export function createClient(options) {
     let endsAt = Math.min(limit.endsAt, began + LONGEST_TASK_MS);
     let task = accepted?.data ?? null;
     let pause = accepted && !isFinal(task) ? pace(task, accepted.headers) : 0;
-    let longest = clamp(wait ?? usualWait, 0, WAIT_SECONDS);
+    // Half of a request's time at most, so that a look that is held is not taken for one that is lost.
+    let longest = clamp(wait ?? usualWait, 0, Math.min(WAIT_SECONDS, requestTimeoutMs / 2000));
 
     /** For how many seconds the API may hold the next look. */
     const held = () => {

@@ -37,7 +37,7 @@ console.log(result.message); // "I can help you with that..."
 """
 
 PROGRAM = f"""
-const {{ configure, createClient, TaskFailedError, ...api }} = await import(url);
+const {{ configure, createClient, newIdempotencyKey, TaskFailedError, ...api }} = await import(url);
 const {{ sendChatMessage, getChatTaskStatus, pollChatTask }} = api;
 configure({{ baseUrl, token }});
 const results = await Promise.all([
@@ -57,11 +57,30 @@ const {{ task_id }} = await client.submit({{ message: "[[drip=0.5 tokens=100]] n
 await client.cancel(task_id);
 const failure = await client.poll(task_id).catch((error) => error);
 const missing = await client.task("nothing").catch((error) => error);
+
+const accepted = [];
+const twice = {{ idempotencyKey: newIdempotencyKey(), onAccepted: (task) => accepted.push(task.task_id) }};
+for (let n = 0; n < 2; n++) await client.chat({{ message: "only once" }}, twice);
+const day = await client.usage();
+const aborter = new AbortController();
+const long = client.chat({{ message: "[[drip=0.5 tokens=100]] for long" }}, {{
+  signal: aborter.signal,
+  onAccepted: () => aborter.abort(),
+}});
+const aborted = await long.catch((error) => error);
+await client.cancel(aborted.taskId);
+const began = performance.now();
+let refreshes = 0;
+const signedOut = createClient({{ baseUrl, token: () => "of.another.issuer", refreshToken: () => void refreshes++ }});
+const refused = await signedOut.chat({{ message: "let me in" }}).catch((error) => error);
+const gone = await createClient({{ baseUrl: "http://127.0.0.1:9", attempts: 2 }}).usage().catch((error) => error);
 return {{
   results, seen, looked: looked.message, synchronous: synchronous.data, status: status.data, chat,
   messages: page.turns.map(({{ message }}) => message),
   failure: [failure instanceof TaskFailedError, failure.code],
   missing: [missing.status, missing.code, missing.problem.title],
+  accepted, answers: day.answers, aborted: [aborted.name, aborted.taskId],
+  refused: [refused.status, refused.code, refreshes, performance.now() - began < 5000], gone: gone.code,
 }};
 """
 
@@ -78,6 +97,13 @@ def check(answer: dict[str, Any]) -> None:
     assert answer["messages"] == ["hello again"]
     assert answer["failure"] == [True, "cancelled"]
     assert answer["missing"] == [404, "task_not_found", "Not Found"]
+    first, second = answer["accepted"]
+    assert first == second, "one task for one key"
+    assert answer["answers"] >= 5
+    name, task_id = answer["aborted"]
+    assert (name, bool(task_id)) == ("AbortError", True)
+    assert answer["refused"] == [401, "unauthorized", 1, True]
+    assert answer["gone"] == "network_error"
 
 
 @pytest.mark.usefixtures("directives")

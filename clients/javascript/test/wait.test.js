@@ -96,6 +96,12 @@ test("a held look that is not answered is lost 10 s after its time", async (t) =
   assert.ok(timers.mock.calls.some((call) => call.arguments[1] === 30_000));
 });
 
+test("a look is held for half of a request's time at most", async (t) => {
+  const { client, waits } = await clientOf(t, () => succeeded(), { requestTimeoutMs: 7000 });
+  await client.poll(TASK_ID);
+  assert.deepEqual(waits(), ["3"]);
+});
+
 test("a look is held no longer than the time limit leaves", async (t) => {
   const { client, waits } = await clientOf(t, () => task());
   await assert.rejects(client.poll(TASK_ID, { timeoutMs: 8500 }), TaskTimeoutError);
