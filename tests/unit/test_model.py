@@ -1,6 +1,7 @@
 """The worker's model against servers that behave in every way, on a real socket."""
 
 import asyncio
+import itertools
 import json
 import math
 import time
@@ -341,6 +342,41 @@ def test_a_call_that_is_given_up_is_closed() -> None:
         await asyncio.wait_for(asking.raw.left.wait(), 5)
 
     with_model(Response([C, *[0.05, C] * 200]), use)
+
+
+# ---- Its pace
+
+
+class Watched(Reply):
+    """Notes when text came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at: list[float] = []
+
+    def add(self, text: str) -> None:
+        self.at.append(time.monotonic())
+        super().add(text)
+
+
+def test_a_stream_is_shown_at_once_and_then_read_at_a_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.unit.raw_model.Reply", Watched)
+    tokens = [part for number in range(100) for part in (content(f"{number} "), 0.01)]
+
+    async def use(asking: Asking) -> tuple[float, float, Watched]:
+        began = time.monotonic()
+        await asking.ask()
+        assert isinstance(asking.reply, Watched)
+        return began, time.monotonic(), asking.reply
+
+    began, ended, reply = with_model(Response([*tokens, finish(), USAGE, DONE]), use)
+
+    assert reply.text.split() == [str(number) for number in range(100)]
+    assert reply.at[0] - began < 0.2
+    assert ended - reply.at[-1] < 0.2
+    reads = 1 + sum(after - before > 0.005 for before, after in itertools.pairwise(reply.at))
+    assert reads <= 3 + 2 * (ended - began) / 0.1
+    assert max(after - before for before, after in itertools.pairwise(reply.at)) < 0.3
 
 
 # ---- A document
