@@ -63,7 +63,7 @@ def _start(command: str) -> int:
     try:
         model = model_of_the_shell()
         progress.say("Starting Turnqueue: an emulated AWS account, nothing outside this machine.")
-        with LocalStack(model=model, progress=progress) as stack:
+        with LocalStack(model=model, watch=True, progress=progress) as stack:
             which = "the stand-in model" if stack.model.stand_in else f"the model at {stack.model.base_url}"
             progress.say(f"  Ready after {time.monotonic() - started:.1f} s, with {which}. Logs: {stack.logs}")
             try:

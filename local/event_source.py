@@ -39,14 +39,13 @@ class Mapping:
 
 
 def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
-    """The mappings of the account's queues, switched off in MiniStack. Raises ValueError if one asks for what
-    is not emulated here."""
+    """The mappings of the account's queues; MiniStack itself polls for none (guarded_ministack.py). Raises
+    ValueError if one asks for something that is not emulated here."""
     mappings = []
     for deployed in lambda_client.list_event_source_mappings()["EventSourceMappings"]:
         arn = deployed["EventSourceArn"]
         if deployed.get("FilterCriteria") or deployed["BatchSize"] > _MOST_AT_ONCE:
             raise ValueError(f"the event source {arn} has a filter or a BatchSize above {_MOST_AT_ONCE}")
-        lambda_client.update_event_source_mapping(UUID=deployed["UUID"], Enabled=False)
         mappings.append(
             Mapping(
                 queue_arn=arn,

@@ -121,9 +121,10 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
     """Make MiniStack send the function's invocations, and those of its API, to `url` instead of running
-    them. Its aliases lead to what was just deployed."""
+    them. Its aliases lead to a version of what was just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )
+    version = lambda_client.publish_version(FunctionName=function.name)["Version"]
     for alias in lambda_client.list_aliases(FunctionName=function.name)["Aliases"]:
-        lambda_client.update_alias(FunctionName=function.name, Name=alias["Name"], FunctionVersion="$LATEST")
+        lambda_client.update_alias(FunctionName=function.name, Name=alias["Name"], FunctionVersion=version)

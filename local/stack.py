@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from local.cloudwatch import CloudWatch
 from local.console import serve_console
 from local.deploy import STACK_NAME, Sam, architecture
 from local.emulator import Emulator
@@ -94,17 +95,20 @@ class LocalStack:
         model: Model | None = None,
         fallback: Model | None = None,
         record: bool = False,
+        watch: bool = False,
         progress: Progress | None = None,
     ) -> None:
         """`state` is for logs and unpacked code. A port that is taken is replaced by a free one. `parameters`
         of the template override those chosen here. `model` replaces the stand-in; `fallback` stands by for it.
-        `record` writes down what the functions call, at the price of a detour."""
+        `record` writes down what the functions call, at the price of a detour. `watch` brings their log lines
+        and metrics to the account's CloudWatch."""
         self._state = state
         self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
         self._parameters = parameters or {}
         self._model = model
         self._fallback = fallback
         self._record = record
+        self._watch = watch
         self._progress = progress or Progress(quiet=True)
         self._open = contextlib.ExitStack()
         self.api_url = ""
@@ -267,6 +271,8 @@ class LocalStack:
                 self.host.add(function)
                 hand_over(lambda_client, function, self.host.url(function.name))
                 self.functions[function.label] = function
+        if self._watch:
+            self._open.callback(CloudWatch(account, self.functions.values(), self.logs).close)
         self._start_event_sources(lambda_client)
         [api_id] = [r["PhysicalResourceId"] for r in resources if r["ResourceType"] == "AWS::ApiGatewayV2::Api"]
         front = serve_api(self.emulator, api_id, self._port("the API"))

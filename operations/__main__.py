@@ -17,6 +17,7 @@ from operations.replay import CODES, Wanted, replay
 from operations.restore import restore
 from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
+from operations.verify import CHECKS, verify
 
 
 def main() -> int:
@@ -89,11 +90,23 @@ def _parser() -> arguments.Parser:
     command.add_argument("--seconds", type=arguments.count, default=60, metavar="N", help="open for so long (60)")
     command.set_defaults(run=_gate)
 
-    command = commands.add_parser("smoke", parents=[in_region], help="send one chat and wait for its answer")
+    of_api = arguments.Parser(add_help=False, parents=[in_region])
+    of_api.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
+    how = "Set API_TOKEN to a bearer token, or API_USER and API_PASSWORD to a user of the stack's pool."
+
+    command = commands.add_parser("smoke", parents=[of_api], help="send one chat and wait for its answer", epilog=how)
     command.add_argument("--stack", type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack")
-    command.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
-    command.epilog = "Set API_TOKEN to a bearer token, or API_USER and API_PASSWORD to a user of the stack's pool."
     command.set_defaults(run=_smoke)
+
+    command = commands.add_parser("verify", parents=[of_api], help="check a deployed stack from outside", epilog=how)
+    command.add_argument(
+        "--stack", required=True, type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack"
+    )
+    command.add_argument(
+        "--patience", type=arguments.duration, default=180, metavar="3m", help="how long CloudWatch may take (3m)"
+    )
+    command.add_argument("--check", action="append", choices=CHECKS, help="only this check; repeatable (all)")
+    command.set_defaults(run=_verify)
     return parser
 
 
@@ -166,18 +179,31 @@ def _gate(options: argparse.Namespace) -> int:
 
 
 def _smoke(options: argparse.Namespace) -> int:
-    token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
-    if not options.stack and not (options.url and token):
+    if not options.stack and not (options.url and os.environ.get("API_TOKEN")):
         raise SmokeFailed("give --stack, or --url and API_TOKEN")
-    if not token and not user:
-        raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")
-    stack = Stack(options.stack, options.region)
-    token = token or sign_in(stack, user, os.environ.get("API_PASSWORD", ""))
     began = time.monotonic()
-    with Api(options.url or stack.outputs["ApiUrl"], token) as api:
+    with _api(options, Stack(options.stack, options.region)) as api:
         task = smoke(api)
     say(f"{task['task_id']} is SUCCESS after {time.monotonic() - began:.1f} s")
     return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack, options.region)
+    with _api(options, stack) as api:
+        only = options.check or list(CHECKS)
+        failed = verify(stack, api, only=only, patience=options.patience)
+    say(f"{len(only) - len(failed)} of {len(only)} checks passed")
+    return 1 if failed else 0
+
+
+def _api(options: argparse.Namespace, stack: Stack) -> Api:
+    """The API, called with the token or as the user of the environment."""
+    token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
+    if not token and not user:
+        raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")
+    token = token or sign_in(stack, user, os.environ.get("API_PASSWORD", ""))
+    return Api(options.url or stack.outputs["ApiUrl"], token)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """A deployed stack, found by its name: its outputs, and clients of what it is made of."""
 
 import contextlib
+import json
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import boto3
 from botocore.config import Config
@@ -15,6 +16,11 @@ class StackNotFound(CommandFailed):
     """There is no such stack in this account and region."""
 
 
+class Resource(NamedTuple):
+    kind: str  # "AWS::Lambda::Function"
+    name: str  # the physical id
+
+
 class Stack:
     """The stack `name` of `region`, or of the region of the environment. AWS_ENDPOINT_URL leads to an emulated account.
 
@@ -25,33 +31,51 @@ class Stack:
         self.name = name
         self._session = boto3.Session(region_name=region)
         self._config = Config(retries={"mode": "standard", "total_max_attempts": 6})
+        self._clients: dict[str, Any] = {}
 
     @property
     def region(self) -> str:
         return str(self._session.region_name)
 
     @cached_property
-    def outputs(self) -> dict[str, str]:
-        """Raises StackNotFound too."""
-        return {output["OutputKey"]: output["OutputValue"] for output in self._described.get("Outputs", [])}
-
-    @cached_property
-    def parameters(self) -> dict[str, str]:
-        """Raises StackNotFound too."""
-        given = self._described.get("Parameters", [])
-        return {parameter["ParameterKey"]: parameter["ParameterValue"] for parameter in given}
-
-    @cached_property
-    def _described(self) -> dict[str, Any]:
-        client: Any = self._session.client("cloudformation", config=self._config)
+    def description(self) -> dict[str, Any]:
+        """As DescribeStacks gives it. Raises StackNotFound too."""
         try:
-            stacks = client.describe_stacks(StackName=self.name)["Stacks"]
+            stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
             if "does not exist" in str(error):
                 raise StackNotFound(f"there is no stack {self.name} in {self._session.region_name}") from error
             raise
-        described: dict[str, Any] = stacks[0]
-        return described
+        found: dict[str, Any] = stacks[0]
+        return found
+
+    @cached_property
+    def outputs(self) -> dict[str, str]:
+        """Raises StackNotFound too."""
+        return {output["OutputKey"]: output["OutputValue"] for output in self.description.get("Outputs", [])}
+
+    @cached_property
+    def parameters(self) -> dict[str, str]:
+        """Raises StackNotFound too."""
+        return {each["ParameterKey"]: each["ParameterValue"] for each in self.description.get("Parameters", [])}
+
+    @cached_property
+    def resources(self) -> dict[str, Resource]:
+        """By their logical ids."""
+        pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.name)
+        return {
+            each["LogicalResourceId"]: Resource(each["ResourceType"], each["PhysicalResourceId"])
+            for page in pages
+            for each in page["StackResourceSummaries"]
+        }
+
+    @cached_property
+    def template(self) -> dict[str, Any]:
+        """The deployed template after its transforms."""
+        answer = self.client("cloudformation").get_template(StackName=self.name, TemplateStage="Processed")
+        body = answer["TemplateBody"]
+        template: dict[str, Any] = json.loads(body) if isinstance(body, str) else body
+        return template
 
     @cached_property
     def turns(self) -> Any:
@@ -61,17 +85,23 @@ class Stack:
     def guards(self) -> Any:
         return self.table(self.outputs["GuardsTableName"])
 
-    @cached_property
+    @property
     def sqs(self) -> Any:
-        return self._session.client("sqs", config=self._config)
+        return self.client("sqs")
 
-    @cached_property
+    @property
     def s3(self) -> Any:
-        return self._session.client("s3", config=self._config)
+        return self.client("s3")
 
-    @cached_property
+    @property
     def cognito(self) -> Any:
-        return self._session.client("cognito-idp", config=self._config)
+        return self.client("cognito-idp")
+
+    def client(self, service: str) -> Any:
+        """The one client of the service."""
+        if service not in self._clients:
+            self._clients[service] = self._session.client(service, config=self._config)  # type: ignore[call-overload]
+        return self._clients[service]
 
     def table(self, name: str) -> Any:
         return self._session.resource("dynamodb", config=self._config).Table(name)

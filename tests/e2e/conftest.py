@@ -136,7 +136,7 @@ def deployment() -> Iterator[Deployment]:
     if url := os.environ.get("API_URL"):
         yield Deployment(url, {owner: os.environ[f"API_TOKEN_{owner.upper()}"] for owner in ("alice", "bob")}, None)
         return
-    with LocalStack(record=True, parameters=PARAMETERS) as stack:
+    with LocalStack(record=True, watch=True, parameters=PARAMETERS) as stack:
         tokens = {owner: stack.token(owner) for owner in ("alice", "bob")}
         yield Deployment(stack.api_url, tokens, stack)
 

@@ -358,6 +358,6 @@ def test_deployed_mappings_are_taken_over_from_ministack(
 
         wanted = Mapping(queue.arn, queue.url, deployed_function_name, batch_size=7, max_concurrency=3)
         assert mappings == [wanted]
-        assert lambda_client.get_event_source_mapping(UUID=made["UUID"])["State"] == "Disabled"
+        assert lambda_client.get_event_source_mapping(UUID=made["UUID"])["State"] == "Enabled"
     finally:
         lambda_client.delete_event_source_mapping(UUID=made["UUID"])

@@ -6,6 +6,7 @@ from html import unescape
 
 import pytest
 
+from operations.verify import CHECKS
 from tests import cfn
 from tests.unit import template_rules as rules
 from turnqueue.turn import FAILURES
@@ -29,6 +30,10 @@ ALARMS = entries(section("Alarms"))
 def test_every_alarm_has_an_entry_and_every_entry_an_alarm() -> None:
     named = {alarm["AlarmName"]["Fn::Sub"] for alarm in rules.alarms(cfn.template()).values()}
     assert {name.removeprefix("${AWS::StackName}-") for name in named} == set(ALARMS)
+
+
+def test_every_check_of_verify_has_an_entry_and_every_entry_a_check() -> None:
+    assert list(entries(section("Verify"))) == list(CHECKS)
 
 
 @pytest.mark.parametrize("name", ALARMS)
