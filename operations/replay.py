@@ -66,6 +66,7 @@ _REMOVED = (
     "partial",
     "result",
     "usage",
+    "lost_lease",
     "reserved_tokens",  # which ended with the turn
     "refusals",
     "last_refusal",

@@ -19,12 +19,12 @@ from persona import Persona, persona
 from reply import Answer, Reply
 from turnqueue.gate import Wait
 from turnqueue.http import error_name, where
-from turnqueue.media import Uploads
+from turnqueue.media import MediaUrls, Uploads
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, logger
 from turnqueue.turn import Turn
-from turnqueue.usage import UsageStore
+from turnqueue.usage import UsageStore, lost_attempt
 
 HISTORY_TURNS = 20
 
@@ -54,6 +54,7 @@ class Services:
     usage: UsageStore
     replies: KeptReplies
     uploads: Uploads
+    media_urls: MediaUrls
     leases: Leases
     first: Server
     fallback: Server | None
@@ -117,9 +118,12 @@ class Attempt:
         turn, services = self._turn, self._services
         services.leases.hold_turn(turn, self._lost.set_result)
         try:
+            if turn.lost_lease:
+                await self._settle(lost_attempt(turn), is_final=False)
             return await self._run()
         except Refused as refused:
             logger.warning("attempt superseded", extra={"task_id": turn.key.task_id, "attempt": turn.attempt})
+            await self._settle(self._used(), is_final=False)
             return superseded(refused.current)
         finally:
             services.leases.drop_turn(turn)
@@ -170,8 +174,7 @@ class Attempt:
                 return await self._asked(self._server, told, history, self._first_token_seconds)
             except _Silent:
                 return await self._second_answer(told, history)
-        count("FallbackUsed")
-        return await self._asked(self._server, replace(told, model=None), history, 0)
+        return await self._answer_of_fallback(told, history)
 
     async def _second_answer(self, told: Persona, history: Sequence[Turn]) -> Answer:
         """The answer of the fallback, after the first model has been silent for too long."""
@@ -180,11 +183,16 @@ class Attempt:
         passed = await asyncio.to_thread(fallback.gatekeeper.ask, time.time(), again=True)
         if isinstance(passed, Wait):
             raise ModelError("model_timeout")
+        await self._settle(self._used(), is_final=False)
         self._server, self._pass = fallback, passed
         self._reply = Reply()
         self._reply.structured = told.output is not None
+        return await self._answer_of_fallback(told, history)
+
+    async def _answer_of_fallback(self, told: Persona, history: Sequence[Turn]) -> Answer:
         count("FallbackUsed")
-        return await self._asked(fallback, replace(told, model=None), history, 0)
+        self._told = replace(told, model=None)  # which names one of the first model's server
+        return await self._asked(self._server, self._told, history, 0)
 
     @property
     def _is_first(self) -> bool:
@@ -211,8 +219,9 @@ class Attempt:
 
     async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
         """The answer of a model, once the images that it is to look at are fetched."""
-        shown = await asyncio.to_thread(images.load, self._services.uploads, history, self._turn)
-        return await model.answer(told, history, self._turn, shown, self._reply)
+        *history, turn = (images.allowed(each, self._services.media_urls) for each in (*history, self._turn))
+        shown = await asyncio.to_thread(images.load, self._services.uploads, history, turn)
+        return await model.answer(told, history, turn, shown, self._reply)
 
     # ---- while the model writes: each ends the attempt by raising
 

@@ -138,7 +138,7 @@ def _user(turn: Turn, images: Mapping[str, str]) -> Message:
     text, media = turn.request["message"], turn.request.get("media")
     if not media:
         return {"role": "user", "content": text}
-    urls = [item.get("url") or images.get(item["upload_id"]) for item in media]
+    urls = [item.get("url") or images.get(item.get("upload_id", "")) for item in media]
     said = [{"type": "text", "text": text}] if text.strip() else []
     shown = [{"type": "image_url", "image_url": {"url": url}} if url else _NOT_SHOWN for url in urls]
     return {"role": "user", "content": [*said, *shown]}

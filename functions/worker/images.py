@@ -4,7 +4,7 @@ import base64
 from collections.abc import Sequence
 
 from modelerror import ModelError
-from turnqueue.media import MAX_UPLOAD_BYTES, Unusable, Uploads
+from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_IMAGES = 4
@@ -39,6 +39,16 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         except Unusable:
             continue  # The model is told that there was one.
     return found
+
+
+def allowed(turn: Turn, urls: MediaUrls) -> Turn:
+    """The turn without the URLs that the model's server must not be given. The setting may be stricter than when the
+    turn was submitted. The model is told that there was an image."""
+    media = turn.request.get("media")
+    if not media or all(urls.allows(item.get("url", "data:")) for item in media):
+        return turn
+    kept = [item if urls.allows(item.get("url", "data:")) else {"type": item["type"]} for item in media]
+    return turn._replace(request=turn.request | {"media": kept})
 
 
 def _uploaded(turn: Turn) -> list[str]:

@@ -6,6 +6,7 @@ import time
 from collections import defaultdict
 from typing import NamedTuple
 
+from modelerror import ModelError
 from turnqueue import aws
 from turnqueue.http import error_name
 from turnqueue.telemetry import logger
@@ -14,11 +15,18 @@ KEPT_SECONDS = 300
 """How long a key that was exchanged, but not yet withdrawn, may be used on."""
 
 
-class SecretHasNotOneValue(ValueError):
+class SecretHasNoKey(ModelError):
+    """No repetition helps: somebody must put the key into the secret. Its text is a constant."""
+
+    def __init__(self) -> None:
+        super().__init__("model_auth")
+
+
+class SecretHasNotOneValue(SecretHasNoKey):
     """The secret is a JSON object of several values, of which each may be the key, or of none."""
 
 
-class SecretHasNoText(ValueError):
+class SecretHasNoText(SecretHasNoKey):
     """The secret, or its one value, is no text or an empty one."""
 
 
@@ -83,7 +91,7 @@ class ModelKeys:
         try:
             secret = await asyncio.to_thread(self._client.get_secret_value, SecretId=arn)
             return _Fetched(number, key_in(secret.get("SecretString", "")), time.time() + KEPT_SECONDS)
-        except ValueError as error:
+        except SecretHasNoKey as error:
             logger.error("model key secret holds no key", extra={"error": error_name(error)})
             return _Fetched(number, error=error)
         except Exception as error:

@@ -22,7 +22,7 @@ from pace import Pace
 from prices import parse_prices
 from turnqueue.gate import GateStore, model_name
 from turnqueue.guards import RateLimiter
-from turnqueue.media import Uploads
+from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies
 from turnqueue.store import TurnStore
@@ -61,6 +61,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
             usage=usage,
             replies=KeptReplies(guards, attempts=1),
             uploads=Uploads(environment["MEDIA_BUCKET"], attempts=4),
+            media_urls=MediaUrls(environment["MEDIA_URLS"]),
             leases=Leases(TurnStore(turns, attempts=1), TurnQueue(queue, attempts=1)),
             first=first,
             fallback=fallback,

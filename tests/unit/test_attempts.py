@@ -351,7 +351,12 @@ def test_a_secret_of_which_nobody_can_tell_the_key_is_a_clear_error(
 
     assert {type(error).__name__ for error in ask_together(worker)} == {kind}
 
-    [line] = printed.logged("model key secret holds no key")
+    task_id = account.queued()
+    worker.keys._last.clear()
+    account.work()
+    assert account.outcome(task_id) == ("FAILURE", "model_auth")
+    assert account.task(task_id)["attempt"] == 1
+    line, _ = printed.logged("model key secret holds no key")
     assert line["error"] == kind
     assert not re.search("sk-|first", printed.everything)
 

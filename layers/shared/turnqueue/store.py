@@ -22,6 +22,7 @@ from turnqueue.usage import UsageStore, lost_attempt
 _JSON = ("request", "result", "usage", "cache")
 _OPTIONAL = (
     "lease_until",
+    "lost_lease",
     "claim_id",
     "started_at",
     "finished_at",
@@ -174,6 +175,7 @@ class TurnStore:
                 set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
+                copy={"lost_lease": "lease_until"},  # the end of an attempt removes its lease
                 remove=("progress", "partial", "next_try_at"),
                 condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
@@ -367,19 +369,22 @@ class TurnStore:
         values: Mapping[str, Any],
         add: Mapping[str, int] | None = None,
         set_if_absent: Mapping[str, Any] | None = None,
+        copy: Mapping[str, str] = MappingProxyType({}),
         remove: tuple[str, ...] = (),
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
-        """One conditional UpdateItem, whose condition names attributes as #name and `values` as :name."""
+        """One conditional UpdateItem, whose condition names attributes as #name and `values` as :name. `copy`: numbers
+        that become what another attribute was before; 0 if there was none."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
         changes += [f"#{name} = #{name} + :set_{name}" for name in add]
+        changes += [f"#{name} = if_not_exists(#{source}, :none)" for name, source in copy.items()]
         expression = "SET " + ", ".join(changes)
         if remove:
             expression += " REMOVE " + ", ".join(f"#{name}" for name in remove)
         written = {**set_, **set_if_absent, **add}
-        named = {*written, *remove, *re.findall(r"#(\w+)", condition)}
+        named = {*written, *copy, *copy.values(), *remove, *re.findall(r"#(\w+)", condition)}
         try:
             answer: dict[str, Any] = self._client.update_item(
                 TableName=self._table,
@@ -388,7 +393,9 @@ class TurnStore:
                 ConditionExpression=condition,
                 ExpressionAttributeNames={f"#{name}": name for name in named},
                 ExpressionAttributeValues=_values(
-                    **values, **{f"set_{name}": value for name, value in written.items()}
+                    **values,
+                    **{f"set_{name}": value for name, value in written.items()},
+                    **({"none": 0} if copy else {}),
                 ),
                 ReturnValues=returns,
                 ReturnValuesOnConditionCheckFailure="ALL_OLD",

@@ -177,6 +177,7 @@ class Turn(NamedTuple):
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: float | None = None  # when an operator last queued it again
     lease_until: float | None = None
+    lost_lease: float | None = None  # that of the attempt before, if its worker was killed; else 0
     claim_id: str | None = None  # of the last claim: tells a worker its own from another's of the same moment
     started_at: float | None = None
     finished_at: float | None = None

@@ -137,12 +137,6 @@ class UsageStore:
         if charge or any(counts.values()):
             self._add(turn.key.owner, today, counts | {_CHARGED: charge}, now)
 
-    def add(self, owner: str, used: Mapping[str, Any], now: float) -> None:
-        """Add an answer."""
-        counts = _counts(used)
-        charge = counts["prompt_tokens"] + counts["completion_tokens"]
-        self._add(owner, day_of(now), counts | {"answers": 1, _CHARGED: charge}, now)
-
     def release(self, turn: Turn) -> None:
         """End the reservation of a turn that no attempt was made of."""
         if turn.reserved_tokens:

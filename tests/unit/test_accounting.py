@@ -1,0 +1,249 @@
+"""What every attempt used is added to its owner's day, however the attempt ended, and no reservation stays behind."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from tests.unit.conftest import Account, Clock, Context, Parts, Scripted, StandIn, Wire, api_event, read
+from turnqueue.limits import Limiter
+from turnqueue.media import MediaUrls
+from turnqueue.turn import MAX_RESULT_BYTES, Key
+
+LONG = "[[drip=0.02 words=500]]"
+
+
+@pytest.fixture(autouse=True)
+def quota(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
+    """100,000 tokens a day. It is an hour after midnight, so that no day ends meanwhile."""
+    monkeypatch.setattr(submit, "limiter", Limiter.of("default:600/100/100000", "", "GuardsTable"))
+    clock.forward(86_400 - time.time() % 86_400 + 3600)
+
+
+@pytest.fixture(autouse=True)
+def watchful(account: Account, worker: Parts) -> None:
+    worker.have(watch_seconds=0.03)
+
+
+def day(account: Account) -> dict[str, Any]:
+    found: dict[str, Any] = read(account.functions["status"].handler(api_event("usage"), Context(29.0)))["json"]
+    return found
+
+
+def used(account: Account) -> tuple[int, int]:
+    """The tokens used today, and the tokens reserved."""
+    found = day(account)
+    return found["prompt_tokens"] + found["completion_tokens"], found["reserved_tokens"]
+
+
+def when_it_grows(wire: Wire, act: Callable[[], object]) -> None:
+    """Do this as soon as the first progress of the next attempt is written."""
+    wire.after("UpdateItem", lambda _: wire.after("UpdateItem", lambda _: act()))
+
+
+def test_an_answer_takes_the_place_of_its_reservation(account: Account) -> None:
+    task_id = account.queued("[[tokens=40]]")
+    assert used(account)[1] > 2000
+
+    account.work()
+
+    spent = account.task(task_id)["usage"]
+    assert used(account) == (spent["prompt_tokens"] + spent["completion_tokens"], 0)
+    assert day(account)["answers"] == 1
+
+
+def test_a_cancelled_answer_is_paid_for(account: Account, wire: Wire, model: StandIn) -> None:
+    task_id = account.queued(LONG)
+    when_it_grows(wire, lambda: account.cancel(task_id))
+
+    account.work()
+
+    assert account.outcome(task_id) == ("FAILURE", "cancelled")
+    tokens, reserved = used(account)
+    assert tokens > 8
+    assert (day(account)["estimated_tokens"], reserved, day(account)["answers"]) == (tokens, 0, 0)
+
+
+def test_cancelling_just_before_the_end_does_not_pass_the_limit(
+    account: Account, submit: ModuleType, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "limiter", Limiter.of("default:600/100/40", "", "GuardsTable"))
+    answers = []
+    for _ in range(10):
+        answer = account.post({"message": LONG}, query={"async_mode": "true"})
+        answers.append(answer["statusCode"])
+        if answer["statusCode"] == 202:
+            when_it_grows(wire, partial(account.cancel, answer["json"]["task_id"]))
+            account.work()
+
+    assert answers[-1] == 429
+    assert answers.count(202) < 10
+    assert used(account)[0] >= 40
+
+
+def test_an_answer_that_is_too_large_is_paid_for(account: Account, scripted: Scripted) -> None:
+    scripted.says(*["x" * 4096] * (MAX_RESULT_BYTES // 4096 + 1))
+    task_id = account.queued()
+
+    account.work()
+
+    assert account.outcome(task_id) == ("FAILURE", "result_too_large")
+    tokens, reserved = used(account)
+    assert (tokens >= MAX_RESULT_BYTES // 4, reserved) == (True, 0)
+
+
+def test_a_filtered_answer_is_paid_for_and_stays_readable_nowhere(
+    account: Account, wire: Wire, scripted: Scripted
+) -> None:
+    scripted.says("something forbidden", finish_reason="content_filter")
+    task_id = account.queued()
+    key = Key.of_task("alice", task_id)
+
+    def show(params: dict[str, Any]) -> None:  # as if it had been shown while it grew
+        [item] = account.items()
+        item["partial"] = {"S": "something forbidden"}
+        account.dynamodb.put_item(TableName="TurnsTable", Item=item)
+
+    wire.after("UpdateItem", show)
+    account.work()
+
+    assert key and account.outcome(task_id) == ("FAILURE", "prompt_refused")
+    assert account.task(task_id)["partial"] is None
+    assert "forbidden" not in str(account.items())
+    tokens, reserved = used(account)
+    assert (tokens > 5, reserved) == (True, 0)
+
+
+def test_an_attempt_that_goes_back_is_paid_for_and_keeps_the_reservation(account: Account, clock: Clock) -> None:
+    account.queued("[[cut=3 times=1]] " + "word " * 40)
+    _, reservation = used(account)
+    account.work()
+    once = used(account)
+    clock.forward(10)
+    account.work()
+
+    assert (once[0] > 0, once[1]) == (True, reservation)
+    assert used(account)[0] > once[0]
+    assert used(account)[1] == 0
+    assert day(account)["answers"] == 1
+
+
+def test_a_call_that_was_turned_away_used_nothing(account: Account) -> None:
+    account.queued("[[status=429 times=1]]")
+    reserved = used(account)[1]
+
+    account.work()
+
+    assert used(account) == (0, reserved)
+
+
+@pytest.mark.parametrize("code", ["refuse", "status=400", "status=401"])
+def test_a_task_that_fails_for_good_gives_its_reservation_back(account: Account, code: str) -> None:
+    task_id = account.queued(f"[[{code}]]")
+
+    account.work()
+
+    assert account.outcome(task_id)[0] == "FAILURE"
+    assert used(account)[1] == 0
+
+
+def test_an_answer_whose_task_a_reader_closed_meanwhile_is_paid_for(account: Account, wire: Wire, clock: Clock) -> None:
+    """Else a short deadline, and a poll just then, would pass the limit."""
+    task_id = account.queued(LONG, deadline_seconds=60)
+
+    def read_late() -> None:
+        clock.forward(61)
+        assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
+
+    when_it_grows(wire, read_late)
+    account.work()
+
+    tokens, reserved = used(account)
+    assert (tokens > 8, reserved) == (True, 0)
+
+
+def test_a_lost_attempt_is_estimated_by_the_next_claim(account: Account, worker: Parts, clock: Clock) -> None:
+    """A killed worker cannot report."""
+    task_id = account.queued()
+    records = account.receive()
+    reserved = used(account)[1]
+    key = Key.of_task("alice", task_id)
+    for _ in range(2):
+        worker.store.claim(key, time.time(), time.time() + 50)
+        clock.forward(51)
+    assert used(account) == (0, reserved)
+
+    account.work(records)
+
+    spent = account.task(task_id)["usage"]
+    # The test's own second claim added nothing: only a worker's does.
+    assert used(account) == (reserved + spent["prompt_tokens"] + spent["completion_tokens"], 0)
+    assert day(account)["estimated_tokens"] == reserved
+
+
+def test_an_attempt_after_one_that_went_back_follows_no_loss(account: Account, clock: Clock) -> None:
+    account.queued("[[status=500 times=2]]")
+    for _ in range(3):
+        account.work()
+        clock.forward(60)
+
+    assert day(account)["answers"] == 1
+    assert day(account)["estimated_tokens"] < 2000
+
+
+def test_a_claim_whose_answer_was_lost_is_no_loss(account: Account, wire: Wire) -> None:
+    account.queued()
+    wire.lose_answer("UpdateItem")
+
+    account.work()
+
+    assert (day(account)["answers"], day(account)["estimated_tokens"]) == (1, 0)
+
+
+def test_a_first_model_that_was_silent_is_paid_for_beside_the_fallback(
+    account: Account, worker: Parts, fallback: StandIn
+) -> None:
+    worker.have(first_token_seconds=0.2, watch_seconds=0.03)
+    task_id = account.queued("[[hang=30 times=1]] " + "word " * 100)
+
+    account.work()
+
+    spent = account.task(task_id)["usage"]
+    assert spent["model"] == "gpt-fallback"
+    tokens, reserved = used(account)
+    assert tokens > spent["prompt_tokens"] + spent["completion_tokens"] + 100
+    assert (reserved, day(account)["answers"]) == (0, 1)
+
+
+# ---- What the model is given
+
+
+def shown(asked: dict[str, Any]) -> list[Any]:
+    return [
+        part["image_url"]["url"] if part["type"] == "image_url" else part["text"]
+        for message in asked["messages"]
+        if isinstance(message["content"], list)
+        for part in message["content"]
+    ]
+
+
+def test_a_url_that_is_allowed_no_longer_is_not_given_to_the_model(
+    account: Account, worker: Parts, scripted: Scripted
+) -> None:
+    """Neither from the history nor from a message that was queued before the setting changed."""
+    scripted.says("nice")
+    urls = ["https://secret.internal/a.png", "https://cdn.example.com/b.png", "data:image/png;base64,iVBORw0KGgo="]
+    media = [{"type": "image", "url": url} for url in urls]
+    account.queued("one", session_id="s-1", media=media)
+    account.work()
+    account.queued("two", session_id="s-1", media=media[:1])
+    assert urls[0] in shown(scripted.asked[-1])
+
+    worker.have(media_urls=MediaUrls("cdn.example.com"))
+    account.work()
+
+    note = "[An image was attached here. It is not shown again.]"
+    assert shown(scripted.asked[-1]) == ["one", note, urls[1], urls[2], "two", note]
