@@ -116,6 +116,8 @@ REQUEST_WORDS = {
     "session_id": "The conversation to go on with, or the name of a new one; made up when absent.",
     "role": f"Who answers: `{DEFAULT_ROLE}` if absent.",
     "metadata": "Kept with the message and given back with it; nobody else looks at it.",
+    "deadline_seconds": "How long the task may take, in seconds; the most and the default is the deployment's "
+    "`DeadlineMinutes`.",
 }
 
 

@@ -75,7 +75,7 @@ export interface Usage {
   estimated: boolean | null;
   finish_reason: string;
   first_token_ms: number | null;
-  /** Whether it is the reply that an equal message had got. */
+  /** Served from the cache: no model was asked, and the tokens are 0. */
   cached: boolean;
   attempts: number | null;
   queue_ms: number | null;
@@ -243,7 +243,7 @@ export interface PollOptions extends CallOptions {
   /**
    * For how many seconds the API may hold one look at the task, 0 to 20: in place of the client's own `wait`. It is held
    * no longer than the usual pause between two looks if there is onProgress, and not at all while the task queues for more
-   * than a minute, or after a held look has failed.
+   * than a minute, or after a held look has failed or was not held.
    */
   wait?: number | undefined;
 }
@@ -272,7 +272,8 @@ export interface ClientOptions {
   uploadTimeoutMs?: number | undefined;
   /**
    * For how many seconds the API may hold one look at a task until the task is final, 0 to 20. 20 if not given. A held look
-   * is billed as Lambda time and occupies a Lambda; 0 polls as often as the API says, and learns of an answer up to 6 s late.
+   * is billed as Lambda time and occupies a Lambda; 0 polls as often as the API says, and learns of an answer up to 6 s late, of one
+   * that takes longer than a minute up to 18 s.
    */
   wait?: number | undefined;
   /** For tests. */

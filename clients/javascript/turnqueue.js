@@ -399,6 +399,8 @@ export function createClient(options) {
           retryable: true,
         });
       }
+      // The caller may have no place left to wait (OwnerLimits): each request for one costs the API a write.
+      if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
       if (rest > 0) await sleepForTask(Math.min(rest, left));

@@ -2,7 +2,8 @@
  * How late an answer is shown and what its waiting costs, by the client's ways to wait. Run it for the table of
  * docs/moving-from-api-js.md: `node clients/javascript/test/pace.js`.
  *
- * Simulated: the clock, a network that takes 40 ms each way, and an API that holds a request as turnqueue/wait.py does.
+ * Simulated: the clock, a network that takes 40 ms each way, and an API that holds a request as turnqueue/wait.py
+ * does and tells when to ask as turnqueue/task.py does.
  */
 
 import { pathToFileURL } from "node:url";
@@ -25,7 +26,7 @@ export async function simulate(answerMs, { startMs = 100, progress = false, rand
   const used = { looks: 0, heldMs: 0, reads: 0 };
   const state = () => {
     if (now >= answerMs) return succeeded();
-    const poll_after_ms = Math.min(Math.max(now / 4, 500), 5000);
+    const poll_after_ms = now < 60_000 ? Math.min(Math.max(now / 4, 500), 5000) : Math.min(now / 12, 15_000);
     return now >= startMs ? running({ poll_after_ms }) : task({ poll_after_ms });
   };
   const hold = (ms) => {

@@ -65,14 +65,15 @@ test("the first look at a message is held, and `wait` says how long", async (t) 
 });
 
 test("a poll with onProgress shows at once how the task stands", async (t) => {
-  const { client, waits } = await clientOf(t, (n) => (n < 2 ? running({ poll_after_ms: 3000 }) : succeeded()));
+  const { client, waits } = await clientOf(t, (n) => (n < 1 ? running({ poll_after_ms: 3000 }) : succeeded()));
   await client.poll(TASK_ID, { onProgress() {} });
-  assert.deepEqual(waits(), [undefined, "3", "3"]);
+  assert.deepEqual(waits(), [undefined, "3"]);
 });
 
-test("an API that does not hold is asked at the pace that it wants", async (t) => {
-  const { client, slept } = await clientOf(t, (n) => (n < 3 ? running({ poll_after_ms: 700 }) : succeeded()));
+test("an API that does not hold a look is not asked to hold another, and is polled at its pace", async (t) => {
+  const { client, waits, slept } = await clientOf(t, (n) => (n < 3 ? running({ poll_after_ms: 700 }) : succeeded()));
   await client.poll(TASK_ID);
+  assert.deepEqual(waits(), ["20", undefined, undefined, undefined]);
   assert.deepEqual(slept, [700, 700, 700]);
 });
 

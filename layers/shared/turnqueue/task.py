@@ -56,25 +56,25 @@ class Usage(TypedDict):
     finish_reason: str
     """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
     first_token_ms: int | None
-    """From the call of the model to its first words; null of a reply that was kept."""
+    """From the call of the model to its first words; null if served from the cache."""
     attempts: int | None
-    """How many it took, since the message was queued."""
+    """How many attempts the answer took."""
     queue_ms: int | None
-    """From then to the first attempt."""
+    """From queueing to the first attempt."""
     total_ms: int | None
-    """From then to the answer."""
+    """From queueing to the answer."""
     cost_usd: float | None
-    """In dollars, by the deployer's prices: an estimate; null where the model has none."""
+    """An estimate in dollars, by the deployer's prices; null if the model has none."""
     persona: str | None
     """The role that answered."""
     persona_version: str | None
     """Changes whenever the role's instructions or forms do."""
     cached: bool
-    """Whether it is the reply that an equal message had got. No model was asked then, and its tokens are 0."""
+    """Served from the cache: no model was asked, and the tokens are 0."""
 
 
 class TaskStatus(TypedDict):
-    """A task as it stands. `result`, `error` and the status tell the outcome; the other members tell the way."""
+    """A task as it stands. `status`, `result` and `error` tell the outcome; the other members tell the way there."""
 
     task_id: str
     status: Status
@@ -167,7 +167,7 @@ class UsageDay(TypedDict):
     reserved_tokens: int
     """For messages that are not answered yet, where the caller has a limit of tokens: an estimate."""
     cost_usd: float | None
-    """In dollars, by the deployer's prices: an estimate; null if no attempt's model has one."""
+    """An estimate in dollars, by the deployer's prices; null if no attempt's model has one."""
 
 
 class Health(TypedDict):
