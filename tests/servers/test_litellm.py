@@ -5,7 +5,11 @@ from collections.abc import Callable
 import pytest
 
 from tests.servers.conftest import Tap, asked
-from tests.unit.conftest import Account, Clock, StandIn
+from tests.unit.conftest import Account, Clock, StandIn, Wire
+from tests.unit.test_conversation import limits
+from tests.unit.test_worker import cancel_while, until, watchful
+
+__all__ = ["limits", "watchful"]
 
 IMAGE = {"type": "image", "url": "data:image/png;base64,AAAA"}
 
@@ -46,6 +50,27 @@ def test_a_slow_answer(account: Account, proxy: Tap) -> None:
 
     assert task["status"] == "SUCCESS"
     assert task["result"]["message"].endswith("word20")
+
+
+def test_a_cancelled_answer(account: Account, proxy: Tap, model: StandIn, wire: Wire, watchful: None) -> None:
+    """A cancelled answer leaves the model."""
+    task_id = account.queued("[[drip=0.05 words=500]]")
+    cancel_while(account, wire, task_id)
+    account.work()
+
+    assert account.outcome(task_id) == ("FAILURE", "cancelled")
+    until(lambda: model.calls()["disconnected"] == 1)
+
+
+def test_a_conversation_longer_than_the_window(
+    account: Account, proxy: Tap, model: StandIn, limits: Callable[..., None]
+) -> None:
+    """A conversation longer than the window of the model behind the proxy is told in part."""
+    limits(window=1000)
+    for number in range(8):
+        assert asked(account, f"[[words=100]] {number} " + "x" * 400, session_id="s")["status"] == "SUCCESS"
+
+    assert model.calls()["total"] == proxy.asked > 8
 
 
 @pytest.mark.parametrize("trouble", ["status=503", "status=500", "status=429 retry_after=1", "cut=3"])

@@ -1,9 +1,11 @@
 """llama.cpp's server, with a model that says random words."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
+from persona import persona
 from tests.servers.conftest import WINDOW, Tap, asked
 from tests.unit.conftest import Account, StandIn
 
@@ -100,3 +102,14 @@ def test_a_wrong_key(account: Account, engine: Tap, connect: Callable[[str], Non
 def test_odd_text(account: Account, engine: Tap, message: str) -> None:
     """Odd text."""
     assert asked(account, message)["status"] == "SUCCESS"
+
+
+def test_options(account: Account, engine: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A persona's options bound the answer."""
+    short = replace(persona("general"), options={"max_completion_tokens": 1})
+    monkeypatch.setattr("attempt.persona", lambda role: short)
+
+    task = asked(account)
+
+    assert (task["status"], task["usage"]["finish_reason"]) == ("SUCCESS", "length")
+    assert task["usage"]["completion_tokens"] == 1
