@@ -167,8 +167,20 @@ def check_alarms(v: Verification) -> Failures:
             continue
         if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # which rings whenever nobody chats
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
+        if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
+            yield f"the alarm {entry} watches a metric of another stack"
         if topic and entry != "no-success" and topic not in found[name].get("AlarmActions", []):
             yield f"the alarm {entry} does not tell the topic in AlarmTopicArn"
+
+
+def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
+    """The dimensions of each metric of ours that the alarm watches."""
+    metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
+    return [
+        {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
+        for metric in metrics
+        if metric.get("Namespace") == "Turnqueue"
+    ]
 
 
 # ---- The API
@@ -471,7 +483,7 @@ def _failures(check: Callable[[Verification], Failures], verification: Verificat
         yield from check(verification)
     except (CommandFailed, ClientError, BotoCoreError) as error:
         yield str(error)
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever an answer holds, the other checks run
         yield f"the answer has another form than expected ({type(error).__name__} at {_where(error)})"
 
 

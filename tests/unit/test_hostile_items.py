@@ -6,6 +6,7 @@ Nothing that they hold reaches the terminal unescaped, and nothing malformed sto
 import ast
 import http.server
 import io
+import json
 import sys
 import threading
 import time
@@ -16,11 +17,13 @@ from typing import Any
 import pytest
 
 from operations.__main__ import main
+from operations.api import Api
 from operations.forget import forget
 from operations.output import printable
 from operations.replay import Wanted, replay
 from operations.restore import restore
 from operations.stack import Stack
+from operations.verify import verify
 from tests.cfn import ROOT
 from tests.unit.conftest import Account, Parts, refusing
 from turnqueue.turn import Key
@@ -434,3 +437,22 @@ def test_a_token_that_cannot_be_is_not_quoted(
     shown = capsys.readouterr()
     assert "API_TOKEN" in shown.err
     assert "planted" not in shown.out + shown.err
+
+
+@pytest.mark.parametrize("name", ["health", "sync", "async", "idempotency", "order", "cancel", "upload"])
+@pytest.mark.parametrize("status", [200, 201, 202, 302, 500])
+@pytest.mark.parametrize(
+    "members", [{}, {"status": "SUCCESS", "turns": ["x"]}, {"status": ["x"], "url": "https://\x1b", "fields": "x"}]
+)
+def test_an_answer_that_cannot_be_is_a_failed_check_and_no_more(
+    name: str, status: int, members: dict[str, Any], stack: Stack
+) -> None:
+    document = json.dumps({"task_id": f"s.{ULID}", "finished_at": [], **members}).encode()
+    told: list[str] = []
+    with serving(saying(status, document)) as url, Api(url, "planted-token") as api:
+        failed = verify(stack, api, told.append, only=[name], patience=0)
+
+    assert set(failed) == {name}
+    assert all(sentence.strip() for sentence in failed[name])
+    assert told[-1] == f'        docs/operations.md, "Verify", "{name}"'
+    assert "planted-token" not in " ".join(told)
