@@ -93,7 +93,8 @@ def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Functi
     none."""
     answer = lambda_client.get_function(FunctionName=name)
     configuration = answer["Configuration"]
-    variables = dict(configuration.get("Environment", {}).get("Variables", {}))
+    # Texts, as on AWS: MiniStack keeps the default of a Number as a number, which boto3 then refuses to send.
+    variables = {name: str(value) for name, value in configuration.get("Environment", {}).get("Variables", {}).items()}
     variables.pop(PROXY_URL, None)
     logging = configuration.get("LoggingConfig", {})
     return Function(
