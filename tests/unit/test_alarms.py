@@ -1,0 +1,128 @@
+"""When an alarm rings, and why then: the template, what the number depends on, and the runbook say the same."""
+
+import re
+from typing import Any, NamedTuple
+
+import pytest
+
+from attempt import RESERVE_SECONDS
+from tests import cfn
+from turnqueue.turn import DEADLINE_SECONDS
+
+RUNBOOK = (cfn.ROOT / "docs/operations.md").read_text()
+ALARMS = cfn.resources("AWS::CloudWatch::Alarm")
+WORDS = {1: "one", 2: "two", 3: "three", 5: "five"}
+
+DEAD_LETTER_VISIBILITY = cfn.resources("AWS::SQS::Queue")["DeadLetterQueue"]["VisibilityTimeout"]
+WORKER_SECONDS = cfn.resources("AWS::Serverless::Function")["WorkerFunction"]["Timeout"]
+
+
+class Rings(NamedTuple):
+    """`at` this value or above, in `points` of the last `of` periods of so many `seconds`. `says`: what the entry in
+    the runbook says of that."""
+
+    statistic: str
+    at: float
+    says: str
+    seconds: int = 60
+    points: int = 1
+    of: int = 1
+
+
+def often(at: float, says: str, statistic: str = "Sum") -> Rings:
+    """For what passes by itself: a bad minute needs nobody."""
+    return Rings(statistic, at, says, points=3, of=5)
+
+
+WHEN = {
+    # Each is a loss or a crash: one is one too many.
+    "DeadLetterAlarm": Rings("Sum", 1, "SQS gave up on a task after 1,000 receives"),
+    # Longer than the deadletter function takes from one look at the message to the next.
+    "MalformedMessageAlarm": Rings("Sum", 1, "stays there, and rings, until you decide", DEAD_LETTER_VISIBILITY + 120),
+    "WorkerErrorAlarm": Rings("Sum", 1, f"The worker crashed or ran out of its {WORKER_SECONDS} s", 300),
+    # After five tries to close the letter.
+    "StuckDeadLetterAlarm": Rings("Maximum", 5 * DEAD_LETTER_VISIBILITY, "older than 15 minutes", points=5, of=5),
+    # A third of the time that a task has.
+    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; it has 10 left", points=3, of=3),
+    "FailureRateAlarm": often(1 / 10, "One task in ten, or more, failed in three of the last five minutes", "Average"),
+    "WorkerThrottleAlarm": often(1, "no place for a worker in three of the last five minutes"),
+    "SubmitThrottleAlarm": often(1, "no place for submit in three of the last five minutes"),
+    "StatusThrottleAlarm": often(1, "The same of status"),
+    "ModelGateAlarm": often(1, "for 3 of the last 5 minutes"),
+    # 20 s before the worker gives up on the model.
+    "WorkerDurationAlarm": Rings(
+        "Maximum",
+        (WORKER_SECONDS - RESERVE_SECONDS - 20) * 1000,
+        f"took {WORKER_SECONDS - RESERVE_SECONDS - 20:g} s and more, in two of three times 5 minutes. "
+        f"At {WORKER_SECONDS - RESERVE_SECONDS:g} s it gives up",
+        seconds=300,
+        points=2,
+        of=3,
+    ),
+    "Api5xxAlarm": often(1 / 20, "One request in twenty, or more, was answered 5xx in three of the last five minutes"),
+    # It rings while the value is below.
+    "NoSuccessAlarm": Rings("Sum", 1, "no task succeeded in 5 minutes", 300),
+}
+
+
+def entry(alarm: dict[str, Any]) -> str:
+    """What the runbook says of an alarm, as one line."""
+    name = alarm["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
+    found = re.search(rf"^### {name}\n(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)
+    assert found, f"docs/operations.md has no entry {name}"
+    return " ".join(found[1].split())
+
+
+def test_every_alarm_has_its_reason() -> None:
+    assert set(WHEN) == set(ALARMS)
+
+
+@pytest.mark.parametrize("name", WHEN)
+def test_an_alarm_rings_when_its_runbook_says(name: str) -> None:
+    alarm, when = ALARMS[name], WHEN[name]
+    [measured] = (
+        [alarm]
+        if "MetricName" in alarm
+        else [
+            {"Statistic": query["MetricStat"]["Stat"], "Period": query["MetricStat"]["Period"]}
+            for query in alarm["Metrics"]
+            if "MetricStat" in query
+        ][:1]
+    )
+
+    comparison = "LessThanThreshold" if name == "NoSuccessAlarm" else "GreaterThanOrEqualToThreshold"
+    assert alarm["ComparisonOperator"] == comparison
+    assert alarm["TreatMissingData"] == ("breaching" if name == "NoSuccessAlarm" else "notBreaching")
+    assert alarm["Threshold"] == pytest.approx(when.at)
+    assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])) == (
+        when.of,
+        when.points,
+    )
+    assert (measured["Statistic"], measured["Period"]) == (when.statistic, when.seconds)
+    assert when.says in entry(alarm)
+
+
+ROWS = cfn.template()["Mappings"]["LongestAnswer"]
+SHORTEST_DEADLINES = {"3": 15, "5": 30, "10": 60, "14": 60}
+"""Minutes, as the template's rules demand."""
+
+
+@pytest.mark.parametrize("minutes", ROWS)
+def test_what_depends_on_the_longest_answer(minutes: str) -> None:
+    row, answer, deadline = ROWS[minutes], int(minutes) * 60, SHORTEST_DEADLINES[minutes] * 60
+
+    assert row["WorkerTimeout"] == min(2 * answer + 40, 900)
+    assert row["WorkerTimeout"] - RESERVE_SECONDS > answer
+    assert row["Visibility"] == row["WorkerTimeout"] + 20
+    assert row["SlowWorker"] == (row["WorkerTimeout"] - 30) * 1000
+    assert answer < row["Waiting"] <= deadline / 3
+    assert row["Visibility"] + 2 * answer < deadline
+
+
+def test_the_shortest_deadline_of_each_longest_answer_is_a_rule() -> None:
+    allowed = cfn.template()["Parameters"]["DeadlineMinutes"]["AllowedValues"]
+    rules = cfn.template()["Rules"]
+    for minutes, shortest in SHORTEST_DEADLINES.items():
+        demanded = [rules[f"DeadlineOf{minutes}"]["Assertions"][0]["Assert"]] if f"DeadlineOf{minutes}" in rules else []
+        [longer] = [each["Fn::Contains"][0] for each in demanded] or [allowed]
+        assert min(map(int, longer)) == shortest
