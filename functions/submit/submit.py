@@ -84,7 +84,8 @@ def chat(event: Event, ends_at: float) -> Response:
     request = parse_chat(body(event))
     if request.deadline_seconds and request.deadline_seconds > deadline_seconds:
         detail = f"deadline_seconds: Input should be less than or equal to {deadline_seconds}"
-        raise Problem(422, "invalid_request", detail, param="deadline_seconds")
+        error = {"field": "deadline_seconds", "code": "deadline_too_long", "detail": detail.partition(": ")[2]}
+        raise Problem(422, "invalid_request", detail, param="deadline_seconds", errors=[error])
     stored = request.stored()
     _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])

@@ -150,7 +150,7 @@ schema = schemathesis.openapi.from_dict(
 )
 schema.app = app
 
-BEYOND_A_SCHEMA = {"idempotency_key_reused", "request_too_large", "media_missing", "media_source"}
+BEYOND_A_SCHEMA = {"idempotency_key_reused", "request_too_large", "media_missing", "media_source", "deadline_too_long"}
 """The codes of refusals of requests that fit the schema."""
 
 
@@ -232,7 +232,7 @@ def test_every_state_of_a_task_is_told_as_described(account: Account, model: Sta
     ids = ask(account, "POST", "/chat?async_mode=true", body).json
     seen = [ask(account, "GET", TASK, **ids).json["status"]]
     key = Key(f"alice#{ids['session_id']}", ids["task_id"].rpartition(".")[2])
-    store = account.functions["worker"].store
+    store = account.functions["status"].store
     claimed = store.claim(key, time.time(), time.time() + 60)
     store.report_progress(claimed, 0.5, "A hair")
     seen.append(ask(account, "GET", TASK, **ids).json["status"])

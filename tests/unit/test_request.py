@@ -164,6 +164,12 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "media.0.url",
         "200000 characters",
     ),
+    "a deadline beyond the deployment's": (
+        {"message": "x", "deadline_seconds": 901},
+        "deadline_seconds",
+        "equal to 900",
+    ),
+    "a deadline too soon to meet": ({"message": "x", "deadline_seconds": 9}, "deadline_seconds", "equal to 10"),
     "data URLs of more than 200,000 in sum": (
         {"message": "x", "media": [image(data_url(100_004))] * 2},
         "media",
