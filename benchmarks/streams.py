@@ -155,7 +155,7 @@ def child(url: str, name: str) -> None:
 
 
 @contextlib.contextmanager
-def _checkout(commit: str) -> Iterator[Path]:
+def checkout(commit: str) -> Iterator[Path]:
     packed = subprocess.run(
         ["git", "archive", commit, "functions", "layers"], cwd=ROOT, capture_output=True, check=True
     ).stdout
@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = parser.parse_args(arguments)
     print(f"CPU milliseconds an answer, median and quartiles of {chosen.rounds} rounds\n")
     print(f"| answer | {chosen.beside} | now | ratio |\n| --- | --- | --- | --- |")
-    with _server() as url, _checkout(chosen.beside) as before:
+    with _server() as url, checkout(chosen.beside) as before:
         for case in CASES:
             sides = {"before": partial(_measured, before, url, case), "now": partial(_measured, ROOT, url, case)}
             rounds = alternate(sides, chosen.rounds)

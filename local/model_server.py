@@ -38,6 +38,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from local import odd_replies
 from local.guard import Guard, Guarded
 
 type JsonObject = dict[str, Any]
@@ -110,6 +111,7 @@ class Fault(TypedDict, total=False):
     refuse: bool
     content_filter: bool
     length: bool  # ends in the middle, as if the token limit was reached
+    odd: str  # a reply of odd_replies.py, by its name
 
 
 DIRECTIVE = re.compile(r"\[\[(.*?)\]\](?!\])", re.DOTALL)
@@ -124,6 +126,8 @@ def checked_fault(asked: JsonObject) -> Fault:
             raise ApiError(400, f"Unknown directive '{name}'. Known: {known}.", code="unknown_directive")
         try:
             fault[name] = kind(value)
+            if name == "odd" and value not in odd_replies.ODD:
+                raise ValueError("unknown")
             lowest, highest = (400, 599) if name == "status" else (0, 1e6)
             # bool("no") is true and float(True) is 1.0, so a flag must be a flag and a value a value
             if (kind is bool) != (value is True) or not (kind is str or lowest <= fault[name] <= highest):
@@ -582,10 +586,11 @@ class ChatCompletions:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive)
         self.stand_in.check_key(request)
-        ask = Ask.from_body(await json_body(request))
+        body = await json_body(request)
+        ask = Ask.from_body(body)
         call = self.stand_in.record(ask)
         fault = self.stand_in.fault_of(ask)
-        answering = asyncio.create_task(self.answer(ask, fault, scope, receive, send))
+        answering = asyncio.create_task(self.answer(ask, body, fault, scope, receive, send))
         leaving = asyncio.create_task(disconnect(receive))
         try:
             await asyncio.wait({answering, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -598,7 +603,9 @@ class ChatCompletions:
             answering.cancel()
             leaving.cancel()
 
-    async def answer(self, ask: Ask, fault: Fault, scope: Scope, receive: Receive, send: Send) -> None:
+    async def answer(
+        self, ask: Ask, body: JsonObject, fault: Fault, scope: Scope, receive: Receive, send: Send
+    ) -> None:
         await asyncio.sleep(fault.get("hang", 0))
         if status := fault.get("status"):
             await asyncio.sleep(fault.get("latency", 0))
@@ -611,6 +618,9 @@ class ChatCompletions:
         if "blind" in fault and any(ask.images):
             raise ApiError(400, "Invalid content type. image_url is only supported by certain models.")
         answer = make_answer(ask, fault)
+        if odd := fault.get("odd"):
+            await send_odd(odd_replies.ODD[odd](answer.text, body), send)
+            return
         latency = fault.get("latency", self.stand_in.latency)
         if ask.stream:
             await stream(ask, answer, fault, latency, send)
@@ -685,6 +695,17 @@ async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: S
     if ask.include_usage:
         ending += event(chunk_header | {"choices": [], "usage": usage(ask, answer)})
     await write(f"{ending}data: [DONE]\n\n", more=False)
+
+
+async def send_odd(reply: odd_replies.OddReply, send: Send) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in reply.headers.items()]
+    await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+    for piece in reply.pieces:
+        if piece is None:
+            await asyncio.Future()  # until the client leaves
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    if not reply.broken:
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def event(data: JsonObject) -> str:
