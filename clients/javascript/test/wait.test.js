@@ -1,7 +1,10 @@
 /** The API holds a look until the task is final: how late an answer is, and what ends the holding. */
 
 import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import fs from "node:fs";
 import { test } from "node:test";
+import { fileURLToPath } from "node:url";
 
 import { createClient, TaskTimeoutError } from "../turnqueue.js";
 import { simulate } from "./pace.js";
@@ -30,6 +33,14 @@ test("a task that queues for more than a minute is polled, and a running one is 
   const { lateMs, heldMs } = await simulate(400_000, { startMs: 300_000 });
   assert.ok(lateMs < 1100, `${lateMs} ms late`);
   assert.ok(heldMs < 180_000, `${heldMs} ms of Lambda`);
+});
+
+test("the guide has the table of these simulations", () => {
+  const guide = fs.readFileSync(new URL("../../../docs/moving-from-api-js.md", import.meta.url), "utf8");
+  const program = fileURLToPath(new URL("pace.js", import.meta.url));
+  const table = execFileSync(process.execPath, [program], { encoding: "utf8" });
+  assert.ok(table.split("\n").length > 15);
+  assert.ok(guide.includes(table), "run `node clients/javascript/test/pace.js` and put its table there");
 });
 
 /** A client whose looks at the task are answered by `look(n, wait)`, and what `wait` they asked for. */
