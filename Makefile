@@ -107,6 +107,9 @@ chaos: setup ## Kill and stop real processes of a local stack, and print the tim
 .PHONY: servers
 servers: setup .tools/servers/.ready ## Run the worker against LiteLLM and llama.cpp. Installs 830 MB, then takes a minute.
 	$(PYTHON) -m pytest tests/servers
+.PHONY: patience
+patience: setup ## Show that trouble at the model delays answers and loses none, on a local stack. 12 minutes.
+	$(PYTHON) -m pytest tests/patience
 
 .PHONY: bench
 bench: setup .tools/bench/.ready ## Measure it beside what it could be instead, into benchmarks/results.md. ONLY=name: one part.

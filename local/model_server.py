@@ -101,6 +101,7 @@ class Fault(TypedDict, total=False):
     window: int  # how many tokens a prompt may have; a longer one is refused
     blind: bool  # a prompt with an image is refused, also if the image came earlier
     retry_after: float
+    per_minute: int  # the server grants so many calls a minute, at an even pace, and refuses the others with 429
     drip: float  # seconds between one word and the next
     words: int  # the length of the answer
     tokens: int  # the same as words
@@ -502,13 +503,15 @@ class StandIn:
         self.latency = latency
         self.outage: Fault = {}
         self.outage_ends = 0.0
+        self.next_grant = 0.0
+        self.refused = 0
         self.only_key: str | None = None
         self.forget()
 
     def forget(self) -> None:
         self.by_message: Counter[str] = Counter()
         self.last: deque[JsonObject] = deque(maxlen=CALLS_KEPT)
-        self.disconnected = self.unauthorized = 0
+        self.disconnected = self.unauthorized = self.refused = 0
 
     def record(self, ask: Ask) -> JsonObject:
         self.by_message[ask.message] += 1
@@ -524,10 +527,21 @@ class StandIn:
         fault = self.outage.copy()
         if "times" in self.outage:
             self.outage["times"] -= 1
+        if (rate := self.outage.get("per_minute")) and not self.granted(rate):
+            fault |= Fault(status=429)
         for directive in directives(ask.message):
             if self.by_message[ask.message] <= directive.get("times", float("inf")):
                 fault |= directive
         return fault
+
+    def granted(self, per_minute: int) -> bool:
+        """Whether a call has a place now. Two seconds' worth of places may be used at once."""
+        now, interval = time.monotonic(), 60 / per_minute
+        due = max(self.next_grant, now - 2)
+        if due > now:
+            return False
+        self.next_grant = due + interval
+        return True
 
     def check_key(self, request: Request) -> None:
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
@@ -550,7 +564,7 @@ class StandIn:
         return Response(status_code=204)
 
     async def get_calls(self, request: Request) -> Response:
-        counts = {"disconnected": self.disconnected, "unauthorized": self.unauthorized}
+        counts = {"disconnected": self.disconnected, "unauthorized": self.unauthorized, "refused": self.refused}
         total = {"total": self.by_message.total()}
         return JSONResponse(total | counts | {"by_message": self.by_message, "last": list(self.last)})
 
@@ -608,6 +622,7 @@ class ChatCompletions:
     ) -> None:
         await asyncio.sleep(fault.get("hang", 0))
         if status := fault.get("status"):
+            self.stand_in.refused += 1
             await asyncio.sleep(fault.get("latency", 0))
             code = fault.get("code", DEFAULT_CODES.get(status))
             message = MESSAGES.get(code or "", f"{SIGNATURE} {status}, as it was told to answer.")

@@ -92,7 +92,7 @@ def test_idle_workers_are_killed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("outage", [4, 25])
 def test_the_model_stops_and_comes_back(lab: Lab, outage: float) -> None:
-    """Its connections break and new ones are refused. Three attempts outlast some seconds; after that a task fails."""
+    """Its connections break and new ones are refused. Every task waits for its return."""
     orders = f"[[drip=0.3 tokens=30]] {uuid.uuid4()}"
     sessions = [lab.session() for _ in range(8)]
     running = [lab.api.submit(orders, session_id=each) for each in sessions]
@@ -113,9 +113,8 @@ def test_the_model_stops_and_comes_back(lab: Lab, outage: float) -> None:
     fault = f"model stopped for {up_at - down_at:.0f} s"
     row(fault, outcomes(tasks), f"the last {max(0.0, last(tasks) - up_at):.1f} s after its return")
     row(fault, f"asked after it: {outcomes(later)}", f"the last {last(later) - up_at:.1f} s after its return")
-    assert {task["error_code"] for task in tasks} <= {None, "model_unavailable"}
-    if up_at < down_at + 5.5:  # the third attempts come after 6 to 9 s
-        assert {task["status"] for task in tasks} == {"SUCCESS"}
+    assert {task["status"] for task in tasks} == {"SUCCESS"}
+    assert last(tasks) <= up_at + 60
     assert {task["status"] for task in later} == {"SUCCESS"}
 
 
@@ -210,7 +209,7 @@ def test_the_model_hangs(lab: Lab) -> None:
 
 @pytest.mark.parametrize("retry_after", [None, 30], ids=["without Retry-After", "Retry-After 30"])
 def test_the_model_refuses_everyone_for_a_minute(lab: Lab, retry_after: int | None) -> None:
-    """Each task ends, by an answer or by saying why not; when the minute is over all is well at once."""
+    """Each task is answered, within a minute after the trouble."""
     lab.model.faults(status=429, for_seconds=60, **({} if retry_after is None else {"retry_after": retry_after}))
     began_at = time.time()
     sessions = [lab.session() for _ in range(10)]
@@ -223,21 +222,38 @@ def test_the_model_refuses_everyone_for_a_minute(lab: Lab, retry_after: int | No
     tasks = lab.ended(tasks_ids, 240)
     fault = f"429 for a minute, {'no Retry-After' if retry_after is None else f'Retry-After {retry_after}'}"
     row(fault, outcomes(tasks), f"the last {max(0.0, last(tasks) - over_at):.1f} s after its end")
-    assert {task["error_code"] for task in tasks} <= {None, "model_rate_limited"}, outcomes(tasks)
+    assert {task["status"] for task in tasks} == {"SUCCESS"}, outcomes(tasks)
+    assert last(tasks) <= over_at + 60
     [now] = lab.ended([lab.api.submit("hello")], 60)
     assert now["status"] == "SUCCESS"
 
 
 def test_a_session_with_ten_turns_while_the_model_refuses(lab: Lab) -> None:
-    """Each of them has its three attempts, and none is lost on the way: SQS counts deliveries, and we attempts."""
+    """None is lost on the way, however often SQS delivers it."""
     lab.model.faults(status=429)
     session = lab.session()
     tasks_ids = [lab.api.submit(f"turn {number}", session_id=session) for number in range(10)]
-    lab.api.until(tasks_ids[4], lambda task: task["status"] in FINAL, 120)
+    time.sleep(30)
     lab.model.faults()
     over_at = time.time()
 
     tasks = lab.ended(tasks_ids, 120)
     row("429, ten turns of one session", outcomes(tasks), f"the last {last(tasks) - over_at:.1f} s after its end")
-    assert {task["error_code"] for task in tasks} <= {None, "model_rate_limited"}, outcomes(tasks)
-    assert {task["status"] for task in tasks[5:]} == {"SUCCESS"}
+    assert {task["status"] for task in tasks} == {"SUCCESS"}, outcomes(tasks)
+
+
+@pytest.mark.parametrize("seconds", [20, 90])
+def test_a_worker_stands_still(lab: Lab, seconds: int) -> None:
+    """After 20 s it keeps its turn, with one call of the model. After 90 s another has the turn, and its writes are
+    refused."""
+    task_id = lab.api.submit(f"[[drip=0.5 tokens=80 times=1]] {uuid.uuid4()}", session_id=lab.session())
+    lab.started([task_id])
+    [victim] = lab.busy_workers()
+
+    os.kill(victim, signal.SIGSTOP)
+    time.sleep(seconds)
+    os.kill(victim, signal.SIGCONT)
+
+    [task] = lab.ended([task_id], 120)
+    assert (task["status"], task["attempt"]) == ("SUCCESS", 1 if seconds == 20 else 2)
+    row(f"worker stopped for {seconds} s", "its task", f"SUCCESS on attempt {task['attempt']}")

@@ -1,0 +1,48 @@
+"""Trouble at the model, on a local stack as it is deployed. Minutes long, so only `pytest tests/patience` runs it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from local.processes import Processes
+from local.stack import LocalStack, Model
+from tests.chaos.conftest import ModelServer
+from tests.e2e.conftest import Api
+from tests.patience.trials import Stack, report
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Not unless asked for by name."""
+    here = Path(__file__).parent
+    asked = [Path(config.invocation_params.dir, str(argument).partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path == here or here in path.parents for path in asked) else True
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        item.add_marker(pytest.mark.timeout(900))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in report():
+        terminalreporter.line(line)
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with Processes() as processes:
+        model = ModelServer(processes, tmp_path_factory.mktemp("patience") / "model.log")
+        with LocalStack(
+            model=Model(model.url, "stand-in-key", "", stand_in=True), parameters={"WorkerConcurrency": "6"}
+        ) as local:
+            api = Api(local.api_url, local.token("alice"))
+            with api.http:
+                yield Stack(local, model, api)
+
+
+@pytest.fixture(autouse=True)
+def calm(stack: Stack) -> Iterator[None]:
+    """Each trial begins with new workers, which know nothing of the trouble before, and with closed gates."""
+    stack.calm()
+    yield

@@ -1,0 +1,82 @@
+"""What a trial does to the model, what it submits meanwhile, and how it is told."""
+
+import dataclasses
+import time
+from collections import Counter
+from datetime import datetime
+from typing import Any
+
+import httpx
+
+from local.stack import LocalStack
+from tests.chaos.conftest import ModelServer
+from tests.e2e.conftest import FINAL, Api
+
+type Task = dict[str, Any]
+
+_rows: list[str] = []
+
+
+def report() -> list[str]:
+    head = "| at the model | tasks | answered | last answer after its return | calls refused for each task |"
+    return [head, "| --- | --- | --- | --- | --- |", *_rows] if _rows else []
+
+
+class Stack:
+    def __init__(self, local: LocalStack, model: ModelServer, api: Api) -> None:
+        self.local, self.model, self.api = local, model, api
+        self._deployed = local.functions["WorkerFunction"]
+
+    def calm(self, **environment: str) -> None:
+        """Well again: a model without trouble, workers with these variables changed, no gate remembered."""
+        self.model.faults()
+        self.local.host.kill(self._deployed.name)
+        changed = dict(self._deployed.variables) | environment
+        self.local.host.add(dataclasses.replace(self._deployed, variables=changed))
+        dynamodb, table = self.local.client("dynamodb"), self.local.outputs["GuardsTableName"]
+        for item in dynamodb.scan(TableName=table)["Items"]:
+            if item["guard"]["S"].startswith(("gate#", "pace#")):
+                dynamodb.delete_item(TableName=table, Key={"guard": item["guard"]})
+        httpx.delete(self._control("calls"), trust_env=False)
+
+    def refused(self) -> int:
+        """The calls that the model has turned away since the trial began."""
+        count: int = httpx.get(self._control("calls"), trust_env=False).json()["refused"]
+        return count
+
+    def _control(self, path: str) -> str:
+        return self.model.url.removesuffix("/v1") + f"/stand-in/{path}"
+
+    def submit(self, number: int, sessions: int) -> str:
+        task_id: str = self.api.submit(f"question {number}", session_id=f"patient-{id(self)}-{number % sessions}")
+        return task_id
+
+    def ended(self, task_ids: list[str], within: float) -> list[Task]:
+        """The tasks, once all are final."""
+        end, left, tasks = time.monotonic() + within, list(task_ids), dict[str, Task]()
+        while left and time.monotonic() < end:
+            time.sleep(0.5)
+            tasks |= {task_id: self.api.task(task_id) for task_id in left}
+            left = [task_id for task_id in left if tasks[task_id]["status"] not in FINAL]
+        return [tasks[task_id] for task_id in task_ids]
+
+
+def check(what: str, tasks: list[Task], returned_at: float, refused: int, *, within: float) -> None:
+    """Every task is SUCCESS, each session in order, and the last answer in time. Adds a row to the table."""
+    outcomes = Counter(task["error_code"] or task["status"] for task in tasks)
+    last = max((at(task["finished_at"]) for task in tasks if task["finished_at"]), default=0) - returned_at
+    wasted = refused / len(tasks)
+    _rows.append(f"| {what} | {len(tasks)} | {outcomes['SUCCESS']} | {max(last, 0):.0f} s | {wasted:.2f} |")
+    assert set(outcomes) == {"SUCCESS"}, outcomes
+    sessions: dict[str, list[Task]] = {}
+    for task in tasks:
+        sessions.setdefault(task["session_id"], []).append(task)
+    for session in sessions.values():
+        ends = [at(task["finished_at"]) for task in session]
+        assert ends == sorted(ends), "a session out of order"
+    assert last <= within
+
+
+def at(timestamp: str) -> float:
+    """A time of the API in seconds since the epoch."""
+    return datetime.fromisoformat(timestamp).timestamp()
