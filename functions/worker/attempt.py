@@ -81,7 +81,7 @@ class Services:
         delivered before."""
         waits = []
         for server in servers:
-            verdict = await asyncio.to_thread(server.gatekeeper.ask, time.time(), again=again)
+            verdict = await server.gatekeeper.ask(again=again)
             if isinstance(verdict, Pass):
                 return server, verdict
             waits.append(verdict)
@@ -180,7 +180,7 @@ class Attempt:
         """The answer of the fallback, after the first model has been silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
-        passed = await asyncio.to_thread(fallback.gatekeeper.ask, time.time(), again=True)
+        passed = await fallback.gatekeeper.ask(again=True)
         if isinstance(passed, Wait):
             raise ModelError("model_timeout")
         await self._settle(self._used(), is_final=False)

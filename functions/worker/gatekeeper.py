@@ -4,6 +4,7 @@ While nothing is wrong, a process reads the gates once, with its first turn, and
 each call from the first sign of trouble on: a refusal of its own, or a message that was delivered before.
 """
 
+import asyncio
 import time
 from functools import partial
 from typing import NamedTuple
@@ -50,29 +51,40 @@ class Gatekeeper:
         self._trouble_at = 0.0
         self._answered_since = 0.0  # when the latest call that was let in was made
         self._is_known = False
+        self._reading = asyncio.Lock()
 
-    def ask(self, now: float, *, again: bool) -> Pass | Wait:
-        """Whether to call. `again`: the message was delivered before, which is a sign of trouble. Blocks on DynamoDB
-        in times of trouble only."""
+    async def ask(self, *, again: bool) -> Pass | Wait:
+        """Whether to call now. `again`: the message was delivered before, which is a sign of trouble. Asks DynamoDB in
+        times of trouble only."""
+        now = time.time()
         if again:
             self._trouble_at = now
-        is_trouble = not self._is_known or now - self._trouble_at < TROUBLE_SECONDS
-        if is_trouble and abs(now - self._read_at) >= READ_SECONDS:
-            self._read_at = now  # at once, so that the other turns of this process do not read too
-            self._is_known = True
-            for name in (self._server, self._model):
-                if self._store.read(name).open_until:
-                    self._trouble_at = now
-        probes: dict[str, float] = {}
+        if self._is_known and now - self._trouble_at >= TROUBLE_SECONDS:
+            return Pass(now, {})
+        async with self._reading:  # turns that ask together wait for one read, and go by it
+            if abs(now - self._read_at) >= READ_SECONDS:
+                await asyncio.to_thread(self._read, now)
+                self._read_at, self._is_known = now, True
         if wait := self._wait(now):
             return wait
+        return await asyncio.to_thread(self._probe, now)
+
+    def _read(self, now: float) -> None:
         for name in (self._server, self._model):
-            if self._store.known(name).phase(now) is Phase.HALF_OPEN:
-                change = self._store.change(name, lambda gate: gate.probed(now))
-                if change:
-                    probes[name] = change.after.open_until
-                elif self._store.known(name).open_until:  # another probes, or the table does not let us
-                    return self._wait(now) or Wait(self._store.known(name).delay(now), self._code(name))
+            if self._store.read(name).open_until:
+                self._trouble_at = now
+
+    def _probe(self, now: float) -> Pass | Wait:
+        """A pass, with a probe for each gate whose period is over. If the table does not let us probe, the call is made
+        without: no turn waits because of it."""
+        probes: dict[str, float] = {}
+        for name in (self._server, self._model):
+            if self._store.known(name).phase(now) is not Phase.HALF_OPEN:
+                continue
+            if change := self._store.change(name, lambda gate: gate.probed(now)):
+                probes[name] = change.after.open_until
+            elif wait := self._wait(now):  # another probes
+                return wait
         return Pass(now, probes)
 
     def _wait(self, now: float) -> Wait | None:

@@ -73,6 +73,8 @@ class FifoQueue:
         self.most_receives = most_receives
         self.on_change: Callable[[], None] = lambda: None
         self.bodies: list[str] = []
+        self.longest_hidden = 0.0
+        """The most seconds that a consumer has hidden a message for at once."""
         self._clock = clock
         self._retention = retention
         self._dead_letters = dead_letters
@@ -124,6 +126,7 @@ class FifoQueue:
     def change_visibility(self, handle: str, seconds: float) -> None:
         if not 0 <= seconds <= LONGEST_VISIBILITY:
             raise QueueError("InvalidParameterValue", "Value for parameter VisibilityTimeout is invalid.")
+        self.longest_hidden = max(self.longest_hidden, seconds)
         message = self._of(handle)
         if message.deleted:
             raise QueueError("InvalidParameterValue", "Message does not exist or is not available.")

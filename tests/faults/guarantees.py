@@ -4,6 +4,7 @@ The watch sees what no client sees - every committed write, every call of the mo
 that is broken for a moment only is broken all the same.
 """
 
+import itertools
 import json
 import re
 from collections import defaultdict
@@ -33,6 +34,8 @@ GUARANTEES = {
 FINAL = ("SUCCESS", "FAILURE")
 HISTORY_TURNS = 20
 MOST_ATTEMPTS = 3
+MOST_HIDDEN = 60
+"""Seconds: a cancelled turn frees its session within a minute. A lease is shorter."""
 SHORTEST_LEASE, LONGEST_LEASE = 40.0, 62.0
 SKEW = 1.0
 """By how much two clocks may differ in a simulation."""
@@ -80,6 +83,8 @@ class Watch:
     accepted: dict[str, "Exchange"] = field(default_factory=dict)
     """The answer that first accepted a task, by task id."""
     keys: dict[tuple[str, str], list["Exchange"]] = field(default_factory=lambda: defaultdict(list))
+    too_long: set[str] = field(default_factory=set)
+    """The markers of messages whose conversation the model has refused as too long."""
     out_of_order: set[str] = field(default_factory=set)
     """Sessions whose messages the test itself has put out of order."""
 
@@ -124,8 +129,15 @@ class Watch:
             record.claims[-1].lease_until = float(new["lease_until"]["N"])
         if new["status"]["S"] in FINAL and record.final_at is None:
             record.final_at = self.world.now
-            if new["status"]["S"] == "SUCCESS" and record.deadline_at + SKEW < self.world.calendar():
-                self._broken(7, f"{_name(record)} is answered past its deadline")
+            if new["status"]["S"] == "SUCCESS":
+                self._check_answer_in_time(record)
+
+    def _check_answer_in_time(self, record: Record) -> None:
+        now = self.world.calendar()
+        if record.deadline_at + SKEW < now:
+            self._broken(7, f"{_name(record)} is answered past its deadline")
+        if not self.world.has_trouble and record.claims[-1].lease_until + SKEW < now:
+            self._broken(3, f"{_name(record)} is answered after the end of its lease, which nobody has renewed")
 
     @staticmethod
     def _key_of_request() -> str | None:
@@ -222,6 +234,8 @@ class Watch:
             is_answered = earlier.final_at is not None and earlier.final_at <= began
             if is_answered and self._item(earlier)["status"]["S"] == "SUCCESS":
                 wanted.append(earlier.marker)
+        if record.marker in self.too_long:  # the model is told less, but the newest
+            wanted = wanted[len(wanted) - len(call.told) :]
         if record.session not in self.out_of_order and [marker for marker in call.told if marker in wanted] != wanted:
             self._broken(4, f"{_name(record)} is answered after {list(call.told)}, but it follows {wanted}")
         if call.answers != call.told:
@@ -359,7 +373,33 @@ class Watch:
         for (owner, name), items in made.items():
             if len(items) > 1:
                 self._broken(5, f"the key, or the retries of, {name} of {owner} made {len(items)} tasks")
+        if world.queue.longest_hidden > MOST_HIDDEN:
+            self._broken(4, f"a message was hidden for {world.queue.longest_hidden:.0f} s at once")
+        self._check_pace()
+        if not world.has_trouble:
+            self._check_usage()
         self._read_everything()
+
+    def _check_pace(self) -> None:
+        """Calls below a known rate come at its pace."""
+        world = self.world
+        if not world.per_minute or world.has_trouble:
+            return
+        moments = sorted(call.at for call in world.model.calls)
+        for earlier, later in itertools.pairwise(moments):
+            if later - earlier < 60 / world.per_minute - SKEW:
+                self._broken(
+                    3, f"two calls within {later - earlier:.1f} s of a model that grants {world.per_minute} a minute"
+                )
+
+    def _check_usage(self) -> None:
+        """When all turns are final, what the days are charged with is what was used: no reservation is left."""
+        for item in self.world.tables["GuardsTable"].items():
+            if item["guard"]["S"].startswith("usage#"):
+                used = sum(int(item.get(name, {"N": "0"})["N"]) for name in ("prompt_tokens", "completion_tokens"))
+                charged = int(item.get("charged_tokens", {"N": "0"})["N"])
+                if used != charged:
+                    self._broken(5, f"a day is charged with {charged} tokens, and {used} were used")
 
     def _read_everything(self) -> None:
         """Past every deadline read the turns, each that is not final, one and all of every session; and as another owner."""

@@ -27,6 +27,8 @@ ATTEMPT = "functions/worker/attempt.py"
 DECISIONS = "functions/worker/decisions.py"
 GATEKEEPER = "functions/worker/gatekeeper.py"
 LEASES = "functions/worker/leases.py"
+PACE = "functions/worker/pace.py"
+TURN = "layers/shared/turnqueue/turn.py"
 GATE = "layers/shared/turnqueue/gate.py"
 SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
@@ -351,12 +353,12 @@ MUTANTS = [
     mutant(
         "the last attempt of a turn goes to a model that is down",
         ATTEMPT,
-        ("(is_last or turn.refusals >= REFUSALS_BEFORE_FALLBACK)", "turn.attempt < 0"),
+        ("        is_last = turn.attempt >= turn.last_attempt", "        is_last = False"),
     ),
     mutant(
         "an open gate is not looked at",
         GATEKEEPER,
-        ("        if wait := self._wait(now):\n            return wait\n", ""),
+        ("        if wait := self._wait(now):\n            return wait\n        return await", "        return await"),
     ),
     mutant(
         "a lease is not renewed",
@@ -367,6 +369,76 @@ MUTANTS = [
         "the turns behind one that goes back keep the visibility of their lease",
         INVOCATION,
         ("await self._give_back(unfinished, decision.seconds)", "await self._give_back([record], decision.seconds)"),
+    ),
+    mutant(
+        "a refusal uses up an attempt",
+        STORE,
+        ("        if is_refund:\n", "        if place_at:\n"),
+    ),
+    mutant(
+        "a task that waited for its model says that its time was up",
+        TURN,
+        ('return self.last_refusal or "deadline_exceeded"', 'return "deadline_exceeded"'),
+    ),
+    mutant(
+        "an open gate is not looked at once the process knows it",
+        GATEKEEPER,
+        ("if gate.phase(now) is Phase.OPEN)", "if gate.phase(now) is None)"),
+    ),
+    mutant(
+        "every worker probes at once",
+        GATE,
+        (
+            "        return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))",
+            "        return self._replace(open_until=_millis(now))",
+        ),
+    ),
+    mutant(
+        "a probe keeps the others waiting for ever",
+        GATE,
+        ("PROBE_LEASE_SECONDS = 15.0", "PROBE_LEASE_SECONDS = 1500.0"),
+    ),
+    mutant(
+        "a turn waits for its model as long as the provider asks",
+        DECISIONS,
+        ("    return wait if wait < MOST_HIDDEN_SECONDS else", "    return wait if wait < 1000 else"),
+        ("2.0 ** min(refusals, 10)", "2.0 ** min(4 + refusals, 10)"),
+    ),
+    mutant(
+        "a turn below a known rate does not wait for its place",
+        PACE,
+        ("max(grant.full_after - self._rate.interval, 0)", "0"),
+    ),
+    mutant(
+        "the model is told the oldest turns",
+        STORE,
+        (
+            "ScanIndexForward=False,\n                Limit=limit,",
+            "ScanIndexForward=True,\n                Limit=limit,",
+        ),
+    ),
+    mutant(
+        "the model is told fewer turns than it may be",
+        ATTEMPT,
+        ("limit=HISTORY_TURNS)", "limit=5)"),
+    ),
+    mutant(
+        "the model is told the answers before the messages that got them",
+        STORE,
+        ("        return found[:limit][::-1]", "        return found[:limit]"),
+    ),
+    mutant(
+        "a finished turn keeps its reservation of tokens",
+        ATTEMPT,
+        (
+            "await self._settle(answer.usage, is_final=True, answers=1)",
+            "await self._settle(answer.usage, is_final=False, answers=1)",
+        ),
+    ),
+    mutant(
+        "a failed turn keeps its reservation of tokens",
+        ATTEMPT,
+        ("await self._settle(self._used(), is_final=True)", "await self._settle(self._used(), is_final=False)"),
     ),
     mutant(
         "an image that S3 does not give now is taken for one that is missing",

@@ -99,6 +99,9 @@ def _check_price(world: World, story: Story) -> None:
             raise GuaranteeBroken(4, f"{marker} is final after {after:.0f} s, for other sessions are slow or fail")
         if after > allowed:
             raise FaultTooDear(f"{marker} is final after {after:.0f} s")
+    calls = len(world.model.calls)
+    if story.calls is not None and not (world.by_chance or world.plan.struck) and calls > story.calls:
+        raise GuaranteeBroken(3, f"the model is called {calls} times, {story.calls} would do")
 
 
 def main() -> None:

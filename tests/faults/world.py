@@ -136,6 +136,7 @@ class World:
         self.plan = Plan(faults)
         self.story: list[tuple[float, str, str]] = []
         self.throttled_until = 0.0
+        self.per_minute = 0
         self.exchanges: list[Exchange] = []
         self.invocations: list[Invocation] = []
         self.deaths = 0
@@ -188,6 +189,11 @@ class World:
     def have_limits(self) -> None:
         """Those submits that start from now on check the owners' limits. They are never reached."""
         os.environ.update(OWNER_LIMITS="default:60000/1000/1000000000", LIMIT_GROUP_CLAIM="plan")
+
+    def know_the_rate(self, per_minute: int) -> None:
+        """Those workers that start from now on know how many calls a minute the model grants."""
+        self.per_minute = per_minute
+        os.environ.update(MODEL_REQUESTS_PER_MINUTE=str(per_minute))
 
     def keep_replies(self) -> None:
         """Those submits that start from now on give an answer again."""
