@@ -57,6 +57,7 @@ media_urls = MediaUrls(os.environ["MEDIA_URLS"])
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
 gates = ModelGates(guards, os.environ)
 deadline_seconds = 60 * int(os.environ["DEADLINE_MINUTES"])
+history_tokens = int(os.environ["HISTORY_TOKENS"])
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -94,7 +95,7 @@ def chat(event: Event, ends_at: float) -> Response:
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, stored, now, request.deadline_seconds or deadline_seconds)
-    turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, continues=request.session_id is not None))
+    turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, history_tokens if request.session_id else 0))
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
     admit = partial(_reserved, event, headers)
@@ -118,7 +119,7 @@ def retry(event: Event, ends_at: float) -> Response:
 
     headers = _admitted(limiter.take_message(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
-    tokens = estimated_tokens(failed.request, continues=True)
+    tokens = estimated_tokens(failed.request, history_tokens)
     turn = Turn.submitted(key, failed.request, now, deadline_seconds)
     turn = turn._replace(retry_of=old.task_id, reserved_tokens=tokens)
     turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key, partial(_reserved, event, headers))

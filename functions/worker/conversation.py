@@ -9,12 +9,10 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from persona import Persona
-from reply import BYTES_OF_A_TOKEN
 from turnqueue.turn import Turn
+from turnqueue.usage import BYTES_OF_A_TOKEN, TOKENS_OF_AN_IMAGE
 
 type Message = dict[str, Any]
-
-_TOKENS_OF_AN_IMAGE = 1000  # about the most that one of OpenAI's models counts for an image of some size
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
@@ -121,7 +119,7 @@ def _tokens(message: Message) -> int:
     content = message["content"]
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return sum(
-        len(part["text"].encode()) // BYTES_OF_A_TOKEN + 1 if part["type"] == "text" else _TOKENS_OF_AN_IMAGE
+        len(part["text"].encode()) // BYTES_OF_A_TOKEN + 1 if part["type"] == "text" else TOKENS_OF_AN_IMAGE
         for part in parts
     )
 

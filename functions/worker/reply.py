@@ -8,9 +8,7 @@ from modelerror import ModelError
 from structured import readable
 from thoughts import LeadingThoughts
 from turnqueue.turn import MAX_RESULT_BYTES
-
-BYTES_OF_A_TOKEN = 4
-"""Of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes."""
+from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 

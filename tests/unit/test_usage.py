@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.unit.conftest import Account, Clock, Wire, refusing
 from turnqueue.turn import Key, Turn
 from turnqueue.usage import (
-    TOKENS_OF_A_HISTORY,
     TOKENS_OF_AN_ANSWER,
     TOKENS_OF_AN_IMAGE,
     UsageStore,
@@ -186,18 +185,18 @@ def test_true_is_no_count(days: UsageStore) -> None:
 def test_an_estimate_has_all_that_the_model_may_be_given_and_an_answer() -> None:
     request = {"message": "x" * 400, "media": [{"type": "image", "url": "https://e.com/a.png"}] * 2}
 
-    first = estimated_tokens(request, continues=False)
+    first = estimated_tokens(request)
 
     assert first == 101 + 2 * TOKENS_OF_AN_IMAGE + TOKENS_OF_AN_ANSWER
-    assert estimated_tokens(request, continues=True) == first + TOKENS_OF_A_HISTORY
-    assert estimated_tokens({"message": "ü" * 400}, continues=False) == 201 + TOKENS_OF_AN_ANSWER
+    assert estimated_tokens(request, 16_000) == first + 16_000
+    assert estimated_tokens({"message": "ü" * 400}) == 201 + TOKENS_OF_AN_ANSWER
 
 
 @pytest.mark.parametrize("reserved", [0, 1, 2500, 18_000])
 def test_a_lost_attempt_takes_what_was_reserved_and_is_an_estimate(reserved: int) -> None:
     lost = lost_attempt(turn(reserved))
 
-    whole = reserved or estimated_tokens(turn().request, continues=False)
+    whole = reserved or estimated_tokens(turn().request)
     assert lost["prompt_tokens"] + lost["completion_tokens"] == whole
     assert lost["estimated"] is True
 

@@ -11,7 +11,7 @@ Crashes and lost answers leave an error that is bounded and on the safe side, un
 | submit, after the reservation and before the turn is recorded | one estimate stays reserved |
 | the turn is final, before it is settled | its estimate stays reserved; what the last attempt used is not shown |
 | the worker is killed in an attempt | the next claim adds an estimate for the lost attempt |
-| the turn is closed by another than its worker (cancelled while it waits, overdue) | settled by whoever closes it |
+| another than its worker closes the turn (cancelled, overdue) | its reservation ends; a running worker adds its use |
 
 Nothing is repeated by the SDK (attempts=1) where a repetition would add twice.
 """
@@ -38,9 +38,6 @@ TOKENS_OF_AN_IMAGE = 1000
 TOKENS_OF_AN_ANSWER = 2000
 """Reserved for an answer. Most are shorter, and a long one is settled with what it was."""
 
-TOKENS_OF_A_HISTORY = 16_000
-"""Reserved for the turns before a message that continues a session: the most that the model is given of them."""
-
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10_000.0  # of one attempt; a larger price is a mistake
 _COST = "cost_micros"  # of a dollar: whole numbers add up exactly
@@ -52,17 +49,17 @@ def day_of(now: float) -> str:
     return datetime.fromtimestamp(now, UTC).date().isoformat()
 
 
-def estimated_tokens(request: Mapping[str, Any], *, continues: bool) -> int:
-    """How many tokens a turn with this request {message, media?, …} may take, answer included. `continues`: there may
-    be turns before it in its session."""
+def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
+    """How many tokens a turn with this request {message, media?, …} may take, answer included. `history_tokens`: the
+    most that the model is told of the turns before it in its session."""
     prompt = len(request["message"].encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
     prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
-    return prompt + TOKENS_OF_AN_ANSWER + (TOKENS_OF_A_HISTORY if continues else 0)
+    return prompt + TOKENS_OF_AN_ANSWER + history_tokens
 
 
 def lost_attempt(turn: Turn) -> dict[str, Any]:
     """The usage of an attempt whose worker was killed, by estimate: {prompt_tokens, completion_tokens, estimated}."""
-    whole = turn.reserved_tokens or estimated_tokens(turn.request, continues=False)
+    whole = turn.reserved_tokens or estimated_tokens(turn.request)
     return {
         "prompt_tokens": max(whole - TOKENS_OF_AN_ANSWER, 0),
         "completion_tokens": min(whole, TOKENS_OF_AN_ANSWER),
