@@ -67,6 +67,7 @@ def shown(alice: Api) -> None:
 def worked_on(alice: Api) -> None:
     """Watched while the model speaks and while it is silent, waited for, tried again, cancelled."""
     silent = alice.submit(**request("[[hang=4]]"))
+    assert alice.task(silent, wait=1)["status"] != "FAILURE"  # unfinished, however slow this machine is: it waits
     again = alice.submit(**request(f"[[status=500 times=1]] {uuid.uuid4()}"))
     running = alice.submit(**request(f"[[drip=0.3 tokens=100]] {ANSWER}"))
     alice.until(running, lambda task: bool(task["partial"]))
