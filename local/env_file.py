@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -44,7 +45,7 @@ def shouted(name: str) -> str:
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
     """The files are there meanwhile, in the folder of the stack: `env`, to be sourced or read as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`."""
+    `functions.json`, for `sam local invoke --env-vars`. Afterwards `events` is gone too: its turns are."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):
@@ -55,6 +56,7 @@ def left(stack: LocalStack) -> Iterator[None]:
     finally:
         env.unlink(missing_ok=True)
         functions.unlink(missing_ok=True)
+        shutil.rmtree(stack.folder / "events", ignore_errors=True)
 
 
 def lead_here(variables: Mapping[str, str]) -> None:

@@ -81,6 +81,13 @@ SUBMIT_FORM = """async ([action, fields]) => {
   await answered;
 }"""
 
+UPLOAD = """async ([url, fields]) => {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) form.set(name, value);
+  form.set("file", new Blob(["GIF89a"]));
+  await fetch(url, { method: "POST", mode: "no-cors", body: form });
+}"""
+
 REBOUND = """async () => {
   const statuses = [];
   statuses.push((await fetch("/?attack=get")).status);
@@ -227,9 +234,11 @@ def test_a_foreign_name_that_leads_here_is_refused_by_every_port(page: Page, lis
 
 
 def test_three_forms_of_a_page_run_no_code(page: Page, deployment: Deployment, foreign_port: int) -> None:
-    """The first makes a role for a function with the attacker's code. MiniStack believes any signature by `test`."""
+    """The first makes a role for a function with the attacker's code. MiniStack believes any signature by `test`.
+
+    The API's port hands on to MiniStack too, from every origin: there it is a request for a route that is none.
+    """
     assert deployment.stack is not None
-    account = deployment.stack.emulator.account.endpoint_url
     signed = {
         "X-Amz-Algorithm": "AWS4-HMAC-SHA256",
         "X-Amz-Credential": f"test/{datetime.now(UTC):%Y%m%d}/us-east-1/iam/aws4_request",
@@ -239,8 +248,11 @@ def test_three_forms_of_a_page_run_no_code(page: Page, deployment: Deployment, f
         "X-Amz-Signature": "0" * 64,
     }
     role = {"Action": "CreateRole", "RoleName": "intruder", "AssumeRolePolicyDocument": "{}", "Version": "2010-05-08"}
-    page.goto(f"http://{EVIL}:{foreign_port}/")
-    page.evaluate(SUBMIT_FORM, [f"{account}/?{urlencode(signed)}", role])
+    for url in (deployment.stack.emulator.account.endpoint_url, deployment.url):
+        page.goto(f"http://{EVIL}:{foreign_port}/")
+        page.evaluate(SUBMIT_FORM, [f"{url}/?{urlencode(signed)}", role])
+        page.goto(f"http://{EVIL}:{foreign_port}/")
+        page.evaluate(SUBMIT_FORM, [f"{url}/?{urlencode(signed | role)}", {}])
     names = [role["RoleName"] for role in deployment.stack.client("iam").list_roles()["Roles"]]
     assert names
     assert "intruder" not in names
@@ -249,8 +261,10 @@ def test_three_forms_of_a_page_run_no_code(page: Page, deployment: Deployment, f
 def test_a_page_cannot_reset_the_account(page: Page, deployment: Deployment, foreign_port: int) -> None:
     assert deployment.stack is not None
     account = deployment.stack.emulator.account.endpoint_url
-    page.goto(f"http://{EVIL}:{foreign_port}/")
-    page.evaluate("(url) => fetch(url, {mode: 'no-cors', method: 'POST'})", f"{account}/_ministack/reset")
+    up = "/..%2f..%2f..%2f..%2f_ministack/reset"
+    for url in (f"{account}/_ministack/reset", f"{deployment.url}{up}", f"{deployment.url}/_ministack/reset"):
+        page.goto(f"http://{EVIL}:{foreign_port}/")
+        page.evaluate("(url) => fetch(url, {mode: 'no-cors', method: 'POST'})", url)
     table = deployment.stack.outputs["TurnsTableName"]
     assert deployment.stack.client("dynamodb").describe_table(TableName=table)["Table"]["TableStatus"] == "ACTIVE"
 
@@ -267,3 +281,17 @@ def test_a_page_cannot_chat_as_somebody(
     page.goto(f"http://{EVIL}:{foreign_port}/")
     page.evaluate("(url) => fetch(url, {mode: 'no-cors', method: 'POST', body: '{}'})", url)
     assert calls == []
+
+
+def test_the_console_may_upload_to_s3_and_no_other_page(
+    page: Page, deployment: Deployment, alice_api: Api, foreign_port: int
+) -> None:
+    assert deployment.stack is not None
+    account = deployment.stack.emulator.account.endpoint_url  # The form names the recorder of this test's stack.
+    for origin, status in ((deployment.stack.console.url, 204), (f"http://{EVIL}:{foreign_port}", 403)):
+        offered = alice_api.offer("image/gif")
+        bucket = f"{account}{urlsplit(offered['url']).path}"
+        page.goto(f"{origin}/")
+        with page.expect_response(bucket) as answered:
+            page.evaluate(UPLOAD, [bucket, offered["fields"]])
+        assert answered.value.status == status, origin

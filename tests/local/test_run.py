@@ -158,6 +158,7 @@ def test_sigint_ends_it_though_the_shell_had_it_ignored(run: Run) -> None:
     run.process.send_signal(signal.SIGINT)
     rest, _ = run.process.communicate(timeout=60)
     assert (run.process.returncode, rest.splitlines()[-1]) == (0, "Stopped.")
+    assert not (run.folder / "events").exists()
     with pytest.raises(NotRunning):
         env_file.read(run.folder)
     assert run.invoke("submit", "events/submit.json").returncode != 0
