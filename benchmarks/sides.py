@@ -130,10 +130,10 @@ def _properties(place: str) -> dict[str, Any]:
     return properties
 
 
-def over_tls(function: Function, stub: Stub) -> dict[str, str]:
-    """As `stub.variables()`, to its TLS: the authorities that the function reads are those that it reads on AWS, the
-    ones of its layer or else botocore's, and the stub's besides."""
-    shipped = [file for layer in function.layers for file in layer.rglob("*.pem")]
+def over_tls(function: Function, stub: Stub, *, every: bool = False) -> dict[str, str]:
+    """As `stub.variables()`, to its TLS. The function reads the authorities that it reads on AWS and the stub's: those
+    of its layer, or botocore's if it has none or if it is to read `every` one."""
+    shipped = [] if every else [file for layer in function.layers for file in layer.rglob("*.pem")]
     botocores = RUNTIME_PACKAGES / "botocore" / "cacert.pem"
 
     def with_stubs(authorities: Path) -> str:

@@ -318,7 +318,7 @@ def _events(model: str, words: list[str]) -> list[bytes]:
     return [*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)) + b"data: [DONE]\n\n"]
 
 
-def _make_certificates(folder: Path) -> None:
+def make_certificates(folder: Path) -> None:
     """A new authority (ca.pem) and its certificate for this address (server.pem, with its key), good for a day."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
@@ -373,7 +373,7 @@ async def _serve(tls: Path | None) -> None:
 
     servers = {"http": await loop.create_server(connection, HOST, 0, backlog=512)}
     if tls:
-        _make_certificates(tls)
+        make_certificates(tls)
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(tls / "server.pem")
         servers["https"] = await loop.create_server(connection, HOST, 0, ssl=context, backlog=512)

@@ -76,8 +76,8 @@ OPERATIONS = {
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# Who signs the certificates of AWS's endpoints: Amazon itself, by a root of its own or Starfield's that it bought, and
-# DigiCert where it has not moved. The other hundred in botocore's list are parsed for each new connection.
+# Who signs the certificates of AWS's endpoints today: Amazon, by its roots or Starfield's, which it bought; DigiCert.
+# They are tried first; layers/shared/turnqueue/aws.py says why.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
@@ -125,7 +125,7 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
 
 def aws_data(requirements: str) -> Path:
     """The folder that holds what layers/shared/turnqueue/aws.py needs of botocore's data, of the version that is pinned
-    in `requirements`, and the authorities of AWS's certificates."""
+    in `requirements`, and the authorities that are tried first."""
 
     def make(new: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:

@@ -1,4 +1,4 @@
-"""POST /chat/ as it is most often written on AWS: Powertools' resolver with validation, its Tracer, and boto3's
+"""POST /chat as it is most often written on AWS: Powertools' resolver with validation, its Tracer, and boto3's
 resource."""
 
 import os
@@ -35,7 +35,7 @@ class Accepted(BaseModel):
     status: str
 
 
-@app.post("/chat/")
+@app.post("/chat")
 @tracer.capture_method
 def submit(request: ChatRequest) -> tuple[Accepted, int]:
     owner = app.current_event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]

@@ -2,6 +2,7 @@
 
 import os
 import random
+import ssl
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,8 @@ from typing import Any
 
 import botocore.session
 from botocore.config import Config
+from botocore.exceptions import SSLError
+from botocore.httpsession import DEFAULT_CA_BUNDLE
 from botocore.loaders import Loader
 
 from turnqueue import __version__
@@ -39,19 +42,43 @@ class _Descriptions(Loader):
         return path.startswith(str(SHIPPED)) or bool(super().is_builtin_path(path))
 
 
-def _is_commercial(region: str) -> bool:
-    """Whether a region is of the first partition: those of others have four parts ("us-gov-west-1") or are in China."""
-    return region.count("-") == 2 and not region.startswith("cn-")
+class Authorities(os.PathLike[str]):
+    """The file of authorities that a new connection trusts: at first a `few`, then all public ones.
+
+    botocore loads the file for each connection (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times
+    the CPU of the `few` that sign for AWS today. The day these do not do, a connection fails before a byte of the
+    request is sent; botocore then tries again with `every`, as does each connection after that.
+    """
+
+    def __init__(self, few: str, every: str) -> None:
+        self._path = few
+        self._every = every
+
+    def __fspath__(self) -> str:
+        return self._path
+
+    def widen(self, attempts: int, caught_exception: BaseException | None, **_: Any) -> int | None:
+        """The handler of botocore's event `needs-retry`: 0 (seconds) for one more try, None if that is not for it."""
+        if attempts > 1 or not isinstance(caught_exception, SSLError) or not _is_untrusted(caught_exception):
+            return None
+        self._path = self._every
+        return 0
+
+
+def _is_untrusted(error: BaseException | None) -> bool:
+    """Whether the server's certificate was refused. Other errors of TLS may come after the request was sent."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__context__
+    return error is not None
 
 
 _session = botocore.session.get_session()
-_authorities = _session.get_config_variable("ca_bundle")
+_authorities: Any = _session.get_config_variable("ca_bundle")
 if SHIPPED.exists():
     _session.register_component("data_loader", _Descriptions(extra_search_paths=[str(SHIPPED)]))
-    # Those of AWS alone, for botocore reads the file at each new connection, and all 130 take 15 ms of CPU. Other
-    # partitions may have authorities of their own, which Lambda's list there knows.
-    if not _authorities and _is_commercial(_session.get_config_variable("region") or ""):
-        _authorities = str(SHIPPED / "authorities.pem")
+    if not _authorities:
+        _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
+        _session.register("needs-retry", _authorities.widen)
 
 # Ten turns that begin together would each make a client of their own, and a session makes one at a time.
 _making = Lock()
