@@ -9,7 +9,7 @@ from typing import NamedTuple
 from benchmarks.report import Chart
 from benchmarks.scale.demand import MEAN, SIGMA, number, workers
 from benchmarks.scale.simulation import (
-    MODEL_SILENCE,
+    FOR_EVER,
     Model,
     Outage,
     Reply,
@@ -97,7 +97,7 @@ def one_session(messages: int = 50) -> Scenario:
 OUTAGES = {
     "refuses at once": Reply(0.2, "model_unavailable"),
     "refuses, Retry-After 60": Reply(0.2, "model_unavailable", 60),
-    "silent": Reply(MODEL_SILENCE, "model_timeout"),
+    "silent": Reply(FOR_EVER, "model_timeout"),
 }
 
 

@@ -10,14 +10,24 @@ import heapq
 import itertools
 import math
 import random
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import simpy
 
 from benchmarks.lognormal import Lognormal
+
+# The rules that are plain data are the product's own.
+_ROOT = Path(__file__).parents[2]
+sys.path += [str(_ROOT / "layers/shared"), str(_ROOT / "functions/worker")]
+
+from decisions import backoff, refusal_backoff  # noqa: E402
+from gatekeeper import PROBE_SECONDS  # noqa: E402
+from turnqueue.gate import OUTAGE_REFUSALS, RATE_REFUSALS, RATE_SPAN_SECONDS, Gate, Phase  # noqa: E402
 
 type Steps = list[tuple[float, int]]
 """A count over time: from each moment on, the value beside it."""
@@ -26,12 +36,14 @@ type Process = Generator[simpy.Event, Any, Any]
 
 ATTEMPTS = 3
 DEADLINE = 900.0
-WORKER_TIMEOUT = 180.0
+WORKER_TIMEOUT = 400.0
 RESERVE = 10.0
-LEAST = 60.0
-LONGEST_BACKOFF = 300.0
-MODEL_SILENCE = 60.0
-"""After so long without a word the worker gives up on the model."""
+LONGEST_ANSWER = 180.0
+FOR_EVER = 10_000.0
+"""Seconds of a model that says nothing."""
+REFUSALS = {"model_unavailable": (OUTAGE_REFUSALS, 0.0), "model_rate_limited": (RATE_REFUSALS, RATE_SPAN_SECONDS)}
+"""The codes of calls that are turned away; how many of them open the gate, and how long they must last: one gate for
+each code."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +122,8 @@ class Turn:
     code: str | None = None
     """Of its failure."""
     tries: int = 0
+    """Attempts that count."""
+    refusals: int = 0
 
     @property
     def wait(self) -> float:
@@ -203,14 +217,15 @@ class Run:
     """Turns that are submitted and not finished."""
     workers: Steps = field(default_factory=lambda: [(0.0, 0)])
     """Invocations under way."""
+    calls: list[float] = field(default_factory=list)
+    """When the model was called."""
+    refused: int = 0
+    """Calls that it turned away."""
+    deferred: int = 0
+    """Deliveries that an open gate sent back without a call."""
 
     def failed(self, code: str | None = None) -> int:
         return sum(turn.code is not None and code in (None, turn.code) for turn in self.turns)
-
-
-def backoff(tries: int, retry_after: float | None, rng: random.Random) -> float:
-    """As functions/worker/worker.py has it."""
-    return min(max(2.0**tries, retry_after or 0), LONGEST_BACKOFF) * (1 + rng.random() / 2)
 
 
 class Simulation:
@@ -227,6 +242,8 @@ class Simulation:
         self._warm = 0
         self._arriving = True
         self._run = Run()
+        self._gates = dict.fromkeys(REFUSALS, Gate())
+        self._answered_since = -math.inf
 
     def run(self, arrivals: Iterable[tuple[float, str]]) -> Run:
         self._env.process(self._submit(arrivals))
@@ -306,30 +323,90 @@ class Simulation:
 
     def _turn(self, turn: Turn, others: int, ends_at: float) -> Generator[simpy.Event, Any, float | None]:
         """One attempt. Returns the seconds after which the message must come back, None if the turn is final."""
-        if ends_at - self._env.now < RESERVE + LEAST:
+        if ends_at - self._env.now < RESERVE + LONGEST_ANSWER:
             return 0.0
-        turn.started = self._env.now if turn.started is None else turn.started
-        yield self._env.timeout((1 + others) * self._workers.cpu + self._workers.before)
         deadline = turn.arrived + DEADLINE
         if self._env.now >= deadline:
             self._finish(turn, "deadline_exceeded")
             return None
+        if (wait := self._closed()) is not None:
+            self._run.deferred += 1
+            return wait
+        turn.started = self._env.now if turn.started is None else turn.started
+        yield self._env.timeout((1 + others) * self._workers.cpu + self._workers.before)
         turn.tries += 1
-        reply = self._model.ask(self._env.now, self._rng)
-        budget = max(min(ends_at - RESERVE, deadline) - self._env.now, 0)
-        yield self._env.timeout(min(reply.seconds, budget))
-        code = "model_timeout" if reply.seconds > budget else reply.code
+        asked_at, probes = self._env.now, self._probes()
+        self._run.calls.append(asked_at)
+        reply = self._model.ask(asked_at, self._rng)
+        budget = max(min(ends_at - RESERVE, asked_at + LONGEST_ANSWER, deadline) - asked_at, 0)
+        seconds = min(reply.seconds, budget)
+        is_refused = reply.code in REFUSALS and reply.seconds <= budget
+        if not is_refused:  # the headers of an answer, or a probe that is not refused in time
+            first = min(0.0 if reply.code is None else PROBE_SECONDS, seconds)
+            yield self._env.timeout(first)
+            seconds -= first
+            self._let_in(asked_at, probes)
+        yield self._env.timeout(seconds)
         yield self._env.timeout(self._workers.after)
-        if code is None:
+        now = self._env.now
+        if is_refused:
+            assert reply.code is not None
+            self._refused(reply, asked_at, probes)
+            turn.tries -= 1
+            turn.refusals += 1
+            delay = refusal_backoff(turn.refusals, reply.retry_after or 0, self._rng.random)
+            if now + delay < deadline:
+                return delay
+            self._finish(turn, reply.code)
+            return None
+        code = "model_timeout" if reply.seconds > budget else reply.code
+        if code is None and now < deadline:
             self._finish(turn, None)
             return None
-        delay = backoff(turn.tries, reply.retry_after, self._rng)
-        if self._env.now >= deadline:
+        delay = backoff(turn.tries, reply.retry_after or 0, self._rng.random)
+        if now >= deadline:
             code = "deadline_exceeded"
-        elif turn.tries < ATTEMPTS and self._env.now + delay < deadline:
+        elif turn.tries < ATTEMPTS and now + delay < deadline:
             return delay
         self._finish(turn, code)
         return None
+
+    # ---- the gates, which every worker knows at once
+
+    def _closed(self) -> float | None:
+        """After how long a turn comes back that may not call the model; None if it may."""
+        now = self._env.now
+        waits = [gate.delay(now, self._rng.random) for gate in self._gates.values() if gate.phase(now) is Phase.OPEN]
+        return max(waits, default=None)
+
+    def _probes(self) -> dict[str, float]:
+        """The probe that this call is, for each gate whose period is over."""
+        now, probes = self._env.now, dict[str, float]()
+        for code, gate in self._gates.items():
+            if gate.phase(now) is Phase.HALF_OPEN:
+                self._gates[code] = gate.probed(now)
+                probes[code] = self._gates[code].open_until
+        return probes
+
+    def _let_in(self, asked_at: float, probes: dict[str, float]) -> None:
+        now = self._env.now
+        self._answered_since = max(self._answered_since, asked_at)
+        for code, gate in self._gates.items():
+            settled = gate.settled(probes[code], now, let_in=True) if code in probes else gate.answered(now)
+            self._gates[code] = settled
+
+    def _refused(self, reply: Reply, asked_at: float, probes: dict[str, float]) -> None:
+        self._run.refused += 1
+        assert reply.code is not None
+        code, now, at_least = reply.code, self._env.now, reply.retry_after or 0.0
+        gate = self._gates[code]
+        if code in probes:
+            self._gates[code] = gate.settled(probes[code], now, let_in=False, at_least=at_least)
+        elif self._answered_since <= asked_at:
+            self._gates[code] = gate.refused(now, *REFUSALS[code], at_least)
+        if code == "model_rate_limited" and "model_unavailable" in probes:
+            server = self._gates["model_unavailable"]
+            self._gates["model_unavailable"] = server.settled(probes["model_unavailable"], now, let_in=True)
 
     def _finish(self, turn: Turn, code: str | None) -> None:
         turn.finished, turn.code = self._env.now, code

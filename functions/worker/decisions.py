@@ -4,6 +4,7 @@ Plain rules: no AWS, no model. invocation.py and attempt.py carry the decisions 
 """
 
 import random
+from collections.abc import Callable
 from enum import Enum
 from typing import NamedTuple
 
@@ -93,14 +94,14 @@ def aws_failed(deliveries: int) -> Decision:
     return back(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
 
 
-def backoff(tries: int, asked_for: float) -> float:
+def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
     """Seconds before the next attempt that counts: 2 doubling, at least `asked_for`, and up to half as much again by
     chance, so that turns that failed together do not come back together. At most 60, as for a refusal."""
-    return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + random.random() / 2), MOST_HIDDEN_SECONDS)
+    return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + draw() / 2), MOST_HIDDEN_SECONDS)
 
 
-def refusal_backoff(refusals: int, asked_for: float) -> float:
+def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
     """Seconds before a refused turn is tried again: 2 doubling to 60, at least `asked_for`, with up to half as much
     again by chance; of the longest waits the last fifth is by chance. At most 60."""
-    wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + random.random() / 2)
-    return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - random.random() / 5)
+    wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
+    return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

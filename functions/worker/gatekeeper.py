@@ -13,6 +13,7 @@ from turnqueue.gate import (
     MOST_HIDDEN_SECONDS,
     OUTAGE_REFUSALS,
     RATE_REFUSALS,
+    RATE_SPAN_SECONDS,
     Gate,
     GateStore,
     Phase,
@@ -111,8 +112,8 @@ class Gatekeeper:
             again = partial(Gate.settled, probe=probe, now=now, let_in=False, at_least=at_least)
             report_opened(self._store.change(refusing, again), code)
         elif self._answered_since <= passed.asked_at:  # else the server is well enough for a later call
-            most = RATE_REFUSALS if is_rate else OUTAGE_REFUSALS
-            report_opened(self._store.change(refusing, lambda gate: gate.refused(now, most, at_least)), code)
+            most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
+            report_opened(self._store.change(refusing, lambda gate: gate.refused(now, most, span, at_least)), code)
         if is_rate and other in passed.probes:
             # A 429 comes from a server that is up. (A server that is down says nothing of the model's limit.)
             self._settle(other, passed.probes[other], now)

@@ -27,10 +27,12 @@ OUTAGE_REFUSALS = 2
 """Refusals that open the server's gate. One may be a broken connection."""
 
 RATE_REFUSALS = 4
-"""Refusals with 429 that open the model's gate. A provider near its limit mixes them with answers."""
+RATE_SPAN_SECONDS = 3.0
+"""Refusals with 429 that open the model's gate, and how long they must last with no answer between. A provider at its
+limit mixes them with answers. Then the gate stays closed, because while it is open the granted calls are not made."""
 
 WINDOW_SECONDS = 60.0
-"""How long a refusal counts. Two attempts of one turn are at most 60 s apart."""
+"""How long refusals count, from the first. Two attempts of one turn are at most 60 s apart."""
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
@@ -69,15 +71,17 @@ class Gate(NamedTuple):
             return Phase.CLOSED
         return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
 
-    def refused(self, now: float, most: int, at_least: float = 0.0) -> "Gate":
-        """After a refusal of a call that was made while the gate was closed. `most`: the refusals that open it.
-        `at_least`: the seconds that the provider asked for."""
+    def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Gate":
+        """After a refusal of a call that was made while the gate was closed. `most`: the refusals that open it, if the
+        first of them is `span` seconds old. `at_least`: the seconds that the provider asked for."""
         if self.open_until:
             return self
-        refusals = self.refusals + 1 if now < self.counted_until else 1
-        if refusals >= most:
+        is_counted = now < self.counted_until
+        refusals = self.refusals + 1 if is_counted else 1
+        counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
+        if refusals >= most and now - (counted_until - WINDOW_SECONDS) >= span:
             return self._opened(now, at_least)
-        return self._replace(refusals=refusals, counted_until=_millis(now + WINDOW_SECONDS))
+        return self._replace(refusals=refusals, counted_until=counted_until)
 
     def answered(self, now: float) -> "Gate":
         """After an answer to a call that was made while the gate was closed."""
@@ -114,11 +118,11 @@ class Gate(NamedTuple):
         since = self.since if is_same_trouble and self.since else _millis(now)
         return Gate(0, periods, 0.0, _millis(now + seconds), since, self.closed_at)
 
-    def delay(self, now: float) -> float:
+    def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
         """The seconds after which a turn that met the open gate comes back: when the period is over, and up to half of
         the time that the trouble has lasted, by chance. So the waiting turns do not come back together."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
-        return min(max(self.open_until - now, 0.0) + random.random() * spread, MOST_HIDDEN_SECONDS)
+        return min(max(self.open_until - now, 0.0) + draw() * spread, MOST_HIDDEN_SECONDS)
 
 
 def _millis(seconds: float) -> float:
