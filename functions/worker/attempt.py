@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 import images
 from decisions import DONE, Decision, Verdict, after_failure, back, superseded
@@ -33,6 +33,8 @@ RESERVE_SECONDS = 10.0
 
 REFUSALS_BEFORE_FALLBACK = 2
 """A turn that the first model has refused so often asks the fallback first, whatever the gate says."""
+
+_NOT_STORABLE = ("ValidationException", "SerializationException")  # DynamoDB's: an item too large, text that is none
 
 _SHORT_PAUSE_SECONDS = 2.0  # a turn whose place comes so soon waits for it in the worker
 
@@ -285,6 +287,12 @@ class Attempt:
             if (current := refused.current) and current.overdue(now) and current.attempt == turn.attempt:
                 return await self._fail(current.overdue_code)
             raise
+        except (ParamValidationError, ClientError) as error:
+            if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _NOT_STORABLE:
+                raise
+            # The fault is in what this worker wrote, not at AWS: the same answer would be refused again.
+            logger.error("answer cannot be stored", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+            return await self._fail("internal_error")
         await self._settle(answer.usage, is_final=True, answers=1)
         if self._is_first:  # do not cache answers of the fallback model
             await self._keep_reply()

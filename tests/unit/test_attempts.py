@@ -555,6 +555,21 @@ def test_a_turn_whose_handing_back_was_acknowledged_too_late_is_handed_back(
     assert account.outcome(task_id) == ("SUCCESS", None)
 
 
+@pytest.mark.parametrize("code", ["ValidationException", "SerializationException"])
+def test_an_answer_that_the_table_does_not_take_is_no_failure_of_aws(
+    account: Account, wire: Wire, model: StandIn, printed: Printed, code: str
+) -> None:
+    task_id = account.queued()
+    wire.after("UpdateItem", lambda _: wire.before("UpdateItem", refusing(code, 400)))  # after the claim: the end
+
+    assert account.work() == []
+
+    assert account.outcome(task_id) == ("FAILURE", "internal_error")
+    assert len(model.messages()) == 1
+    assert len(printed.logged("answer cannot be stored")) == 1
+    assert printed.logged("AWS call failed") == []
+
+
 def test_an_answer_that_cannot_be_recorded_comes_back_when_the_lease_is_over(
     account: Account, wire: Wire, clock: Clock, model: StandIn
 ) -> None:
