@@ -2,7 +2,6 @@
 the rules of the code."""
 
 import ast
-import random
 import re
 import tomllib
 from pathlib import Path
@@ -115,32 +114,9 @@ def constants(file: str) -> dict[str, Any]:
 
 
 def test_the_attempts_and_times_of_the_worker() -> None:
-    worker = constants("functions/worker/worker.py")
-
     assert turn.MAX_ATTEMPTS == simulation.ATTEMPTS
     assert turn.DEADLINE_SECONDS == simulation.DEADLINE
-    assert worker["_RESERVE_SECONDS"] == simulation.RESERVE
-    assert worker["_LEAST_SECONDS"] == simulation.LEAST
-    assert worker["_LONGEST_BACKOFF_SECONDS"] == simulation.LONGEST_BACKOFF
-
-
-def test_the_backoff_of_the_worker() -> None:
-    """The worker's own function, of its source: to import it needs an account."""
-    wanted = ("backoff", "_LONGEST_BACKOFF_SECONDS")
-    source = ast.parse((cfn.ROOT / "functions/worker/worker.py").read_text())
-    body = [
-        node
-        for node in source.body
-        if getattr(node, "name", None) in wanted
-        or (isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) in wanted)
-    ]
-    same, ours = random.Random(1), random.Random(1)
-    worker: dict[str, Any] = {"random": same}
-    exec(compile(ast.Module(body, []), "worker.py", "exec"), worker)
-
-    for tries in (1, 2, 3, 10):
-        for retry_after in (None, 0.5, 60.0, 1000.0):
-            assert simulation.backoff(tries, retry_after, ours) == worker["backoff"](tries, retry_after)
+    assert constants("functions/worker/attempt.py")["RESERVE_SECONDS"] == simulation.RESERVE
 
 
 @pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 100.0])
