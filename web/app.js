@@ -174,7 +174,8 @@ function showConnection() {
 /** Show what is wrong with the page as a whole. */
 function showNotice() {
   const problem = current?.problem;
-  let text = everywhere.failed ? "This browser stores nothing from this page. A reload loses the list of conversations." : "";
+  let text = "";
+  if (everywhere.failed) text = "This browser stores nothing from this page. A reload loses the list of conversations.";
   if (problem) text = sentence(problem);
   if (connection.health === "refused") text = TOKEN_REFUSED;
   if (!navigator.onLine) text = "You are offline. Messages that you send now go out when you are back online.";

@@ -1,6 +1,6 @@
 /** The messages of a conversation and their answers. The model's words are shown as text. */
 
-import { $, announce, copy, factList, h, setText } from "./dom.js";
+import { $, announce, copyButton, factList, h, setText } from "./dom.js";
 import { curlOf, factsOf } from "./facts.js";
 import { sourceOf } from "./images.js";
 import * as time from "./time.js";
@@ -115,19 +115,18 @@ class TurnView {
     });
     this.discard = button("Discard", () => conversation.discard(turn));
     this.check = button("Check now", () => turn.wake());
-    this.copy = button("Copy", () => copy(this.text.textContent));
+    this.copy = copyButton("Copy", () => this.text.textContent);
     this.more = button("Details", () => this.#showDetails(this.details.hidden));
     const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy, this.more];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
     this.facts = h("dl", { class: "details" });
     const place = () => ({ apiUrl: apiUrl(), sessionId: conversation.id });
-    const copied = (label, text) => h("button", { type: "button", class: "plain", onclick: () => copy(text()) }, label);
     this.details = h(
       "div",
       { class: "facts", hidden: true },
       this.facts,
-      copied("Copy the task ID", () => turn.taskId),
-      copied("Copy as curl", () => curlOf(turn.request, place())),
+      copyButton("Copy the task ID", () => turn.taskId),
+      copyButton("Copy as curl", () => curlOf(turn.request, place())),
     );
     this.#showDetails(false);
     this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, this.waiting, state, this.details);
@@ -226,7 +225,8 @@ function troubleOf({ state, error }) {
 function saidOf({ request: { message, role, media }, files }) {
   const images = (files.length ? files : (media ?? [])).map((image, index) => {
     const [src, alt] = [sourceOf(image), `Attached image ${index + 1}`];
-    return src ? h("img", { src, alt, referrerpolicy: "no-referrer" }) : h("span", { class: "hint" }, `${alt} (uploaded)`);
+    if (!src) return h("span", { class: "hint" }, `${alt} (uploaded)`);
+    return h("img", { src, alt, referrerpolicy: "no-referrer" });
   });
   return [
     images.length ? h("div", { class: "images" }, ...images) : null,
@@ -247,11 +247,12 @@ function card(title, members, before) {
   const rows = Object.entries(members).flatMap(([name, it]) => {
     const shown = value(it);
     const fresh = shown !== null && shown !== value(before[name]);
+    const mark = fresh ? h("span", { class: "new" }, "new") : null;
     return [
       h("dt", {}, name.replaceAll("_", " ")),
       shown === null
         ? h("dd", { class: "unknown" }, "not known yet")
-        : h("dd", { class: fresh ? "fresh" : null, dir: "auto" }, shown, fresh ? h("span", { class: "new" }, "new") : null),
+        : h("dd", { class: fresh ? "fresh" : null, dir: "auto" }, shown, mark),
     ];
   });
   return h("section", { class: "card" }, h("h3", {}, title), h("dl", {}, ...rows));

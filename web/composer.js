@@ -154,7 +154,7 @@ export class Composer {
     const showTarget = (shown) => $("composer").classList.toggle("target", shown);
     addEventListener("dragover", (event) => {
       showTarget(brings(event));
-      // Else the browser leaves the page for a file or a link that is dropped.
+      // Otherwise the browser leaves the page and opens the file or link that is dropped.
       if (brings(event) || !event.target.matches?.("textarea, input")) event.preventDefault();
     });
     addEventListener("dragleave", (event) => event.relatedTarget || showTarget(false));
@@ -167,8 +167,8 @@ export class Composer {
   }
 
   #attach(files) {
-    this.#complain(this.#files.length + files.length > MAX_IMAGES ? `A message can have at most ${MAX_IMAGES} images.` : "");
     const attached = files.slice(0, MAX_IMAGES - this.#files.length);
+    this.#complain(attached.length < files.length ? `A message can have at most ${MAX_IMAGES} images.` : "");
     this.#files = [...this.#files, ...attached];
     for (const file of attached) this.#check(file);
     this.#showFiles();

@@ -9,7 +9,7 @@ import { Turn } from "./turn.js";
 const PAGE = 100; // turns, the most that the API gives at once
 const CHECK_AGAIN_MS = 15_000;
 const KEEP_MS = 3000; // a database that takes longer than this must not keep a message from being sent
-const RESEND_WITHIN_MS = 3600_000; // an Idempotency-Key is good for 24 h, a user's intention less long
+const RESEND_WITHIN_MS = 3600_000; // a user may not mean an older message any more; its key would be good for 24 h
 
 export class Conversation extends EventTarget {
   turns = [];
@@ -27,8 +27,8 @@ export class Conversation extends EventTarget {
   #reading = false;
 
   /**
-   * `conversations` is the list of them, `outbox` keeps what the API has not acknowledged. Tells of turns that come or go
-   * by the event "turns", of a change of one by "turn", whose `detail` it is.
+   * `conversations` is the list of them, `outbox` keeps what the API has not acknowledged. The event "turns" tells that
+   * turns have come or gone, the event "turn" that one has changed: its `detail`.
    */
   constructor(id, { client, conversations, outbox }) {
     super();
@@ -194,7 +194,7 @@ export class Conversation extends EventTarget {
     });
   }
 
-  /** The images of a turn as the API takes them. Once they are, they stay the same: its Idempotency-Key is good for no others. */
+  /** The images as the API takes them. Once prepared they stay the same, because an Idempotency-Key allows one body. */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
     if (media) return media;
@@ -203,6 +203,7 @@ export class Conversation extends EventTarget {
     }
     turn.files = files;
     const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
+    this.#closed.signal.throwIfAborted();
     await this.#outbox.keepImages(turn.key, { files, media: prepared });
     return prepared;
   }

@@ -1,6 +1,5 @@
 /**
- * The conversations of an owner that this browser knows of, because the API keeps no list of them: {id, title, role, at},
- * the latest first.
+ * The conversations of an owner that this browser knows of, because the API keeps no list of them.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";
@@ -35,6 +34,7 @@ export class Conversations extends EventTarget {
     return `conversations ${this.#scope}`;
   }
 
+  /** The latest first: [{id, title, role, at}]. */
   get all() {
     return everywhere.get(this.#key, []);
   }

@@ -1,5 +1,7 @@
 /** Elements. Text stays text: nothing in this page makes HTML from a string. */
 
+const SAID_MS = 2000;
+
 /** The element of the page with this id. */
 export function $(id) {
   return document.getElementById(id);
@@ -38,25 +40,35 @@ export function setText(element, text) {
 
 let lastAnnounced;
 
-/** Copy the text, and say whether the browser let us. */
-export async function copy(text) {
+/** A button that copies what `text()` returns, and says whether the browser let it. */
+export function copyButton(label, text) {
+  let timer;
+  const button = h("button", { type: "button", class: "plain" }, label);
+  button.addEventListener("click", async () => {
+    const said = (await copied(text())) ? "Copied" : "The browser did not allow copying";
+    announce(said);
+    setText(button, said);
+    clearTimeout(timer);
+    timer = setTimeout(() => setText(button, label), SAID_MS);
+  });
+  return button;
+}
+
+async function copied(text) {
   try {
-    await navigator.clipboard.writeText(text); // not there for a page that came by plain http
+    await navigator.clipboard.writeText(text); // a page that came by plain http has no clipboard
+    return true;
   } catch {
     const field = h("textarea", { class: "hidden", readonly: true });
     const focused = document.activeElement;
     field.value = text;
     document.body.append(field);
     field.select();
-    const copied = document.execCommand("copy");
+    const done = document.execCommand("copy");
     field.remove();
     focused?.focus();
-    if (!copied) {
-      announce("The browser did not allow copying.");
-      return;
-    }
+    return done;
   }
-  announce("Copied");
 }
 
 /** Let a screen reader say it. */

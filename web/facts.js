@@ -28,8 +28,8 @@ export function factsOf({ task, request }) {
 export function curlOf({ message, role, media }, { apiUrl, sessionId }) {
   const url = `${apiUrl.replace(/\/+$/, "")}/chat?async_mode=false`;
   const body = { message, session_id: sessionId, role, ...(media?.length ? { media } : {}) };
-  // The body comes from standard input, because images are longer than an argument may be. JSON is one line, and so never
-  // the line that ends it.
+  // The body comes from standard input, because images are longer than an argument may be. JSON is one line that begins
+  // with a brace: it cannot be the line that ends the body.
   return [
     `curl -sS ${quoted(url)} \\`,
     `  -H "Authorization: Bearer $TOKEN" \\`,

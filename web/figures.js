@@ -66,7 +66,8 @@ function times(title, kind, tasks, measure) {
   }
   const label = (text, x, at, anchor) => svg("text", { class: "axis", x, y: at, "text-anchor": anchor }, text);
   chart.append(label(duration(top), LEFT - 5, y(top) + 8, "end"), label("0", LEFT - 5, HEIGHT, "end"));
-  chart.append(label("older tasks", LEFT, HEIGHT + BELOW - 2, "start"), label("newest", WIDTH, HEIGHT + BELOW - 2, "end"));
+  const bottom = HEIGHT + BELOW - 2;
+  chart.append(label("older tasks", LEFT, bottom, "start"), label("newest", WIDTH, bottom, "end"));
   const caption = h(
     "figcaption",
     {},

@@ -33,7 +33,7 @@ export async function checkImage(file) {
 
 /** The `media` of a message with these files; `upload` is that of the API's client. Throws an Error for the user. */
 export async function mediaOf(files, upload) {
-  for (const file of files) await checkImage(file); // one by one: a photo takes 50 MB of memory once it is decoded
+  for (const file of files) await checkImage(file); // one by one: a photo of 12 megapixels takes 48 MB decoded
   return Promise.all(files.map((file) => attachment(file, 1 / files.length, upload)));
 }
 
@@ -46,7 +46,9 @@ async function attachment(file, share, upload) {
     const uploaded = await upload(typed);
     shown.set(uploaded.upload_id, sourceOf(file));
     return uploaded;
-  } catch {
+  } catch (error) {
+    // Without a network or a token the message is not sent either, and both can try again.
+    if (!navigator.onLine || error.status === 401 || error.status === 403) throw error;
     return { type: "image", url: await smaller(file, room) }; // still worth sending
   }
 }

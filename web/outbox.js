@@ -1,6 +1,6 @@
 /**
  * The messages of an owner that the API has not acknowledged yet, so that no reload loses one. Their text is in
- * localStorage, because that is written before the page can go away. Their images are in IndexedDB, because they are large.
+ * localStorage, because that is written before the page can go away. Their images are large: they are in IndexedDB.
  */
 
 import { everywhere } from "./storage.js";
@@ -50,7 +50,7 @@ export class Outbox {
   }
 }
 
-/** Resolves to the result of the request that `ask` makes; undefined if the browser gives us no database, or no room. */
+/** The result of the request that `ask` makes; undefined if the browser gives us no database, or no room. */
 async function inDatabase(mode, ask) {
   try {
     const database = await opened();

@@ -17,7 +17,7 @@ export function pause(ms, { signal, target }) {
   });
 }
 
-/** Do `work` while no other tab does any under this name. Where the browser has no locks for us it is done at once. */
+/** Do `work` while no other tab does work under this name. If the browser gives us no lock, do it at once. */
 export async function alone(name, signal, work) {
   if (!navigator.locks) return work();
   let begun = false;

@@ -60,7 +60,8 @@ export class Turn extends EventTarget {
 
   /** A message that the user has sent, with its images: their `files`, or only their number. */
   static written({ key, request, files = [], images = files.length }) {
-    return Object.assign(new Turn(images ? "preparing" : "sending", request), { key, files, images, kept: !files.length });
+    const turn = new Turn(images ? "preparing" : "sending", request);
+    return Object.assign(turn, { key, files, images, kept: !files.length });
   }
 
   /** A failed turn, to be sent again as a new one. */
@@ -104,7 +105,7 @@ export class Turn extends EventTarget {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Note its task as the API shows it now. A final task stays final: what was read before that and comes late is ignored. */
+  /** Note its task as the API shows it. A final task stays final: what was read before its end and comes late is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);

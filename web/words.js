@@ -30,7 +30,7 @@ const REASONS = {
   rate_limit: "The model is receiving too many requests.",
 };
 
-/** Why a task waits, and until when: "The model is not available. Trying again at 14:05." Empty if the API does not say. */
+/** Why a task waits: "The model is not available. Trying again at 14:05." Empty if the API does not say. */
 export function waitOf({ waiting_for: reason, next_try_at: next }) {
   if (!REASONS[reason]) return "";
   const at = Date.parse(next ?? "") - time.ahead();

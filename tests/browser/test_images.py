@@ -38,6 +38,23 @@ def test_a_large_webp_called_png_is_uploaded_as_webp(console: Console) -> None:
     expect(console.last.get_by_role("img", name="Attached image 1")).to_have_js_property("naturalWidth", 500)
 
 
+def test_an_upload_for_which_the_token_was_refused_is_done_again(console: Console, deployment: Deployment) -> None:
+    cors = {"Access-Control-Allow-Origin": "*"}
+    console.page.route(
+        "**/chat/media", lambda route: route.fulfill(status=401, json={"message": "Unauthorized"}, headers=cors)
+    )
+    attach(console, "photo.png", "image/png", noise(600))
+    turn = console.send("look", role="general")
+    console.expect_state(turn, "Not sent")
+    expect(turn.locator(".trouble")).to_contain_text("The API refused your token")
+    console.page.unroute("**/chat/media")
+    turn.get_by_role("button", name="Send again").click()
+    console.expect_answer(console.last, "1 image")
+    with deployment.api("alice") as alice:
+        [kept] = alice.http.get(f"/chat/session/{console.session_id}").json()["turns"]
+    assert list(kept["media"][0]) == ["type", "upload_id"], "it is sent as a smaller one"
+
+
 @pytest.mark.parametrize("content", [b"", b"plain text", noise(8)[:40]], ids=["empty", "text", "cut off"])
 def test_what_is_no_image_is_refused_when_it_is_attached(console: Console, content: bytes) -> None:
     console.message.fill("look")
