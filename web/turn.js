@@ -105,7 +105,7 @@ export class Turn extends EventTarget {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Note its task as the API shows it. A final task stays final: what was read before its end and comes late is ignored. */
+  /** Note its task as the API shows it. A final task stays final: what was read before its end is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);
