@@ -197,11 +197,11 @@ export class Conversation extends EventTarget {
   /** The images as the API takes them. Once prepared they stay the same, because an Idempotency-Key allows one body. */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
-    if (media) return media;
     if (!files) {
       throw new TurnqueueError("This browser did not keep the images of this message. Edit it to attach them again.");
     }
     turn.files = files;
+    if (media) return media;
     const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
     this.#closed.signal.throwIfAborted();
     await this.#outbox.keepImages(turn.key, { files, media: prepared });
