@@ -26,7 +26,7 @@ def console(console: Console) -> Console:
 def copied(console: Console, button: Locator) -> str:
     button.click()
     expect(console.page.get_by_role("status")).to_have_text("Copied")
-    expect(console.page.get_by_role("button", name="Copied")).to_be_visible()
+    expect(console.page.get_by_role("button", name="Copied").first).to_be_visible()
     text: str = console.page.evaluate("navigator.clipboard.readText()")
     return text
 

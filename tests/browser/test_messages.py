@@ -121,7 +121,6 @@ def test_a_message_with_images_is_sent_once_though_its_acknowledgement_is_lost_a
     context.unroute("**/chat?*")
     console.page.reload()
     console.expect_answer(console.last, "once only")
-    expect(console.last.get_by_role("img", name="Attached image 1")).to_have_js_property("naturalWidth", 600)
     expect(console.turns).to_have_count(1)
     assert accepted == [202]
     assert kept(deployment, console.session_id) == [("once only", "general", 1)]
