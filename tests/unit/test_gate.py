@@ -12,6 +12,7 @@ from turnqueue.gate import (
     OUTAGE_REFUSALS,
     PROBE_LEASE_SECONDS,
     RATE_REFUSALS,
+    RATE_SPAN_SECONDS,
     SHORTEST_PERIOD_SECONDS,
     Gate,
     Phase,
@@ -35,7 +36,16 @@ def test_it_opens_at_the_last_of_several_refusals_and_not_before() -> None:
     for _ in range(RATE_REFUSALS - 1):
         gate = gate.refused(NOW, RATE_REFUSALS)
         assert gate.phase(NOW) is Phase.CLOSED
-    assert gate.refused(NOW, RATE_REFUSALS).phase(NOW) is Phase.OPEN
+    earlier = NOW - 0.5  # by the clock of another worker
+    assert gate.refused(earlier, RATE_REFUSALS).phase(NOW) is Phase.OPEN
+
+
+def test_refusals_that_must_last_do_not_open_it_at_once() -> None:
+    gate = Gate()
+    for _ in range(10):
+        gate = gate.refused(NOW, RATE_REFUSALS, RATE_SPAN_SECONDS)
+    assert gate.refused(NOW + 2.9, RATE_REFUSALS, RATE_SPAN_SECONDS).phase(NOW + 3) is Phase.CLOSED
+    assert gate.refused(NOW + 3, RATE_REFUSALS, RATE_SPAN_SECONDS).phase(NOW + 3) is Phase.OPEN
 
 
 def test_an_answer_between_refusals_starts_the_count_anew() -> None:

@@ -79,7 +79,8 @@ class Gate(NamedTuple):
         is_counted = now < self.counted_until
         refusals = self.refusals + 1 if is_counted else 1
         counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
-        if refusals >= most and now - (counted_until - WINDOW_SECONDS) >= span:
+        lasted = now - (counted_until - WINDOW_SECONDS)  # may be below 0: clocks differ
+        if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
 
