@@ -466,6 +466,23 @@ def test_two_directives_have_their_own_times(client: OpenAI) -> None:
     assert text_of(client, message) == "all is well"
 
 
+def test_a_prompt_longer_than_the_window_is_refused_as_openai_does(client: OpenAI) -> None:
+    message = "[[window=8]] 12345678 12345678"  # 30 characters: 8 tokens
+
+    assert text_of(client, message)
+    with pytest.raises(openai.BadRequestError, match="maximum context length") as refused:
+        text_of(client, f"{message} 12345678")
+    assert refused.value.code == "context_length_exceeded"
+
+
+def test_a_blind_model_refuses_images_also_earlier_ones(client: OpenAI) -> None:
+    assert text_of(client, "[[blind]] Hello")
+    set_faults(client, blind=True)
+    for messages in ([user("look", 1)], [user("look", 1), {"role": "assistant", "content": "A cat."}, user("and?")]):
+        with pytest.raises(openai.BadRequestError, match="image_url is only supported by certain models"):
+            client.chat.completions.create(model="m", messages=messages)  # type: ignore[arg-type]
+
+
 def test_the_sdks_own_retries_see_a_fault_pass(client: OpenAI) -> None:
     answer = text_of(client.with_options(max_retries=1), "Hello [[status=503 retry_after=0.01 times=1]]")
 
