@@ -56,7 +56,7 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.overdue(now):
             return fail(current.overdue_code)
         case Turn() if current.held(now):
-            return back((current.lease_until or now) - now + 1)
+            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # clocks differ
         case Turn() if current.attempt >= current.last_attempt:
             return fail("worker_lost")  # its last worker died and left no word
         case _:

@@ -223,7 +223,10 @@ MUTANTS = [
     mutant(
         "a duplicate deletes the message of a turn that another works on",
         DECISIONS,
-        ("            return back((current.lease_until or now) - now + 1)", "            return DONE"),
+        (
+            "            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))",
+            "            return DONE",
+        ),
     ),
     mutant(
         "the failures of a batch are not reported",
