@@ -50,12 +50,12 @@ def test_a_message_whose_turn_is_held_is_hidden_until_just_past_the_lease(
 ) -> None:
     account.queued()
     (record,) = account.receive()
-    held(account, worker, record, seconds=100)
+    held(account, worker, record, seconds=50)
 
     account.work([record])
 
-    assert hidden(wire)[-1] in (101, 102)
-    clock.forward(100)
+    assert hidden(wire)[-1] in (51, 52)
+    clock.forward(50)
     assert account.receive() == []
     clock.forward(2)
     assert len(account.receive()) == 1
