@@ -126,7 +126,7 @@ def built() -> Path:
 def _properties(place: str) -> dict[str, Any]:
     document = cfn.template()
     own = document["Resources"][f"{place.title()}Function"]["Properties"]
-    properties: dict[str, Any] = document["Globals"]["Function"] | own
+    properties: dict[str, Any] = cfn.resolved(document["Globals"]["Function"] | own, document)
     return properties
 
 

@@ -21,9 +21,16 @@ def run() -> Section:
         "5 pollers and has 5 more each second while messages wait; each chat is of a session of its own. Waits and "
         "times are of the answered, from the submit."
     )
-    drawn = _burst() + _outage() + _quota() + _day() + _session()
+    trouble = _outage() + _quota()
+    drawn = _burst() + trouble + _day() + _session()
     loads = [scenarios.steady(rate) for rate in LOADS]
     section.table(scenarios.HEAD, [scenarios.row(scenario) for scenario in [*loads, *drawn]])
+    section.say(
+        "What trouble at the model costs. It ends when the model is back, or when the chats ask for no more than it "
+        "grants. The last answer is that of the chats submitted before. The dollars are an upper bound: each batch has "
+        "one message."
+    )
+    section.table(scenarios.TROUBLE_HEAD, [scenarios.trouble_row(scenario) for scenario in trouble])
     _draw_loads(loads)
     section.plot("scale-steady.svg", "Steady load: queue wait, and batches, by chats a second; workers over time")
     section.plot("scale-burst.svg", "A burst of 1,000 chats: how many wait, and the workers, over time")

@@ -69,7 +69,7 @@ def waited(told: float) -> float:
 
 def pause(age: float) -> float:
     """Between two polls of a task of that age, by its `poll_after_ms`."""
-    return waited(min(max(age / 4, 0.5), 5.0))
+    return waited(min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0))
 
 
 def polls(seconds: float) -> int:

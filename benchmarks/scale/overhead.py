@@ -38,13 +38,17 @@ def on_lambda(cpu: float, calls: int, memory: int = 256) -> float:
 def measured() -> dict[str, Cost]:
     """Run each function under the real runtime client, with services that answer at once."""
     with Processes() as processes, Stub(processes) as stub:
-        stub.set(Settings(item=sides.turn_item()))
         asked = {
             "submit": (sides.submit_event(), 300, 1),
             "status": (sides.status_event(), 300, 1),
             "worker": (sides.worker_event(BATCH), 40, BATCH),
         }
-        return {place: _measured(place, *what, processes, stub) for place, what in asked.items()}
+        measured = {}
+        for place, what in asked.items():
+            # Who polls a chat of 3 s finds it claimed. A status that finds it waiting for longer asks why.
+            stub.set(Settings(item=sides.turn_item(attempt=1 if place == "status" else 0)))
+            measured[place] = _measured(place, *what, processes, stub)
+        return measured
 
 
 def _measured(place: str, event: sides.Event, times: int, items: int, processes: Processes, stub: Stub) -> Cost:

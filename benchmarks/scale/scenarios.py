@@ -3,9 +3,11 @@
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from benchmarks import bill, on_lambda
 from benchmarks.report import Chart
 from benchmarks.scale.demand import MEAN, SIGMA, number, workers
 from benchmarks.scale.simulation import (
@@ -37,12 +39,25 @@ HEAD = [
 ]
 
 
+TROUBLE_HEAD = [
+    "trouble at the model",
+    "answered",
+    "last answer after its end, s",
+    "refused calls a chat",
+    "sent back without a call, a chat",
+    "most calls in a second after its end",
+    "waiting costs, $",
+]
+
+
 class Scenario(NamedTuple):
-    """One simulated load. `seconds`: of it, that are drawn."""
+    """One simulated load. `seconds`: how much of it is drawn. `trouble_ends`: when the model has its full rate again,
+    or fewer ask."""
 
     name: str
     run: Run
     seconds: float
+    trouble_ends: float | None = None
 
 
 def steady(rate: float, concurrency: int = 20, seconds: float = 900) -> Scenario:
@@ -64,7 +79,7 @@ def outage(kind: str, reply: Reply) -> Scenario:
     """The model is gone from minute 5 to 10 of 30, at 10 chats a second."""
     model = Model(LATENCY, outage=Outage(300, 600, reply))
     arrivals = poisson(lambda _: 10, 10, 1800, seed=1)
-    return Scenario(f"model gone for 5 min, {kind}", Simulation(workers(), model, seed=2).run(arrivals), 1800)
+    return Scenario(f"model gone for 5 min, {kind}", Simulation(workers(), model, seed=2).run(arrivals), 1800, 600)
 
 
 def quota(concurrency: int) -> Scenario:
@@ -76,7 +91,7 @@ def quota(concurrency: int) -> Scenario:
     arrivals = poisson(rate, 10, 2400, seed=1)
     model = Model(LATENCY, a_minute=500)
     run = Simulation(workers(concurrency=concurrency), model, seed=2).run(arrivals)
-    return Scenario(f"500 requests/min granted, 600 asked for, {concurrency} workers", run, 2400)
+    return Scenario(f"500 requests/min granted, 600 asked for, {concurrency} workers", run, 2400, 1200)
 
 
 def day(concurrency: int) -> Scenario:
@@ -117,6 +132,38 @@ def row(scenario: Scenario) -> list[str]:
         f"{most(run.workers)}",
         number(most(run.waiting)),
     ]
+
+
+def trouble_row(scenario: Scenario) -> list[str]:
+    """The last answer is that of the chats from before the end of the trouble."""
+    run, end = scenario.run, scenario.trouble_ends
+    assert end is not None, f"nothing goes wrong in {scenario.name}"
+    chats = len(run.turns)
+    last = max(turn.finished for turn in run.turns if turn.arrived < end and turn.finished is not None)
+    calls = Counter(int(moment) for moment in run.calls if moment >= end)
+    return [
+        scenario.name,
+        f"{100 * (1 - run.failed() / chats):.1f} %",
+        f"{last - end:.0f}",
+        f"{run.refused / chats:.3f}",
+        f"{run.deferred / chats:.3f}",
+        f"{max(calls.values())}",
+        f"{waiting_cost(run):.2f}",
+    ]
+
+
+def waiting_cost(run: Run) -> float:
+    """Dollars for the deliveries that brought no answer, each as if it were alone in its batch: SQS hides the message
+    twice; a deferred turn is read once; a refused one is claimed and released, with its history read."""
+    cpu = workers().cpu * 256 / on_lambda.MB_OF_A_CPU
+    cost = 0.0
+    for deliveries, reads, writes in ((run.deferred, 1, 0), (run.refused, 1, 2)):
+        seconds = on_lambda.seconds(cpu, 2 + reads + writes, 256)
+        one = bill.dollars("sqs_fifo_request", 3) + bill.dollars("lambda_request", 1)
+        one += bill.dollars("lambda_gb_second_arm64", seconds / 4)
+        one += bill.dollars("dynamodb_read_unit", reads) + bill.dollars("dynamodb_write_unit", writes)
+        cost += deliveries * one
+    return cost
 
 
 def percentile(ordered: Sequence[float], part: int) -> float:

@@ -124,6 +124,7 @@ class Turn:
     tries: int = 0
     """Attempts that count."""
     refusals: int = 0
+    last_refusal: str | None = None
 
     @property
     def wait(self) -> float:
@@ -327,7 +328,7 @@ class Simulation:
             return 0.0
         deadline = turn.arrived + DEADLINE
         if self._env.now >= deadline:
-            self._finish(turn, "deadline_exceeded")
+            self._finish(turn, turn.last_refusal or "deadline_exceeded")
             return None
         if (wait := self._closed()) is not None:
             self._run.deferred += 1
@@ -353,7 +354,7 @@ class Simulation:
             assert reply.code is not None
             self._refused(reply, asked_at, probes)
             turn.tries -= 1
-            turn.refusals += 1
+            turn.refusals, turn.last_refusal = turn.refusals + 1, reply.code
             delay = refusal_backoff(turn.refusals, reply.retry_after or 0, self._rng.random)
             if now + delay < deadline:
                 return delay
@@ -365,7 +366,7 @@ class Simulation:
             return None
         delay = backoff(turn.tries, reply.retry_after or 0, self._rng.random)
         if now >= deadline:
-            code = "deadline_exceeded"
+            code = turn.last_refusal or "deadline_exceeded"
         elif turn.tries < ATTEMPTS and now + delay < deadline:
             return delay
         self._finish(turn, code)

@@ -33,9 +33,9 @@ def rows(text: str, head: list[str]) -> list[list[str]]:
 
 
 def test_what_the_template_says() -> None:
-    parameters, resources = TEMPLATE["Parameters"], TEMPLATE["Resources"]
-    workers, worker = parameters["WorkerConcurrency"], resources["WorkerFunction"]["Properties"]
-    source, queue = worker["Events"]["Turns"]["Properties"], resources["TurnQueue"]["Properties"]
+    parameters = TEMPLATE["Parameters"]
+    workers, worker = parameters["WorkerConcurrency"], cfn.resources("AWS::Serverless::Function")["WorkerFunction"]
+    source, queue = worker["Events"]["Turns"]["Properties"], cfn.resources("AWS::SQS::Queue")["TurnQueue"]
     requests, burst = parameters["ApiRequestsPerSecond"], parameters["ApiBurst"]
     samconfig = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())
     overrides = dict(pair.split("=") for pair in samconfig["prod"]["deploy"]["parameters"]["parameter_overrides"])
@@ -65,13 +65,15 @@ def test_what_the_template_says() -> None:
 
 
 def test_what_is_simulated_is_deployed() -> None:
-    worker = TEMPLATE["Resources"]["WorkerFunction"]["Properties"]
+    worker = cfn.resources("AWS::Serverless::Function")["WorkerFunction"]
     limits = {limit.name: limit.limit for limit in demand.limits()}
     own = demand.workers()
 
     assert own.batch_size == overhead.BATCH == worker["Events"]["Turns"]["Properties"]["BatchSize"]
     assert own.concurrency == TEMPLATE["Parameters"]["WorkerConcurrency"]["Default"]
     assert worker["Timeout"] == simulation.WORKER_TIMEOUT
+    assert 60 * int(TEMPLATE["Parameters"]["LongestAnswer"]["Default"]) == simulation.LONGEST_ANSWER
+    assert 60 * int(TEMPLATE["Parameters"]["DeadlineMinutes"]["Default"]) == simulation.DEADLINE
     assert overhead.on_lambda(1, 0) == pytest.approx(1769 / TEMPLATE["Globals"]["Function"]["MemorySize"])
     assert limits["`WorkerConcurrency`, default"] == own.concurrency
     assert limits["`WorkerConcurrency`, most"] == TEMPLATE["Parameters"]["WorkerConcurrency"]["MaxValue"]
@@ -97,6 +99,15 @@ def test_what_was_simulated() -> None:
     assert scenarios.row(scenarios.one_session()) in told
 
 
+def test_what_trouble_costs() -> None:
+    """Each row is one of the results, and one shows that these are of this code."""
+    told = rows(DOCUMENT, scenarios.TROUBLE_HEAD)
+    refuses = scenarios.outage("refuses at once", scenarios.OUTAGES["refuses at once"])
+
+    assert told == rows(report.RESULTS.read_text(), scenarios.TROUBLE_HEAD)
+    assert scenarios.trouble_row(refuses) in told
+
+
 # ---- The rules of the code that the simulation and the arithmetic repeat
 
 
@@ -115,11 +126,10 @@ def constants(file: str) -> dict[str, Any]:
 
 def test_the_attempts_and_times_of_the_worker() -> None:
     assert turn.MAX_ATTEMPTS == simulation.ATTEMPTS
-    assert turn.DEADLINE_SECONDS == simulation.DEADLINE
     assert constants("functions/worker/attempt.py")["RESERVE_SECONDS"] == simulation.RESERVE
 
 
-@pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 100.0])
+@pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 59.0, 60.0, 100.0, 300.0])
 def test_the_pace_of_the_polls(age: float) -> None:
     """`polls` steps by what the API tells, and the client adds at most JITTER to."""
     told = task.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), age) / 1000
@@ -146,16 +156,19 @@ def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in the loop of the code itself, under a clock that only its own pauses move."""
     clock, reads = [0.0], [0]
 
+    def begun(*, final: bool) -> turn.Turn:
+        return cast("turn.Turn", SimpleNamespace(final=final, key=None, status=turn.Status.STARTED))
+
     class Store:
         def read(self, *args: object, **more: object) -> Any:
             reads[0] += 1
-            return SimpleNamespace(final=clock[0] >= 3.1, key=None)
+            return begun(final=clock[0] >= 3.1)
 
     def sleep(seconds: float) -> None:
         clock[0] += seconds
 
     monkeypatch.setattr(wait, "time", SimpleNamespace(time=lambda: clock[0], sleep=sleep))
-    wait.wait_until_final(cast("Any", Store()), cast("turn.Turn", SimpleNamespace(final=False, key=None)), 25, 29)
+    wait.wait_until_final(cast("Any", Store()), begun(final=False), 25, 29)
 
     assert reads[0] == demand.reads_of_a_wait(3.1)
 

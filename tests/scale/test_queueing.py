@@ -8,6 +8,7 @@ each, so that the test can fail: 4.5 times `resolution` is what it sees.
 import math
 import random
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 from benchmarks.scale import demand, scenarios
 from benchmarks.scale.simulation import (
     ATTEMPTS,
+    DEADLINE,
     RESERVE,
     WORKER_TIMEOUT,
     Model,
@@ -279,7 +281,7 @@ def test_a_session_has_its_turns_in_order_one_at_a_time(some_run: Run) -> None:
 
 def test_a_turn_ends_at_its_third_attempt_and_no_batch_is_too_big_or_too_long(some_run: Run) -> None:
     assert all(turn.tries <= ATTEMPTS for turn in some_run.turns)
-    assert all(turn.tries > 0 or turn.code == "deadline_exceeded" for turn in some_run.turns)
+    assert all(turn.tries > 0 for turn in some_run.turns if turn.code is None)
     assert all(1 <= batch.turns <= 10 for batch in some_run.batches)
     longest = WORKER_TIMEOUT - RESERVE + 2  # to start, and to record
     assert all(batch.end - batch.start < longest for batch in some_run.batches)
@@ -294,19 +296,48 @@ def test_pollers_grow_as_lambda_says() -> None:
     assert next(moment for moment, value in run.workers if value == 50) == pytest.approx(9, abs=0.21)
 
 
-def test_a_refused_turn_is_tried_three_times_with_growing_pauses() -> None:
-    """After 2 to 3 s and again 4 to 6 s, in whole seconds, rounded up: 3 and 5 or 6. Then it fails."""
-    gone = model(outage=Outage(0, 1000, Reply(0.0, "model_unavailable")))
-    run = Simulation(all_there(2), gone, seed=1).run((10.0 * number, str(number)) for number in range(50))
-
-    assert run.failed("model_unavailable") == 50
-    assert {turn.tries for turn in run.turns} == {3}
-    assert {round(turn.finished - turn.arrived, 6) for turn in run.turns if turn.finished} == {8.0, 9.0}
+def refused_for(seconds: float, *, turns: int = 50, every: float = 10.0, retry_after: float | None = None) -> Run:
+    """A turn every so often, while a model refuses all calls at once."""
+    gone = model(outage=Outage(0, seconds, Reply(0.0, "model_unavailable", retry_after)))
+    return Simulation(all_there(20, 10), gone, seed=1).run((every * number, str(number)) for number in range(turns))
 
 
-def test_a_quota_grants_no_more_than_its_rate() -> None:
+def test_refused_turns_wait_until_their_deadline_and_no_attempt_counts() -> None:
+    run = refused_for(10_000)
+
+    assert {turn.code for turn in run.turns} <= {"model_unavailable", "deadline_exceeded"}
+    assert {turn.tries for turn in run.turns} == {0}
+    ends = [turn.finished - turn.arrived for turn in run.turns if turn.finished is not None]
+    assert len(ends) == 50
+    assert min(ends) > DEADLINE - 60  # the next try would be after the deadline
+    assert max(ends) < DEADLINE + 61  # hidden for at most 60 s at once
+
+
+@pytest.mark.parametrize("retry_after", [None, 60.0])
+def test_an_outage_of_five_minutes_fails_no_turn(retry_after: float | None) -> None:
+    run = refused_for(300, turns=500, every=0.6, retry_after=retry_after)
+
+    assert run.failed() == 0
+    assert {turn.tries for turn in run.turns} == {1}
+    assert max(turn.finished for turn in run.turns if turn.finished is not None) < 300 + 300
+
+
+def test_the_gate_lets_one_call_through_a_period_and_the_load_returns_gradually() -> None:
+    """1,000 turns wait for a model that is gone for 5 minutes."""
+    run = refused_for(300, turns=1000, every=0.01)
+
+    while_open = [moment for moment in run.calls if 5 < moment < 300]
+    assert 2 <= len(while_open) <= 9  # the periods are 5, 10, 20 and 40 s, then 60
+    back = min(moment for moment in run.calls if moment >= 300)
+    after = Counter(int(moment - back) for moment in run.calls if moment >= back)
+    assert run.failed() == 0
+    assert sum(after.values()) > 950
+    assert max(after.values()) <= 100
+
+
+def test_a_quota_grants_no_more_than_its_rate_and_all_of_it_is_used() -> None:
     run = Simulation(all_there(100), Model(lambda _: 0.0, a_minute=300), seed=1).run(arrivals(10, 600, 1))
 
-    answered = len(run.turns) - run.failed()
-    assert answered <= 5 * run.present[-1][0] + 5
-    assert answered == pytest.approx(5 * 600, rel=0.02)
+    answered = sorted(turn.finished for turn in run.turns if turn.code is None and turn.finished is not None)
+    assert len(answered) <= 5 * run.present[-1][0] + 5
+    assert sum(moment < 600 for moment in answered) == pytest.approx(5 * 600, rel=0.02)
