@@ -24,6 +24,8 @@ from benchmarks.scale.simulation import (
 )
 
 LATENCY = lognormal(MEAN, SIGMA)
+FIRST_TOKEN = 20
+"""FirstTokenSeconds, where there is a fallback."""
 HEAD = [
     "load",
     "chats",
@@ -77,7 +79,8 @@ def burst(concurrency: int, pollers: int = 5) -> Scenario:
 
 def outage(kind: str, reply: Reply) -> Scenario:
     """The model is gone from minute 5 to 10 of 30, at 10 chats a second."""
-    model = Model(LATENCY, outage=Outage(300, 600, reply))
+    first_token = FIRST_TOKEN if "fallback" in kind else math.inf
+    model = Model(LATENCY, outage=Outage(300, 600, reply), first_token=first_token)
     arrivals = poisson(lambda _: 10, 10, 1800, seed=1)
     return Scenario(f"model gone for 5 min, {kind}", Simulation(workers(), model, seed=2).run(arrivals), 1800, 600)
 
@@ -113,6 +116,7 @@ OUTAGES = {
     "refuses at once": Reply(0.2, "model_unavailable"),
     "refuses, Retry-After 60": Reply(0.2, "model_unavailable", 60),
     "silent": Reply(FOR_EVER, "model_timeout"),
+    f"silent, fallback after {FIRST_TOKEN} s": Reply(FOR_EVER, "model_timeout"),
 }
 
 

@@ -91,17 +91,29 @@ def lognormal(mean: float, sigma: float) -> Draw:
 
 class Model:
     """Answers after a time drawn from `latency`; refuses with 429 what is more than `a_minute` requests, by a bucket
-    that holds a second's worth."""
+    that holds a second's worth. `first_token`: after so many seconds of silence a fallback is asked, which always
+    answers (FirstTokenSeconds)."""
 
-    def __init__(self, latency: Draw, *, a_minute: float = math.inf, outage: Outage | None = None) -> None:
+    def __init__(
+        self,
+        latency: Draw,
+        *,
+        a_minute: float = math.inf,
+        outage: Outage | None = None,
+        first_token: float = math.inf,
+    ) -> None:
         self._latency = latency
+        self._first_token = first_token
         self._rate = a_minute / 60
         self._outage = outage
         self._tokens, self._filled_at = self._rate, 0.0
 
     def ask(self, now: float, rng: random.Random) -> Reply:
         if self._outage and self._outage.start <= now < self._outage.end:
-            return self._outage.reply
+            reply = self._outage.reply
+            if reply.seconds > self._first_token:
+                return Reply(self._first_token + self._latency(rng))
+            return reply
         if math.isfinite(self._rate):
             full = max(self._rate, 1.0)
             self._tokens = min(full, self._tokens + (now - self._filled_at) * self._rate)

@@ -104,7 +104,7 @@ def test_what_trouble_costs() -> None:
     test_queueing.py tests."""
     told = rows(DOCUMENT, scenarios.TROUBLE_HEAD)
 
-    assert len(told) == 6
+    assert len(told) == 7
     assert told == rows(report.RESULTS.read_text(), scenarios.TROUBLE_HEAD)
 
 

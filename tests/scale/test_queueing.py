@@ -19,6 +19,7 @@ from benchmarks.scale import demand, scenarios
 from benchmarks.scale.simulation import (
     ATTEMPTS,
     DEADLINE,
+    FOR_EVER,
     RESERVE,
     WORKER_TIMEOUT,
     Model,
@@ -320,6 +321,16 @@ def test_an_outage_of_five_minutes_fails_no_turn(retry_after: float | None) -> N
     assert run.failed() == 0
     assert {turn.tries for turn in run.turns} == {1}
     assert max(turn.finished for turn in run.turns if turn.finished is not None) < 300 + 300
+
+
+def test_a_fallback_answers_for_a_silent_model() -> None:
+    """Each turn is alone in its session and has a worker at once: 20 s of silence, then the answer of the fallback."""
+    silent = Model(lambda _: 3.0, outage=Outage(0, 1000, Reply(FOR_EVER, "model_timeout")), first_token=20)
+    run = Simulation(all_there(20), silent, seed=1).run(arrivals(0.1, 900, 1))
+
+    assert run.failed() == 0
+    assert {turn.tries for turn in run.turns} == {1}
+    assert all(turn.finished == pytest.approx(turn.arrived + 23) for turn in run.turns)
 
 
 def test_the_gate_lets_one_call_through_a_period_and_the_load_returns_gradually() -> None:
