@@ -29,6 +29,7 @@ GUARANTEES = {
     8: "an accepted task is never 404, an unknown one never PENDING",
     9: "no prompt, answer or key leaves its place",
     10: "a sync request never loses its result",
+    11: "an owner's day shows the tokens that were used, and keeps to its quota",
 }
 
 FINAL = ("SUCCESS", "FAILURE")
@@ -274,6 +275,7 @@ class Watch:
             if self.world.item(task_id, exchange.owner) is None:
                 self._broken(8, f"task {task_id} was accepted and is not recorded for {exchange.owner}")
             self.accepted.setdefault(task_id, exchange)
+            self._check_quota(exchange)
             if exchange.status == 200:
                 self._check_answer(exchange, task_id)
         self._check_key(exchange)
@@ -292,6 +294,20 @@ class Watch:
         assert item
         if exchange.status >= 400 and item["status"]["S"] != "FAILURE":
             self._broken(10, f"answer {exchange.number} is {exchange.status}, but {task_id} is {item['status']['S']}")
+
+    def _check_quota(self, exchange: "Exchange") -> None:
+        """When a message is accepted, the tokens that were used or reserved before it are less than the quota."""
+        if not self.world.quota:
+            return
+        reserved = 0
+        for record in self.turns.values():
+            if record.final_at is None:
+                reserved += int(self._item(record).get("reserved_tokens", {"N": "0"})["N"])
+        last = max(int(self._item(record).get("reserved_tokens", {"N": "0"})["N"]) for record in self.turns.values())
+        if last == 0 or reserved - last >= self.world.quota:
+            self._broken(
+                11, f"answer {exchange.number} accepts a message beyond the quota of {self.world.quota} tokens"
+            )
 
     def _check_answer(self, exchange: "Exchange", task_id: str) -> None:
         item = self.world.item(task_id, exchange.owner)
@@ -399,7 +415,7 @@ class Watch:
                 used = sum(int(item.get(name, {"N": "0"})["N"]) for name in ("prompt_tokens", "completion_tokens"))
                 charged = int(item.get("charged_tokens", {"N": "0"})["N"])
                 if used != charged:
-                    self._broken(5, f"a day is charged with {charged} tokens, and {used} were used")
+                    self._broken(11, f"a day is charged with {charged} tokens, and {used} were used")
 
     def _read_everything(self) -> None:
         """Past every deadline read the turns, each that is not final, one and all of every session; and as another owner."""

@@ -29,6 +29,7 @@ GATEKEEPER = "functions/worker/gatekeeper.py"
 LEASES = "functions/worker/leases.py"
 PACE = "functions/worker/pace.py"
 TURN = "layers/shared/turnqueue/turn.py"
+USAGE = "layers/shared/turnqueue/usage.py"
 GATE = "layers/shared/turnqueue/gate.py"
 SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
@@ -429,6 +430,37 @@ MUTANTS = [
         "the model is told the answers before the messages that got them",
         STORE,
         ("        return found[:limit][::-1]", "        return found[:limit]"),
+    ),
+    mutant(
+        "a cancelled turn keeps its reservation of tokens",
+        STORE,
+        ("        self._settle(turn, now)\n        return turn\n", "        return turn\n"),
+    ),
+    mutant(
+        "the end of a turn takes its reservation back twice",
+        USAGE,
+        ('counts["completion_tokens"] - reserved\n', 'counts["completion_tokens"] - 2 * reserved\n'),
+    ),
+    mutant(
+        "the tokens of an answer are not charged",
+        USAGE,
+        (
+            'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
+            'charge = counts["prompt_tokens"] - reserved',
+        ),
+    ),
+    mutant(
+        "a quota of tokens is not looked at",
+        USAGE,
+        ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
+    ),
+    mutant(
+        "queued messages reserve no tokens",
+        SUBMIT,
+        (
+            "turn = turn._replace(reserved_tokens=estimated_tokens(",
+            "turn = turn._replace(reserved_tokens=0 * estimated_tokens(",
+        ),
     ),
     mutant(
         "a finished turn keeps its reservation of tokens",

@@ -304,6 +304,7 @@ def run_sessions_in_one_batch(world: World) -> None:
 
 @story(seconds=30.0, a="cancelled", b="SUCCESS")
 def cancel_pending(world: World) -> None:
+    world.have_limits()
     alice = Client(world, "alice")
     world.source.paused = True
     posted = alice.insist("a")
@@ -311,6 +312,19 @@ def cancel_pending(world: World) -> None:
     world.source.paused = False
     world.source.wake()
     alice.insist("b")
+
+
+@story(seconds=60.0, after=math.inf, a="SUCCESS", b="SUCCESS")
+def quota_used_up(world: World) -> None:
+    """Queued messages count: those that wait have reserved all tokens of the day, and the next one is refused."""
+    world.have_a_quota(30_000)
+    alice = Client(world, "alice")
+    world.source.paused = True
+    alice.insist("a")
+    alice.insist("b")
+    alice.say("c")
+    world.source.paused = False
+    world.source.wake()
 
 
 @story(a="cancelled SUCCESS", b="SUCCESS")

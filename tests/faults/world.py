@@ -137,6 +137,7 @@ class World:
         self.story: list[tuple[float, str, str]] = []
         self.throttled_until = 0.0
         self.per_minute = 0
+        self.quota = 0
         self.exchanges: list[Exchange] = []
         self.invocations: list[Invocation] = []
         self.deaths = 0
@@ -189,6 +190,11 @@ class World:
     def have_limits(self) -> None:
         """Those submits that start from now on check the owners' limits. They are never reached."""
         os.environ.update(OWNER_LIMITS="default:60000/1000/1000000000", LIMIT_GROUP_CLAIM="plan")
+
+    def have_a_quota(self, tokens: int) -> None:
+        """Those submits that start from now on hold each owner to so many tokens a day."""
+        self.quota = tokens
+        os.environ.update(OWNER_LIMITS=f"default:60000/1000/{tokens}", LIMIT_GROUP_CLAIM="plan")
 
     def know_the_rate(self, per_minute: int) -> None:
         """Those workers that start from now on know how many calls a minute the model grants."""
