@@ -76,8 +76,8 @@ OPERATIONS = {
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# Who signs the certificates of AWS's endpoints today: Amazon, by its roots or Starfield's, which it bought; DigiCert.
-# They are tried first; layers/shared/turnqueue/aws.py says why.
+# The authorities that sign the certificates of AWS's endpoints today: Amazon, by its roots or those of Starfield, which
+# it bought, and DigiCert. They are tried first; layers/shared/turnqueue/aws.py says why.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 

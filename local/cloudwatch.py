@@ -1,4 +1,4 @@
-"""What the functions write into their logs, brought to the account's CloudWatch as Lambda and CloudWatch do on AWS.
+"""The functions' log lines and metrics, brought to the account's CloudWatch as Lambda and CloudWatch do on AWS.
 
 Each line becomes an event of the function's log group. A line in the Embedded Metric Format also becomes metrics.
 """

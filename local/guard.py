@@ -30,7 +30,7 @@ type Headers = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Guard:
-    """What one listener lets in."""
+    """The requests that one listener lets in."""
 
     any_origin: bool = False
     """The API answers pages of every origin by CORS, as API Gateway does."""

@@ -41,7 +41,7 @@ def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Te
 
 
 def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """What becomes of each job: a `template` (or the path of its YAML), its `parameters`, and `until`.
+    """The outcome of each job: a `template` (or the path of its YAML), its `parameters`, and `until`.
 
     `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as
 

@@ -13,7 +13,7 @@ from turnqueue.gate import Gate, GateStore, Phase, gate_names
 
 
 def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
-    """What each gate is for, by its name. `parameters`: those of the stack."""
+    """A title for each gate, by the gate's name. `parameters`: those of the stack."""
     base_url = parameters["ModelBaseUrl"]
     models = [(base_url, parameters["ModelName"])]
     if fallback := parameters.get("FallbackModelName"):

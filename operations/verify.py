@@ -39,7 +39,7 @@ _PAUSE_SECONDS = 2
 
 @dataclass
 class Verification:
-    """What the checks share. `patience`: seconds that CloudWatch may take to show a log line or a metric."""
+    """The parts that the checks share. `patience`: seconds that CloudWatch may take to show a log line or a metric."""
 
     stack: Stack
     api: Api

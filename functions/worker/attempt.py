@@ -49,8 +49,8 @@ class Server(NamedTuple):
 
 @dataclass(frozen=True)
 class Services:
-    """What the attempts of a process share. `first_token_seconds`: with a fallback, how long the first model may be
-    silent; 0: as long as an answer may take."""
+    """The services that all attempts of a process share. `first_token_seconds`: with a fallback, how long the first
+    model may be silent; 0: as long as an answer may take."""
 
     store: TurnStore
     usage: UsageStore

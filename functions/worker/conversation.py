@@ -38,7 +38,7 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """What the model is told. `earlier`: oldest first. `shortened`: how often `shorter` was called for it."""
+    """The conversation for the model. `earlier`: oldest first. `shortened`: how often `shorter` was called for it."""
 
     instructions: Message
     earlier: tuple[Exchange, ...]

@@ -1,4 +1,4 @@
-"""What a model of a server takes in a request. Servers differ, and say so by refusing a field."""
+"""The request fields that a model of a server takes. Servers differ, and refuse a field that they do not take."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self

@@ -1,4 +1,4 @@
-"""What an invocation does with its messages: sessions side by side, the turns of a session in order.
+"""One invocation and its messages: sessions side by side, the turns of a session in order.
 
 A message is deleted as soon as its turn is final. The first turn of a session that must come back takes those behind it
 along, so that the order holds.
@@ -30,7 +30,7 @@ type Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Worker:
-    """What all invocations of a process share."""
+    """The parts that all invocations of a process share."""
 
     services: Services
     queue: TurnQueue

@@ -85,7 +85,7 @@ class Leases:
             return
         loop = asyncio.get_running_loop()
         kept, lost, hidden = await loop.run_in_executor(self._thread, self._renew_now, turns, messages)
-        # What was dropped meanwhile stays dropped.
+        # Turns and messages that were dropped meanwhile stay dropped.
         self._due_of_turn |= {turn.key: now + RENEW_SECONDS for turn in kept if turn.key in self._turns}
         self._due_of_message |= {handle: now + RENEW_SECONDS for handle in hidden if handle in self._due_of_message}
         for turn, refused in lost:

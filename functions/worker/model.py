@@ -110,7 +110,7 @@ class Model:
         return Answer(answer, self.usage(persona, reply) | rest)
 
     def usage(self, persona: Persona, reply: Reply) -> dict[str, Any]:
-        """What an attempt has used so far: that of Reply.usage, and `cost_usd`, None if the model has no price."""
+        """The usage of an attempt so far: that of Reply.usage, and `cost_usd`, None if the model has no price."""
         name = persona.model or self._name
         used = reply.usage(name)
         price = self._prices.get(name)

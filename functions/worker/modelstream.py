@@ -78,7 +78,7 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
 
 
 class _Reading:
-    """What was understood of a stream so far."""
+    """The state of a stream that is being read."""
 
     def __init__(self, reply: Reply) -> None:
         self._reply = reply

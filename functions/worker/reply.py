@@ -104,7 +104,7 @@ class Reply:
         self._reported |= {name: count for name in COUNTS if (count := _count(usage.get(name))) is not None}
 
     def usage(self, model: str) -> dict[str, Any]:
-        """What this attempt has used so far: {model, prompt_tokens, completion_tokens, cached_tokens, estimated}.
+        """The usage of this attempt so far: {model, prompt_tokens, completion_tokens, cached_tokens, estimated}.
 
         `model`: the name that was asked for, in case the server told none. Counts that the server did not report, or
         not as a count, are estimated from bytes, and `estimated` is true. A call that was turned away used nothing.
@@ -131,7 +131,7 @@ class Reply:
         return clean("".join(self._parts))
 
     def readable(self) -> str:
-        """What a user may read of it already: of a structured answer its `message`, so far as it has come."""
+        """The part that a user may read already: of a structured answer its `message`, so far as it has come."""
         return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:

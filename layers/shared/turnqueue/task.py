@@ -45,7 +45,7 @@ class Accepted(TypedDict):
 
 
 class Usage(TypedDict):
-    """What an answer took. A member that an older version did not record is null."""
+    """The usage of an answer. A member that an older version did not record is null."""
 
     model: str
     prompt_tokens: int | None
@@ -153,7 +153,7 @@ class SessionPage(TypedDict):
 
 
 class UsageDay(TypedDict):
-    """What the caller has used on a day, by every attempt of the model, however it ended."""
+    """The caller's usage of a day, by every attempt of the model, however it ended."""
 
     day: str
     """YYYY-MM-DD, in UTC."""

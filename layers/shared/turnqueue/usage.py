@@ -1,4 +1,4 @@
-"""What each owner uses on a day (UTC): one item of the guards table, to which every attempt is added.
+"""The usage of each owner on a day (UTC): one item of the guards table, to which every attempt is added.
 
 A limit of tokens must hold for queued messages too, whose tokens nobody knows yet. So a submit reserves an estimate,
 and the end of the turn puts what was used in its place. `charged_tokens` of the item is the sum of both: tokens used
