@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from decisions import backoff
 from tests.unit.conftest import MODEL_KEY, Account, Clock, Parts, Printed, Scripted, StandIn, Wire, refusing
+from turnqueue.store import Refused
 from turnqueue.turn import Key
 
 
@@ -234,6 +235,25 @@ def test_a_model_that_is_at_work_at_the_deadline_is_left(account: Account, clock
 
     assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
     assert account.waiting() == (0, 0)
+
+
+def test_an_answer_that_grows_past_the_deadline_is_no_success(account: Account, clock: Clock, model: StandIn) -> None:
+    task_id = account.queued("[[drip=0.05 words=80]]")
+    clock.forward(15 * 60 - 1.5)
+
+    assert account.work() == []
+
+    task = account.task(task_id)
+    assert (task["status"], task["error_code"]) == ("FAILURE", "deadline_exceeded")
+    assert task["partial"].startswith("[stand-in model]")
+
+
+def test_an_answer_that_comes_as_the_deadline_passes_is_not_recorded(account: Account, worker: Parts) -> None:
+    key = Key.of_task("alice", account.queued())
+    claimed = worker.store.claim(key, time.time(), time.time() + 50)
+
+    with pytest.raises(Refused):
+        worker.store.succeed(claimed, {"message": "late"}, {}, claimed.deadline_at)
 
 
 def test_past_its_deadline_the_model_is_not_asked(account: Account, clock: Clock, model: StandIn) -> None:
