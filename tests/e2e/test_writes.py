@@ -53,9 +53,14 @@ def test_a_chat_without_progress_is_three_writes_of_its_turn(writes: list[Call],
 
 
 def test_what_else_a_chat_writes_is_the_usage_of_the_day(writes: list[Call], stack: LocalStack) -> None:
-    """And the rate of its owner, for this stack has OwnerLimits. Both are in the guards table, whose keys say so."""
+    """It is reserved at submit and settled at the end. And the rate of its owner, because this stack has OwnerLimits.
+    All are in the guards table, whose keys say so."""
     guards = [call for call in writes if call.parameters["TableName"] == stack.outputs["GuardsTableName"]]
 
     kinds = Counter((call.caller, call.parameters["Key"]["guard"]["S"].partition("#")[0]) for call in guards)
 
-    assert kinds == {("WorkerFunction", "usage"): 1, ("SubmitFunction", "rate"): 1}
+    assert kinds == {
+        ("SubmitFunction", "rate"): 1,
+        ("SubmitFunction", "usage"): 1,
+        ("WorkerFunction", "usage"): 1,
+    }
