@@ -111,6 +111,7 @@ class Attempt:
         self._pass = passed
         self._reply = Reply()
         self._told: Persona | None = None  # until the model is asked
+        self._is_let_in = False
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
         self._lost: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
@@ -186,7 +187,7 @@ class Attempt:
         if isinstance(passed, Wait):
             raise ModelError("model_timeout")
         await self._settle(self._used(), is_final=False)
-        self._server, self._pass = fallback, passed
+        self._server, self._pass, self._is_let_in = fallback, passed, False
         self._reply = Reply()
         self._reply.structured = told.output is not None
         return await self._answer_of_fallback(told, history)
@@ -215,9 +216,11 @@ class Attempt:
             guards.append(self._give_up_when_silent(silence))
         try:
             async with asyncio.timeout(max(self._ends_at - time.time(), 0)):
-                return await _guarded(self._shown_and_asked(server.model, told, history), guards)
+                answer = await _guarded(self._shown_and_asked(server.model, told, history), guards)
         except TimeoutError:
             raise ModelError("model_timeout") from None
+        await self._let_in()
+        return answer
 
     async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
         """The answer of a model, once the images that it is to look at are fetched."""
@@ -267,7 +270,13 @@ class Attempt:
                 await accepted.wait()
         except TimeoutError:
             pass
-        await asyncio.to_thread(gatekeeper.let_in, passed)
+        await gatekeeper.let_in(passed)
+        self._is_let_in = True
+
+    async def _let_in(self) -> None:
+        """Tell the gate, unless the guard has done so: a short answer is over before the guard comes to it."""
+        if not self._is_let_in:
+            await self._server.gatekeeper.let_in(self._pass)
 
     # ---- the end
 
@@ -303,6 +312,8 @@ class Attempt:
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:
             await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
+        elif self._reply.headers_at:
+            await self._let_in()
         next_turn = turn._replace(attempt=turn.attempt + 1, refusals=turn.refusals + error.refused)
         is_fallback_next = (
             bool(self._services.fallback)

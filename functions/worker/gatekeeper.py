@@ -80,12 +80,11 @@ class Gatekeeper:
         without: no turn waits because of it."""
         probes: dict[str, float] = {}
         for name in (self._server, self._model):
-            if self._store.known(name).phase(now) is not Phase.HALF_OPEN:
-                continue
-            if change := self._store.change(name, lambda gate: gate.probed(now)):
+            is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
+            if is_half_open and (change := self._store.change(name, lambda gate: gate.probed(now))):
                 probes[name] = change.after.open_until
-            elif wait := self._wait(now):  # another probes
-                return wait
+            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:  # another turn probes
+                return Wait(gate.delay(now), self._code(name))
         return Pass(now, probes)
 
     def _wait(self, now: float) -> Wait | None:
@@ -131,10 +130,17 @@ class Gatekeeper:
         """Whether the model must not be called, as far as this process knows."""
         return any(self._store.known(name).phase(now) is not Phase.CLOSED for name in (self._server, self._model))
 
-    def let_in(self, passed: Pass) -> None:
-        """The call was not turned away: the headers of its answer have come, or a probe was not refused in time."""
-        now = time.time()
+    async def let_in(self, passed: Pass) -> None:
+        """The call was not turned away: the headers of its answer have come, or a probe was not refused in time.
+
+        Safe to repeat.
+        """
         self._answered_since = max(self._answered_since, passed.asked_at)
+        if passed.probes or any(self._store.known(name).refusals for name in (self._server, self._model)):
+            await asyncio.to_thread(self._let_in, passed)
+
+    def _let_in(self, passed: Pass) -> None:
+        now = time.time()
         for name in (self._server, self._model):
             if name in passed.probes:
                 self._settle(name, passed.probes[name], now)
