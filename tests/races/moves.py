@@ -100,7 +100,7 @@ def batch(function: str, records: list[dict[str, Any]], ahead: float = 0.0) -> l
     """
     real = time.time
     with unittest.mock.patch.object(time, "time", lambda: real() + ahead):
-        response = load(function).handler({"Records": records}, Context(180.0))
+        response = load(function).handler({"Records": records}, Context(400.0))
     return [failure["itemIdentifier"] for failure in response["batchItemFailures"]]
 
 
