@@ -126,6 +126,8 @@ class Watch:
         elif new["status"]["S"] != "STARTED":
             for claim in record.claims:
                 claim.is_over = True
+            if new["status"]["S"] == "PENDING" and "place_at" in new:  # it waits for its place: no attempt
+                record.refusals += 1
         elif record.claims and "lease_until" in new:
             record.claims[-1].lease_until = float(new["lease_until"]["N"])
         if new["status"]["S"] in FINAL and record.final_at is None:
