@@ -9,10 +9,8 @@ from enum import Enum
 from typing import NamedTuple
 
 from modelerror import ModelError
+from turnqueue.gate import MOST_HIDDEN_SECONDS
 from turnqueue.turn import MAX_ATTEMPTS, Turn
-
-MOST_HIDDEN_SECONDS = 60.0
-"""A message is never hidden for longer at once, so that a cancelled turn frees its session within a minute."""
 
 # While AWS fails: the n-th delivery comes back after n x 5 s, at most 30.
 _AWS_BACKOFF_SECONDS = 5.0

@@ -1,4 +1,4 @@
-"""The ten guarantees of Turnqueue ("What must always hold"), watched while a simulation runs and checked when it is over.
+"""The guarantees of Turnqueue ("What must always hold"), watched while a simulation runs and checked when it is over.
 
 The watch sees what no client sees - every committed write, every call of the model, every line of output - so a guarantee
 that is broken for a moment only is broken all the same.
