@@ -31,9 +31,9 @@ from benchmarks.meter import Meter
 from benchmarks.on_lambda import MB_OF_A_CPU, NETWORK_SECONDS
 from benchmarks.paired import ratio, spread
 from benchmarks.report import Chart, Section, draw, goal
+from development import cfn
 from local.dashboard.metrics import emitted, log_lines
 from local.stack import LocalStack
-from tests import cfn
 
 _CHATS_IN_BATCHES = 60
 _CHATS_ALONE = 24

@@ -12,9 +12,9 @@ from benchmarks.chats import OWNER, Chats, Item, conversation, message_of
 from benchmarks.meter import Use
 from benchmarks.paired import alternate, ratio, spread
 from benchmarks.report import Section
+from development import cfn
 from local.stack import LocalStack
 from local.tools import ROOT
-from tests import cfn
 
 _MANY = 10_000
 _FEW = 10

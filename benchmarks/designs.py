@@ -11,8 +11,8 @@ from aws_lambda_powertools import Logger
 
 from benchmarks.bill import CHATS, COLD_SHARE, MONTH_SECONDS, Bill, Machine
 from benchmarks.counted import ANSWERS, FUNCTIONS, Run
+from development import cfn
 from local.tools import ROOT
-from tests import cfn
 
 CONVENTIONAL = Machine(512, "lambda_gb_second_x86_64")
 _POLLS = 5

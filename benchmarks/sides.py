@@ -21,11 +21,11 @@ from py_compile import PycInvalidationMode
 from typing import Any
 
 from benchmarks.stub import Item, Stub
+from development import cfn
 from local.deploy import Sam, architecture
 from local.functions import Function
 from local.processes import Processes
 from local.tools import ROOT, find_tools
-from tests import cfn
 
 OWN = ROOT / ".aws-sam" / "benchmarks"
 """What the benchmarks build and write besides their results."""

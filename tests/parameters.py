@@ -5,7 +5,7 @@ A new parameter needs a line in ON, with a value that is not its default.
 
 from typing import Any
 
-from tests import cfn
+from development import cfn
 
 SECRET = "arn:aws:secretsmanager:us-east-1:123456789012:secret:model-key-AbCdEf"
 KEY = "arn:aws:kms:us-east-1:123456789012:key/00000000-0000-0000-0000-000000000000"

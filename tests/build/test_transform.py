@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from development import cfn
 from local import transform
-from tests import cfn, parameters
+from tests import parameters
 from tests.unit import template_rules as rules
 
 SAM_PYTHON = cfn.ROOT / ".tools/sam/bin/python"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 from tests.unit.conftest import account, clock, functions, model, model_url, only_loopback, wire
 
 __all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "wire"]

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 
 FOLDER = ROOT / "clients" / "javascript"
 

@@ -11,7 +11,7 @@ import pytest
 import uvicorn
 import yaml
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 from tests.hostile.checks import orderly
 from tests.hostile.gateway import Gateway, token
 from tests.unit.conftest import Account, Clock

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import httpx
 import pytest
 
+from development import cfn
 from local.issuer import Issuer
 from local.stack import AUDIENCE, LocalStack
-from tests import cfn
 from tests.e2e.conftest import Api, Deployment
 
 UNKNOWN_TASK = "nothing.01KANEC0X00000000000000000"

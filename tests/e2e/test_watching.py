@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from development import cfn
 from local.dashboard import alarms
 from local.dashboard.metrics import Metric, Metrics, emitted, log_lines
 from local.stack import LocalStack
-from tests import cfn
 from tests.e2e.conftest import Api, Deployment
 from tests.unit.template_rules import AWS_METRICS
 

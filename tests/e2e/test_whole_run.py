@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from development import cfn
 from local.deploy import STACK_NAME
 from local.recorder import Call
 from local.stack import POLLER, LocalStack
-from tests import cfn
 from tests.e2e import tour
 from tests.e2e.conftest import Api, Deployment
 from turnqueue.telemetry import FIELDS

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests import cfn
+from development import cfn
 
 README = Path(__file__).parent / "README.md"
 SECONDS = 900

@@ -19,7 +19,7 @@ import botocore.retries.quota
 import botocore.session
 from botocore.retries.quota import RetryQuota
 
-from tests import cfn
+from development import cfn
 
 ROOT = Path(os.environ.get("FAULTS_SOURCE") or cfn.ROOT)
 """Whose functions/ and layers/ are run: the repository's, or a copy with a planted bug."""

@@ -15,7 +15,7 @@ from functools import cache
 from types import ModuleType
 from typing import Any, Self
 
-from tests import cfn
+from development import cfn
 from tests.faults import model, patches, source, wire
 from tests.faults.faults import Call, Fault, Plan, Variant
 from tests.faults.fifo_queue import FifoQueue

@@ -16,7 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Context
 
 type Json = dict[str, Any]

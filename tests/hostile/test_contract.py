@@ -17,7 +17,7 @@ import schemathesis
 import yaml
 from schemathesis.specs.openapi.checks import negative_data_rejection, positive_data_acceptance
 
-from tests import cfn
+from development import cfn
 from tests.hostile.checks import EXAMPLES, examples, orderly, proper
 from tests.hostile.gateway import Answer, Gateway, routes, token
 from tests.unit.conftest import Account, Clock, StandIn, Wire, refusing
@@ -46,9 +46,9 @@ CLOSED = closed(DOCUMENT)
 
 
 def test_the_document_is_up_to_date() -> None:
-    command = [sys.executable, "docs/generate_openapi.py", "--check"]
+    command = [sys.executable, "-m", "development.openapi", "--check"]
     checked = subprocess.run(command, cwd=cfn.ROOT, capture_output=True, text=True)
-    assert checked.returncode == 0, f"run `python docs/generate_openapi.py`\n{checked.stdout}{checked.stderr}"
+    assert checked.returncode == 0, f"run `python -m development.openapi`\n{checked.stdout}{checked.stderr}"
 
 
 def test_the_document_is_openapi() -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests import cfn
+from development import cfn
 from tests.hostile.checks import MARK, discreet, examples
 from tests.unit.conftest import QUEUE_URL, Account, Clock
 from turnqueue.http import MAX_OWNER_CHARACTERS

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
+from development import cfn
 from local.account import Account
 from local.capacity import read_units, write_units
-from tests import cfn
 from tests.local.clients import own_clients
 from turnqueue import aws
 from turnqueue.guards import IdempotencyKeys, Rate, RateLimiter, Reservation

@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from development import cfn
 from local.account import Account
 from local.emulator import Emulator
 from local.loopback import free_port
 from local.processes import Process, Processes
 from local.tools import ROOT, find_tools
-from tests import cfn
 from tests.races import moves
 from tests.races.events import Record
 

@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.scale import demand, overhead, scenarios, simulation
-from tests import cfn
+from development import cfn
 from turnqueue import task, turn, wait
 
 DOCUMENT = (cfn.ROOT / "docs/scale.md").read_text()

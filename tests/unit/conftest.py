@@ -33,9 +33,9 @@ from moto.s3.models import s3_backends
 from moto.secretsmanager.models import secretsmanager_backends
 from moto.sqs.models import sqs_backends
 
+from development import cfn
 from local import model_server
 from operations.stack import Stack
-from tests import cfn
 
 REGION = "us-east-1"
 QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{DEFAULT_ACCOUNT_ID}/"

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests import cfn
-from tests.cfn import target
+from development import cfn
+from development.cfn import target
 
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from attempt import RESERVE_SECONDS
-from tests import cfn
+from development import cfn
 from turnqueue.turn import DEADLINE_SECONDS
 
 RUNBOOK = (cfn.ROOT / "docs/operations.md").read_text()

@@ -3,7 +3,7 @@
 import collections
 import re
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account, Wire
 
 

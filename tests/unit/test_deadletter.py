@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import QUEUE_URL, Account, Action, Clock, Parts, Printed, Wire, refusing, unreachable
 from turnqueue.turn import Key
 

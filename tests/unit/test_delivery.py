@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account, Clock, Parts, Printed, Record, StandIn, Wire, refusing
 from turnqueue.queue import decode
 from turnqueue.store import Refused

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from development.cfn import ROOT
 from local.model_server import directives
-from tests.cfn import ROOT
 
 DOCUMENTS = [ROOT / "README.md", ROOT / "local/README.md", *sorted((ROOT / "docs").glob("*.md"))]
 

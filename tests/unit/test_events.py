@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))

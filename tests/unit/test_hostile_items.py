@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from development.cfn import ROOT
 from operations.__main__ import main
 from operations.api import Api
 from operations.forget import forget
@@ -24,7 +25,6 @@ from operations.replay import Wanted, replay
 from operations.restore import restore
 from operations.stack import Stack
 from operations.verify import verify
-from tests.cfn import ROOT
 from tests.unit.conftest import Account, Parts, refusing
 from turnqueue.turn import Key
 

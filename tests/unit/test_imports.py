@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 from tests.unit.conftest import ENVIRONMENT
 
 API_FUNCTIONS = ("submit", "status")

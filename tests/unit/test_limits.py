@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account, Clock, Context, Parts, Response, Wire, api_event, read, refusing
 from turnqueue.limits import Limiter, parse_limits
 

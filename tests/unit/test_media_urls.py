@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account
 from turnqueue.media import MediaUrls
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from benchmarks.odd_replies import outcome
+from development.cfn import ROOT
 from local.odd_replies import ODD
-from tests.cfn import ROOT
 from turnqueue import telemetry
 
 ROW = re.compile(r"\| `(\w+)` \| [^|]+ \| [^|]+ \| ([^|]+) \|")

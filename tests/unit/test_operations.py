@@ -6,8 +6,8 @@ from html import unescape
 
 import pytest
 
+from development import cfn
 from operations.verify import CHECKS
-from tests import cfn
 from tests.unit import template_rules as rules
 from turnqueue.turn import FAILURES
 

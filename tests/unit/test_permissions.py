@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit.conftest import Account, Call, Clock, Context, Parts, Scripted, StandIn, Wire, event_file, refusing
 
 type Permission = tuple[str, str]

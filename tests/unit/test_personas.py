@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 from tests.unit.conftest import Account, Parts, Scripted
 from turnqueue import personas
 
@@ -315,7 +315,7 @@ def test_a_persona_is_added_by_a_file_alone_as_the_readme_says(tmp_path: Path) -
         return done.stdout
 
     run("bundle/personas.py")
-    run("docs/generate_openapi.py")
+    run("-m", "development.openapi")
     assert re.search(r"enum:\s+- booking\s+- general\s+- tutor\n", (copy / "docs/openapi.yaml").read_text())
     chats = "tests/unit/test_personas.py::test_every_role_answers[tutor]"
     assert "1 passed" in run("-m", "pytest", "-q", "-p", "no:cacheprovider", chats)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from development import cfn
 from prices import Price, parse_prices
-from tests import cfn
 
 PATTERN = cfn.template()["Parameters"]["ModelPrices"]["AllowedPattern"]
 

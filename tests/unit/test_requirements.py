@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cfn import ROOT
+from development.cfn import ROOT
 
 MAKEFILE = (ROOT / "Makefile").read_text()
 REQUIREMENT = re.compile(r"^([\w.-]+)(?:\[[\w,-]+\])?==([^\s;]+)", re.MULTILINE)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from development.cfn import ROOT
 from local.loopback import LoopbackServer, Request, Response
-from tests.cfn import ROOT
 from tests.unit.conftest import ENVIRONMENT
 
 FUNCTIONS = ("submit", "status", "worker", "deadletter")

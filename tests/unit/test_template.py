@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests import cfn
+from development import cfn
 from tests.unit import template_rules as rules
 from tests.unit.template_rules import NO_VALUE, Rule, Template
 

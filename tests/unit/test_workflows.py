@@ -16,13 +16,13 @@ import pytest
 import yaml
 
 from caching import Caching, caching
+from development import cfn
 from operations import deploy as deploying
 from operations.__main__ import _parser
 from operations.api import Api
 from operations.deploy import TRAFFIC_SHIFTS
 from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
-from tests import cfn
 
 FOLDER = cfn.ROOT / ".github" / "workflows"
 FILES = sorted(FOLDER.glob("*.yml"))

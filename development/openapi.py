@@ -1,4 +1,4 @@
-"""docs/openapi.yaml, from the code: `python docs/generate_openapi.py` writes it, `--check` only says what differs.
+"""docs/openapi.yaml, from the code: `python -m development.openapi` writes it, `--check` only says what differs.
 
 Routes and their security are those of template.yaml, the request is pydantic's model of it, the responses are the types
 of turnqueue/task.py, the problems of a route are those that its function can raise, and the examples are what the code
@@ -27,10 +27,10 @@ from pydantic import BaseModel, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 
 sys.path.extend(
-    f"{Path(__file__).parents[1]}/{folder}" for folder in ("functions/submit", "functions/status", "layers/shared", ".")
+    f"{Path(__file__).parents[1]}/{folder}" for folder in ("functions/submit", "functions/status", "layers/shared")
 )
+from development import cfn
 from local.stack import API_PORT
-from tests import cfn
 
 # What the handlers want to find when they are imported.
 os.environ.update(cfn.environment(), AWS_DEFAULT_REGION="us-east-1")
@@ -918,7 +918,7 @@ Writer.add_representer(str, _string)
 def text() -> str:
     plain = json.loads(json.dumps(document()))  # an enum's member as its value
     written = yaml.dump(plain, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
-    return f"# Generated from the code by docs/generate_openapi.py.\n{written}"
+    return f"# Generated from the code by development/openapi.py.\n{written}"
 
 
 def main() -> int:

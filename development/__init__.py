@@ -1,0 +1,1 @@
+"""Programs of those who change Turnqueue, and the template as they read it: see docs/development.md."""
