@@ -810,14 +810,14 @@ LINKS: dict[str, Json] = {
 def paths() -> Json:
     """Every route of template.yaml with the operation that its function performs.
 
-    Without $default, which forgives a slash at the end of /chat, because tools refuse two paths that mean the same; and
-    without browsers' preflights.
+    Without $default, which forgives a slash at the end of /chat, because tools refuse two paths that mean the same;
+    without browsers' preflights; and without the OpenAI API, which its owner describes.
     """
     template = cfn.template()["Resources"]
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
         key = route["RouteKey"]
-        if key == "$default" or key.startswith("OPTIONS "):
+        if key == "$default" or key.startswith("OPTIONS ") or " /v1/" in key:
             continue
         method, path = key.split(" ")
         integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]

@@ -202,9 +202,9 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """A coarse filter: it saves transfer, not read units."""
+    """A coarse filter: it saves transfer, not read units. A deleted turn has no message to send again."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
-    return Attr("status").ne(Status.SUCCESS) & codes
+    return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
 
 def _is_meant(item: Item, wanted: Wanted) -> bool:

@@ -16,6 +16,7 @@ ON = {
     "ModelName": "another-model",
     "HistoryTokens": "6000",
     "FeatureAsyncChatEnabled": "true",
+    "AllowInstructions": "true",
     "JwtIssuer": "https://issuer.example",
     "JwtAudience": "chat",
     "AllowedOrigins": "https://a.example,https://b.example",
@@ -49,6 +50,7 @@ ON = {
 }
 OFF = {
     "FeatureAsyncChatEnabled": "false",
+    "AllowInstructions": "false",
     "JwtIssuer": "",
     "JwtAudience": "",
     "KmsKeyArn": "",

@@ -60,6 +60,8 @@ def handler(event: Event, context: Any) -> Response:
             "GET /health": health,
             "HEAD /health": health_head,
             "OPTIONS /{proxy+}": preflight,
+            "GET /v1/{proxy+}": openai_api,
+            "DELETE /v1/{proxy+}": openai_api,
         },
     )
 
@@ -160,6 +162,13 @@ def health_head(event: Event) -> Response:
 def preflight(event: Event) -> Response:
     """204 to every preflight, if API Gateway asks: it answers preflights itself, and adds the headers of CORS."""
     return {"statusCode": 204, "headers": {}, "body": ""}
+
+
+def openai_api(event: Event) -> Response:
+    """A GET or DELETE of the OpenAI API. Its modules are imported here, so that other requests do not pay for them."""
+    from v1_read import answer
+
+    return answer(event, store)
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -58,6 +58,7 @@ uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
 gates = ModelGates(guards, os.environ)
 deadline_seconds = 60 * int(os.environ["DEADLINE_MINUTES"])
 history_tokens = int(os.environ["HISTORY_TOKENS"])
+allow_instructions = os.environ["ALLOW_INSTRUCTIONS"] == "true"
 async_by_default = os.environ["FEATURE_ASYNC_CHAT_ENABLED"] == "true"
 
 
@@ -73,6 +74,7 @@ def handler(event: Event, context: Any) -> Response:
             "POST /chat/": answer,  # by $default, for old clients
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
+            "POST /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
         },
     )
 
@@ -91,16 +93,14 @@ def chat(event: Event, ends_at: float) -> Response:
     _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])
 
-    headers = _admitted(limiter.take_message(event, caller)) if limiter else {}
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, stored, now, request.deadline_seconds or deadline_seconds)
     turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, history_tokens if request.session_id else 0))
     if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
-    admit = partial(_reserved, event, headers)
-    turn, replayed = submit(turn, request.fingerprint(), idempotency_key, admit, max_age=allowed.max_age)
-    return _accepted(event, turn, replayed, wanted, headers, ends_at)
+    taken = take(event, turn, request.fingerprint(), idempotency_key, wanted.wait, max_age=allowed.max_age)
+    return _accepted(event, *taken, wanted, ends_at)
 
 
 def retry(event: Event, ends_at: float) -> Response:
@@ -117,30 +117,55 @@ def retry(event: Event, ends_at: float) -> Response:
         raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
     _require_allowed_urls(failed.request)
 
-    headers = _admitted(limiter.take_message(event, old.owner)) if limiter else {}
     key = Key(old.session, new_ulid(now))
     tokens = estimated_tokens(failed.request, history_tokens)
     turn = Turn.submitted(key, failed.request, now, deadline_seconds)
     turn = turn._replace(retry_of=old.task_id, reserved_tokens=tokens)
-    turn, replayed = submit(turn, f"retry of {old.task_id}", idempotency_key, partial(_reserved, event, headers))
-    return _accepted(event, turn, replayed, wanted, headers, ends_at)
+    return _accepted(
+        event, *take(event, turn, f"retry of {old.task_id}", idempotency_key, wanted.wait), wanted, ends_at
+    )
+
+
+def openai_api(event: Event, ends_at: float) -> Response:
+    """A POST of the OpenAI API. Its modules are imported here, so that a cold start for /chat does not pay for them."""
+    from v1_post import Desk, post
+
+    _require_json(event)
+    desk = Desk(store, take, waited, _require_allowed_urls, deadline_seconds, history_tokens, allow_instructions)
+    return post(event, desk, _idempotency_key(event), ends_at)
+
+
+def take(
+    event: Event, turn: Turn, fingerprint: str, idempotency_key: str | None, wait: int, *, max_age: float = 0
+) -> tuple[Turn, bool, dict[str, str]]:
+    """Record and queue a turn within its owner's limits, as `submit` does. Returns also the limits' response fields.
+    `wait`: the seconds that the client waits, for the log."""
+    headers = _admitted(limiter.take_message(event, turn.key.owner)) if limiter else {}
+    turn, replayed = submit(turn, fingerprint, idempotency_key, partial(_reserved, event, headers), max_age=max_age)
+    if replayed:
+        count("TaskReplayed")
+        logger.info("task replayed", extra={"task_id": turn.key.task_id, "wait": wait})
+    elif turn.cached:
+        logger.info("task answered at once", extra={"task_id": turn.key.task_id, "wait": wait})
+    else:
+        count("TaskSubmitted")
+        logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wait})
+    return turn, replayed, headers
+
+
+def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
+    """The turn when it is final, or as it stands after so many seconds, or at once if its owner may not wait."""
+    if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
+        return turn
+    return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at, gates)
 
 
 def _accepted(
-    event: Event, turn: Turn, replayed: bool, wanted: Preference, headers: dict[str, str], ends_at: float
+    event: Event, turn: Turn, replayed: bool, headers: dict[str, str], wanted: Preference, ends_at: float
 ) -> Response:
     """The response to a message that is recorded: with the turn as it is or, if the client waits, when it is final."""
     if wanted.wait and not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         wanted = wanted.without_wait()
-    if replayed:
-        count("TaskReplayed")
-        logger.info("task replayed", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
-    elif turn.cached:
-        logger.info("task answered at once", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
-    else:
-        count("TaskSubmitted")
-        logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})
-
     if wanted.applied:
         headers["Preference-Applied"] = wanted.applied
     if replayed:
@@ -339,7 +364,8 @@ def _not_queued(turn: Turn, error: BotoCoreError | ClientError) -> Problem:
 
 def _require_allowed_urls(stored: dict[str, Any]) -> None:
     """Raises a 422 Problem for the first image whose URL the model's server must not be given."""
-    for index, item in enumerate(stored.get("media") or ()):
+    context = (item for entry in stored.get("context") or () for item in entry.get("media") or ())
+    for index, item in enumerate([*(stored.get("media") or ()), *context]):
         if "url" in item and not media_urls.allows(item["url"]):
             detail = f"media.{index}.url: the service takes {media_urls}."
             raise Problem(422, "media_url_not_allowed", detail, param=f"media.{index}.url")

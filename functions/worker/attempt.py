@@ -15,7 +15,7 @@ from leases import Leases
 from model import Model
 from modelerror import ModelError
 from pace import Pace
-from persona import Persona, persona
+from persona import Persona, asked_for, persona
 from reply import Answer, Reply
 from turnqueue.gate import Wait
 from turnqueue.http import error_name, where
@@ -169,9 +169,11 @@ class Attempt:
 
     async def _answer(self) -> Answer:
         turn, services = self._turn, self._services
-        told = self._told = persona(turn.request["role"])
-        self._reply.structured = told.output is not None
-        history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)
+        told = self._told = asked_for(persona(turn.request["role"]), turn.request)
+        self._reply.structured = told.is_form
+        history = await asyncio.to_thread(
+            services.store.history, turn.key, time.time(), limit=HISTORY_TURNS, previous=turn.request.get("previous")
+        )
         if self._is_first:
             try:
                 return await self._asked(self._server, told, history, self._first_token_seconds)
@@ -189,7 +191,7 @@ class Attempt:
         await self._settle(self._used(), is_final=False)
         self._server, self._pass, self._is_let_in = fallback, passed, False
         self._reply = Reply()
-        self._reply.structured = told.output is not None
+        self._reply.structured = told.is_form
         return await self._answer_of_fallback(told, history)
 
     async def _answer_of_fallback(self, told: Persona, history: Sequence[Turn]) -> Answer:

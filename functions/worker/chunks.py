@@ -4,6 +4,7 @@ The SDK would make objects of it, at more CPU than all else that the worker does
 A member that a sloppy server leaves out, or sends in another form, counts as absent.
 """
 
+import json
 import re
 from typing import Any, NamedTuple
 
@@ -38,6 +39,15 @@ BROKEN_OFF = "error"
 _BREAKS = re.compile("error|abort|cancel|fail|timeout|timed_out|interrupt|overload|insufficient", re.IGNORECASE)
 
 
+class Call(NamedTuple):
+    """A piece of a call of a function. `number`: which call of the answer, None if the server does not say."""
+
+    number: int | None
+    id: str
+    name: str
+    arguments: str
+
+
 class Chunk(NamedTuple):
     """`content`: text of the answer. `thoughts`: text that the model does not address to the user.
 
@@ -53,12 +63,14 @@ class Chunk(NamedTuple):
     finish_reason: str | None
     usage: dict[str, Any]
     error: Any
+    calls: tuple["Call", ...] = ()
 
     @classmethod
     def of(cls, data: object) -> "Chunk":
         chunk = _object(data)
         found = chunk.get("choices")
         content = thoughts = ""
+        calls: list[Call] = []
         refused, reason, error = False, None, _error(chunk)
         usage = _object(chunk.get("usage"))
         for choice in found if isinstance(found, list) else ():
@@ -74,10 +86,12 @@ class Chunk(NamedTuple):
                     thoughts += "".join(map(_thoughts_of_part, said))
                 thoughts += next((text for name in _THOUGHTS if (text := _text(delta.get(name)))), "")
                 refused = refused or bool(delta.get("refusal"))
+                pieces = delta.get("tool_calls")
+                calls += map(_call, pieces if isinstance(pieces, list) else ())
             reason = _reason(choice.get("finish_reason")) or reason
             error = error or choice.get("error")
             usage = usage or _object(choice.get("usage"))
-        return cls(_text(chunk.get("model")), content, thoughts, refused, reason, _usage(usage), error)
+        return cls(_text(chunk.get("model")), content, thoughts, refused, reason, _usage(usage), error, tuple(calls))
 
 
 def _error(chunk: dict[str, Any]) -> Any:
@@ -92,6 +106,16 @@ def _reason(value: object) -> str | None:
         return None
     value = value[:100].lower()
     return _REASONS.get(value) or (BROKEN_OFF if _BREAKS.search(value) else None)
+
+
+def _call(piece: object) -> Call:
+    piece = _object(piece)
+    function = _object(piece.get("function"))
+    index, arguments = piece.get("index"), function.get("arguments")
+    if isinstance(arguments, dict):  # some servers send the document and not its text
+        arguments = json.dumps(arguments, ensure_ascii=False)
+    name, call_id = _text(function.get("name")), _text(piece.get("id"))
+    return Call(index if type(index) is int else None, call_id, name, _text(arguments))
 
 
 def _text_of_part(part: object) -> str:

@@ -4,7 +4,7 @@ Sizes are estimates in tokens. Only the server knows the tokens of its model, an
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
@@ -25,24 +25,26 @@ _REMEMBERED_SECONDS = 3600.0
 
 
 class Exchange(NamedTuple):
-    """An earlier turn: what the user said and what the model answered."""
+    """An earlier turn: what the user said and what the model answered. Results of functions are told with the exchange
+    that called them, because servers refuse one without the other."""
 
-    user: Message
-    assistant: Message
+    messages: tuple[Message, ...]
     tokens: int
 
     @classmethod
-    def of(cls, user: Message, assistant: Message) -> Self:
-        return cls(user, assistant, _tokens(user) + _tokens(assistant))
+    def of(cls, messages: Iterable[Message]) -> Self:
+        told = tuple(messages)
+        return cls(told, tokens_of(told))
 
 
 @dataclass(frozen=True)
 class Conversation:
-    """The conversation for the model. `earlier`: oldest first. `shortened`: how often `shorter` was called for it."""
+    """The conversation for the model. `earlier`: oldest first. `asked`: what the turn itself tells, its message last.
+    `shortened`: how often `shorter` was called for it."""
 
     instructions: Message
     earlier: tuple[Exchange, ...]
-    message: Message
+    asked: tuple[Message, ...]
     shortened: int = 0
 
     @classmethod
@@ -53,21 +55,29 @@ class Conversation:
 
         `history`: oldest first. `images`: the data URLs of uploads, by their ids.
         """
-        told = (_exchange(persona, past, images) for past in history)
-        earlier = _newest([exchange for exchange in told if exchange], history_tokens)
-        return cls({"role": "system", "content": persona.instructions}, earlier, _user(turn, images))
+        told: list[Exchange] = []
+        for past in history:
+            _tell(told, _exchange(persona, past, images))
+        asked = tuple(_asked(turn, images))
+        if told and asked and asked[0]["role"] == "tool":
+            asked = told.pop().messages + asked
+        return cls({"role": "system", "content": persona.instructions}, _newest(told, history_tokens), asked)
 
     def messages(self) -> list[Message]:
-        earlier = [message for exchange in self.earlier for message in (exchange.user, exchange.assistant)]
-        return [self.instructions, *earlier, self.message]
+        """All messages, the first of the system. Many servers take no second one directly after it."""
+        first = self.instructions
+        rest = [message for exchange in self.earlier for message in exchange.messages] + list(self.asked)
+        while rest and rest[0]["role"] == "system":
+            first = first | {"content": f"{first['content']}\n\n{rest.pop(0)['content']}"}
+        return [first, *rest]
 
     @property
     def tokens(self) -> int:
-        return _tokens(self.instructions) + _tokens(self.message) + _sum(self.earlier)
+        return _tokens(self.instructions) + tokens_of(self.asked) + _sum(self.earlier)
 
     def within(self, tokens: int) -> Self:
         """This conversation with the newest of its earlier turns that fit into `tokens` beside the rest."""
-        left = tokens - _tokens(self.instructions) - _tokens(self.message)
+        left = tokens - _tokens(self.instructions) - tokens_of(self.asked)
         return replace(self, earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
@@ -79,7 +89,7 @@ class Conversation:
 
     def without_images(self) -> Self | None:
         """This conversation with a note in the place of each earlier image. None if there is none."""
-        earlier = tuple(Exchange.of(_noted(each.user), each.assistant) for each in self.earlier)
+        earlier = tuple(Exchange.of(map(_noted, each.messages)) for each in self.earlier)
         return None if earlier == self.earlier else replace(self, earlier=earlier)
 
 
@@ -116,24 +126,72 @@ def _sum(exchanges: Iterable[Exchange]) -> int:
 
 
 def _tokens(message: Message) -> int:
-    content = message["content"]
+    content = message["content"] or ""
     parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts = parts + [{"type": "text", "text": json.dumps(call)} for call in message.get("tool_calls", ())]
     return sum(
         len(part["text"].encode()) // BYTES_OF_A_TOKEN + 1 if part["type"] == "text" else TOKENS_OF_AN_IMAGE
         for part in parts
     )
 
 
+def _tell(told: list[Exchange], exchange: Exchange | None) -> None:
+    if exchange is None:
+        return
+    if told and exchange.messages[0]["role"] == "tool":
+        exchange = Exchange.of(told.pop().messages + exchange.messages)
+    told.append(exchange)
+
+
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:
     """None for a turn with a blank side: many servers refuse a request with a blank message."""
-    asked, spoken = past.request["message"].strip() or past.request.get("media"), _spoken(persona, past)
-    if not asked or not spoken.strip():
+    calls = (past.result or {}).get("tool_calls") or []
+    said, spoken = past.request, _spoken(persona, past)
+    asked = said["message"].strip() or said.get("media") or said.get("context")
+    if not asked or not (spoken.strip() or calls):
         return None
-    return Exchange.of(_user(past, images), {"role": "assistant", "content": spoken})
+    return Exchange.of([*_asked(past, images), _assistant(spoken, calls)])
 
 
-def _user(turn: Turn, images: Mapping[str, str]) -> Message:
+def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
+    """An answer, with the functions that it calls."""
+    if not calls:
+        return {"role": "assistant", "content": spoken}
+    named = [
+        {
+            "id": call["call_id"],
+            "type": "function",
+            "function": {"name": call["name"], "arguments": call["arguments"]},
+        }
+        for call in calls
+    ]
+    return {"role": "assistant", "content": spoken or None, "tool_calls": named}
+
+
+def _asked(turn: Turn, images: Mapping[str, str]) -> Iterator[Message]:
+    """What a turn tells the model: the context that its client sent with it, and its message. None of them is blank."""
+    spoken, calls = "", list[Mapping[str, str]]()
+    for entry in [*(turn.request.get("context") or ()), None]:
+        if entry and "name" in entry:
+            calls.append(entry)
+            continue
+        if spoken.strip() or calls:  # an answer and the calls after it are one message
+            yield _assistant(spoken, calls)
+            spoken, calls = "", []
+        if entry is None:
+            break
+        if "output" in entry:
+            yield {"role": "tool", "tool_call_id": entry["call_id"], "content": entry["output"]}
+        elif entry["role"] == "assistant":
+            spoken = entry["text"]
+        elif entry["text"].strip() or entry.get("media"):
+            yield _user(entry["text"], entry.get("media"), images) | {"role": entry["role"]}
     text, media = turn.request["message"], turn.request.get("media")
+    if text.strip() or media or not turn.request.get("context"):
+        yield _user(text, media, images)
+
+
+def _user(text: str, media: Sequence[Mapping[str, Any]] | None, images: Mapping[str, str]) -> Message:
     if not media:
         return {"role": "user", "content": text}
     urls = [item.get("url") or images.get(item.get("upload_id", "")) for item in media]
@@ -142,10 +200,10 @@ def _user(turn: Turn, images: Mapping[str, str]) -> Message:
     return {"role": "user", "content": [*said, *shown]}
 
 
-def _noted(user: Message) -> Message:
-    if isinstance(user["content"], str):
-        return user
-    return user | {"content": [_NOT_SHOWN if part["type"] == "image_url" else part for part in user["content"]]}
+def _noted(message: Message) -> Message:
+    if not isinstance(message["content"], list):
+        return message
+    return message | {"content": [_NOT_SHOWN if part["type"] == "image_url" else part for part in message["content"]]}
 
 
 def _spoken(persona: Persona, past: Turn) -> str:

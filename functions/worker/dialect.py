@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Self
 from persona import Persona
 from structured import instructions, response_format
 
+_NEEDED = ("tools", "tool_choice")  # without them the model would not do what was asked
+
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
 # How a model is asked for a document, from the strictest on: held to a schema, held to JSON, or asked in words.
@@ -46,7 +48,7 @@ class Dialect(NamedTuple):
 
     def after(self, field: str | None, request: dict[str, Any]) -> Self | None:
         """The dialect to ask in once more, when `field` of `request` was refused. None if there is no other."""
-        if field not in request:
+        if field not in request or field in _NEEDED:
             return None
         if field == "response_format":
             return self._replace(form=self.form + 1)

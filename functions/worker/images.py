@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Sequence
+from typing import Any
 
 from modelerror import ModelError
 from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
@@ -44,11 +45,18 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
 def allowed(turn: Turn, urls: MediaUrls) -> Turn:
     """The turn without the URLs that the model's server must not be given. The setting may be stricter than when the
     turn was submitted. The model is told that there was an image."""
-    media = turn.request.get("media")
-    if not media or all(urls.allows(item.get("url", "data:")) for item in media):
-        return turn
+    request = _allowed(turn.request, urls)
+    if "context" in request:
+        request = request | {"context": [_allowed(entry, urls) for entry in request["context"]]}
+    return turn._replace(request=request)
+
+
+def _allowed(entry: dict[str, Any], urls: MediaUrls) -> dict[str, Any]:
+    media = entry.get("media")
+    if not media:
+        return entry
     kept = [item if urls.allows(item.get("url", "data:")) else {"type": item["type"]} for item in media]
-    return turn._replace(request=turn.request | {"media": kept})
+    return entry | {"media": kept}
 
 
 def _uploaded(turn: Turn) -> list[str]:

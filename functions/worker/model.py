@@ -93,7 +93,7 @@ class Model:
             if reason == "content_filter":
                 raise ModelError("prompt_refused")
             reply.ended()
-            answer = result(persona.output, reply.text)
+            answer = result(persona.output, reply.text, reply.calls() if "tools" in persona.options else ())
         except ModelError as error:
             reply.request_id = error.request_id = error.request_id or reply.request_id
             if error.refused or (isinstance(error, Refusal) and not reply.begun):

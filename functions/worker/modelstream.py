@@ -127,6 +127,8 @@ class _Reading:
             reply.thought(chunk.thoughts)
         if chunk.content:
             reply.add(chunk.content)
+        for call in chunk.calls:
+            reply.call(call)
         if chunk.refused:
             raise ModelError("prompt_refused")
         if chunk.error or is_error:

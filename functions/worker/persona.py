@@ -1,12 +1,14 @@
 """What the model is told for a role, and the form its answer must have."""
 
 import tomllib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
+from structured import Document
 from turnqueue.personas import FOLDER, version
 
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "strings": list[str]}
@@ -16,7 +18,7 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 class Persona:
     """`version`: changes with the file. `model`, `temperature`: None where the file has none; then those of the stack
     and of the model count. `options`: further fields of the request to the model. `output`: the form of a structured
-    answer {message, draft?, data?}; None for plain text."""
+    answer: a class {message, draft?, data?}, or the document that a request asks for; None for plain text."""
 
     role: str
     version: str
@@ -24,7 +26,12 @@ class Persona:
     model: str | None
     temperature: float | None
     options: dict[str, Any]
-    output: type[BaseModel] | None
+    output: type[BaseModel] | Document | None
+
+    @property
+    def is_form(self) -> bool:
+        """Whether the answer is a form, of which a user reads only the `message`."""
+        return isinstance(self.output, type)
 
 
 @cache
@@ -40,6 +47,35 @@ def persona(role: str) -> Persona:
         options=definition.get("options", {}),
         output=_output(role, definition),
     )
+
+
+def asked_for(told: Persona, request: Mapping[str, Any]) -> Persona:
+    """The persona as one request wants it: {instructions?, options?, tools?, tool_choice?, format?}."""
+    if not request.keys() & {"instructions", "options", "tools", "format"}:
+        return told
+    options = dict(request.get("options") or {})
+    temperature = options.pop("temperature", told.temperature)
+    if tools := request.get("tools"):
+        options["tools"] = [_function(tool) for tool in tools]
+        if choice := request.get("tool_choice"):
+            options["tool_choice"] = choice if isinstance(choice, str) else _nested(choice, "name")
+    more = request.get("instructions")
+    return replace(
+        told,
+        instructions=f"{told.instructions}\n\n{more}" if more else told.instructions,
+        temperature=temperature,
+        options=told.options | options,
+        output=Document.of(request["format"]) if "format" in request else told.output,
+    )
+
+
+def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
+    return _nested(tool, "name", "description", "parameters", "strict")
+
+
+def _nested(tool: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    """A function as Chat Completions names it."""
+    return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
 
 def _output(role: str, definition: dict[str, Any]) -> type[BaseModel] | None:

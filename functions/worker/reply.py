@@ -1,9 +1,11 @@
 """An answer while it is being written, for those who watch it."""
 
+import secrets
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from chunks import Call
 from modelerror import ModelError
 from structured import readable
 from thoughts import LeadingThoughts
@@ -11,6 +13,8 @@ from turnqueue.turn import MAX_RESULT_BYTES
 from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+
+_MOST_CALLS = 128  # as many as a request may have tools
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 
@@ -47,6 +51,7 @@ class Reply:
         self._parts: list[str] = []
         self._size = 0
         self._thought_bytes = 0
+        self._calls: list[dict[str, Any]] = []
         self._prompt_tokens = 0
         self._reported: dict[str, int] = {}
         self._asked_at = self.last_progress_at = time.time()
@@ -83,6 +88,37 @@ class Reply:
         self.begun = True
         self.last_progress_at = time.time()
         self._thought_bytes += _bytes(text)
+
+    def call(self, piece: Call) -> None:
+        """Take a piece of a call of a function. Raises ModelError when it is more than can be kept."""
+        self.begun = True
+        self.last_progress_at = time.time()
+        self._size += _bytes(piece.id + piece.name + piece.arguments)
+        if self._size > MAX_RESULT_BYTES or len(self._calls) > _MOST_CALLS:
+            raise ModelError("result_too_large")
+        # Some servers number no call, or each with 0: then an id that is new begins one.
+        same = [call for call in self._calls if piece.number is not None and call["number"] == piece.number]
+        found = same[-1] if same else None
+        if found is None and piece.number is None and not piece.id and self._calls:
+            found = self._calls[-1]
+        if found is None or (piece.id and found["call_id"] and piece.id != found["call_id"]):
+            found = {"number": piece.number, "call_id": "", "name": "", "arguments": ""}
+            self._calls.append(found)
+        found["call_id"] = found["call_id"] or piece.id
+        found["name"] = found["name"] or piece.name
+        found["arguments"] += piece.arguments
+
+    def calls(self) -> list[dict[str, str]]:
+        """The functions that the model asks for: {call_id, name, arguments}, in order."""
+        return [
+            {
+                "call_id": clean(call["call_id"])[:200] or f"call_{secrets.token_hex(12)}",
+                "name": clean(call["name"]),
+                "arguments": clean(call["arguments"]) or "{}",
+            }
+            for call in self._calls
+            if call["name"]
+        ]
 
     def ended(self) -> None:
         """The answer is whole: what was held back, because it might have become a thought, is text."""

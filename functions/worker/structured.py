@@ -2,8 +2,8 @@
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Self
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
@@ -16,25 +16,55 @@ _OPENING_FENCE = re.compile(r"\s*```[ \t]*\w*[ \t]*\r?\n")
 _END_OF_THOUGHTS = "</think>"
 
 
-def response_format(output: type[BaseModel]) -> dict[str, Any]:
+class Document(NamedTuple):
+    """A JSON document that a request asks for. Its text is the message. `schema`: its fields for the provider, {name,
+    schema, strict?, description?}; None for any object.
+
+    The provider holds the model to the schema. Here only the JSON is checked.
+    """
+
+    schema: dict[str, Any] | None
+
+    @classmethod
+    def of(cls, form: Mapping[str, Any]) -> Self:
+        names = ("name", "schema", "strict", "description")
+        schema = {name: form[name] for name in names if form.get(name) is not None}
+        return cls(schema if form["type"] == "json_schema" else None)
+
+
+type Output = type[BaseModel] | Document
+
+
+def response_format(output: Output) -> dict[str, Any]:
     """The form, strictly: the provider holds the model to the schema."""
+    if isinstance(output, Document):
+        return {"type": "json_schema", "json_schema": output.schema} if output.schema else {"type": "json_object"}
     schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
     return {"type": "json_schema", "json_schema": schema}
 
 
-def instructions(output: type[BaseModel]) -> str:
+def instructions(output: Output) -> str:
     """The form in words, because the server cannot hold the model to a schema."""
-    schema = json.dumps(output.model_json_schema(), ensure_ascii=False)
+    if isinstance(output, Document):
+        form = (output.schema or {}).get("schema", {"type": "object"})
+    else:
+        form = output.model_json_schema()
+    schema = json.dumps(form, ensure_ascii=False)
     return f"Answer with one JSON object and nothing else. It must match this JSON schema: {schema}"
 
 
-def result(output: type[BaseModel] | None, text: str) -> dict[str, Any]:
-    """The answer as {message, data, draft}. It is checked here again, because providers differ in how well they hold a
-    model to a schema. Raises ModelError: output_invalid or result_too_large."""
+def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """The answer as {message, data, draft, tool_calls?}. It is checked here again, because providers differ in how well
+    they hold a model to a schema. An answer that calls functions has no form. Raises ModelError: output_invalid or
+    result_too_large."""
     found: dict[str, Any] = {"message": text, "data": None, "draft": None}
-    if output:
+    if calls:
+        found["tool_calls"] = list(calls)
+    elif isinstance(output, Document):
+        found["message"] = _document(text)
+    elif output:
         found |= _validated(output, text)
-    if not found["message"].strip():
+    if not calls and not found["message"].strip():
         raise ModelError("output_invalid")
     if len(json.dumps(found, ensure_ascii=False).encode()) > MAX_RESULT_BYTES:
         raise ModelError("result_too_large")
@@ -51,6 +81,16 @@ def readable(text: str) -> str:
         return ""
     message = document.get("message") if isinstance(document, dict) else None
     return message if isinstance(message, str) else ""
+
+
+def _document(text: str) -> str:
+    for document in _documents(text):
+        try:
+            if isinstance(from_json(document), dict):
+                return document
+        except ValueError:
+            continue
+    raise ModelError("output_invalid")
 
 
 def _validated(output: type[BaseModel], text: str) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from development import cfn
 from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
-HTTP = ("submit", "media", "status", "cancel", "retry", "session", "usage", "health")
+OPENAI = ("openai-create", "openai-retrieve", "openai-delete")
+HTTP = ("submit", "media", "status", "cancel", "retry", "session", "usage", "health", *OPENAI)
 QUEUE = ("worker", "deadletter")
 TASK_ID = "session_123.01KANEC0X00000000000000000"
 
@@ -80,7 +81,18 @@ def test_session_shows_the_conversation(account: Account, waiting: str) -> None:
     assert [turn["message"] for turn in response["json"]["turns"]] == ["I need a haircut"]
 
 
-@pytest.mark.parametrize("file", ["status", "cancel", "session"])
+def test_a_response_is_created_retrieved_and_deleted(account: Account, waiting: str) -> None:
+    created = read(invoke(account, "submit", "openai-create"))
+    assert (created["statusCode"], created["json"]["status"]) == (200, "queued")
+    found = read(invoke(account, "status", "openai-retrieve"))
+    assert (found["statusCode"], found["json"]["id"]) == (200, f"resp_{TASK_ID}")
+
+    assert read(invoke(account, "status", "openai-delete"))["json"]["deleted"] is True
+
+    assert invoke(account, "status", "openai-retrieve")["statusCode"] == 404
+
+
+@pytest.mark.parametrize("file", ["status", "cancel", "session", "openai-retrieve", "openai-delete"])
 def test_on_an_empty_table_they_find_nothing(account: Account, file: str) -> None:
     assert invoke(account, "status", file)["statusCode"] == 404
 
@@ -144,7 +156,7 @@ def test_a_request_agrees_with_itself(file: str) -> None:
     method, _, path = event["routeKey"].partition(" ")
     assert event["requestContext"]["http"]["method"] == method
     for name, value in event.get("pathParameters", {}).items():
-        path = path.replace(f"{{{name}}}", value)
+        path = path.replace(f"{{{name}}}", value).replace(f"{{{name}+}}", value)
     assert path == event["rawPath"]
     query = "&".join(f"{name}={value}" for name, value in event.get("queryStringParameters", {}).items())
     assert query == event["rawQueryString"]

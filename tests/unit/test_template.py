@@ -617,8 +617,8 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     assert {"TaskSubmitted", "TaskReplayed", "TaskSucceeded", "AnswerTime", "QueueTime"} <= rules.metrics_in_code()
     assert {"location", "retry-after", "preference-applied", "idempotency-replayed"} <= rules.headers_sent()
     assert rules.headers_read() == {"content-type", "prefer", "idempotency-key", "cache-control"}
-    retry = "POST /chat/task/{task_id}/retry"
-    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry}
+    retry, openai = "POST /chat/task/{task_id}/retry", "POST /v1/{proxy+}"
+    assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry, openai}
     assert "OPTIONS /{proxy+}" in rules.routes_in_code("status")
     assert rules.routes_in_code("worker") == set()
     assert rules.environment_in_code("deadletter") == {"TURNS_TABLE", "GUARDS_TABLE"}

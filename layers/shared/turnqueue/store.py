@@ -39,6 +39,7 @@ _OPTIONAL = (
     "last_refusal",
     "next_try_at",
     "place_at",
+    "deleted",
 )
 
 
@@ -94,7 +95,7 @@ class TurnStore:
         """
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
-        if turn is None or turn.expires_at <= now:
+        if turn is None or turn.expires_at <= now or turn.deleted:
             return None
         return self.close_overdue(turn, now)
 
@@ -123,10 +124,12 @@ class TurnStore:
             Limit=limit,
         )
         turns = [turn for item in answer["Items"] if (turn := _turn(item)) and turn.expires_at > now]
+        turns = [turn for turn in turns if not turn.deleted]
         return [self.close_overdue(turn, now) for turn in turns], "LastEvaluatedKey" in answer
 
-    def history(self, key: Key, now: float, *, limit: int) -> list[Turn]:
-        """The last `limit` successful turns before this one in its session, oldest first.
+    def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
+        """The last `limit` successful turns before this one in its session, oldest first; with `previous`, the ULID of
+        the turn that this one continues, only that turn and those that it continues.
 
         One Query, as a rule; a second and a third where there are failures among them. What lies behind 3 x `limit`
         turns is not looked for.
@@ -145,7 +148,8 @@ class TurnStore:
                 **start,
             )
             turns = [turn for item in answer["Items"] if (turn := _turn(item)) and turn.expires_at > now]
-            found += [turn for turn in turns if turn.status is Status.SUCCESS]
+            told, previous = _continued(turns, previous)
+            found += [turn for turn in told if turn.status is Status.SUCCESS and not turn.deleted]
             if len(found) >= limit or "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -348,6 +352,21 @@ class TurnStore:
                 if refused.current is None or refused.current.final:
                     return self._existing(refused)
 
+    def empty(self, key: Key) -> None:
+        """Delete what was said in a final turn; what leads to the turns before it stays. Raises Refused if the turn is
+        not final, or not there."""
+        turn = _turn(self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item"))
+        if turn is None:
+            raise Refused(None)
+        kept = {name: turn.request[name] for name in ("role", "previous") if name in turn.request}
+        self._write(
+            key,
+            set_={"deleted": True, "request": {"message": "", **kept}},
+            remove=("result", "partial", "cache"),
+            condition="(#status = :success OR #status = :failure)",
+            values={"success": Status.SUCCESS, "failure": Status.FAILURE},
+        )
+
     @staticmethod
     def _existing(refused: Refused) -> Turn:
         if refused.current is None:
@@ -403,6 +422,17 @@ class TurnStore:
         except self._client.exceptions.ConditionalCheckFailedException as error:
             raise Refused(_turn(error.response.get("Item"))) from error
         return answer.get("Attributes")
+
+
+def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
+    """Of turns of a session, the last first, those on the way back from `previous`, and where the way leads on. It ends
+    at a turn that continues none: all before that are told."""
+    found = []
+    for turn in turns:
+        if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):
+            found.append(turn)
+            previous = turn.request.get("previous")
+    return found, previous
 
 
 def _ours(claimed: Turn) -> dict[str, Any]:

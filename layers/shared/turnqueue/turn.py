@@ -156,7 +156,9 @@ def is_ulid(text: str) -> bool:
 class Turn(NamedTuple):
     """A turn as it stands in the table.
 
-    `request`: {message, role, media?, metadata?}. `result`: {message, data, draft}. `usage`: {model, prompt_tokens,
+    `request`: {message, role, media?, metadata?}, and more for the OpenAI API: `context` (turnqueue/v1/items.py),
+    `previous`, the ULID of the turn that it continues, `instructions`, `options`, `tools`, `tool_choice`, `format`, and
+    `v1`, what it echoes. `result`: {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens,
     completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
     attempt n may write only while it is still n. So nothing sets it back. A replay (operations/replay.py) moves
     `last_attempt`, up to which the turn may be claimed, and an attempt that does not count moves it by one: a refusal,
@@ -195,6 +197,7 @@ class Turn(NamedTuple):
     cache: dict[str, Any] | None = None
     retry_of: str | None = None
     reserved_tokens: int = 0
+    deleted: bool = False  # by its owner: it reads as a turn that is not there, and its texts are gone
 
     @classmethod
     def submitted(

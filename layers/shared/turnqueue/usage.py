@@ -16,6 +16,7 @@ Crashes and lost answers leave an error that is bounded and on the safe side, un
 Nothing is repeated by the SDK (attempts=1) where a repetition would add twice.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -52,8 +53,14 @@ def day_of(now: float) -> str:
 def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
     """How many tokens a turn with this request {message, media?, …} may take, answer included. `history_tokens`: the
     most that the model is told of the turns before it in its session."""
-    prompt = len(request["message"].encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
+    said = request["message"] + request.get("instructions", "")
+    prompt = len(said.encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
     prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
+    for entry in (*request.get("context", ()), *request.get("tools", ())):
+        entry, images = dict(entry), entry.get("media") or ()
+        entry.pop("media", None)
+        prompt += len(json.dumps(entry, ensure_ascii=False).encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
+        prompt += TOKENS_OF_AN_IMAGE * len(images)
     return prompt + TOKENS_OF_AN_ANSWER + history_tokens
 
 

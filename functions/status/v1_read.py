@@ -1,0 +1,96 @@
+"""The GET and DELETE requests of the OpenAI API."""
+
+import time
+from functools import partial
+from typing import Any
+
+from turnqueue.http import Event, Problem, Response, integer, owner, query, respond
+from turnqueue.personas import ROLES
+from turnqueue.store import Refused, TurnStore
+from turnqueue.turn import Turn
+from turnqueue.v1.http import no_such_response, serve
+from turnqueue.v1.items import Item, input_items, response_key
+from turnqueue.v1.responses import polling, response
+
+MAX_PAGE = 100
+
+
+def answer(event: Event, store: TurnStore) -> Response:
+    return serve(
+        event,
+        {
+            "GET responses/([^/]+)": partial(retrieve, event, store),
+            "DELETE responses/([^/]+)": partial(delete, event, store),
+            "GET responses/([^/]+)/input_items": partial(list_input_items, event, store),
+            "GET models": list_models,
+            "GET models/([^/]+)": retrieve_model,
+        },
+    )
+
+
+def retrieve(event: Event, store: TurnStore, response_id: str) -> Response:
+    turn = _turn(event, store, response_id)
+    return respond(200, response(turn), polling(turn, time.time()))
+
+
+def delete(event: Event, store: TurnStore, response_id: str) -> Response:
+    """200 when the texts of the turn are deleted; 409 while it is unfinished, which it then is not for long."""
+    turn = _turn(event, store, response_id)
+    try:
+        if not turn.final:
+            store.cancel(turn.key, time.time())
+        store.empty(turn.key)
+    except Refused as refused:
+        if refused.current is None:
+            raise no_such_response() from None
+        text = "The response is being cancelled. Delete it again in two seconds."
+        raise Problem(409, "response_in_progress", text, headers={"Retry-After": "2"}) from None
+    return respond(200, {"id": response_id, "object": "response", "deleted": True})
+
+
+def list_input_items(event: Event, store: TurnStore, response_id: str) -> Response:
+    return respond(200, page(event, input_items(_turn(event, store, response_id))))
+
+
+def list_models() -> Response:
+    """The models are the personas."""
+    return respond(200, {"object": "list", "data": [_model(role) for role in sorted(ROLES)]})
+
+
+def retrieve_model(name: str) -> Response:
+    if name not in ROLES:
+        raise Problem(404, "model_not_found", "There is no such model.", param="model")
+    return respond(200, _model(name))
+
+
+def _model(role: str) -> dict[str, Any]:
+    return {"id": role, "object": "model", "created": 0, "owned_by": "turnqueue"}
+
+
+def _turn(event: Event, store: TurnStore, response_id: str) -> Turn:
+    key = response_key(owner(event), response_id)
+    turn = store.read(key, time.time()) if key else None
+    if turn is None:
+        raise no_such_response()
+    return turn
+
+
+def page(event: Event, items: list[Item]) -> dict[str, Any]:
+    """The page of a list that the query asks for: `limit`, `order` (desc or asc), `after`, the id of an item."""
+    limit = integer(query(event, "limit"), "limit", default=20, low=1, high=MAX_PAGE)
+    if (order := query(event, "order") or "desc") not in ("asc", "desc"):
+        raise Problem(400, "invalid_request", "order must be asc or desc.", param="order")
+    ordered = items if order == "asc" else items[::-1]
+    if after := query(event, "after"):
+        ids = [item["id"] for item in ordered]
+        if after not in ids:
+            raise Problem(400, "invalid_request", "after must be the id of an item in this list.", param="after")
+        ordered = ordered[ids.index(after) + 1 :]
+    data = ordered[:limit]
+    return {
+        "object": "list",
+        "data": data,
+        "first_id": data[0]["id"] if data else None,
+        "last_id": data[-1]["id"] if data else None,
+        "has_more": len(ordered) > limit,
+    }

@@ -1,0 +1,145 @@
+"""The POST requests of the OpenAI API: a response, a chat completion, a cancellation."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+from turnqueue.http import Event, Problem, Response, body, owner, respond
+from turnqueue.store import Refused, TurnStore
+from turnqueue.turn import SESSION_ID, Key, Status, Turn, new_session_id, new_ulid, session_key
+from turnqueue.usage import estimated_tokens
+from turnqueue.v1.completions import completion
+from turnqueue.v1.http import NO_RETRY, failed, no_such_conversation, no_such_response, serve, unfinished
+from turnqueue.v1.items import Entry, referred, referred_key, response_key, session_of
+from turnqueue.v1.responses import polling, response
+from v1_request import Parsed, parse_completions, parse_responses
+
+MAX_WAIT_SECONDS = 25
+MAX_CANCEL_SECONDS = 5
+"""A worker sees within two seconds that its turn is cancelled."""
+
+MAX_REFERRED = 100
+"""Turns that a request's item references may lead to: each is a read."""
+
+
+class Desk(NamedTuple):
+    """What submit.py does for a request: see its functions of these names."""
+
+    store: TurnStore
+    take: Callable[..., tuple[Turn, bool, dict[str, str]]]
+    waited: Callable[[Event, Turn, int, float], Turn]
+    require_allowed_urls: Callable[[dict[str, object]], None]
+    deadline_seconds: int
+    history_tokens: int
+    allow_instructions: bool
+
+
+def post(event: Event, desk: Desk, idempotency_key: str | None, ends_at: float) -> Response:
+    call = partial(_Call, event, desk, idempotency_key, ends_at)
+    return serve(
+        event,
+        {
+            "POST responses": lambda: call().create_response(),
+            "POST chat/completions": lambda: call().create_completion(),
+            "POST responses/([^/]+)/cancel": lambda response_id: call().cancel(response_id),
+        },
+    )
+
+
+class _Call:
+    def __init__(self, event: Event, desk: Desk, idempotency_key: str | None, ends_at: float) -> None:
+        self._event = event
+        self._desk = desk
+        self._key = idempotency_key
+        self._ends_at = ends_at
+        self._owner = owner(event)
+        self._referred: dict[Key, Turn | None] = {}
+
+    def create_response(self) -> Response:
+        parsed = parse_responses(body(self._event), instructions=self._desk.allow_instructions, refer=self._refer)
+        sent = parsed.body
+        session = session_key(self._owner, new_session_id())
+        if sent.previous_response_id:
+            previous = self._previous(sent.previous_response_id)
+            session, parsed.request["previous"] = previous.session, previous.turn
+        elif sent.conversation_id:
+            session_id = session_of(sent.conversation_id)
+            if not SESSION_ID.fullmatch(session_id):
+                raise no_such_conversation("conversation")
+            session = session_key(self._owner, session_id)
+        turn, headers = self._taken(parsed, session, wait=not sent.background)
+        if sent.background:
+            return respond(200, response(turn), headers | polling(turn, time.time()))
+        return respond(200, response(self._answered(turn)), headers)
+
+    def create_completion(self) -> Response:
+        parsed = parse_completions(body(self._event), instructions=self._desk.allow_instructions)
+        turn, headers = self._taken(parsed, session_key(self._owner, new_session_id()), wait=True)
+        return respond(200, completion(self._answered(turn)), headers)
+
+    def cancel(self, response_id: str) -> Response:
+        """200 with the response: cancelled, or final as it was before. A worker that holds it is waited for."""
+        key, now = response_key(self._owner, response_id), time.time()
+        if key is None or self._desk.store.read(key, now) is None:
+            raise no_such_response()
+        try:
+            turn = self._desk.store.cancel(key, now)
+        except Refused:
+            raise no_such_response() from None
+        turn = self._desk.waited(self._event, turn, MAX_CANCEL_SECONDS, self._ends_at)
+        return respond(200, response(turn), polling(turn, time.time()))
+
+    def _taken(self, parsed: Parsed, session: str, *, wait: bool) -> tuple[Turn, dict[str, str]]:
+        """The turn of the request, recorded and queued once for an Idempotency-Key."""
+        if parsed.body.stream:
+            raise Problem(400, "unsupported_parameter", "stream is not served here.", param="stream")
+        desk, request, now = self._desk, parsed.request, time.time()
+        desk.require_allowed_urls(request)
+        turn = Turn.submitted(Key(session, new_ulid(now)), request, now, desk.deadline_seconds)
+        has_history = "previous" in request or "conversation" in request["v1"]
+        tokens = estimated_tokens(request, desk.history_tokens if has_history else 0)
+        turn = turn._replace(reserved_tokens=tokens)
+        turn, replayed, headers = desk.take(
+            self._event, turn, parsed.fingerprint, self._key, MAX_WAIT_SECONDS if wait else 0
+        )
+        return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
+
+    def _answered(self, turn: Turn) -> Turn:
+        """The turn once it has succeeded. Raises a Problem if it has not, or not in time."""
+        turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
+        if not turn.final:
+            raise unfinished(turn)
+        if turn.status is not Status.SUCCESS:
+            raise failed(turn)
+        return turn
+
+    def _previous(self, response_id: str) -> Key:
+        """The key of the response that the request continues."""
+        key = response_key(self._owner, response_id)
+        turn = self._desk.store.read(key, time.time()) if key else None
+        if turn is None:
+            raise no_such_response("previous_response_id")
+        if not turn.final:
+            raise Problem(
+                409,
+                "response_in_progress",
+                "The previous response is not final yet. Wait for it, or send both in one conversation.",
+                param="previous_response_id",
+                headers=NO_RETRY,
+            )
+        return turn.key
+
+    def _refer(self, item_id: str, param: str) -> Entry:
+        """What an item of an earlier response of the caller says. Raises a 404 Problem if there is no such item."""
+        key = referred_key(self._owner, item_id)
+        if key and key not in self._referred:
+            if len(self._referred) == MAX_REFERRED:
+                text = f"{param}: items of at most {MAX_REFERRED} responses can be referred to."
+                raise Problem(400, "invalid_request", text, param=param)
+            self._referred[key] = self._desk.store.read(key, time.time(), consistent=False)
+        turn = self._referred.get(key) if key else None
+        entry = referred(turn, item_id) if turn else None
+        if entry is None:
+            raise Problem(404, "item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
+        return entry

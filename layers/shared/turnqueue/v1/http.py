@@ -1,0 +1,62 @@
+"""Requests of the OpenAI API as API Gateway hands them over, and what its clients read in the header of an answer."""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from turnqueue.http import Event, Problem, Response, path
+from turnqueue.turn import FAILURES, Turn
+from turnqueue.v1.items import response_id
+
+NO_RETRY = {"x-should-retry": "false"}
+"""OpenAI's clients send a request again after a 409, 429 or 5xx, unless this says otherwise."""
+
+
+def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Response:
+    """Answer by the route that matches: "METHOD path", a regular expression whose groups are the handler's arguments.
+
+    Raises a 400 Problem for what is not served here; every Problem has the fields that OpenAI's clients read.
+    """
+    wanted = f"{event['requestContext']['http']['method']} {path(event, 'proxy')}"
+    more = {"x-request-id": str(event["requestContext"].get("requestId", ""))}
+    try:
+        for pattern, handle in routes.items():
+            if match := re.fullmatch(pattern, wanted):
+                response = handle(*match.groups())
+                return {**response, "headers": response["headers"] | more}
+        raise Problem(400, "unsupported", "This part of the OpenAI API is not served here.")
+    except Problem as problem:
+        if (seconds := problem.headers.get("Retry-After")) is not None:
+            more["retry-after-ms"] = f"{seconds}000"
+        problem.headers = {**problem.headers, **more}
+        raise
+
+
+def no_such_response(param: str = "response_id") -> Problem:
+    return Problem(404, "response_not_found", "There is no such response.", param=param, headers=NO_RETRY)
+
+
+def no_such_conversation(param: str = "conversation_id") -> Problem:
+    return Problem(404, "conversation_not_found", "There is no such conversation.", param=param, headers=NO_RETRY)
+
+
+def unfinished(turn: Turn) -> Problem:
+    """For a request that waits, when the wait is over: the turn goes on."""
+    return Problem(
+        504,
+        "response_in_progress",
+        f"The answer takes longer than a request may. It goes on: GET /v1/responses/{response_id(turn.key)} has it.",
+        headers={**NO_RETRY, "Location": f"/v1/responses/{response_id(turn.key)}"},
+        response_id=response_id(turn.key),
+        task_id=turn.key.task_id,
+    )
+
+
+def failed(turn: Turn) -> Problem:
+    """For a request whose turn has failed. A client does not repeat it: the turn had all its attempts."""
+    code = turn.error_code or "internal_error"
+    failure = FAILURES.get(code, FAILURES["internal_error"])
+    more: dict[str, Any] = {"response_id": response_id(turn.key), "task_id": turn.key.task_id}
+    return Problem(
+        failure.http_status, code, turn.error or failure.text, headers=NO_RETRY, retryable=failure.retryable, **more
+    )

@@ -1,0 +1,110 @@
+"""Items of the Responses API and the part of a turn's request or result that each stands for.
+
+A request keeps what precedes its message under `context`, a list of entries in order:
+{role, text, media?} for a message, {call_id, name, arguments} for a call of a function, {call_id, output} for its
+result.
+An item's id contains the task's id, so that a reference to an item is one read under the caller's own key.
+"""
+
+import re
+from typing import Any
+
+from turnqueue.turn import Key, Turn
+
+type Entry = dict[str, Any]
+type Item = dict[str, Any]
+
+_RESPONSE = "resp_"
+_COMPLETION = "chatcmpl-"
+_CONVERSATION = "conv_"
+_ITEM_ID = re.compile(r"(?:msg|fc|fco)_([A-Za-z0-9_-]{1,64}\.[0-9A-Z]{26})(?:_(in)?([0-9]{1,6}))?")
+_PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
+
+
+def response_id(key: Key) -> str:
+    return _RESPONSE + key.task_id
+
+
+def completion_id(key: Key) -> str:
+    return _COMPLETION + key.task_id
+
+
+def conversation_id(session_id: str) -> str:
+    return _CONVERSATION + session_id
+
+
+def response_key(owner: str, response: str) -> Key | None:
+    """The key of the turn that `owner` calls by this response id; None if that cannot be one."""
+    return Key.of_task(owner, response.removeprefix(_RESPONSE)) if response.startswith(_RESPONSE) else None
+
+
+def session_of(conversation: str) -> str:
+    """The session id in the id of a conversation; empty if there is none."""
+    return conversation.removeprefix(_CONVERSATION) if conversation.startswith(_CONVERSATION) else ""
+
+
+def referred_key(owner: str, item_id: str) -> Key | None:
+    """The key of the caller's turn that an item id leads to; None if that cannot be an item's id."""
+    match = _ITEM_ID.fullmatch(item_id)
+    return Key.of_task(owner, match[1]) if match else None
+
+
+def referred(turn: Turn, item_id: str) -> Entry | None:
+    """The entry of the turn that an item id names; None if it names none."""
+    match = _ITEM_ID.fullmatch(item_id)
+    if match is None:
+        return None
+    if match[2]:
+        found, number = entries(turn.request), int(match[3])
+    elif match[3]:
+        found, number = (turn.result or {}).get("tool_calls") or [], int(match[3])
+    else:
+        found, number = [{"role": "assistant", "text": (turn.result or {}).get("message", "")}], 0
+    return found[number] if number < len(found) else None
+
+
+def entries(request: dict[str, Any]) -> list[Entry]:
+    """Everything that a request tells the model, in order: its context and its message."""
+    context: list[Entry] = list(request.get("context") or ())
+    if request["message"] or request.get("media"):
+        media = {"media": request["media"]} if request.get("media") else {}
+        context.append({"role": "user", "text": request["message"], **media})
+    return context
+
+
+def input_items(turn: Turn) -> list[Item]:
+    """The turn's request as items, in order."""
+    return [_item(turn.key, entry, f"_in{number}") for number, entry in enumerate(entries(turn.request))]
+
+
+def output_items(turn: Turn) -> list[Item]:
+    """What the model has answered: the message, unless it only calls functions, and the calls."""
+    result = turn.result or {}
+    calls = result.get("tool_calls") or []
+    message = result.get("message", "")
+    found = [_item(turn.key, call, f"_{number}") for number, call in enumerate(calls)]
+    return [_item(turn.key, {"role": "assistant", "text": message}), *found] if message or not calls else found
+
+
+def message_item(key: Key, text: str, status: str = "completed") -> Item:
+    """The answer, or the part of it that there is."""
+    return _item(key, {"role": "assistant", "text": text}) | {"status": status}
+
+
+def _item(key: Key, entry: Entry, suffix: str = "") -> Item:
+    if "role" in entry:
+        kind, rest = "message", {"role": entry["role"], "content": _content(entry)}
+    elif "output" in entry:
+        kind, rest = "function_call_output", {"call_id": entry["call_id"], "output": entry["output"]}
+    else:
+        kind, rest = "function_call", {name: entry[name] for name in ("call_id", "name", "arguments")}
+    return {"type": kind, "id": f"{_PREFIXES[kind]}_{key.task_id}{suffix}", "status": "completed", **rest}
+
+
+def _content(entry: Entry) -> list[dict[str, Any]]:
+    if entry["role"] == "assistant":
+        return [{"type": "output_text", "text": entry["text"], "annotations": [], "logprobs": []}]
+    texts = [{"type": "input_text", "text": entry["text"]}] if entry["text"] else []
+    # An upload has no URL that a client could open.
+    urls = [(each.get("url"), each.get("upload_id")) for each in entry.get("media") or ()]
+    return texts + [{"type": "input_image", "detail": "auto", "image_url": url, "file_id": file} for url, file in urls]

@@ -1,0 +1,496 @@
+"""The OpenAI API, as OpenAI's own client sees it when it checks every response strictly."""
+
+import json
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import openai
+import pytest
+from pydantic import BaseModel
+
+from operations.replay import Wanted, replay
+from operations.stack import Stack
+from tests.unit.conftest import Account, Clock, Scripted, StandIn, Wire, refusing
+from tests.unit.openai_client import client, requests
+
+IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
+
+
+@pytest.fixture
+def eager(account: Account, clock: Clock) -> None:
+    """A worker that takes what is queued whenever submit waits."""
+    clock.meanwhile = account.work
+
+
+@pytest.fixture
+def alice(account: Account) -> openai.OpenAI:
+    return client(account)
+
+
+@pytest.fixture
+def instructions(submit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service takes instructions from clients."""
+    monkeypatch.setattr(submit, "allow_instructions", True)
+
+
+def told(model: StandIn) -> list[str]:
+    return [call["message"] for call in model.calls()["last"]]
+
+
+# ---- In the background
+
+
+def test_a_response_in_the_background_is_polled_to_its_end(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True, metadata={"channel": "web"})
+    assert (created.status, created.background, created.output_text) == ("queued", True, "")
+    account.work()
+
+    final = alice.responses.retrieve(created.id)
+
+    assert (final.status, final.id, final.metadata) == ("completed", created.id, {"channel": "web"})
+    assert final.output_text == '[stand-in model] You said "hello".'
+    assert final.usage and final.usage.total_tokens == final.usage.input_tokens + final.usage.output_tokens > 0
+    task = account.task(created.id.removeprefix("resp_"))
+    assert task["result"]["message"] == final.output_text
+
+
+def test_an_unfinished_response_says_when_to_ask_again(account: Account, alice: openai.OpenAI) -> None:
+    answer = alice.responses.with_raw_response.create(model="general", input="hello", background=True)
+
+    assert answer.headers["openai-poll-after-ms"] == "500"
+    assert answer.headers["x-request-id"] == "request-0"
+
+
+def test_a_form_of_the_persona_stands_beside_the_answer(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="booking", input="a massage tomorrow", background=True)
+    account.work()
+
+    final = alice.responses.retrieve(created.id)
+
+    assert "massage" in final.output_text
+    assert final.to_dict()["x_turnqueue"]["draft"]["service"] == "massage"  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("message", "status", "code"),
+    [
+        ("[[content_filter]]", "failed", "invalid_prompt"),
+        ("[[status=429 code=insufficient_quota]]", "failed", "rate_limit_exceeded"),
+        ("[[status=401]]", "failed", "server_error"),
+        ("[[length]] one two three", "incomplete", None),
+    ],
+)
+def test_a_response_ends_in_openais_words(
+    account: Account, alice: openai.OpenAI, message: str, status: str, code: str | None
+) -> None:
+    created = alice.responses.create(model="general", input=message, background=True)
+    account.work()
+
+    final = alice.responses.retrieve(created.id)
+
+    assert final.status == status
+    assert (final.error and final.error.code) == code
+    assert (final.incomplete_details is not None) == (status == "incomplete")
+
+
+def test_a_cancelled_response_stays_cancelled(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+
+    assert [alice.responses.cancel(created.id).status for _ in range(2)] == ["cancelled"] * 2
+    account.work()
+    assert alice.responses.retrieve(created.id).status == "cancelled"
+
+
+def test_a_final_response_is_not_changed_by_a_cancellation(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+    account.work()
+
+    assert alice.responses.cancel(created.id).status == "completed"
+
+
+def test_one_key_makes_one_response(account: Account, alice: openai.OpenAI) -> None:
+    key = {"Idempotency-Key": "k-1"}
+    ids = {
+        alice.responses.create(model="general", input="hello", background=True, extra_headers=key).id for _ in range(5)
+    }
+    assert len(ids) == len(account.items()) == 1
+
+    with pytest.raises(openai.UnprocessableEntityError, match="another request"):
+        alice.responses.create(model="general", input="other", background=True, extra_headers=key)
+
+
+# ---- Deleted
+
+
+def test_a_deleted_response_is_gone_with_its_texts(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="a secret", background=True)
+    account.work()
+
+    alice.responses.delete(created.id)
+
+    for gone in (alice.responses.retrieve, alice.responses.delete, alice.responses.cancel):
+        with pytest.raises(openai.NotFoundError):
+            gone(created.id)
+    with pytest.raises(openai.NotFoundError):
+        alice.responses.input_items.list(created.id)
+    assert account.get(created.id.removeprefix("resp_"))["statusCode"] == 404
+    assert account.session(created.id[5:].partition(".")[0])["statusCode"] == 404
+    assert "secret" not in json.dumps(account.items())
+
+
+def test_a_waiting_response_is_cancelled_and_deleted(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+
+    alice.responses.delete(created.id)
+    account.work()
+
+    with pytest.raises(openai.NotFoundError):
+        alice.responses.retrieve(created.id)
+
+
+def test_a_running_response_is_deleted_once_it_is_cancelled(account: Account, alice: openai.OpenAI, wire: Wire) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+    seen: list[int] = []
+
+    def delete(params: Any) -> None:
+        with pytest.raises(openai.ConflictError) as refused:
+            alice.responses.delete(created.id)
+        seen.append(refused.value.status_code)
+        assert refused.value.response.headers["retry-after-ms"] == "2000"
+
+    wire.after("UpdateItem", delete)  # the claim
+    account.work()
+    alice.responses.delete(created.id)
+
+    assert seen == [409]
+    with pytest.raises(openai.NotFoundError):
+        alice.responses.retrieve(created.id)
+
+
+def test_a_deleted_turn_is_not_replayed(account: Account, alice: openai.OpenAI, stack: Stack) -> None:
+    created = alice.responses.create(model="general", input="[[status=401]]", background=True)
+    account.work()
+    wanted = Wanted(codes=["model_auth"])
+    assert len(replay(stack, wanted, dry_run=True).task_ids) == 1
+
+    alice.responses.delete(created.id)
+
+    assert replay(stack, wanted, dry_run=True).task_ids == []
+
+
+def test_the_model_is_not_told_a_deleted_turn(account: Account, alice: openai.OpenAI, eager: None) -> None:
+    first = alice.responses.create(model="general", input="one")
+    second = alice.responses.create(model="general", input="two", previous_response_id=first.id)
+    alice.responses.delete(first.id)
+
+    third = alice.responses.create(model="general", input="three", previous_response_id=second.id)
+
+    assert '"two"' in third.output_text and '"one"' not in third.output_text
+
+
+# ---- In the foreground
+
+
+def test_a_response_in_the_foreground_is_the_answer(alice: openai.OpenAI, eager: None) -> None:
+    answer = alice.responses.create(model="general", input="hello")
+
+    assert (answer.status, answer.output_text) == ("completed", '[stand-in model] You said "hello".')
+
+
+@pytest.mark.parametrize("kind", ["response", "completion"])
+def test_an_answer_that_takes_too_long_is_one_turn_and_names_it(account: Account, clock: Clock, kind: str) -> None:
+    patient = client(account, max_retries=2)  # as the client is by default
+
+    with pytest.raises(openai.APIStatusError) as refused:
+        if kind == "response":
+            patient.responses.create(model="general", input="hello")
+        else:
+            patient.chat.completions.create(model="general", messages=[{"role": "user", "content": "hello"}])
+
+    assert (refused.value.status_code, refused.value.code) == (504, "response_in_progress")
+    assert len(requests(patient)) == len(account.items()) == 1
+    account.work()
+    response_id = refused.value.response.json()["response_id"]
+    assert refused.value.response.headers["location"] == f"/v1/responses/{response_id}"
+    assert patient.responses.retrieve(response_id).output_text == '[stand-in model] You said "hello".'
+
+
+def test_a_failed_answer_is_an_error_that_is_not_asked_for_again(account: Account, eager: None) -> None:
+    patient = client(account, max_retries=2)
+
+    with pytest.raises(openai.APIStatusError) as refused:
+        patient.responses.create(model="general", input="[[status=401]]")
+
+    assert (refused.value.status_code, refused.value.code) == (502, "model_auth")
+    assert len(requests(patient)) == 1
+
+
+def test_what_was_not_queued_is_tried_again(account: Account, wire: Wire, clock: Clock) -> None:
+    patient = client(account, max_retries=1)
+    wire.before("SendMessage", refusing())
+
+    created = patient.responses.create(model="general", input="hello", background=True)
+
+    assert (created.status, len(requests(patient))) == ("queued", 2)
+    assert len(account.receive()) == 1
+
+
+# ---- Conversations
+
+
+def test_a_response_continues_another(alice: openai.OpenAI, eager: None, model: StandIn) -> None:
+    first = alice.responses.create(model="general", input="one")
+    second = alice.responses.create(model="general", input="two", previous_response_id=first.id)
+
+    assert second.previous_response_id == first.id
+    assert second.output_text.endswith('Before that, in this conversation, you said: "one".')
+
+
+def test_forks_stay_apart(alice: openai.OpenAI, eager: None) -> None:
+    root = alice.responses.create(model="general", input="root")
+    left = alice.responses.create(model="general", input="left", previous_response_id=root.id)
+    right = alice.responses.create(model="general", input="right", previous_response_id=root.id)
+
+    left_end = alice.responses.create(model="general", input="end", previous_response_id=left.id)
+    right_end = alice.responses.create(model="general", input="end", previous_response_id=right.id)
+
+    assert left_end.output_text.endswith('you said: "root", "left" (2 messages).')
+    assert right_end.output_text.endswith('you said: "root", "right" (2 messages).')
+
+
+def test_a_conversation_holds_all_of_its_responses(alice: openai.OpenAI, eager: None) -> None:
+    first = alice.responses.create(model="general", input="one", conversation="conv_s-1")
+    second = alice.responses.create(model="general", input="two", conversation={"id": "conv_s-1"})
+
+    assert (
+        (first.conversation and first.conversation.id) == (second.conversation and second.conversation.id) == "conv_s-1"
+    )
+    assert second.output_text.endswith('you said: "one".')
+
+
+def test_an_unfinished_response_cannot_be_continued(account: Account) -> None:
+    patient = client(account, max_retries=2)
+    first = patient.responses.create(model="general", input="one", background=True)
+
+    with pytest.raises(openai.ConflictError):
+        patient.responses.create(model="general", input="two", background=True, previous_response_id=first.id)
+
+    assert len(requests(patient)) == 2
+
+
+def test_a_whole_history_is_told_in_its_order(
+    alice: openai.OpenAI, eager: None, scripted: Scripted, instructions: None
+) -> None:
+    scripted.says("fine")
+    alice.responses.create(
+        model="general",
+        input=[
+            {"role": "developer", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "input_text", "text": "look"},
+                    {"type": "input_image", "image_url": IMAGE, "detail": "auto"},
+                ],
+            },
+            {
+                "type": "message",
+                "role": "assistant",
+                "id": "msg_1",
+                "status": "completed",
+                "content": [{"type": "output_text", "text": "seen", "annotations": []}],
+            },
+            {"role": "user", "content": "and?"},
+        ],
+    )
+
+    system, look, seen, last = scripted.asked[0]["messages"]
+    assert system["role"] == "system" and system["content"].endswith("\n\nBe brief.")
+    assert look["content"] == [{"type": "text", "text": "look"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
+    assert (seen, last) == ({"role": "assistant", "content": "seen"}, {"role": "user", "content": "and?"})
+
+
+def test_an_item_is_referred_to_by_its_id(account: Account, alice: openai.OpenAI, eager: None) -> None:
+    first = alice.responses.create(model="general", input="one")
+    asked = alice.responses.input_items.list(first.id).data[0].id
+
+    said: Any = [
+        {"type": "item_reference", "id": asked},
+        {"type": "item_reference", "id": first.output[0].id},
+        {"role": "user", "content": "two"},
+    ]
+    second = alice.responses.create(model="general", input=said)
+
+    assert second.output_text.endswith('you said: "one".')
+    items = alice.responses.input_items.list(second.id, order="asc").data
+    assert [item.to_dict()["content"][0]["text"] for item in items] == ["one", first.output_text, "two"]  # type: ignore[index]
+
+
+def test_input_items_come_in_pages(alice: openai.OpenAI, account: Account) -> None:
+    said: Any = [{"role": "user", "content": str(number)} for number in range(5)]
+    created = alice.responses.create(model="general", input=said, background=True)
+
+    for order, wanted in (("asc", "01234"), ("desc", "43210")):
+        found = alice.responses.input_items.list(created.id, order=order, limit=2)  # type: ignore[arg-type]
+        texts = [item.to_dict()["content"][0]["text"] for item in found]  # type: ignore[index]
+        assert "".join(texts) == wanted
+
+
+# ---- What a request may ask of the model
+
+
+class Person(BaseModel):
+    name: str
+    people: int
+
+
+def test_an_answer_is_parsed_in_the_form_that_was_asked_for(alice: openai.OpenAI, eager: None) -> None:
+    answer = alice.responses.parse(model="general", input="I'm Ann, table for 4", text_format=Person)
+
+    assert answer.output_parsed == Person(name="Ann", people=4)
+
+
+def test_a_document_that_is_none_is_no_answer(account: Account, alice: openai.OpenAI, clock: Clock) -> None:
+    form: Any = {"format": {"type": "json_schema", "name": "p", "schema": Person.model_json_schema()}}
+    created = alice.responses.create(model="general", input="[[broken_json]]", text=form, background=True)
+    for _ in range(3):
+        account.work()
+        clock.forward(60)
+
+    final = alice.responses.retrieve(created.id)
+
+    assert (final.status, final.to_dict()["x_turnqueue"]["error_code"]) == ("failed", "output_invalid")  # type: ignore[index]
+
+
+def test_the_model_gets_the_options_of_a_request(
+    alice: openai.OpenAI, eager: None, scripted: Scripted, instructions: None
+) -> None:
+    scripted.says("fine")
+    alice.responses.create(
+        model="general", input="hello", instructions="Rhyme.", max_output_tokens=50, temperature=0.5, top_p=0.9
+    )
+    (asked,) = scripted.asked
+
+    assert (asked["max_completion_tokens"], asked["temperature"], asked["top_p"]) == (50, 0.5, 0.9)
+    assert asked["messages"][0]["content"].endswith("\n\nRhyme.")
+    assert asked["messages"][0]["content"].startswith("You are a helpful assistant.")
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"instructions": "Obey me."}, "instructions"),
+        ({"input": [{"role": "system", "content": "x"}, {"role": "user", "content": "y"}]}, "input"),
+        ({"tools": [{"type": "web_search"}]}, "tools.0.type"),
+        ({"prompt": {"id": "pmpt_1"}}, "prompt"),
+        ({"conversation": "conv_s", "previous_response_id": "resp_s.1"}, "previous_response_id"),
+        ({"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]}, "input.0.content.0.type"),
+        ({"input": []}, "input"),
+        ({"extra_body": {"surprise": 1}}, "surprise"),
+        ({"temperature": 3}, "temperature"),
+    ],
+)
+def test_what_cannot_be_done_is_refused_by_name(account: Account, alice: openai.OpenAI, more: Any, param: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice.responses.create(**{"model": "general", "input": "hello", "background": True} | more)
+
+    assert refused.value.param == param
+    assert account.items() == []
+
+
+def test_an_image_of_a_forbidden_host_is_refused_wherever_it_is(
+    alice: openai.OpenAI, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "media_urls", type(submit.media_urls)("off"))
+    image: Any = {"role": "user", "content": [{"type": "input_image", "image_url": "https://a.example/b.png"}]}
+
+    for said in ([image], [image, {"role": "user", "content": "what is it?"}]):
+        with pytest.raises(openai.UnprocessableEntityError, match="the service takes only uploads"):
+            alice.responses.create(model="general", input=said, background=True)
+
+
+# ---- Models, chat completions and the rest
+
+
+def test_the_models_are_the_personas(alice: openai.OpenAI) -> None:
+    assert [model.id for model in alice.models.list()] == ["booking", "general"]
+    assert alice.models.retrieve("booking").id == "booking"
+    with pytest.raises(openai.NotFoundError) as refused:
+        alice.responses.create(model="gpt-5", input="hello")
+    assert refused.value.code == "model_not_found"
+
+
+def test_a_chat_completion_is_answered_from_its_messages(alice: openai.OpenAI, eager: None, instructions: None) -> None:
+    answer = alice.chat.completions.create(
+        model="general",
+        messages=[
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "one"},
+            {"role": "assistant", "content": "1"},
+            {"role": "user", "content": "two"},
+        ],
+    )
+
+    (choice,) = answer.choices
+    assert (
+        choice.message.content == '[stand-in model] You said "two". Before that, in this conversation, you said: "one".'
+    )
+    assert choice.finish_reason == "stop"
+    assert answer.usage and answer.usage.completion_tokens > 0
+
+
+def test_a_chat_completion_that_was_cut_says_so(alice: openai.OpenAI, eager: None) -> None:
+    said: Any = [{"role": "user", "content": "a long story"}]
+    answer = alice.chat.completions.create(model="general", messages=said, max_tokens=3)
+
+    assert answer.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.embeddings.create(model="general", input="x"),
+        lambda client: client.files.list(),
+        lambda client: client.files.delete("file-1"),
+    ],
+)
+def test_what_is_not_served_is_refused_clearly(alice: openai.OpenAI, call: Callable[[openai.OpenAI], Any]) -> None:
+    with pytest.raises(openai.BadRequestError, match="not served here"):
+        call(alice)
+
+
+# ---- Owners
+
+
+def test_another_owners_response_does_not_exist(account: Account, alice: openai.OpenAI, eager: None) -> None:
+    bob = client(account, "bob")
+    hers = alice.responses.create(model="general", input="a secret")
+
+    reference: Any = [{"type": "item_reference", "id": hers.output[0].id}, {"role": "user", "content": "x"}]
+    calls: list[Callable[[], Any]] = [
+        lambda: bob.responses.retrieve(hers.id),
+        lambda: bob.responses.cancel(hers.id),
+        lambda: bob.responses.delete(hers.id),
+        lambda: bob.responses.input_items.list(hers.id),
+        lambda: bob.responses.create(model="general", input="x", previous_response_id=hers.id),
+        lambda: bob.responses.create(model="general", input=reference),
+    ]
+    for call in calls:
+        with pytest.raises(openai.NotFoundError):
+            call()
+    his = bob.responses.create(model="general", input="x", conversation=f"conv_{hers.id[5:].partition('.')[0]}")
+    assert "secret" not in his.output_text
+    assert alice.responses.retrieve(hers.id).status == "completed"
+
+
+# ---- What /chat pays
+
+
+@pytest.mark.parametrize("function", ["submit", "status"])
+def test_nothing_of_it_is_imported_before_the_first_request(function: str) -> None:
+    from tests.unit.test_imports import imported  # a fresh interpreter's
+
+    assert not {name for name in imported(function) if name.startswith(("turnqueue.v1", "v1_"))}
+    assert "turnqueue.v1" in sys.modules
