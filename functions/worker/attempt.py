@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
@@ -171,9 +172,9 @@ class Attempt:
         turn, services = self._turn, self._services
         told = self._told = asked_for(persona(turn.request["role"]), turn.request)
         self._reply.structured = told.is_form
-        history = await asyncio.to_thread(
-            services.store.history, turn.key, time.time(), limit=HISTORY_TURNS, previous=turn.request.get("previous")
-        )
+        previous = turn.request.get("previous")
+        recall = partial(services.store.history, turn.key, limit=HISTORY_TURNS, previous=previous)
+        history = await asyncio.to_thread(recall, time.time())
         if self._is_first:
             try:
                 return await self._asked(self._server, told, history, self._first_token_seconds)

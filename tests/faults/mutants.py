@@ -129,11 +129,8 @@ MUTANTS = [
         "the histories of a batch are read before its first claim",
         ATTEMPT,
         (
-            "history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
-            """history = _early.setdefault(
-            turn.key.session,
-            await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS),
-        )""",
+            "history = await asyncio.to_thread(recall, time.time())",
+            "history = _early.setdefault(turn.key.session, await asyncio.to_thread(recall, time.time()))",
         ),
         ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
     ),
@@ -262,7 +259,7 @@ MUTANTS = [
         "the prompt is logged",
         SUBMIT,
         (
-            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wanted.wait})',
+            'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wait})',
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "code": turn.request["message"]})',
         ),
     ),
@@ -424,7 +421,7 @@ MUTANTS = [
     mutant(
         "the model is told fewer turns than it may be",
         ATTEMPT,
-        ("limit=HISTORY_TURNS)", "limit=5)"),
+        ("limit=HISTORY_TURNS,", "limit=5,"),
     ),
     mutant(
         "the model is told the answers before the messages that got them",
