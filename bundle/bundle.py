@@ -72,7 +72,7 @@ OPERATIONS = {
     # sends it elsewhere and does not say where.
     "s3": "CreateBucket GetObject HeadBucket",
     "secretsmanager": "GetSecretValue",
-    "sqs": "ChangeMessageVisibilityBatch DeleteMessage SendMessage",
+    "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 

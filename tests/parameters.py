@@ -27,6 +27,7 @@ ON = {
     "CacheShared": "true",
     "LimitGroupClaim": "plan",
     "WorkerConcurrency": "7",
+    "TurnsPerWorker": "60",
     "ReserveWorkerConcurrency": "true",
     "ApiConcurrency": "9",
     "ApiRequestsPerSecond": "11",

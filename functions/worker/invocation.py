@@ -1,28 +1,38 @@
-"""One invocation and its messages: sessions side by side, the turns of a session in order.
+"""One invocation: the turns of its event, and those that it receives itself while these run.
 
-A message is deleted as soon as its turn is final. The first turn of a session that must come back takes those behind it
-along, so that the order holds.
+Sessions run side by side, the turns of a session in order. A message is deleted as soon as its turn is final. The first
+turn of a session that must come back takes those behind it along, so that the order holds.
 """
 
 import asyncio
 import math
+import random
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import batched
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attempt import RESERVE_SECONDS, Attempt, Services
 from decisions import DONE, Decision, Verdict, aws_failed, back, not_claimed
+from intake import READ_SECONDS, Intake
 from leases import LEASE_SECONDS
 from modelkeys import ModelKeys
 from turnqueue.gate import Wait
 from turnqueue.http import error_name, where
-from turnqueue.queue import Malformed, TurnQueue, decode
+from turnqueue.queue import MOST_AT_ONCE, Malformed, Message, TurnQueue, decode
 from turnqueue.store import Refused
-from turnqueue.telemetry import count, logger, milliseconds
+from turnqueue.telemetry import count, flush, logger, milliseconds
 from turnqueue.turn import Key, Turn
+
+FLUSH_SECONDS = 15.0
+"""How often metrics are written: an invocation lasts for minutes, and an alarm must not wait for its end."""
+
+_JITTER = 0.2  # of the time for taking turns: workers that began together do not all stop together
 
 type Record = dict[str, Any]
 """A message as Lambda's event source hands it over."""
@@ -30,15 +40,18 @@ type Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Worker:
-    """The parts that all invocations of a process share."""
+    """The parts that all invocations of a process share. `polled`: the queue, for Intake. `turns`: how many turns an
+    invocation holds at most."""
 
     services: Services
     queue: TurnQueue
+    polled: TurnQueue
     keys: ModelKeys
+    turns: int
 
-    async def work(self, records: Sequence[Record], ends_at: float) -> list[Record]:
-        """Run the turns of a batch. Returns the records of those that must come back."""
-        return await Invocation(self, ends_at).run(records)
+    async def work(self, records: Sequence[Record], ends_at: float) -> list[str]:
+        """Run the turns of a batch, and others. Returns the ids of the messages of the batch that must come back."""
+        return await Invocation(self, ends_at).run([_message(record) for record in records])
 
 
 class Invocation:
@@ -47,51 +60,90 @@ class Invocation:
     def __init__(self, worker: Worker, ends_at: float) -> None:
         self._services = worker.services
         self._queue = worker.queue
+        self._intake = Intake(worker.polled)
+        self._turns = worker.turns
         self._ends_at = ends_at
+        now = time.time()
+        # What comes with the last poll has the time of a longest answer, too.
+        taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
+        self._takes_until = now + taking * (1 - random.random() * _JITTER)
+        self._sessions: dict[str, deque[Message]] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._unfinished: set[str] = set()
 
-    async def run(self, records: Sequence[Record]) -> list[Record]:
-        sessions: dict[str, list[Record]] = {}
-        for record in records:
-            sessions.setdefault(record["attributes"]["MessageGroupId"], []).append(record)
-        # At once, and for all: if this process dies, the sessions wait for a lease and not for the queue's time-out.
-        await self._hide(records, LEASE_SECONDS)
+    async def run(self, batch: Sequence[Message]) -> list[str]:
+        """Run the messages of the event, and those that are received meanwhile. Returns the ids of those of the event
+        that must come back; the others are dealt with when this returns."""
         leases, stop = self._services.leases, asyncio.Event()
-        leases.hold_messages([record["receiptHandle"] for record in records])
-        renewing = asyncio.create_task(leases.renew_until(stop))
+        # At once, and for all: if this process dies, the sessions wait for a lease and not for the queue's time-out.
+        await self._hide(batch, LEASE_SECONDS)
+        beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
-            unfinished = await asyncio.gather(*(self._run_session(records) for records in sessions.values()))
+            async with asyncio.TaskGroup() as self._group:
+                self._begin(batch)
+                await self._refill()
+        except BaseExceptionGroup as several:
+            raise several.exceptions[0] from None
         finally:
             stop.set()
-            await renewing
-        return [record for session in unfinished for record in session]
+            await asyncio.gather(*beside)
+        return [message.id for message in batch if message.id in self._unfinished]
 
-    async def _run_session(self, records: Sequence[Record]) -> Sequence[Record]:
-        """Run the turns of one session in order, up to the first that must come back. Returns it and those behind it.
+    async def _refill(self) -> None:
+        """Receive more turns while some run, slots are free, and there is time. Returns when all are over."""
+        while self._running or self._intake.is_owed:
+            if self._running:
+                await asyncio.wait(self._running, timeout=self._intake.pause)
+            if self._intake.is_owed or (self._running and self._free and time.time() < self._takes_until):
+                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))
 
-        A malformed message is no turn and has no order to keep: it is returned, and those behind it are run.
+    @property
+    def _free(self) -> int:
+        """How many more turns may be taken."""
+        return max(self._turns - sum(map(len, self._sessions.values())), 0)
+
+    def _begin(self, messages: Sequence[Message]) -> None:
+        """Run these messages, each behind the others of its session. (SQS hands out a message of a session that is at
+        work here only if a visibility timeout has ended.)"""
+        self._services.leases.hold_messages([message.handle for message in messages])
+        for message in messages:
+            if (session := self._sessions.get(message.group)) is not None:
+                session.append(message)
+                continue
+            self._sessions[message.group] = deque([message])
+            running = self._group.create_task(self._run_session(message.group))
+            self._running.add(running)
+            running.add_done_callback(self._running.discard)
+
+    async def _run_session(self, group: str) -> None:
+        """Run the turns of one session in order, up to the first that must come back. It and those behind it go back.
+
+        A malformed message is no turn and has no order to keep: it goes back, and those behind it are run.
         """
-        malformed: list[Record] = []
-        for index, record in enumerate(records):
+        session = self._sessions[group]
+        while session:
+            message = session[0]
             try:
-                decision = await self._run_turn(decode(record["body"]), _deliveries(record))
+                decision = await self._run_turn(decode(message.body), message.deliveries)
             except Malformed:
-                logger.error("message is malformed", extra={"message_id": record["messageId"]})
+                logger.error("message is malformed", extra={"message_id": message.id})
                 count("MessageMalformed")
-                malformed.append(record)
-                await self._give_back([record], 1)
+                session.popleft()
+                await self._give_back([message], 1)
                 continue
             except (BotoCoreError, ClientError) as error:
-                logger.error("AWS call failed", extra={"message_id": record["messageId"], "error": error_name(error)})
-                decision = aws_failed(_deliveries(record))
+                logger.error("AWS call failed", extra={"message_id": message.id, "error": error_name(error)})
+                decision = aws_failed(message.deliveries)
             except Exception as error:
                 logger.error("turn failed", extra={"error": error_name(error), "where": where(error)})
                 decision = back(None)
             if decision.verdict is Verdict.BACK:
-                unfinished = records[index:]
-                await self._give_back(unfinished, decision.seconds)
-                return [*malformed, *unfinished]
-            await self._delete(record)
-        return malformed
+                del self._sessions[group]
+                await self._give_back(session, decision.seconds)
+                return
+            await self._delete(message)
+            session.popleft()
+        del self._sessions[group]
 
     async def _run_turn(self, key: Key, deliveries: int) -> Decision:
         """Bring the turn of a message one attempt further."""
@@ -145,27 +197,44 @@ class Invocation:
 
     # ---- messages: a call that fails loses nothing, because the message comes back by its visibility timeout
 
-    async def _give_back(self, records: Sequence[Record], seconds: float | None) -> None:
+    async def _give_back(self, messages: Collection[Message], seconds: float | None) -> None:
         """Make the messages come back in so many seconds; None: when their visibility timeout ends."""
-        await self._services.leases.drop_messages([record["receiptHandle"] for record in records])
+        self._unfinished |= {message.id for message in messages}
+        await self._services.leases.drop_messages([message.handle for message in messages])
         if seconds is not None:
-            await self._hide(records, seconds)
+            await self._hide(messages, seconds)
 
-    async def _hide(self, records: Sequence[Record], seconds: float) -> None:
+    async def _hide(self, messages: Collection[Message], seconds: float) -> None:
         whole = max(math.ceil(seconds), 0)
         try:
-            await asyncio.to_thread(self._queue.hide, {record["receiptHandle"]: whole for record in records})
+            for some in batched(messages, MOST_AT_ONCE, strict=False):
+                await asyncio.to_thread(self._queue.hide, {message.handle: whole for message in some})
         except (BotoCoreError, ClientError) as error:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
-    async def _delete(self, record: Record) -> None:
-        """Delete the message now, so that its session moves on. If that fails, Lambda deletes it with the batch."""
-        await self._services.leases.drop_messages([record["receiptHandle"]])
+    async def _delete(self, message: Message) -> None:
+        """Delete the message now, so that its session moves on. If that fails, Lambda deletes it with the batch, or it
+        comes back and its turn is found final."""
+        await self._services.leases.drop_messages([message.handle])
         try:
-            await asyncio.to_thread(self._queue.delete, record["receiptHandle"])
+            await asyncio.to_thread(self._queue.delete, message.handle)
         except (BotoCoreError, ClientError) as error:
-            logger.warning("message not deleted", extra={"message_id": record["messageId"], "error": error_name(error)})
+            logger.warning("message not deleted", extra={"message_id": message.id, "error": error_name(error)})
 
 
-def _deliveries(record: Record) -> int:
-    return int(record["attributes"]["ApproximateReceiveCount"])
+def _message(record: Record) -> Message:
+    attributes = record["attributes"]
+    return Message(
+        record["messageId"],
+        record["receiptHandle"],
+        record["body"],
+        attributes["MessageGroupId"],
+        int(attributes["ApproximateReceiveCount"]),
+    )
+
+
+async def _flush_until(stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), FLUSH_SECONDS)
+        flush()

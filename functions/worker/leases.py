@@ -14,7 +14,7 @@ from itertools import batched
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.http import error_name
-from turnqueue.queue import TurnQueue
+from turnqueue.queue import MOST_AT_ONCE, TurnQueue
 from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import logger
 from turnqueue.turn import Key, Turn
@@ -110,7 +110,7 @@ class Leases:
                 lost.append((turn, refused))
             except (BotoCoreError, ClientError) as error:
                 logger.warning("lease not renewed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
-        for some in batched(messages, 10, strict=False):
+        for some in batched(messages, MOST_AT_ONCE, strict=False):
             try:
                 self._queue.hide(dict.fromkeys(some, round(LEASE_SECONDS)))
                 hidden += some

@@ -1,7 +1,8 @@
 """The worker: the queue's turns, answered by the model.
 
 This file builds the worker from the environment and hands it each batch. invocation.py says what becomes of messages,
-attempt.py of a turn; decisions.py maps every outcome to one decision.
+intake.py receives more of them. attempt.py says what becomes of a turn; decisions.py maps every outcome to one
+decision.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from typing import Any
 
 from attempt import Server, Services
 from gatekeeper import Gatekeeper
+from intake import READ_SECONDS
 from invocation import Worker
 from leases import Leases
 from model import Model
@@ -70,13 +72,15 @@ async def build(environment: Mapping[str, str]) -> Worker:
             first_token_seconds=float(environment["FIRST_TOKEN_SECONDS"]),
         ),
         TurnQueue(queue, attempts=4),
+        TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS),
         keys,
+        int(environment["TURNS_PER_WORKER"]),
     )
 
 
 # One loop for the life of the process: connections of a client are bound to the loop that they were made on.
 runner = asyncio.Runner()
-# boto blocks, so it runs in threads: for each of ten turns one call, and one of its watch.
+# boto blocks, so it runs in threads. 20 do for 40 turns: a call takes some 10 ms, and a turn makes one a second.
 runner.get_loop().set_default_executor(ThreadPoolExecutor(20))
 worker = runner.run(build(os.environ))
 
@@ -85,4 +89,4 @@ worker = runner.run(build(os.environ))
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000
     unfinished = runner.run(worker.work(event["Records"], ends_at))
-    return {"batchItemFailures": [{"itemIdentifier": record["messageId"]} for record in unfinished]}
+    return {"batchItemFailures": [{"itemIdentifier": message_id} for message_id in unfinished]}

@@ -1,9 +1,9 @@
-"""An SQS FIFO queue as a Lambda event source sees it, on a clock that is given. Not thread-safe and not meant to be.
+"""An SQS FIFO queue as its consumers see it, on a clock that is given. Not thread-safe and not meant to be.
 
 Held to AWS's documentation, and not to any emulator: a group gives nothing while one of its messages is in flight; a
 batch that expires comes back in order; a handle that is expired or superseded is refused; a message sent again within
 5 minutes is dropped, whether or not the first was deleted, and only within its group; what was received too often goes to
-the dead letters when it is asked for once more.
+the dead letters when it is asked for once more; a receive that is repeated as the same attempt gets the same messages.
 """
 
 import itertools
@@ -38,6 +38,8 @@ class Message:
     visible_at: float = -math.inf
     handle: str | None = None
     deleted: bool = False
+    is_changed: bool = False
+    """Whether its consumer has changed its visibility since it was handed out."""
 
     def in_flight(self, now: float) -> bool:
         return self.visible_at > now
@@ -72,6 +74,9 @@ class FifoQueue:
         self.visibility = visibility
         self.most_receives = most_receives
         self.on_change: Callable[[], None] = lambda: None
+        self.on_hand_out: Callable[[Message], None] = lambda message: None
+        self.was_expired = False
+        """Whether a test has let messages become visible before their time."""
         self.bodies: list[str] = []
         self.longest_hidden = 0.0
         """The most seconds that a consumer has hidden a message for at once."""
@@ -80,6 +85,7 @@ class FifoQueue:
         self._dead_letters = dead_letters
         self._messages: list[Message] = []
         self._by_handle: dict[str, Message] = {}
+        self._attempts: dict[str, list[Received]] = {}
         self._sent: dict[tuple[str, str], Message] = {}
         self._sequence = itertools.count(1)
 
@@ -97,9 +103,18 @@ class FifoQueue:
         self._add(message)
         return message
 
-    def receive(self, limit: int = MOST_AT_ONCE) -> list[Received]:
-        """Up to `limit` messages, those of a group in order. They are in flight until their visibility runs out."""
+    def receive(
+        self, limit: int = MOST_AT_ONCE, *, visibility: float | None = None, attempt_id: str = ""
+    ) -> list[Received]:
+        """Up to `limit` messages, those of a group in order. They are in flight until their visibility runs out: that of
+        the queue, or `visibility` seconds. The same `attempt_id` gets the same messages, and their visibility runs anew,
+        as long as nothing has become of any of them."""
         now = self._clock()
+        visibility = self.visibility if visibility is None else visibility
+        if earlier := self._of_attempt(attempt_id, now):
+            for each in earlier:
+                self._by_handle[each.handle].visible_at = now + visibility
+            return earlier
         self._forget_old(now)
         locked = {message.group for message in self._messages if message.in_flight(now)}
         received: list[Received] = []
@@ -111,7 +126,9 @@ class FifoQueue:
                 continue
             if len(received) == min(limit, MOST_AT_ONCE):
                 break
-            received.append(self._hand_out(message, now))
+            received.append(self._hand_out(message, now, visibility))
+        if attempt_id:
+            self._attempts[attempt_id] = received
         return received
 
     def delete(self, handle: str) -> None:
@@ -136,9 +153,16 @@ class FifoQueue:
         if now + seconds - message.first_received_at > LONGEST_VISIBILITY:
             raise QueueError("InvalidParameterValue", "Total VisibilityTimeout is beyond the limit of 43200 seconds.")
         message.visible_at = now + seconds
+        message.is_changed = True
         self.on_change()
 
     # ---- what a test may ask or do
+
+    def has_some(self) -> bool:
+        """Whether a receive would get a message."""
+        now = self._clock()
+        locked = {message.group for message in self._messages if message.in_flight(now)}
+        return any(message.group not in locked for message in self._messages)
 
     def next_visible_at(self) -> float:
         """When the next message that is in flight now becomes visible."""
@@ -151,6 +175,7 @@ class FifoQueue:
 
     def expire(self, message_ids: Collection[str]) -> None:
         """Let messages become visible before their time, while their consumer still works on them."""
+        self.was_expired = True
         for message in self._messages:
             if message.message_id in message_ids:
                 message.visible_at = self._clock()
@@ -169,10 +194,21 @@ class FifoQueue:
         self.bodies.append(message.body)
         self.on_change()
 
-    def _hand_out(self, message: Message, now: float) -> Received:
+    def _of_attempt(self, attempt_id: str, now: float) -> list[Received]:
+        received = self._attempts.get(attempt_id, [])
+        messages = [self._by_handle[each.handle] for each in received]
+        is_untouched = all(
+            message.handle == each.handle and message.in_flight(now) and not (message.deleted or message.is_changed)
+            for message, each in zip(messages, received, strict=True)
+        )
+        return received if is_untouched else []
+
+    def _hand_out(self, message: Message, now: float, visibility: float) -> Received:
+        self.on_hand_out(message)
         message.received += 1
         message.first_received_at = message.first_received_at or now
-        message.visible_at = now + self.visibility
+        message.visible_at = now + visibility
+        message.is_changed = False
         message.handle = f"{message.message_id}/{message.received}"
         self._by_handle[message.handle] = message
         return Received(

@@ -35,6 +35,8 @@ GUARANTEES = {
 FINAL = ("SUCCESS", "FAILURE")
 HISTORY_TURNS = 20
 MOST_ATTEMPTS = 3
+LONGEST_UNWRITTEN = 20.0
+"""Seconds from the moment in which a worker counts something until its metric is written."""
 MOST_HIDDEN = 60
 """Seconds: a cancelled turn frees its session within a minute. A lease is shorter."""
 SHORTEST_LEASE, LONGEST_LEASE = 40.0, 62.0
@@ -86,6 +88,8 @@ class Watch:
     keys: dict[tuple[str, str], list["Exchange"]] = field(default_factory=lambda: defaultdict(list))
     too_long: set[str] = field(default_factory=set)
     """The markers of messages whose conversation the model has refused as too long."""
+    refused_at: list[float] = field(default_factory=list)
+    """When the model has turned calls away that the metrics do not show yet."""
     out_of_order: set[str] = field(default_factory=set)
     """Sessions whose messages the test itself has put out of order."""
 
@@ -201,6 +205,7 @@ class Watch:
 
     def model_refused(self, call: ModelCall) -> None:
         """The model has turned a call away before any token."""
+        self.refused_at.append(self.world.now)
         for record in self.by_marker[call.marker]:
             if any(claim.process is call.process for claim in record.claims) and record.final_at is None:
                 record.refusals += 1
@@ -210,8 +215,10 @@ class Watch:
         records = [r for r in self.by_marker[call.marker] if any(c.process is call.process for c in r.claims)]
         if not records:
             self._broken(3, f"{call.process.name} calls the model for {call.marker}, which it has not claimed")
-        record = next((r for r in reversed(records) if r.final_at is None), records[-1])
-        own = next(claim for claim in reversed(record.claims) if claim.process is call.process)
+        # One process may run turns of one text in several sessions: the history tells which of them asks.
+        asking = [r for r in records if r.final_at is None] or records[-1:]
+        record = next((r for r in asking if list(call.told) == self._history(r, call)), asking[-1])
+        own = self._claim_of(record, call)
         if own.lease_until < now:
             # Its clock is wrong, for Lambda ends it before its lease. It cannot know that it was taken over.
             return
@@ -222,14 +229,27 @@ class Watch:
                     f"{call.process.name} calls the model for {_name(record)} while {claim.process.name} has the lease"
                     f" for {claim.lease_until - now:.0f} s more",
                 )
-        self._check_history(record, call, own.at)
+        self._check_history(record, call)
 
-    def _check_history(self, record: Record, call: ModelCall, began: float) -> None:
+    @staticmethod
+    def _claim_of(record: Record, call: ModelCall) -> Claim:
+        return next(claim for claim in reversed(record.claims) if claim.process is call.process)
+
+    def _check_history(self, record: Record, call: ModelCall) -> None:
         foreign = [
             marker for marker in call.told if not any(r.session == record.session for r in self.by_marker[marker])
         ]
         if foreign:
             self._broken(6, f"{_name(record)} is answered with {foreign} before it, of another session")
+        wanted = self._history(record, call)
+        if record.session not in self.out_of_order and [marker for marker in call.told if marker in wanted] != wanted:
+            self._broken(4, f"{_name(record)} is answered after {list(call.told)}, but it follows {wanted}")
+        if call.answers != call.told:
+            self._broken(4, f"{_name(record)} is told the answers {call.answers} to the messages {call.told}")
+
+    def _history(self, record: Record, call: ModelCall) -> list[str]:
+        """The messages that the model must be told before this one."""
+        began = self._claim_of(record, call).at
         before = sorted(r.ulid for r in self.turns.values() if r.session == record.session and r.ulid < record.ulid)
         wanted = []
         for ulid in before[-HISTORY_TURNS:]:
@@ -239,14 +259,32 @@ class Watch:
                 wanted.append(earlier.marker)
         if record.marker in self.too_long:  # the model is told less, but the newest
             wanted = wanted[len(wanted) - len(call.told) :]
-        if record.session not in self.out_of_order and [marker for marker in call.told if marker in wanted] != wanted:
-            self._broken(4, f"{_name(record)} is answered after {list(call.told)}, but it follows {wanted}")
-        if call.answers != call.told:
-            self._broken(4, f"{_name(record)} is told the answers {call.answers} to the messages {call.told}")
+        return wanted
 
     def printed(self, text: str) -> None:
         if found := PLANTED.findall(text):
             self._broken(9, f"{found} is printed: {text.strip()[:300]}")
+        if '"ModelRefused"' in text and not self.world.has_trouble and self.refused_at:
+            self._check_metrics(self.refused_at.pop(0))
+
+    def _check_metrics(self, counted_at: float) -> None:
+        if self.world.now - counted_at > LONGEST_UNWRITTEN:
+            error = AssertionError(f"a metric is written {self.world.now - counted_at:.0f} s after it was counted")
+            self.world.scheduler.fail(error)
+            raise error
+
+    def misreported(self, message_ids: list[str]) -> None:
+        """A function has reported messages as failed that are not of its event: to Lambda the whole batch has failed."""
+        self._broken(1, f"{message_ids} are reported, which Lambda did not give: it takes the whole batch for failed")
+
+    def handed_out(self, place: tuple[str, str] | None) -> None:
+        """SQS has handed out the message of this turn."""
+        record = self.turns.get(place) if place else None
+        claim = record.claims[-1] if record and record.claims else None
+        if claim and record and not (claim.is_over or claim.process.dead or self.world.has_trouble or record.final_at):
+            if self.world.queue.was_expired:
+                return
+            self._broken(3, f"{_name(record)} is handed out again, though {claim.process.name} is at work on it")
 
     def answered(self, exchange: "Exchange") -> None:
         """A client has its answer."""

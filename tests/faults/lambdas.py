@@ -81,7 +81,9 @@ class EventSource:
             failed = {str(failure["itemIdentifier"]) for failure in response["batchItemFailures"]}
         except (TypeError, KeyError):
             return everything
-        return failed if failed <= everything else everything
+        if not failed <= everything:
+            self._world.watch.misreported(sorted(failed - everything))
+        return failed
 
     def _delete(self, message: Received) -> None:
         world = self._world

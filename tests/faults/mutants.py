@@ -23,6 +23,7 @@ SECONDS = 900
 STORE = "layers/shared/turnqueue/store.py"
 WORKER = "functions/worker/worker.py"
 INVOCATION = "functions/worker/invocation.py"
+INTAKE = "functions/worker/intake.py"
 ATTEMPT = "functions/worker/attempt.py"
 DECISIONS = "functions/worker/decisions.py"
 GATEKEEPER = "functions/worker/gatekeeper.py"
@@ -83,8 +84,8 @@ MUTANTS = [
         "the message is deleted before the turn is final",
         INVOCATION,
         (
-            '                decision = await self._run_turn(decode(record["body"]), _deliveries(record))',
-            '                await self._delete(record)\n                decision = await self._run_turn(decode(record["body"]), 1)',
+            "                decision = await self._run_turn(decode(message.body), message.deliveries)",
+            "                await self._delete(message)\n                decision = await self._run_turn(decode(message.body), 1)",
         ),
     ),
     mutant(
@@ -137,18 +138,35 @@ MUTANTS = [
     mutant(
         "the later turns of a session are run though the first must come back",
         INVOCATION,
-        ("                unfinished = records[index:]", "                unfinished = [record]"),
         (
-            "                return [*malformed, *unfinished]\n",
-            "                malformed.append(record)\n                continue\n",
+            """                del self._sessions[group]
+                await self._give_back(session, decision.seconds)
+                return
+""",
+            """                session.popleft()
+                await self._give_back([message], decision.seconds)
+                continue
+""",
         ),
     ),
     mutant(
         "the sessions of a batch are run one after the other",
         INVOCATION,
         (
-            "await asyncio.gather(*(self._run_session(records) for records in sessions.values()))",
-            "[await self._run_session(records) for records in sessions.values()]",
+            "            running = self._group.create_task(self._run_session(message.group))",
+            "            running = self._group.create_task(_one_by_one(self._run_session(message.group)))",
+        ),
+        (
+            "async def _flush_until",
+            """_lock = asyncio.Lock()
+
+
+async def _one_by_one(session: Any) -> None:
+    async with _lock:
+        await session
+
+
+async def _flush_until""",
         ),
     ),
     mutant(
@@ -177,7 +195,7 @@ MUTANTS = [
         "a turn that goes back keeps the visibility of its lease",
         INVOCATION,
         ("        if seconds is not None:", "        if seconds is None:"),
-        ("await self._hide(records, seconds)", "await self._hide(records, LEASE_SECONDS)"),
+        ("await self._hide(messages, seconds)", "await self._hide(messages, LEASE_SECONDS)"),
     ),
     mutant(
         "the Idempotency-Key is reserved after the turn is recorded",
@@ -229,7 +247,7 @@ MUTANTS = [
     mutant(
         "the failures of a batch are not reported",
         WORKER,
-        ('[{"itemIdentifier": record["messageId"]} for record in unfinished]', "[]"),
+        ('[{"itemIdentifier": message_id} for message_id in unfinished]', "[]"),
     ),
     mutant(
         "a cancellation overwrites a final state",
@@ -369,7 +387,91 @@ MUTANTS = [
     mutant(
         "the turns behind one that goes back keep the visibility of their lease",
         INVOCATION,
-        ("await self._give_back(unfinished, decision.seconds)", "await self._give_back([record], decision.seconds)"),
+        ("await self._give_back(session, decision.seconds)", "await self._give_back([message], decision.seconds)"),
+    ),
+    mutant(
+        "a poll is abandoned when the last turn is over",
+        INVOCATION,
+        (
+            "                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))",
+            """                poll = asyncio.create_task(self._intake.poll(min(self._free, MOST_AT_ONCE)))
+                while self._running and not poll.done():
+                    await asyncio.wait([poll, *self._running], return_when=asyncio.FIRST_COMPLETED)
+                if poll.done():
+                    self._begin(poll.result())""",
+        ),
+    ),
+    mutant(
+        "a failed poll is not repeated as the same attempt",
+        INTAKE,
+        ("        if not self._failures or now >= self._attempt_until:", "        if True:"),
+    ),
+    mutant(
+        "messages that the worker has taken itself are reported as failed",
+        INVOCATION,
+        (
+            "        return [message.id for message in batch if message.id in self._unfinished]",
+            "        return sorted(self._unfinished)",
+        ),
+    ),
+    mutant(
+        "a message runs beside the others of its session",
+        INVOCATION,
+        (
+            """            if (session := self._sessions.get(message.group)) is not None:
+                session.append(message)
+                continue
+            self._sessions[message.group] = deque([message])
+            running = self._group.create_task(self._run_session(message.group))""",
+            """            self._sessions[message.id] = deque([message])
+            running = self._group.create_task(self._run_session(message.id))""",
+        ),
+    ),
+    mutant(
+        "a worker takes turns until its end",
+        INVOCATION,
+        (" and time.time() < self._takes_until):", "):"),
+    ),
+    mutant(
+        "a turn that goes back keeps its slot",
+        INVOCATION,
+        (
+            "                del self._sessions[group]\n                await",
+            '                self._sessions[f"{message.id} is gone"] = self._sessions.pop(group)\n                await',
+        ),
+    ),
+    mutant(
+        "the messages that the worker has taken itself are not renewed",
+        INVOCATION,
+        (
+            "        self._services.leases.hold_messages([message.handle for message in messages])",
+            """        if not self._running:
+            self._services.leases.hold_messages([message.handle for message in messages])""",
+        ),
+    ),
+    mutant(
+        "metrics are written at the end of an invocation only",
+        INVOCATION,
+        ("await asyncio.wait_for(stop.wait(), FLUSH_SECONDS)", "await stop.wait()"),
+    ),
+    mutant(
+        "a worker goes by the history that it knows of a session",
+        ATTEMPT,
+        (
+            "        history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
+            """        history = _known.get(turn.key.session) or await asyncio.to_thread(
+            services.store.history, turn.key, time.time(), limit=HISTORY_TURNS
+        )
+        _known[turn.key.session] = history""",
+        ),
+        (
+            "        await self._settle(answer.usage, is_final=True, answers=1)",
+            """        told = turn._replace(status=Status.SUCCESS, result=answer.result)
+        _known[turn.key.session] = [*_known.get(turn.key.session, []), told]
+        await self._settle(answer.usage, is_final=True, answers=1)""",
+        ),
+        ("class Attempt:", "_known: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
+        ("from turnqueue.turn import Turn\n", "from turnqueue.turn import Status, Turn\n"),
     ),
     mutant(
         "a refusal uses up an attempt",

@@ -40,8 +40,13 @@ class Result:
     told: str = ""
 
     def points(self, story: Story) -> list[Call]:
-        """The calls that are made to fail."""
-        return [call for call in self.calls[: self.last] if call.at >= story.after]
+        """The calls that are made to fail. Of polls that follow one another, the first and the last."""
+        polls = ["ReceiveMessage" in call.operation for call in self.calls]
+        return [
+            call
+            for call in self.calls[: self.last]
+            if call.at >= story.after and not all(polls[max(call.number - 1, 0) : call.number + 2])
+        ]
 
     def report(self) -> str:
         chance = "" if self.seed is None else f", seed {self.seed}"

@@ -228,6 +228,135 @@ def a_slow_answer(world: World) -> None:
     world.source.wake()
 
 
+@story(
+    seconds=20.0, at_most={"b": 4.0, "c": 4.0, "d": 4.0}, after=9.0, a="SUCCESS", b="SUCCESS", c="SUCCESS", d="SUCCESS"
+)
+def taken_while_another_runs(world: World) -> None:
+    """Lambda begins no second worker. The one that runs a takes what comes, and ends when a does."""
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=12)])
+    alice.rest(3)
+    alice.insist("b", "t")
+    alice.insist("c", "u")
+    alice.rest(6)
+    alice.insist("d", "t")
+
+
+@story(at_most={"b": 2.0}, after=math.inf, a="SUCCESS", b="SUCCESS")
+def sent_while_the_last_poll_is_open(world: World) -> None:
+    """The only turn of a worker ends while it polls, and SQS gives that poll a message."""
+    world.polls_are_first = True
+    alice = Client(world, "alice")
+    alice.insist("a", sync=True, answers=[Answers(seconds=3)])
+    alice.insist("b", "t")
+
+
+@story(seconds=40.0, at_most={"b": 8.0, "c": 8.0}, after=math.inf, a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def the_answer_to_a_poll_is_lost(world: World) -> None:
+    """It brought b; the repetition brings it again, also when a is over meanwhile."""
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=20)])
+    alice.rest(2)
+    world.polls_to_lose = 1
+    alice.insist("b", "t")
+    alice.rest(16)
+    world.polls_to_lose = 1
+    alice.insist("c", "u")
+
+
+@story(seconds=140.0, after=130.0, a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def taken_and_slow(world: World) -> None:
+    """A turn that the worker has taken itself lasts longer than a lease, and another of its session waits behind it."""
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=5)])
+    alice.rest(2)
+    world.source.paused = True
+    alice.insist("b", "t", answers=[Answers(seconds=110, silence=100)])
+    alice.insist("c", "t")
+    world.source.paused = False
+
+
+@story(seconds=60.0, after=math.inf, a="SUCCESS", b="SUCCESS", c="SUCCESS", d="SUCCESS")
+def some_of_an_event_and_some_taken_come_back(world: World) -> None:
+    """One invocation: b of its event must come back, and so must d, which it has taken itself."""
+    world.source.concurrency = 1
+    world.source.paused = True
+    alice = Client(world, "alice")
+    alice.insist("a", "s", answers=[Answers(seconds=20)])
+    alice.insist("b", "t", answers=[Answers(status=500)])
+    world.source.paused = False
+    world.source.wake()
+    alice.rest(3)
+    alice.insist("c", "u")
+    alice.insist("d", "v", answers=[Answers(cut=True)] * 2)
+
+
+@story(seconds=180.0, at_most={"c": 50.0}, after=math.inf, a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def a_worker_that_stops_takes_nothing(world: World) -> None:
+    """It runs b, and has less than a longest answer left: c is for the next worker. SQS allows few receives here; with a
+    longest answer of 14 minutes a worker could use up the real ones."""
+    world.queue.most_receives = 5
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=150)])
+    alice.rest(145)
+    alice.insist("b", "t", answers=[Answers(seconds=110)])
+    alice.rest(75)
+    alice.insist("c", "u")
+
+
+@story(seconds=70.0, at_most={"h": 12.0, "i": 12.0}, after=math.inf, a="SUCCESS", h="SUCCESS", i="SUCCESS")
+def slots_are_free_again(world: World) -> None:
+    """A worker holds three turns: one that is slow, and others that fail, are malformed, or answered, one after the other."""
+    world.hold_turns(3)
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=60, silence=50)])
+    alice.rest(1)
+    for number in range(2):
+        alice.insist(f"cut{number}", f"c{number}", answers=[Answers(cut=True)])
+        world.queue.send("no turn", f"malformed{number}", f"malformed{number}").received = 998
+    alice.rest(12)
+    alice.insist("h", "h")
+    alice.insist("i", "i")
+
+
+@story(seconds=60.0, after=math.inf, a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def visible_again_while_at_work(world: World) -> None:
+    """SQS gives a worker a turn that it is at work on once more, and the one behind it."""
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=10)])
+    alice.insist("c", "u", answers=[Answers(seconds=20)])
+    alice.rest(2)
+    alice.insist("b")
+    world.queue.expire([message.message_id for message in world.queue.waiting()])
+
+
+@story(seconds=60.0, after=math.inf, **_all_succeed(12))
+def while_workers_of_two_versions_run(world: World) -> None:
+    """Each second worker is one of before: it runs what Lambda gives it and takes nothing. Sessions go to and fro."""
+    world.has_old_workers = True
+    world.source.concurrency = 2
+    alice = Client(world, "alice")
+    for number in range(12):
+        alice.insist(f"m{number}", f"s{number % 3}", answers=[Answers(seconds=(2, 4, 1)[number % 3])])
+        alice.rest((0.5, 3)[number % 2])
+
+
+@story(seconds=60.0, after=math.inf, a="SUCCESS", b="SUCCESS")
+def metrics_of_a_long_invocation(world: World) -> None:
+    """What befalls b shows in the metrics while a still runs."""
+    world.source.concurrency = 1
+    alice = Client(world, "alice")
+    alice.insist("a", answers=[Answers(seconds=50, silence=40)])
+    alice.rest(2)
+    alice.insist("b", "t", answers=[Answers(status=503)])
+
+
 @story(seconds=30.0, after=math.inf, **_all_succeed(24))
 def a_long_conversation(world: World) -> None:
     """More turns than the model is told: it is told the newest."""

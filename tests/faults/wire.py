@@ -4,6 +4,7 @@ botocore builds, signs and sends a request as always; where it would go to the n
 answers it. So the serialisation, the parsing of errors and botocore's own retries are the real ones.
 """
 
+import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ import botocore.awsrequest
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
 from tests.faults.faults import READ_VARIANTS, WRITE_VARIANTS, Call, Fault, fault_of
-from tests.faults.fifo_queue import FifoQueue, QueueError
+from tests.faults.fifo_queue import FifoQueue, QueueError, Received
+from tests.faults.lambdas import POLL_SECONDS
 from tests.faults.scheduler import Actor, Killed, here
 from tests.faults.source import aws_session
 from tests.faults.table import Refusal
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from tests.faults.world import World
 
 type JsonObject = dict[str, Any]
+
+SECOND_POLL_SECONDS = 2 * POLL_SECONDS
 
 _world: "World | None" = None
 _open: dict[Actor, Call] = {}
@@ -41,7 +45,8 @@ def _begin(*, model: Any = None, context: Any = None, **kwargs: Any) -> None:
     scheduler, actor = found
     assert actor.group
     service = str(model.service_model.service_name)
-    variants = READ_VARIANTS if model.name.startswith(("Get", "Query")) else WRITE_VARIANTS
+    is_read = model.name.startswith(("Get", "Query", "Receive"))  # the worker itself repeats a receive
+    variants = READ_VARIANTS if is_read else WRITE_VARIANTS
     call = _world.plan.begin(actor.group.name, f"{service} {model.name}", variants, scheduler.now)
     config = context["client_config"]
     call.connect_timeout, call.read_timeout = float(config.connect_timeout), float(config.read_timeout)
@@ -85,6 +90,9 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     if fault is Fault.DIES_AFTER:
         _world.die(process, f"after {operation}")
         raise Killed
+    if answer.get("Messages") and _world.polls_to_lose:
+        _world.polls_to_lose -= 1
+        fault = Fault.UNANSWERED
     if fault is Fault.UNANSWERED:
         scheduler.wait(call.read_timeout)
         _world.tell(process.name, f"{operation} has timed out")
@@ -142,6 +150,8 @@ def _object(key: str) -> tuple[int, JsonObject]:
 
 def _sqs(queue: FifoQueue, operation: str, body: JsonObject) -> JsonObject:
     match operation:
+        case "ReceiveMessage":
+            return {"Messages": [_message(each) for each in _long_poll(queue, body)]}
         case "SendMessage":
             message = queue.send(body["MessageBody"], body["MessageGroupId"], body["MessageDeduplicationId"])
             return {"MessageId": message.message_id, "SequenceNumber": str(message.sequence)}
@@ -159,6 +169,47 @@ def _sqs(queue: FifoQueue, operation: str, body: JsonObject) -> JsonObject:
         case "DeleteMessageBatch":
             return _batch(body["Entries"], lambda entry: queue.delete(entry["ReceiptHandle"]))
     raise NotImplementedError(f"sqs {operation}")
+
+
+def _long_poll(queue: FifoQueue, body: JsonObject) -> list[Received]:
+    """SQS's part of a poll goes on whatever becomes of its caller, so that messages may be handed to nobody. Lambda's event
+    source is as a rule the first to get a message, if it may begin another invocation."""
+    assert _world
+    world, scheduler = _world, _world.scheduler
+    handed_out: list[list[Received]] = []
+
+    def serve() -> None:
+        until = scheduler.now + body["WaitTimeSeconds"]
+        messages: list[Received] = []
+        while not messages and scheduler.now < until:
+            scheduler.wait(until - scheduler.now, lambda: not world.source.paused and queue.has_some())
+            is_first = world.random.random() < 0.5 if world.by_chance else world.polls_are_first
+            scheduler.wait(0.0 if is_first else SECOND_POLL_SECONDS)
+            if not world.source.paused:
+                messages = queue.receive(
+                    body["MaxNumberOfMessages"],
+                    visibility=body["VisibilityTimeout"],
+                    attempt_id=body["ReceiveRequestAttemptId"],
+                )
+        handed_out.append(messages)
+
+    scheduler.spawn("SQS", serve)
+    scheduler.wait(condition=lambda: bool(handed_out))
+    return handed_out[0]
+
+
+def _message(received: Received) -> JsonObject:
+    """A message in the answer to ReceiveMessage."""
+    return {
+        "MessageId": received.message_id,
+        "ReceiptHandle": received.handle,
+        "Body": received.body,
+        "MD5OfBody": hashlib.md5(received.body.encode(), usedforsecurity=False).hexdigest(),
+        "Attributes": {
+            "MessageGroupId": received.group,
+            "ApproximateReceiveCount": str(received.receive_count),
+        },
+    }
 
 
 def _batch(entries: list[JsonObject], act: Any) -> JsonObject:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from types import ModuleType
 from typing import Any, Self
+from unittest import mock
 
 from development import cfn
 from tests.faults import model, patches, source, wire
@@ -137,6 +138,12 @@ class World:
         self.story: list[tuple[float, str, str]] = []
         self.throttled_until = 0.0
         self.per_minute = 0
+        self.polls_are_first = False
+        """Whether SQS gives a message to the poll of a worker before Lambda's event source."""
+        self.polls_to_lose = 0
+        """Of how many of the next polls that get messages the answer is lost."""
+        self.has_old_workers = False
+        """Whether each second worker is of the version before workers took turns themselves."""
         self.quota = 0
         self.exchanges: list[Exchange] = []
         self.invocations: list[Invocation] = []
@@ -170,6 +177,7 @@ class World:
             dead_letters=self.dead_letters,
         )
         self.queues = {QUEUE_URL: self.queue}
+        self.queue.on_hand_out = lambda message: self.watch.handed_out(place_of(message.body))
         self.objects: dict[str, tuple[str, bytes]] = {}
         """What lies in the bucket by its key: content type and content."""
         self.model = model.StandIn(self)
@@ -200,6 +208,10 @@ class World:
         """Those workers that start from now on know how many calls a minute the model grants."""
         self.per_minute = per_minute
         os.environ.update(MODEL_REQUESTS_PER_MINUTE=str(per_minute))
+
+    def hold_turns(self, number: int) -> None:
+        """Those workers that start from now on hold so many turns at a time at most."""
+        os.environ.update(TURNS_PER_WORKER=str(number))
 
     def keep_replies(self) -> None:
         """Those submits that start from now on give an answer again."""
@@ -278,7 +290,9 @@ class World:
         if process.module is None:
             self.scheduler.wait(COLD_START_SECONDS)
             invocation.ends_at += COLD_START_SECONDS  # the start is not counted against the function's time
-            process.module = source.load(process.function)
+            is_old = self.has_old_workers and process.function == "worker" and process.name.endswith(tuple("02468"))
+            with mock.patch.dict(os.environ, {"TURNS_PER_WORKER": "0"} if is_old else {}):
+                process.module = source.load(process.function)
         context = Context(self, invocation, f"request-{next(self._numbers)}")
         try:
             response = process.module.handler(json.loads(json.dumps(invocation.event)), context)

@@ -51,6 +51,7 @@ ENVIRONMENT = cfn.environment() | {
     "MODEL_NAME": "gpt-stand-in",
     "MODEL_KEY_SECRET_ARN": "model-key",
     "MODEL_PRICES": "gpt-stand-in:0.4/1.6",
+    "TURNS_PER_WORKER": "1",  # those of the event only: test_refill.py sets more
 }
 for name in ("AWS_PROFILE", "AWS_ENDPOINT_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL"):
     os.environ.pop(name, None)
@@ -135,8 +136,10 @@ class Wire:
     def on_call(self, params: dict[str, Any], model: Any, context: dict[str, Any], **_: Any) -> None:
         if model.name == "CreateBucket":
             return  # To sign a form botocore begins one, and makes none.
-        self.calls.append(Call(model.name, params))
+        self.calls.append(Call(model.name, params.copy()))
         context["params"] = params
+        if params.get("WaitTimeSeconds"):
+            params["WaitTimeSeconds"] = 0  # moto waits, and lets nobody else call it meanwhile
         self._act(self._before, model.name, params)
 
     def on_send(self, request: Any, event_name: str, **_: Any) -> None:

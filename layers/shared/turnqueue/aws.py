@@ -115,7 +115,7 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
             connect_timeout=1,
             read_timeout=read_timeout,  # 3: the slowest call, a Query of 1 MB, takes a tenth of it
             retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=20,  # the worker's ten turns at a time, each with a second call under way
+            max_pool_connections=20,  # as many as the worker has threads
             tcp_keepalive=True,
             user_agent=f"turnqueue/{__version__}",  # botocore rebuilds its own for every call, a tenth of the CPU
             **more,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import NamedTuple
 
 from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
@@ -10,8 +11,23 @@ _MAX_KEY_BYTES = 2048
 """DynamoDB's limit of a partition key: it refuses a longer one each time, which would look like an AWS that fails."""
 
 
+MOST_AT_ONCE = 10
+"""Messages in one call, SQS's limit."""
+
+
 class Malformed(Exception):
     """The body of a message is not the key of a turn."""
+
+
+class Message(NamedTuple):
+    """A message as it was received. `handle` belongs to this delivery, which `deliveries` counts too; `group` names the
+    session."""
+
+    id: str
+    handle: str
+    body: str
+    group: str
+    deliveries: int
 
 
 def encode(key: Key) -> str:
@@ -37,9 +53,9 @@ def decode(body: str) -> Key:
 class TurnQueue:
     """The queue at `url`. Raises botocore's ClientError or BotoCoreError when SQS does not answer or refuses."""
 
-    def __init__(self, url: str, *, attempts: int) -> None:
+    def __init__(self, url: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._url = url
-        self._client = aws.client("sqs", attempts=attempts)
+        self._client = aws.client("sqs", attempts=attempts, read_timeout=read_timeout)
 
     def send(self, key: Key) -> None:
         """Queue the turn behind the others of its session. A second send within 5 minutes is dropped by SQS; a later
@@ -50,6 +66,28 @@ class TurnQueue:
             MessageGroupId=key.group,
             MessageDeduplicationId=key.task_id,
         )
+
+    def receive(self, most: int, *, hidden_for: int, wait: int, attempt_id: str) -> list[Message]:
+        """Receive up to `most` messages (1 to 10), those of a session in order, each hidden for so many seconds. Waits
+        up to `wait` seconds for the first. If an answer was lost, the same `attempt_id` brings its messages again."""
+        answer = self._client.receive_message(
+            QueueUrl=self._url,
+            MaxNumberOfMessages=most,
+            VisibilityTimeout=hidden_for,
+            WaitTimeSeconds=wait,
+            ReceiveRequestAttemptId=attempt_id,
+            MessageSystemAttributeNames=["MessageGroupId", "ApproximateReceiveCount"],
+        )
+        return [
+            Message(
+                message["MessageId"],
+                message["ReceiptHandle"],
+                message["Body"],
+                message["Attributes"]["MessageGroupId"],
+                int(message["Attributes"]["ApproximateReceiveCount"]),
+            )
+            for message in answer.get("Messages", [])
+        ]
 
     def hide(self, seconds_by_handle: Mapping[str, int]) -> None:
         """Make up to 10 received messages visible again in so many seconds (0 to 43,200) from now, each by its receipt

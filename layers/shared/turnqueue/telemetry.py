@@ -95,14 +95,16 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
     )
 
 
-def _flush() -> None:
-    if not _metrics.metric_set:
-        return
-    try:
-        _metrics.flush_metrics()
-    except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
-        logger.error("metrics not written", extra={"error": type(error).__name__})
-        _metrics.clear_metrics()
+def flush() -> None:
+    """Write the metrics that were counted since the last time."""
+    with _lock:
+        if not _metrics.metric_set:
+            return
+        try:
+            _metrics.flush_metrics()
+        except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
+            logger.error("metrics not written", extra={"error": type(error).__name__})
+            _metrics.clear_metrics()
 
 
 def observed(
@@ -116,6 +118,6 @@ def observed(
         try:
             return handler(event, context)
         finally:
-            _flush()
+            flush()
 
     return wrapper

@@ -1,0 +1,69 @@
+"""How a worker receives turns besides those of its event: polls of the queue, one at a time.
+
+SQS may hand messages to a poll whose answer is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350).
+They are hidden for a lease then. So a poll is never abandoned, and one that failed is repeated as the same attempt,
+which brings the same messages.
+"""
+
+import asyncio
+import secrets
+import time
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from leases import LEASE_SECONDS
+from turnqueue.http import error_name
+from turnqueue.queue import Message, TurnQueue
+from turnqueue.telemetry import logger
+
+POLL_SECONDS = 1
+"""How long SQS waits for a message. Shorter polls lose to the long polls of Lambda's event source, which then begins
+another worker."""
+
+READ_SECONDS = POLL_SECONDS + 3.0
+"""The read time-out of a poll."""
+
+_PAUSE_SECONDS = 0.2  # half as many polls under load; a turn waits for half of it on average
+_PAUSE_AFTER_TROUBLE_SECONDS = 1.0
+_REPEATS = 2  # of a failed poll, when all turns are over
+
+
+class Intake:
+    """The polls of one invocation. `queue` tries each call once and waits READ_SECONDS for its answer."""
+
+    def __init__(self, queue: TurnQueue) -> None:
+        self._queue = queue
+        self._failures = 0
+        self._attempt_id = ""
+        self._attempt_until = 0.0
+        self._most = 0
+
+    @property
+    def pause(self) -> float:
+        """Seconds until the next poll."""
+        return _PAUSE_AFTER_TROUBLE_SECONDS if self._failures else _PAUSE_SECONDS
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether the last poll failed, so that messages may be on their way to this worker, and is worth repeating."""
+        return 0 < self._failures <= _REPEATS
+
+    async def poll(self, most: int) -> list[Message]:
+        """Up to `most` messages, each hidden for a lease. None if the poll fails: the next one repeats it."""
+        now = time.time()
+        if not self._failures or now >= self._attempt_until:
+            self._attempt_id, self._attempt_until, self._most = secrets.token_hex(16), now + LEASE_SECONDS, most
+        try:
+            messages = await asyncio.to_thread(
+                self._queue.receive,
+                self._most,
+                hidden_for=round(LEASE_SECONDS),
+                wait=POLL_SECONDS,
+                attempt_id=self._attempt_id,
+            )
+        except (BotoCoreError, ClientError) as error:
+            self._failures += 1
+            logger.warning("queue not polled", extra={"error": error_name(error)})
+            return []
+        self._failures = 0
+        return messages

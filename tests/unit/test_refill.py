@@ -1,0 +1,127 @@
+"""The worker receives turns itself while it runs some. (tests/faults tries what may go wrong with that.)"""
+
+import pytest
+
+from tests.unit.conftest import Account, Parts, Printed, Wire, unreachable
+
+
+@pytest.fixture(autouse=True)
+def refilled(worker: Parts) -> None:
+    worker.rebuild(TURNS_PER_WORKER="40")
+
+
+def slow_and(account: Account, *messages: str, seconds: float = 1.0) -> tuple[list[str], list[str]]:
+    """Run the worker on an event with one slow turn, while these lie in the queue. Returns the ids of all tasks, and of
+    the messages that the worker has reported as failed."""
+    tasks = [account.queued(f"[[hang={seconds}]] slow", session_id="slow")]
+    event = account.receive()
+    tasks += [account.queued(message, session_id=f"s-{number}") for number, message in enumerate(messages)]
+    return tasks, account.work(event)
+
+
+def test_a_worker_takes_turns_while_one_runs(account: Account) -> None:
+    tasks, failed = slow_and(account, "one", "two", "three")
+
+    assert [account.outcome(task) for task in tasks] == [("SUCCESS", None)] * 4
+    assert failed == []
+    assert account.waiting() == (0, 0)
+
+
+def test_a_worker_goes_on_while_it_has_turns(account: Account) -> None:
+    """The first is over long before the last begins."""
+    ids = [account.queued("[[hang=0.5]] 0", session_id="s-0")]
+    event = account.receive()
+    ids += [account.queued(f"[[hang=0.5]] {number}", session_id=f"s-{number % 2}") for number in range(1, 5)]
+
+    account.work(event)
+
+    assert [account.outcome(task) for task in ids] == [("SUCCESS", None)] * 5
+
+
+def test_a_short_invocation_polls_nothing(account: Account, wire: Wire) -> None:
+    account.queued("quick")
+    wire.clear()
+
+    account.work()
+
+    assert wire.made("ReceiveMessage") == []
+
+
+def test_a_poll_is_for_the_free_slots_and_hides_for_a_lease(account: Account, wire: Wire, worker: Parts) -> None:
+    worker.rebuild(TURNS_PER_WORKER="3")
+
+    slow_and(account)
+
+    first, *_ = wire.made("ReceiveMessage")
+    assert first["MaxNumberOfMessages"] == 2
+    assert first["VisibilityTimeout"] == 50
+    assert first["WaitTimeSeconds"] == 1
+
+
+def test_each_poll_is_an_attempt_and_a_failed_one_is_repeated(account: Account, wire: Wire) -> None:
+    wire.before("ReceiveMessage", unreachable)
+
+    slow_and(account, seconds=2)
+
+    failed, again, *others = [params["ReceiveRequestAttemptId"] for params in wire.made("ReceiveMessage")]
+    assert failed == again
+    assert again not in others
+    assert len(set(others)) == len(others) > 0
+
+
+def test_a_failed_poll_is_repeated_though_all_turns_are_over(account: Account, wire: Wire) -> None:
+    wire.before("ReceiveMessage", unreachable, times=2)
+
+    slow_and(account, seconds=0.5)
+
+    attempts = [params["ReceiveRequestAttemptId"] for params in wire.made("ReceiveMessage")]
+    assert len(attempts) == 3
+    assert len(set(attempts)) == 1
+
+
+def test_a_queue_that_does_not_answer_keeps_no_worker(account: Account, wire: Wire) -> None:
+    wire.before("ReceiveMessage", unreachable, times=100)
+
+    slow_and(account, seconds=0.5)
+
+    assert len(wire.made("ReceiveMessage")) == 3
+
+
+def test_a_full_worker_takes_nothing(account: Account, wire: Wire, worker: Parts) -> None:
+    worker.rebuild(TURNS_PER_WORKER="2")
+    for number in range(2):
+        account.queued("[[hang=0.6]]", session_id=f"s-{number}")
+
+    account.work()
+
+    assert wire.made("ReceiveMessage") == []
+
+
+def test_a_worker_with_less_than_a_longest_answer_left_takes_nothing(account: Account, wire: Wire) -> None:
+    account.queued("[[hang=0.6]]")
+
+    account.work(seconds=193)  # 180 s for the answer, 10 s to record it, 4 s for the poll
+
+    assert wire.made("ReceiveMessage") == []
+
+
+def test_only_messages_of_the_event_are_reported(account: Account) -> None:
+    (slow, failing), failed = slow_and(account, "[[status=500]]")
+
+    assert failed == []
+    assert account.outcome(slow) == ("SUCCESS", None)
+    assert account.outcome(failing) == ("PENDING", None)
+    assert account.waiting() == (0, 1)
+
+
+def test_metrics_are_written_while_turns_run(
+    account: Account, worker: Parts, printed: Printed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(type(worker.built).work.__globals__, "FLUSH_SECONDS", 0.1)
+
+    slow_and(account, "[[status=500]]")
+
+    lines = printed.documents
+    refused = next(number for number, line in enumerate(lines) if "ModelRefused" in line)
+    finished = next(number for number, line in enumerate(lines) if line.get("message") == "task finished")
+    assert refused < finished
