@@ -458,10 +458,8 @@ async def _flush_until""",
         "a worker goes by the history that it knows of a session",
         ATTEMPT,
         (
-            "        history = await asyncio.to_thread(services.store.history, turn.key, time.time(), limit=HISTORY_TURNS)",
-            """        history = _known.get(turn.key.session) or await asyncio.to_thread(
-            services.store.history, turn.key, time.time(), limit=HISTORY_TURNS
-        )
+            "        history = await asyncio.to_thread(recall, time.time())",
+            """        history = _known.get(turn.key.session) or await asyncio.to_thread(recall, time.time())
         _known[turn.key.session] = history""",
         ),
         (
