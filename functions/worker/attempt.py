@@ -38,6 +38,7 @@ REFUSALS_BEFORE_FALLBACK = 2
 _NOT_STORABLE = ("ValidationException", "SerializationException")  # DynamoDB's: an item too large, text that is none
 
 _SHORT_PAUSE_SECONDS = 2.0  # a turn whose place comes so soon waits for it in the worker
+_EARLY_SECONDS = 1.0  # a turn comes back so long before its place, because SQS hides messages for whole seconds
 
 
 class Server(NamedTuple):
@@ -166,7 +167,7 @@ class Attempt:
             return None
         await self._release(back(seconds, is_refund=True), place_at=place.at if place.is_taken else None)
         count("TaskPaced")
-        return back(seconds)
+        return back(seconds - _EARLY_SECONDS)
 
     async def _answer(self) -> Answer:
         turn, services = self._turn, self._services

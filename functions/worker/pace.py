@@ -5,6 +5,8 @@ limits). A place is taken by one conditional write, up to a minute ahead; a seco
 DynamoDB takes about 1,000 writes a second for one item, so one model can be paced up to some 30,000 calls a minute.
 """
 
+import random
+from collections.abc import Callable
 from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -33,9 +35,12 @@ class Pace:
         self._name = name
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
-    def place(self, turn: Turn, now: float) -> Place:
+    def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
         """The place of this turn: the one that it took earlier, or a new one. If the table does not answer, the call is
-        made now: the provider will refuse it if it is too early, and that costs no answer."""
+        made now: the provider will refuse it if it is too early, and that costs no answer.
+
+        If all places of the next minute are taken, the turn asks again in half a minute to a minute, by chance. The
+        next place is free within one interval, but for one of all the turns that wait."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:
@@ -44,5 +49,5 @@ class Pace:
             logger.warning("place not taken", extra={"task_id": turn.key.task_id, "error": error_name(error)})
             return Place(now, is_taken=True)
         if grant.wait:
-            return Place(now + min(grant.wait, AHEAD_SECONDS), is_taken=False)
+            return Place(now + AHEAD_SECONDS * (1 + draw()) / 2, is_taken=False)
         return Place(now + max(grant.full_after - self._rate.interval, 0), is_taken=True)
