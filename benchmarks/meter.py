@@ -18,14 +18,14 @@ type Use = defaultdict[tuple[str, str], float]
 """So much of what and whose, for example of ("write units", "TurnsTable"):
 
 of a route of the API "requests" and "bytes out", which its client counts; of a table "writes" and "write units", and
-those of "progress" again by themselves; of DynamoDB's GetItem and Query "reads" and "read units"; of an operation of
-SQS "SQS requests", but not the polls that found nothing; of a function "calls" of AWS, "invocations", "seconds" (of
+those of the event log as "progress" too; of DynamoDB's reads "reads" and "read units"; of an operation of SQS
+"SQS requests", but not the polls that found nothing; of a function "calls" of AWS, "invocations", "seconds" (of
 them, on this machine), "CPU seconds" (of its processes), "log lines", "log bytes" and "metric lines", which are log
 lines too.
 """
 
 _READS = ("dynamodb:GetItem", "dynamodb:Query")
-_KEYS = {"TurnsTable": ("session", "turn"), "GuardsTable": ("guard",)}
+_KEYS = {"TurnsTable": ("session", "turn"), "GuardsTable": ("guard",), "EventsTable": ("task", "n")}
 
 
 class Meter:
@@ -79,7 +79,15 @@ class Meter:
 
     def _count_access(self, call: Call, answer: dict[str, Any]) -> None:
         assert call.status == 200 or "ConditionalCheckFailed" in answer["__type"], answer
-        parameters, table = call.parameters, self.tables.get(call.parameters["TableName"])
+        parameters = call.parameters
+        if (
+            call.action == "dynamodb:BatchGetItem"
+        ):  # of control rows: each costs as one of 4 KB, also one that is not there
+            self.add("reads", "BatchGetItem")
+            keys = sum(len(asked["Keys"]) for asked in parameters["RequestItems"].values())
+            self.add("read units", "BatchGetItem", keys / 2)
+            return
+        table = self.tables.get(parameters["TableName"])
         if table is None:
             return
         if call.action in _READS:
@@ -95,7 +103,7 @@ class Meter:
         units = write_units(before, item)
         self.add("writes", table)
         self.add("write units", table, units)
-        if ":set_progress" in parameters.get("ExpressionAttributeValues", ()):
+        if table == "EventsTable":
             self.add("writes", "progress")
             self.add("write units", "progress", units)
 

@@ -38,8 +38,9 @@ os.environ.update(cfn.environment(), AWS_DEFAULT_REGION="us-east-1")
 import preference
 import request
 import status
+import stream
 import submit
-from turnqueue import __version__, http, media, task, turn, usage
+from turnqueue import __version__, events, http, media, task, turn, usage
 from turnqueue.guards import IdempotencyKeys
 from turnqueue.media import Uploads
 from turnqueue.personas import DEFAULT_ROLE, ROLES
@@ -116,6 +117,8 @@ REQUEST_WORDS = {
     "session_id": "The conversation to go on with, or the name of a new one; made up when absent.",
     "role": f"Who answers: `{DEFAULT_ROLE}` if absent.",
     "metadata": "Kept with the message and given back with it; nobody else looks at it.",
+    "stream": "Whether somebody watches the answer grow: its text is then shown up to four times a second, else once. "
+    "It is read at `/chat/task/{task_id}/events`.",
     "deadline_seconds": "How long the task may take, in seconds; the most and the default is the deployment's "
     "`DeadlineMinutes`.",
 }
@@ -431,6 +434,13 @@ def failed(code: str) -> turn.Turn:
     )
 
 
+ROWS = [events.Event(1, "d", 1, "A haircut,"), events.Event(2, "d", 1, " with pleasure.")]
+
+
+def _events_example() -> Any:
+    return json.loads(stream.response({}, stream.news(ROWS), 2, 300)["body"])
+
+
 def _task_examples(*turns: turn.Turn) -> dict[str, Any]:
     return {str(each.status): task.task_status(each, _SENT_AT + 1) for each in turns}
 
@@ -547,6 +557,17 @@ PARAMETERS: dict[str, Json] = {
         f"{status.MAX_WAIT_SECONDS} is taken as {status.MAX_WAIT_SECONDS}.",
         "schema": {"type": "integer", "minimum": 0, "default": 0},
     },
+    "after": {
+        "in": "query",
+        "description": "The `id` up to which the client has read. It wins over `Last-Event-ID`; without both the "
+        "client has read nothing.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
+    "Last-Event-ID": {
+        "in": "header",
+        "description": "As `after`: what an EventSource sends when it connects again.",
+        "schema": {"type": "integer", "minimum": 0},
+    },
     "limit": {
         "in": "query",
         "description": f"Messages a page; more than {status.MAX_PAGE} is taken as {status.MAX_PAGE}.",
@@ -590,6 +611,14 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
         **({"headers": dict(headers)} if headers else {}),
         "content": {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}, **shown}},
     }
+
+
+def _events() -> Json:
+    """The response in its two forms."""
+    response = _success("What is new.", "TaskEvents", _events_example())
+    text = stream.response({"headers": {"accept": "text/event-stream"}}, stream.news(ROWS), 2, 300)
+    response["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": text["body"]}
+    return response
 
 
 def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
@@ -702,6 +731,20 @@ OPERATIONS: dict[str, Json] = {
                 _task_examples(QUEUED, RUNNING, ANSWERED, failed("model_timeout")),
                 header("Retry-After"),
             ),
+        },
+    },
+    "GET /chat/task/{task_id}/events": {
+        "operationId": "getTaskEvents",
+        "tags": ["Tasks"],
+        "summary": "Watch an answer grow",
+        "description": "What is new of the answer, at once: no request waits for news. As Server-Sent Events if the "
+        "client accepts `text/event-stream`, else as JSON. Ask again after `retry` or `poll_after_ms`, with the last "
+        "id, until `done` has come. An event is the same for every reader, and can be read again for a day. Text that "
+        "came with `delta` may stop short of the answer; that of `done` is whole.",
+        "parameters": ["task_id", "after", "Last-Event-ID"],
+        "responses": {
+            "200": _events(),
+            "204": {"description": "Nothing follows: the client has read `done`."},
         },
     },
     "POST /chat/task/{task_id}/cancel": {

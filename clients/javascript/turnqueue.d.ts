@@ -29,6 +29,8 @@ export interface ChatRequest {
   metadata?: Record<string, string> | null | undefined;
   /** How long the task may take at most; the deployment's default if absent. */
   deadline_seconds?: number | null | undefined;
+  /** The answer will be watched as it grows. */
+  stream?: boolean | null | undefined;
 }
 
 /** A limit of the caller, and how it stands, from the header fields RateLimit-Policy and RateLimit. */

@@ -9,7 +9,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from stream import END, cursor, done, news, pause_ms, response, snapshot
 from turnqueue import __version__
+from turnqueue.events import EventLog, is_told_by_log, with_text
 from turnqueue.gate import ModelGates
 from turnqueue.http import (
     Event,
@@ -39,6 +41,7 @@ guards = os.environ["GUARDS_TABLE"]
 gates = ModelGates(guards, os.environ)
 usages = UsageStore(guards, attempts=3)
 store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1))
+log = EventLog(os.environ["EVENTS_TABLE"], attempts=3, read_timeout=3)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 
 MAX_WAIT_SECONDS = 20
@@ -54,6 +57,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "GET /chat/task/{task_id}": partial(task, ends_at=ends_at),
+            "GET /chat/task/{task_id}/events": events,
             "POST /chat/task/{task_id}/cancel": cancel,
             "GET /chat/session/{session_id}": session,
             "GET /chat/usage": usage,
@@ -76,7 +80,40 @@ def task(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if seconds and not turn.final and (limiter is None or limiter.may_wait(event, key.owner)):
         turn = wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
-    return _task(200, turn, _waiting(turn))
+    return _task(200, _told(turn), _waiting(turn))
+
+
+def events(event: Event) -> Response:
+    """What is new of a growing answer, at once, and how soon to ask again. 204 behind the end."""
+    key, after, now = task_key(event), cursor(event), time.time()
+    # First the rows, then the turn: rows that were read before an unfinished turn are none of after its end.
+    rows = [] if after == END else log.after(key, after or 0)
+    turn = store.read(key, now)
+    if turn is None:
+        raise no_such_task()
+    if after == END:
+        if turn.final:
+            return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
+        after, rows = None, log.after(key, 0)  # it was replayed
+    if turn.final:
+        found = [done(task_status(_told(turn), now))]
+    elif after is None:
+        found = [snapshot(turn, rows, task_status(with_text(turn, rows), now, _waiting(turn)))]
+    else:
+        found = news(rows)
+    reached = found[-1].id if found else after or 0
+    return response(event, found, reached, pause_ms(turn, reached, now))
+
+
+def _told(turn: Turn) -> Turn:
+    """The turn with its text so far. It is a courtesy: a read that fails leaves it out."""
+    if not is_told_by_log(turn):
+        return turn
+    try:
+        return with_text(turn, log.after(turn.key, 0))
+    except (BotoCoreError, ClientError) as error:
+        logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        return turn
 
 
 def _waiting(turn: Turn) -> Waiting | None:
@@ -104,7 +141,9 @@ def cancel(event: Event) -> Response:
         turn = store.cancel(key, now)
     except Refused:
         raise no_such_task() from None
-    return _task(200 if turn.final else 202, turn)
+    if not turn.final:
+        log.ask_to_cancel(turn, now)
+    return _task(200 if turn.final else 202, _told(turn))
 
 
 def session(event: Event) -> Response:
@@ -125,7 +164,7 @@ def session(event: Event) -> Response:
         200,
         {
             "session_id": session_id,
-            "turns": [_history_entry(turn, now) for turn in turns],
+            "turns": [_history_entry(_told(turn), now) for turn in turns],
             "next_cursor": turns[-1].key.turn if turns and more else None,
         },
     )

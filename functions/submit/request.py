@@ -125,6 +125,7 @@ class ChatRequest(_Strict):
         | None
     ) = None
     deadline_seconds: Annotated[int, Field(ge=MIN_DEADLINE_SECONDS), BeforeValidator(_whole)] | None = None
+    stream: bool | None = None
 
     def stored(self) -> dict[str, Any]:
         """The part that the turn keeps. The session is the turn's key; a retry does not inherit the deadline."""

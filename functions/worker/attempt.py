@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 import images
+from cancellations import Cancellations
 from decisions import DONE, Decision, Verdict, after_failure, back, superseded
 from gatekeeper import PROBE_SECONDS, Gatekeeper, Pass
 from leases import Leases
@@ -18,6 +20,7 @@ from modelerror import ModelError
 from pace import Pace
 from persona import Persona, asked_for, persona
 from reply import Answer, Reply
+from turnqueue.events import EventLog, Growing, Superseded
 from turnqueue.gate import Wait
 from turnqueue.http import error_name, where
 from turnqueue.media import MediaUrls, Uploads
@@ -36,6 +39,11 @@ REFUSALS_BEFORE_FALLBACK = 2
 """A turn that the first model has refused so often asks the fallback first, whatever the gate says."""
 
 _NOT_STORABLE = ("ValidationException", "SerializationException")  # DynamoDB's: an item too large, text that is none
+
+_PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
+"""How long after its first text a streamed answer is shown how often, in seconds; after that as any other."""
+
+_ROW_BYTES = 1024  # of a streamed answer: a row as soon as so much has come, a write unit
 
 _SHORT_PAUSE_SECONDS = 2.0  # a turn whose place comes so soon waits for it in the worker
 _EARLY_SECONDS = 1.0  # a turn comes back so long before its place, because SQS hides messages for whole seconds
@@ -60,13 +68,16 @@ class Services:
     uploads: Uploads
     media_urls: MediaUrls
     leases: Leases
+    log: EventLog
+    cancellations: Cancellations
     first: Server
     fallback: Server | None
     model_name: tuple[str, str]
     longest_answer: float
     first_token_seconds: float
     watch_seconds: float = 1.0
-    """How often a growing answer is shown."""
+    """How often a growing answer is shown that nobody asked to stream. An answer that ends sooner is not shown at all:
+    so it costs no write."""
 
     @property
     def servers(self) -> list[Server]:
@@ -114,6 +125,7 @@ class Attempt:
         self._reply = Reply()
         self._told: Persona | None = None  # until the model is asked
         self._is_let_in = False
+        self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
         self._lost: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
@@ -215,7 +227,8 @@ class Attempt:
         Raises ModelError; Refused when the turn was cancelled or is no longer ours; _Silent when the model has said
         nothing for `silence` seconds (0: as long as the attempt lasts). The model's stream is closed then.
         """
-        guards = [self._watch(), self._give_up_when_lost(), self._settle_gate(server.gatekeeper, self._pass, silence)]
+        guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
+        guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
         if silence:
             guards.append(self._give_up_when_silent(silence))
         try:
@@ -234,26 +247,58 @@ class Attempt:
 
     # ---- while the model writes: each ends the attempt by raising
 
-    async def _watch(self) -> None:
-        """Show the answer growing, at most once in `watch_seconds`, and look for a cancellation: in the answer to that
-        write, or while the model is silent by a read every other time."""
-        turn, store, shown, silent = self._turn, self._services.store, "", 0
+    async def _show(self) -> None:
+        """Show the answer growing, in its event log."""
+        reply, unit = self._reply, self._services.watch_seconds
+        await asyncio.sleep(unit)
+        if self._turn.attempt > 1:
+            await self._show_now()  # at least that the text of earlier attempts is void
+        began, size = 0.0, 0
         while True:
-            await asyncio.sleep(self._services.watch_seconds)
-            text = self._reply.readable()
-            try:
-                if text != shown:
-                    await asyncio.to_thread(store.report_progress, turn, self._reply.progress(), text)
-                    shown, silent = text, 0
-                elif silent := (silent + 1) % 2:
-                    continue
-                else:
-                    current = await asyncio.to_thread(store.read, turn.key, time.time())
-                    if current is None or current.final or current.attempt != turn.attempt or current.cancel_requested:
-                        raise Refused(current)
-            except (BotoCoreError, ClientError) as error:
-                # Progress is a courtesy: the answer is not given up because of it.
-                logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+            await reply.grow(size)
+            began, size = began or time.time(), reply.size
+            await self._show_now()
+            pause = unit
+            if self._turn.request.get("stream"):
+                age = (time.time() - began) / unit
+                pause *= next((pause for end, pause in _PACE_OF_A_STREAM if age < end), 1.0)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(pause):
+                        await reply.grow(size + _ROW_BYTES)
+            else:
+                await asyncio.sleep(pause)
+
+    async def _show_now(self) -> None:
+        """Write to the log what it lacks. A write under way is awaited: the end of the turn comes after it."""
+        reply, turn = self._reply, self._turn
+        text = reply.readable().rstrip("\ufffd")  # which may be half of a character
+        writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait([writing])
+            raise
+        except Superseded:
+            await self._look()
+        except (BotoCoreError, ClientError) as error:
+            # Progress is a courtesy: the answer is not given up because of it.
+            logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+
+    async def _give_up_when_cancelled(self) -> None:
+        while True:
+            await self._services.cancellations.asked(self._turn)
+            await self._look()
+
+    async def _look(self) -> None:
+        """Raises Refused if the turn is no longer ours, or its cancellation was asked."""
+        turn, store = self._turn, self._services.store
+        try:
+            current = await asyncio.to_thread(store.read, turn.key, time.time())
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("turn not read", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+            return
+        if current is None or current.final or current.attempt != turn.attempt or current.cancel_requested:
+            raise Refused(current)
 
     async def _give_up_when_lost(self) -> None:
         raise await self._lost
@@ -358,7 +403,7 @@ class Attempt:
 
     async def _fail(self, code: str) -> Decision:
         # Text that the provider has filtered must not stay readable.
-        readable = None if code == "prompt_refused" else self._reply.readable()
+        readable = "" if code == "prompt_refused" else self._reply.readable()
         await asyncio.to_thread(self._services.store.fail_attempt, self._turn, code, readable, time.time())
         await self._settle(self._used(), is_final=True)
         return DONE

@@ -1,5 +1,7 @@
 """An answer while it is being written, for those who watch it."""
 
+import asyncio
+import math
 import secrets
 import time
 from collections.abc import Callable, Mapping
@@ -55,6 +57,8 @@ class Reply:
         self._prompt_tokens = 0
         self._reported: dict[str, int] = {}
         self._asked_at = self.last_progress_at = time.time()
+        self._wanted: float = math.inf
+        self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
         """The model is being asked now: the time to its first token begins. `prompt_tokens`: by estimate."""
@@ -134,6 +138,16 @@ class Reply:
             raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
         self._parts.append(text)
         self._size = size
+        if size > self._wanted:
+            self._wanted = math.inf
+            self._grown.set()
+
+    async def grow(self, size: int) -> None:
+        """Wait until more than `size` bytes of the answer have come. One waits at a time."""
+        if self._size <= size:
+            self._wanted = size
+            self._grown.clear()
+            await self._grown.wait()
 
     def report(self, usage: Mapping[str, Any]) -> None:
         """Take the counts that the server reports, as it sent them. What is no count is left out."""
@@ -165,6 +179,11 @@ class Reply:
     def text(self) -> str:
         """All that was said."""
         return clean("".join(self._parts))
+
+    @property
+    def size(self) -> int:
+        """The bytes of all that was said."""
+        return self._size
 
     def readable(self) -> str:
         """The part that a user may read already: of a structured answer its `message`, so far as it has come."""

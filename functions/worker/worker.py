@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from attempt import Server, Services
+from cancellations import Cancellations
 from gatekeeper import Gatekeeper
 from intake import READ_SECONDS
 from invocation import Worker
@@ -22,6 +23,7 @@ from model import Model
 from modelkeys import ModelKeys
 from pace import Pace
 from prices import parse_prices
+from turnqueue.events import EventLog
 from turnqueue.gate import GateStore, model_name
 from turnqueue.guards import RateLimiter
 from turnqueue.media import MediaUrls, Uploads
@@ -38,6 +40,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
+    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # a row that is late is soon part of the next
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
 
     def server(base_url: str, name: str, secret: str, per_minute: int) -> Server:
@@ -64,6 +67,8 @@ async def build(environment: Mapping[str, str]) -> Worker:
             replies=KeptReplies(guards, attempts=1),
             uploads=Uploads(environment["MEDIA_BUCKET"], attempts=4),
             media_urls=MediaUrls(environment["MEDIA_URLS"]),
+            log=log,
+            cancellations=Cancellations(log),
             leases=Leases(TurnStore(turns, attempts=1), TurnQueue(queue, attempts=1)),
             first=first,
             fallback=fallback,

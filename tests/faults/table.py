@@ -107,13 +107,15 @@ class Table:
             "Limit",
             "ExclusiveStartKey",
         )
-        if not request.get("ConsistentRead"):
-            raise NotImplementedError("an eventually consistent Query")
         names = _Names(request, "KeyConditionExpression")
         wanted = _condition(request["KeyConditionExpression"])
-        found = [item for item in self.items() if wanted(item, names)]
+        items = self.items()
+        if not request.get("ConsistentRead"):  # each item as it was at a moment of its own: no order between them
+            known = [self._older(key, self.clock() - self.staleness()) for key in self.versions]
+            items = [item for item in known if item is not None]
+        found = [item for item in items if wanted(item, names)]
         names.check_used()
-        found.sort(key=lambda item: item[self.keys[1]]["S"], reverse=not request.get("ScanIndexForward", True))
+        found.sort(key=self._sort_key, reverse=not request.get("ScanIndexForward", True))
         if start := request.get("ExclusiveStartKey"):
             found = found[[self._key(item) for item in found].index(self._key(start)) + 1 :]
         limit = request.get("Limit", len(found))
@@ -123,10 +125,21 @@ class Table:
             answer["LastEvaluatedKey"] = {name: found[limit - 1][name] for name in self.keys}
         return answer
 
+    def batch_get(self, request: JsonObject) -> list[Item]:
+        """What BatchGetItem finds of its keys, each as an eventually consistent GetItem does."""
+        _only(request, "Keys", "ProjectionExpression")
+        names = re.split(", *", request["ProjectionExpression"])
+        found = (self._older(self._key(key), self.clock() - self.staleness()) for key in request["Keys"])
+        return [{name: item[name] for name in names if name in item} for item in found if item is not None]
+
     # ---- inside
 
     def _key(self, item: Item) -> tuple[str, ...]:
-        return tuple(item[name]["S"] for name in self.keys)
+        return tuple(next(iter(item[name].values())) for name in self.keys)
+
+    def _sort_key(self, item: Item) -> str | float:
+        kind, value = next(iter(item[self.keys[1]].items()))
+        return float(value) if kind == "N" else str(value)
 
     def _older(self, key: tuple[str, ...], at: float) -> Item | None:
         known = [version for version in self.versions.get(key, []) if version.at <= at]

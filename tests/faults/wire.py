@@ -45,7 +45,7 @@ def _begin(*, model: Any = None, context: Any = None, **kwargs: Any) -> None:
     scheduler, actor = found
     assert actor.group
     service = str(model.service_model.service_name)
-    is_read = model.name.startswith(("Get", "Query", "Receive"))  # the worker itself repeats a receive
+    is_read = model.name.startswith(("Get", "Query", "BatchGet", "Receive"))  # the worker itself repeats a receive
     variants = READ_VARIANTS if is_read else WRITE_VARIANTS
     call = _world.plan.begin(actor.group.name, f"{service} {model.name}", variants, scheduler.now)
     config = context["client_config"]
@@ -113,6 +113,8 @@ def _brief(operation: str, body: JsonObject) -> str:
         return "hides " + ", ".join(
             f"{entry['ReceiptHandle']} for {entry['VisibilityTimeout']} s" for entry in body["Entries"]
         )
+    if "task" in key:
+        return f"{operation} {key['task']['S'][-6:]} row {key['n']['N']}"
     about = turn[-6:] or body.get("ReceiptHandle") or body.get("MessageDeduplicationId", "")[-6:]
     return " ".join(filter(None, [operation, about, f"to {status}" if status else ""]))
 
@@ -122,6 +124,9 @@ def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObj
     assert _world
     try:
         match service:
+            case "dynamodb" if operation == "BatchGetItem":
+                [(table, asked)] = body["RequestItems"].items()
+                return 200, {"Responses": {table: _world.tables[table].batch_get(asked)}, "UnprocessedKeys": {}}
             case "dynamodb":
                 return 200, _world.tables[body["TableName"]].call(operation, body)
             case "sqs":

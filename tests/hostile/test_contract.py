@@ -21,6 +21,7 @@ from development import cfn
 from tests.hostile.checks import EXAMPLES, examples, orderly, proper
 from tests.hostile.gateway import Answer, Gateway, routes, token
 from tests.unit.conftest import Account, Clock, StandIn, Wire, refusing
+from turnqueue.events import Growing
 from turnqueue.turn import FAILURES, Key, Status
 
 type Json = dict[str, Any]
@@ -234,7 +235,7 @@ def test_every_state_of_a_task_is_told_as_described(account: Account, model: Sta
     key = Key(f"alice#{ids['session_id']}", ids["task_id"].rpartition(".")[2])
     store = account.functions["status"].store
     claimed = store.claim(key, time.time(), time.time() + 60)
-    store.report_progress(claimed, 0.5, "A hair")
+    Growing(account.functions["status"].log, claimed).show("A hair", 0.5, time.time())
     seen.append(ask(account, "GET", TASK, **ids).json["status"])
     assert ask(account, "POST", CANCEL, **ids).status == 202
     store.fail_attempt(claimed, "cancelled", "A hair", time.time())

@@ -14,6 +14,7 @@ from local.account import Account
 from local.capacity import read_units, write_units
 from tests.local.clients import own_clients
 from turnqueue import aws
+from turnqueue.events import EventLog, Growing
 from turnqueue.guards import IdempotencyKeys, Rate, RateLimiter, Reservation
 from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn, new_ulid, session_key
@@ -21,7 +22,7 @@ from turnqueue.usage import UsageStore, day_of
 
 DOCUMENT = (cfn.ROOT / "docs" / "data.md").read_text()
 READS = ("GetItem", "Query")
-KEYS = {"TurnsT": ("session", "turn"), "Guards": ("guard",)}
+KEYS = {"TurnsT": ("session", "turn"), "Guards": ("guard",), "Events": ("task", "n")}
 CONVERSATIONS = {"5 small turns": (5, 100, 300), "500 large turns": (500, 2_000, 16_000)}
 """By the heads of the table's columns: the turns, and the characters of each message and answer."""
 
@@ -43,7 +44,10 @@ class Meter:
         request, parsed, operation = self._request, told["parsed"], told["model"].name
         refused = parsed.get("Error")
         assert refused is None or refused["Code"] == "ConditionalCheckFailedException", refused
-        if operation in READS:
+        if operation == "BatchGetItem":  # each costs as one of 4 KB, also one that is not there
+            keys = sum(len(asked["Keys"]) for asked in request["RequestItems"].values())
+            self._spent.append(("read", keys * read_units([], consistent=False)))
+        elif operation in READS:
             items = parsed["Items"] if operation == "Query" else [parsed["Item"]] if "Item" in parsed else []
             self._spent.append(("read", read_units(items, consistent=request.get("ConsistentRead", False))))
         else:
@@ -111,9 +115,10 @@ def measured(meter: Meter, tables: Mapping[str, str], turns: int, message: int, 
     for number in range(turns):
         store.create(past := turn(number))
         store.succeed(store.claim(past.key, time.time(), time.time() + 100), result, usage, time.time())
+    log = EventLog(tables["EventsTable"], attempts=1)
     last, running, handed_back, waiting = past, claimed(), claimed(), submitted()
     failing, to_claim, new = claimed(), submitted(), turn(next(numbers))
-    now = time.time()
+    growing, now = Growing(log, running), time.time()
     return {
         "record a turn": meter.units(lambda: store.create(new)),
         "bind an Idempotency-Key": meter.units(lambda: keys.reserve(owner, "k", Reservation("t", "f"), now)),
@@ -125,10 +130,11 @@ def measured(meter: Meter, tables: Mapping[str, str], turns: int, message: int, 
         "read the usage of a day": meter.units(lambda: usages.read(owner, day_of(now))),
         "claim": meter.units(lambda: store.claim(to_claim.key, now, now + 100)),
         "read the history": meter.units(lambda: store.history(running.key, now, limit=20)),
-        "show progress": meter.units(lambda: store.report_progress(running, 0.5, "a" * (answer // 2))),
-        "look for a cancellation": meter.units(lambda: store.read(running.key, now)),
+        "add a row to the log": meter.units(lambda: growing.show("a" * (answer // 20), 0.5, now)),
+        "look for cancellations": meter.units(lambda: log.cancellations([running, handed_back])),
+        "read the log": meter.units(lambda: log.after(running.key, 0)),
         "record the answer": meter.units(lambda: store.succeed(running, result, usage, now)),
-        "record a failure": meter.units(lambda: store.fail_attempt(failing, "model_timeout", None, now)),
+        "record a failure": meter.units(lambda: store.fail_attempt(failing, "model_timeout", "", now)),
         "hand back": meter.units(lambda: store.release(handed_back)),
         "add to the usage of the day": meter.units(lambda: usages.settle(running, usage, now, is_final=True)),
         "read a task": meter.units(lambda: store.read(last.key, now)),

@@ -60,6 +60,7 @@ os.environ.update(ENVIRONMENT)
 STACK_OUTPUTS = {
     "TurnsTableName": "TurnsTable",
     "GuardsTableName": "GuardsTable",
+    "EventsTableName": "EventsTable",
     "QueueUrl": ENVIRONMENT["QUEUE_URL"],
     "MediaBucketName": ENVIRONMENT["MEDIA_BUCKET"],
 }
@@ -269,6 +270,38 @@ class Account:
         assert response["statusCode"] == 200, response
         task: dict[str, Any] = response["json"]
         return task
+
+    def events(
+        self,
+        task_id: str,
+        after: int | str | None = None,
+        *,
+        owner: str = "alice",
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """What the service says to a reader that has read up to `after`, raw."""
+        query = None if after is None else {"after": str(after)}
+        event = api_event("status", owner=owner, query=query, path={"task_id": task_id})
+        event["routeKey"] += "/events"
+        event["headers"] |= headers or {}
+        response: Response = self.functions["status"].handler(event, Context(29.0))
+        return response
+
+    def news(self, task_id: str, after: int | None = None) -> list[dict[str, Any]]:
+        """The events of a 200 in JSON."""
+        response = read(self.events(task_id, after))
+        assert response["statusCode"] == 200, response
+        events: list[dict[str, Any]] = response["json"]["events"]
+        return events
+
+    def rows(self, task_id: str, owner: str = "alice") -> list[dict[str, Any]]:
+        """The rows of a task's event log, in order."""
+        found: list[dict[str, Any]] = self.dynamodb.query(
+            TableName="EventsTable",
+            KeyConditionExpression="task = :task AND n > :none",
+            ExpressionAttributeValues={":task": {"S": f"{owner}#{task_id}"}, ":none": {"N": "0"}},
+        )["Items"]
+        return found
 
     def outcome(self, task_id: str) -> tuple[str, str | None]:
         """How the task stands: its status and its error's code."""
@@ -583,6 +616,16 @@ class Parts:
         self.module.worker = self.run(self.module.build(os.environ | self._environment))  # type: ignore[attr-defined]
         self._connected += [server.model._client for server in self.services.servers]
         forget_gates(self._environment)
+
+    def be_watchful(self, seconds: float) -> None:
+        """Write the rows of a growing answer, and look for cancellations, so often that a test need not last long."""
+        cancellations = importlib.import_module("cancellations").Cancellations
+        self.have(watch_seconds=seconds, cancellations=cancellations(self.services.log, seconds))
+
+    def show(self, claimed: Any, text: str, progress: float = 0.5) -> None:
+        """Show the text of an attempt of a claimed turn, as its first rows."""
+        growing = importlib.import_module("turnqueue.events").Growing
+        growing(self.services.log, claimed).show(text, progress, time.time())
 
     def have(self, **changes: Any) -> None:
         """Change fields of the services for this test."""

@@ -25,7 +25,7 @@ def quota(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> 
 
 @pytest.fixture(autouse=True)
 def watchful(account: Account, worker: Parts) -> None:
-    worker.have(watch_seconds=0.03)
+    worker.be_watchful(0.03)
 
 
 def day(account: Account) -> dict[str, Any]:
@@ -206,7 +206,8 @@ def test_a_claim_whose_answer_was_lost_is_no_loss(account: Account, wire: Wire) 
 def test_a_first_model_that_was_silent_is_paid_for_beside_the_fallback(
     account: Account, worker: Parts, fallback: StandIn
 ) -> None:
-    worker.have(first_token_seconds=0.2, watch_seconds=0.03)
+    worker.have(first_token_seconds=0.2)
+    worker.be_watchful(0.03)
     task_id = account.queued("[[hang=30 times=1]] " + "word " * 100)
 
     account.work()

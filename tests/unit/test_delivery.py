@@ -138,8 +138,6 @@ def test_a_zombies_late_answer_is_refused(account: Account, worker: Parts, clock
         worker.store.fail_attempt(zombie, "model_timeout", "too late", time.time())
     with pytest.raises(Refused):
         worker.store.release(zombie)
-    with pytest.raises(Refused):
-        worker.store.report_progress(zombie, 0.5, "too late")
 
     assert account.item(task_id) == before
 

@@ -13,7 +13,7 @@ from tests.unit.conftest import Account, Clock, Context, event_file, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
 OPENAI = ("openai-create", "openai-retrieve", "openai-delete")
-HTTP = ("submit", "media", "status", "cancel", "retry", "session", "usage", "health", *OPENAI)
+HTTP = ("submit", "media", "status", "events", "cancel", "retry", "session", "usage", "health", *OPENAI)
 QUEUE = ("worker", "deadletter")
 TASK_ID = "session_123.01KANEC0X00000000000000000"
 
@@ -57,6 +57,12 @@ def test_status_shows_the_task(account: Account, waiting: str) -> None:
     assert (response["json"]["task_id"], response["json"]["status"]) == (TASK_ID, "PENDING")
 
 
+def test_events_tell_what_is_new_of_the_answer(account: Account, waiting: str) -> None:
+    response = invoke(account, "status", "events")
+
+    assert (response["statusCode"], response["body"]) == (200, "retry: 300\n\n")
+
+
 def test_cancel_cancels_the_task(account: Account, waiting: str) -> None:
     response = read(invoke(account, "status", "cancel"))
 
@@ -92,7 +98,7 @@ def test_a_response_is_created_retrieved_and_deleted(account: Account, waiting: 
     assert invoke(account, "status", "openai-retrieve")["statusCode"] == 404
 
 
-@pytest.mark.parametrize("file", ["status", "cancel", "session", "openai-retrieve", "openai-delete"])
+@pytest.mark.parametrize("file", ["status", "events", "cancel", "session", "openai-retrieve", "openai-delete"])
 def test_on_an_empty_table_they_find_nothing(account: Account, file: str) -> None:
     assert invoke(account, "status", file)["statusCode"] == 404
 

@@ -229,7 +229,7 @@ def test_a_worker_that_is_on_it_cannot_bring_it_back(
     account: Account, stack: Stack, worker: Parts, wire: Wire, monkeypatch: pytest.MonkeyPatch, message: str
 ) -> None:
     """Its answer, its failure, its return to the queue, its progress: whatever it writes next meets no turn."""
-    worker.have(watch_seconds=0.02)
+    worker.be_watchful(0.02)
     account.queued(message)
     wire.after("UpdateItem", lambda _: forget(stack, "alice"))  # right after the claim
 

@@ -1,6 +1,7 @@
 """Each function's role allows what the function calls, on what it calls it, and nothing else."""
 
 import re
+import time
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -8,6 +9,7 @@ import pytest
 
 from development import cfn
 from tests.unit.conftest import Account, Call, Clock, Context, Parts, Scripted, StandIn, Wire, event_file, refusing
+from turnqueue.turn import Key
 
 type Permission = tuple[str, str]
 
@@ -24,7 +26,9 @@ def allowed(function: str) -> set[Permission]:
 def needed(calls: list[Call]) -> set[Permission]:
     permissions = set()
     for operation, params in calls:
-        if "TableName" in params:
+        if "RequestItems" in params:
+            permissions |= {(f"dynamodb:{operation}", table) for table in params["RequestItems"]}
+        elif "TableName" in params:
             permissions.add((f"dynamodb:{operation}", params["TableName"]))
         elif "QueueUrl" in params:
             queue = re.sub(r".*/|\.fifo$", "", params["QueueUrl"])
@@ -70,23 +74,31 @@ def test_status(
     task_id: str,
     clock: Clock,
     status: ModuleType,
+    worker: Parts,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(status, "limiter", status.Limiter.of("default:60/9/1000", "", "GuardsTable"))
     account.get(task_id, query={"wait": "1"})
     account.session("s-1")
+    key = Key.of_task("alice", task_id)
+    worker.store.claim(key, time.time(), time.time() + 50)
+    account.events(task_id)
     account.cancel(task_id)
     account.functions["status"].handler(event_file("usage"), Context(29.0))
 
     assert needed(calls) == allowed("status")
 
 
-def test_worker(
-    account: Account, calls: list[Call], worker: Parts, clock: Clock, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    worker.have(watch_seconds=0.03)
+def test_worker(account: Account, calls: list[Call], worker: Parts, clock: Clock, wire: Wire) -> None:
+    worker.be_watchful(0.03)
+    lost = account.queued("[[drip=0.02 words=100]]", session_id="s-3")
+    worker.store.claim(Key.of_task("alice", lost), time.time(), time.time() - 1)
     account.queued("[[hang=0.2]]", session_id="s-2", media=[account.upload(b"GIF89a", "image/gif")])
     records = account.receive()
+    log, store = worker.services.log, worker.store
+    wire.before(
+        "PutItem", lambda _: log.ask_to_cancel(store.cancel(Key.of_task("alice", lost), time.time()), time.time())
+    )
     calls.clear()
 
     account.functions["worker"].handler({"Records": records}, Context())

@@ -142,14 +142,11 @@ def test_when_we_fail(account: Account, wire: Wire, clean: Callable[..., None]) 
 def test_of_a_chat_that_is_cancelled_at_work(
     account: Account, wire: Wire, worker: Parts, monkeypatch: pytest.MonkeyPatch, clean: Callable[..., None]
 ) -> None:
-    worker.have(watch_seconds=0.03)
+    worker.be_watchful(0.03)
     words = " ".join([ANSWER] * 200)
     body = account.post(request(f"[[drip=0.02]] [[echo={words}]]"), query={"async_mode": "true"})["json"]
 
-    def claimed(params: dict[str, Any]) -> None:
-        wire.after("UpdateItem", lambda _: account.cancel(body["task_id"]))
-
-    wire.after("UpdateItem", claimed)
+    wire.after("PutItem", lambda _: account.cancel(body["task_id"]))
     account.work()
 
     assert ANSWER in account.task(body["task_id"])["partial"]

@@ -363,8 +363,6 @@ def test_a_zombie_of_the_first_life_cannot_write(
             worker.store.succeed(zombie, {"message": "late"}, {}, time.time())
         with pytest.raises(Refused):
             worker.store.fail_attempt(zombie, "internal_error", "late", time.time())
-        with pytest.raises(Refused):
-            worker.store.report_progress(zombie, 0.5, "late")
 
     tries_all()
     second = worker.store.claim(zombie.key, time.time(), time.time() + 100)

@@ -103,7 +103,7 @@ def test_a_pending_task(account: Account) -> None:
 def test_a_started_task(account: Account, worker: Parts) -> None:
     task_id = account.queued()
     claimed = claim(account, worker, task_id)
-    worker.store.report_progress(claimed, 0.25, "so far")
+    worker.show(claimed, "so far", 0.25)
 
     task = account.task(task_id)
 

@@ -616,7 +616,9 @@ def test_what_is_read_from_the_code_is_what_is_there() -> None:
     """The rules above are worth nothing if they find nothing in the code."""
     assert {"TaskSubmitted", "TaskReplayed", "TaskSucceeded", "AnswerTime", "QueueTime"} <= rules.metrics_in_code()
     assert {"location", "retry-after", "preference-applied", "idempotency-replayed"} <= rules.headers_sent()
-    assert rules.headers_read() == {"content-type", "prefer", "idempotency-key", "cache-control"}
+    assert rules.headers_read() == {
+        *("content-type", "prefer", "idempotency-key", "cache-control", "accept", "last-event-id")
+    }
     retry, openai = "POST /chat/task/{task_id}/retry", "POST /v1/{proxy+}"
     assert rules.routes_in_code("submit") == {"POST /chat", "POST /chat/", "POST /chat/media", retry, openai}
     assert "OPTIONS /{proxy+}" in rules.routes_in_code("status")

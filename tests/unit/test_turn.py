@@ -234,9 +234,8 @@ def test_no_write_of_the_store_changes_a_final_turn(account: Account, clock: Clo
 
     writes: list[Callable[[], object]] = [
         lambda: store.claim(key, now, now + 100),
-        lambda: store.report_progress(claimed, 0.5, "x"),
         lambda: store.succeed(claimed, {"message": "x"}, {}, now),
-        lambda: store.fail_attempt(claimed, "internal_error", None, now),
+        lambda: store.fail_attempt(claimed, "internal_error", "", now),
         lambda: store.release(claimed),
     ]
     writes += [partial(store.fail, key, code, now) for code in turn.FAILURES]

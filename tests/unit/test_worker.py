@@ -10,7 +10,7 @@ import pytest
 
 from persona import persona
 from reply import Reply
-from tests.unit.conftest import Account, Call, Clock, Parts, Printed, Scripted, StandIn, Wire, unreachable
+from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, StandIn, Wire, unreachable
 from turnqueue.personas import ROLES, version
 from turnqueue.queue import decode
 from turnqueue.turn import Key
@@ -26,19 +26,13 @@ def until(holds: Callable[[], bool]) -> None:
 @pytest.fixture
 def watchful(worker: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker looks 25 times as often at what it shows, so that a test need not last for seconds."""
-    worker.have(watch_seconds=0.04)
+    worker.be_watchful(0.04)
 
 
-def shown(wire: Wire) -> list[tuple[float, str]]:
-    """The progress and the partial text of each progress write."""
-    values = [write["ExpressionAttributeValues"] for write in wire.made("UpdateItem")]
-    return [
-        (float(value[":set_progress"]["N"]), value[":set_partial"]["S"]) for value in values if ":set_progress" in value
-    ]
-
-
-def is_progress(call: Call) -> bool:
-    return call.operation == "UpdateItem" and ":set_progress" in call.params["ExpressionAttributeValues"]
+def shown(wire: Wire) -> list[str]:
+    """The text so far after each row that was written to an event log."""
+    rows = [write["Item"] for write in wire.made("PutItem") if write["TableName"] == "EventsTable"]
+    return list(itertools.accumulate(row["t"]["S"] for row in rows if "t" in row))
 
 
 # ---- An answer
@@ -323,12 +317,11 @@ def test_what_fits_is_told_in_tokens(
 def test_a_growing_answer_is_shown(account: Account, wire: Wire, watchful: None) -> None:
     task_id = account.queued("[[drip=0.02 words=20]]")
     seen: list[dict[str, Any]] = []
-    wire.after("UpdateItem", lambda _: seen.append(account.task(task_id)), times=100)
+    wire.after("PutItem", lambda _: seen.append(account.task(task_id)), times=100)
 
     account.work()
 
-    # Between the claim and the end, which may come between a write and the look at what it wrote.
-    running = [task for task in seen[1:] if task["status"] == "STARTED"]
+    running = [task for task in seen if task["status"] == "STARTED"]
     partials = [task["partial"] for task in running]
     assert len(partials) >= 2
     final = account.task(task_id)["result"]["message"]
@@ -353,7 +346,7 @@ def test_a_new_attempt_shows_nothing_of_the_one_before(account: Account, worker:
     (record,) = account.receive()
     key = decode(record["body"])
     died = worker.store.claim(key, time.time(), time.time() + 100)
-    worker.store.report_progress(died, 0.5, "so far")
+    worker.show(died, "so far")
     clock.forward(101)
 
     worker.store.claim(key, time.time(), time.time() + 100)
@@ -365,13 +358,12 @@ def test_a_new_attempt_shows_nothing_of_the_one_before(account: Account, worker:
 def test_progress_is_written_at_most_once_a_second(account: Account, wire: Wire) -> None:
     account.queued("[[drip=0.05 words=45]]")  # 2.25 s
     writes: list[float] = []
-    wire.before("UpdateItem", lambda _: writes.append(time.monotonic()), times=100)
+    wire.before("PutItem", lambda _: writes.append(time.monotonic()), times=100)
 
     account.work()
 
-    _, *progress, _, _ = writes  # between the claim and the end, which is written and added to the usage
-    assert progress
-    assert all(later - sooner >= 1 for sooner, later in itertools.pairwise(progress))
+    assert len(writes) == 2
+    assert all(later - sooner >= 1 for sooner, later in itertools.pairwise(writes))
 
 
 def test_a_short_answer_costs_no_progress_write(account: Account, wire: Wire) -> None:
@@ -385,7 +377,7 @@ def test_a_silent_model_costs_no_progress_write(account: Account, wire: Wire, wa
     account.queued("[[hang=0.3]]")
     account.work()
 
-    assert [text for _, text in shown(wire) if not text] == []
+    assert shown(wire) == []
 
 
 def test_of_a_structured_answer_the_readable_part_is_shown(account: Account, wire: Wire, watchful: None) -> None:
@@ -393,7 +385,7 @@ def test_of_a_structured_answer_the_readable_part_is_shown(account: Account, wir
     account.work()
 
     message = account.task(task_id)["result"]["message"]
-    partials = [partial for _, partial in shown(wire)]
+    partials = shown(wire)
     assert partials
     assert all(message.startswith(partial) for partial in partials)
 
@@ -414,7 +406,7 @@ def test_the_message_is_readable_whole_while_the_rest_of_the_document_is_coming(
     account.work()
 
     message = account.task(task_id)["result"]["message"]
-    partials = [partial for _, partial in shown(wire)]
+    partials = shown(wire)
     assert len(partials) >= 2
     assert partials[-1] == message
 
@@ -439,26 +431,20 @@ def test_a_structured_answer_is_readable_wherever_it_is_cut(worker: Parts, cut: 
 def test_an_answer_is_not_given_up_for_its_progress(account: Account, wire: Wire, watchful: None) -> None:
     task_id = account.queued("[[drip=0.02 words=15]]")
 
-    def claimed(params: dict[str, Any]) -> None:
-        wire.before("UpdateItem", unreachable)  # the next: a progress write
-
-    wire.after("UpdateItem", claimed)
+    wire.before("PutItem", unreachable)
     account.work()
 
     assert account.outcome(task_id) == ("SUCCESS", None)
+    assert len(account.rows(task_id)) >= 1  # the next had its text too
 
 
 # ---- Cancelled at work
 
 
 def cancel_while(account: Account, wire: Wire, task_id: str) -> list[int]:
-    """Cancel the task as soon as its first progress is written. Returns where the answers' status will be."""
+    """Cancel the task as soon as its first text is shown. Returns where the answers' status will be."""
     statuses: list[int] = []
-
-    def claimed(params: dict[str, Any]) -> None:
-        wire.after("UpdateItem", lambda _: statuses.append(account.cancel(task_id)["statusCode"]))
-
-    wire.after("UpdateItem", claimed)
+    wire.after("PutItem", lambda _: statuses.append(account.cancel(task_id)["statusCode"]))
     return statuses
 
 
@@ -532,7 +518,7 @@ def test_what_was_shown_of_an_answer_stays_whoever_ends_its_task(
     task_id = account.queued()
     (record,) = account.receive()
     claimed = worker.store.claim(decode(record["body"]), time.time(), time.time() + 60)
-    worker.store.report_progress(claimed, 0.5, "so far")
+    worker.show(claimed, "so far")
     worker.store.release(claimed)
     assert account.task(task_id)["partial"] == "so far"
 

@@ -204,15 +204,6 @@ class TurnStore:
             values=_ours(claimed),
         )
 
-    def report_progress(self, claimed: Turn, progress: float, partial: str) -> None:
-        """Show how far our attempt is. Raises Refused if the turn is no longer ours, or its cancellation was asked."""
-        self._write(
-            claimed.key,
-            set_={"progress": progress, "partial": partial},
-            condition=_OURS_UNCANCELLED,
-            values=_ours(claimed),
-        )
-
     def succeed(
         self,
         claimed: Turn,
@@ -232,12 +223,13 @@ class TurnStore:
             provider_request_id=provider_request_id,
         )
 
-    def fail_attempt(self, claimed: Turn, code: str, partial: str | None, now: float) -> Turn:
-        """End the turn of our attempt as FAILURE. Raises Refused if it is no longer ours."""
+    def fail_attempt(self, claimed: Turn, code: str, partial: str, now: float) -> Turn:
+        """End the turn of our attempt as FAILURE. `partial`: the text so far that may be read, "" for none. Raises
+        Refused if the turn is no longer ours."""
         return self._finish(
             claimed,
-            _failure(code, now) | ({"partial": partial} if partial else {}),
-            remove=("lease_until", "progress", "cancel_requested", *(() if partial else ("partial",))),
+            _failure(code, now) | {"partial": partial},
+            remove=("lease_until", "progress", "cancel_requested"),
         )
 
     def _finish(

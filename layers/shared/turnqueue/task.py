@@ -112,6 +112,34 @@ class TaskStatus(TypedDict):
     """The failed task whose message this one sends again."""
 
 
+class TaskEvent(TypedDict):
+    """What is new of an answer. Which members it has beside the first two depends on `event`.
+
+    `snapshot`: the task, and the `text` of its `attempt` so far. `start`: the first text comes. `delta`: `text` follows
+    what was shown. `retract`: drop what was shown, because another attempt began. `done`: the task, final; its `result`
+    or `partial` is the whole text and takes the place of what was shown.
+    """
+
+    id: int
+    """Where to read on: the next request's `after`. Only to be compared for equality."""
+    event: Literal["snapshot", "start", "delta", "retract", "done"]
+    task: NotRequired[TaskStatus]
+    attempt: NotRequired[int]
+    text: NotRequired[str]
+
+
+class TaskEvents(TypedDict):
+    """What is new of an answer, in order."""
+
+    events: list[TaskEvent]
+    next: int
+    """The `after` of the next request."""
+    done: bool
+    """Whether the last of these events is `done`."""
+    poll_after_ms: int | None
+    """When to ask again, in milliseconds; null behind the end."""
+
+
 class Attachment(TypedDict):
     """An attachment, as it was sent."""
 
@@ -276,7 +304,7 @@ def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskS
         "progress": 1.0 if turn.status is Status.SUCCESS else turn.progress,
         "error_code": turn.error_code,
         "retryable": FAILURES[turn.error_code].retryable if turn.error_code in FAILURES else None,
-        "partial": turn.partial,
+        "partial": turn.partial or None,
         "attempt": turn.attempt,
         "session_id": turn.key.session_id,
         "created_at": _iso(turn.created_at),

@@ -156,17 +156,19 @@ def is_ulid(text: str) -> bool:
 class Turn(NamedTuple):
     """A turn as it stands in the table.
 
-    `request`: {message, role, media?, metadata?}, and more for the OpenAI API: `context` (turnqueue/v1/items.py),
-    `previous`, the ULID of the turn that it continues, `instructions`, `options`, `tools`, `tool_choice`, `format`, and
-    `v1`, what it echoes. `result`: {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens,
-    completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing token: whoever claimed
-    attempt n may write only while it is still n. So nothing sets it back. A replay (operations/replay.py) moves
-    `last_attempt`, up to which the turn may be claimed, and an attempt that does not count moves it by one: a refusal,
-    or a wait for the turn's place below the model's rate. `refusals` counts the refusals since the turn was queued, and
-    `last_refusal` is the error code of the last. `next_try_at`: when a turn that went back is delivered again.
-    `place_at`: its place below the model's rate. `cache`: {seconds, shared}, how its reply may be kept; None if it may
-    not. `retry_of`: the id of the task whose message it repeats. `reserved_tokens`: of its owner's day, until it is
-    final (turnqueue/usage.py); 0 without a limit of tokens.
+    `request`: {message, role, media?, metadata?, stream?}, and more for the OpenAI API: `context`
+    (turnqueue/v1/items.py), `previous`, the ULID of the turn that it continues, `instructions`, `options`, `tools`,
+    `tool_choice`, `format`, and `v1`, what it echoes. `result`: {message, data, draft, tool_calls?}. `usage`:
+    {model, prompt_tokens, completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing
+    token: whoever claimed attempt n may write only while it is still n. So nothing sets it back. A replay
+    (operations/replay.py) moves `last_attempt`, up to which the turn may be claimed, and an attempt that does not
+    count moves it by one: a refusal, or a wait for the turn's place below the model's rate. `refusals` counts the
+    refusals since the turn was queued, and `last_refusal` is the error code of the last. `next_try_at`: when a turn
+    that went back is delivered again. `place_at`: its place below the model's rate. `partial`: the text of a failed
+    turn as far as its worker knew, "" for none; of all other turns the event log tells it (turnqueue/events.py).
+    `cache`: {seconds, shared}, how its reply may be kept; None if it may not. `retry_of`: the id of the task whose
+    message it repeats. `reserved_tokens`: of its owner's day, until it is final (turnqueue/usage.py); 0 without a
+    limit of tokens.
     """
 
     key: Key

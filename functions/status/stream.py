@@ -1,0 +1,95 @@
+"""A growing answer as events, in Server-Sent Events or JSON: rows of the event log, and the turn at its end.
+
+An event is the same for every reader, because it is made of one row. No response is held open, because an HTTP API
+cannot stream: the client asks again after the time that each response names.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from turnqueue.events import Event as Row
+from turnqueue.events import so_far
+from turnqueue.http import Event, Response, header, integer, query, respond
+from turnqueue.task import TaskStatus
+from turnqueue.turn import Status, Turn
+
+END = 2**31 - 1
+"""The id of `done`: behind all rows, and an integer in every client. So a row that a lost worker adds moves no id."""
+
+_MOST_TEXT = 128 * 1024  # in one response, in characters, but for a last row; beyond it the client asks again
+
+
+class StreamEvent(NamedTuple):
+    id: int
+    event: str
+    data: dict[str, Any]
+
+
+def cursor(event: Event) -> int | None:
+    """The id behind which the client wants to read on: `after`, or else Last-Event-ID. Raises a 422 Problem."""
+    after = query(event, "after")
+    text, name = (header(event, "last-event-id"), "Last-Event-ID") if after is None else (after, "after")
+    return None if text is None else integer(text, name, default=0, low=0, high=END)
+
+
+def done(task: TaskStatus) -> StreamEvent:
+    """The end. Of a final turn no row is told any more, because the task has its answer whole."""
+    return StreamEvent(END, "done", {"task": task})
+
+
+def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
+    """For a client that has read nothing: an unfinished turn and its text so far. `rows`: all of its log."""
+    text, _ = so_far(rows, turn.attempt)
+    last = rows[-1].n if rows else 0
+    return StreamEvent(last, "snapshot", {"task": task, "attempt": turn.attempt, "text": text})
+
+
+def news(rows: Sequence[Row]) -> list[StreamEvent]:
+    """For a client that has read up to the row before these."""
+    found: list[StreamEvent] = []
+    left = _MOST_TEXT
+    for row in rows:
+        if left <= 0:
+            break
+        left -= len(row.text)
+        if row.kind == "s":
+            found.append(StreamEvent(row.n, "retract", {"attempt": row.attempt, "text": ""}))
+            continue
+        if row.n == 1:
+            found.append(StreamEvent(0, "start", {"attempt": row.attempt}))
+        found.append(StreamEvent(row.n, "delta", {"attempt": row.attempt, "text": row.text}))
+    return found
+
+
+def pause_ms(turn: Turn, reached: int, now: float) -> int:
+    """When to ask again, in milliseconds: about as often as the worker writes a row (worker/attempt.py). `reached`: the
+    last row that the client has; a streamed answer has 8 in its first 2 s, and 24 after 10 s."""
+    if turn.status is Status.PENDING:
+        age = now - turn.queued_at
+        return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)
+    if not turn.request.get("stream"):
+        return 1000
+    if reached == 0:
+        return 300 if now - (turn.started_at or now) < 10 else 1000
+    return 300 if reached < 8 else 500 if reached < 24 else 700
+
+
+def response(event: Event, found: Sequence[StreamEvent], after: int, pause: int) -> Response:
+    """As SSE if the client accepts that, else as JSON. `after`: the cursor if there is nothing new."""
+    if "text/event-stream" in (header(event, "accept") or "").lower():
+        blocks = [f"retry: {pause}\n\n"]
+        blocks += [
+            f"id: {each.id}\nevent: {each.event}\ndata: {json.dumps(each.data, ensure_ascii=False)}\n\n"
+            for each in found
+        ]
+        headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
+        return {"statusCode": 200, "headers": headers, "body": "".join(blocks)}
+    is_done = bool(found) and found[-1].event == "done"
+    document = {
+        "events": [{"id": each.id, "event": each.event, **each.data} for each in found],
+        "next": found[-1].id if found else after,
+        "done": is_done,
+        "poll_after_ms": None if is_done else pause,
+    }
+    return respond(200, document)
