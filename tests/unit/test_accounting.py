@@ -40,8 +40,8 @@ def used(account: Account) -> tuple[int, int]:
 
 
 def when_it_grows(wire: Wire, act: Callable[[], object]) -> None:
-    """Do this as soon as the first progress of the next attempt is written."""
-    wire.after("UpdateItem", lambda _: wire.after("UpdateItem", lambda _: act()))
+    """Do this as soon as the first text of the next attempt is shown."""
+    wire.after("PutItem", lambda _: act())
 
 
 def test_an_answer_takes_the_place_of_its_reservation(account: Account) -> None:
