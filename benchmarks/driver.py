@@ -28,7 +28,8 @@ def main() -> None:
         for _ in range(asked["times"]):
             call = uuid.uuid4()
             os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{call.hex[:8]}-{call.hex[8:]};Parent={call.hex[:16]};Sampled=0"
-            context = LambdaContext(str(call), None, None, int(time.time() * 1000) + 29_000, "arn")
+            ends_at = int(time.time() * 1000) + 899_000  # no function ends while it is measured
+            context = LambdaContext(str(call), None, None, ends_at, "arn")
             result = json.dumps(handler(json.loads(payload), context))
         answers.write(json.dumps({"cpu_ms": (time.process_time() - began) * 1000, "result": result}) + "\n")
         answers.flush()

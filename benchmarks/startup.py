@@ -44,13 +44,13 @@ def run() -> Section:
         *(sides.conventional(place) for place in ("submit", "worker")),
     ]
     empty = sides.function("nothing for submit", _NOTHING, sides.OWN)
-    timed = {function.name: partial(_cpu_ms, function) for function in [*functions, empty]}
+    timed = {function.name: partial(cpu_ms, function) for function in [*functions, empty]}
     for measure in timed.values():
         measure()  # so that every file is in the page cache
     measured = alternate(timed, ROUNDS)
     bare = measured.pop(empty.name)
     cpu = {name: [ms - without for ms, without in zip(rounds, bare, strict=True)] for name, rounds in measured.items()}
-    counted = _instructions([*functions, empty])
+    counted = instructions([*functions, empty])
     if counted:
         without = counted.pop(empty.name)
         counted = {name: instructions - without for name, instructions in counted.items()}
@@ -91,7 +91,7 @@ def _command(function: Function) -> tuple[list[str], dict[str, str]]:
     return [str(sides.RUNTIME_PYTHON), "-c", _INIT], environment
 
 
-def _cpu_ms(function: Function) -> float:
+def cpu_ms(function: Function) -> float:
     """Of one fresh process, user and system."""
     command, environment = _command(function)
     child = subprocess.Popen(command, env=environment, cwd=function.code)
@@ -101,7 +101,7 @@ def _cpu_ms(function: Function) -> float:
     return (used.ru_utime + used.ru_stime) * 1000
 
 
-def _instructions(functions: Sequence[Function]) -> dict[str, int]:
+def instructions(functions: Sequence[Function]) -> dict[str, int]:
     """Executed until the handler is there, by the names of the functions; nothing if there is no valgrind."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:

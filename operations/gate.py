@@ -53,7 +53,9 @@ def move(stack: Stack, seconds: float | None, say: Callable[[str], object]) -> N
 def described(gate: Gate, now: float) -> str:
     match gate.phase(now):
         case Phase.CLOSED:
-            return f"closed, {gate.refusals} refusals counted" if now < gate.counted_until else "closed"
+            counted = f", {gate.refusals} refusals counted" if now < gate.counted_until else ""
+            pace = f", at most {60 / interval:.0f} calls a minute" if (interval := gate.pace(now)) else ""
+            return f"closed{counted}{pace}"
         case Phase.OPEN:
             lasted = f", in trouble for {now - gate.since:.0f} s" if gate.since else ""
             return f"open for {gate.open_until - now:.0f} s more{lasted}"

@@ -27,7 +27,15 @@ sys.path += [str(_ROOT / "layers/shared"), str(_ROOT / "functions/worker")]
 
 from decisions import backoff, refusal_backoff  # noqa: E402
 from gatekeeper import PROBE_SECONDS  # noqa: E402
-from turnqueue.gate import OUTAGE_REFUSALS, RATE_REFUSALS, RATE_SPAN_SECONDS, Gate, Phase  # noqa: E402
+from turnqueue.gate import (  # noqa: E402
+    LINE_SECONDS,
+    OUTAGE_REFUSALS,
+    RATE_REFUSALS,
+    RATE_SPAN_SECONDS,
+    Gate,
+    Phase,
+    no_place,
+)
 
 type Steps = list[tuple[float, int]]
 """A count over time: from each moment on, the value beside it."""
@@ -235,7 +243,7 @@ class Run:
     refused: int = 0
     """Calls that it turned away."""
     deferred: int = 0
-    """Deliveries that an open gate sent back without a call."""
+    """Deliveries that an open gate, or a full line of the learned pace, sent back without a call."""
 
     def failed(self, code: str | None = None) -> int:
         return sum(turn.code is not None and code in (None, turn.code) for turn in self.turns)
@@ -257,6 +265,7 @@ class Simulation:
         self._run = Run()
         self._gates = dict.fromkeys(REFUSALS, Gate())
         self._answered_since = -math.inf
+        self._next_place = 0.0
 
     def run(self, arrivals: Iterable[tuple[float, str]]) -> Run:
         self._env.process(self._submit(arrivals))
@@ -345,6 +354,13 @@ class Simulation:
         if (wait := self._closed()) is not None:
             self._run.deferred += 1
             return wait
+        if interval := self._gates["model_rate_limited"].pace(self._env.now):
+            place = max(self._next_place, self._env.now)
+            if place > self._env.now + LINE_SECONDS:
+                self._run.deferred += 1
+                return no_place(self._rng.random)
+            self._next_place = place + interval
+            yield self._env.timeout(place - self._env.now)
         turn.started = self._env.now if turn.started is None else turn.started
         yield self._env.timeout((1 + others) * self._workers.cpu + self._workers.before)
         turn.tries += 1
@@ -415,8 +431,11 @@ class Simulation:
         gate = self._gates[code]
         if code in probes:
             self._gates[code] = gate.settled(probes[code], now, let_in=False, at_least=at_least)
-        elif self._answered_since <= asked_at:
-            self._gates[code] = gate.refused(now, *REFUSALS[code], at_least)
+        else:
+            if code == "model_rate_limited":
+                gate = gate.slowed(asked_at, now)
+            is_counted = self._answered_since <= asked_at
+            self._gates[code] = gate.refused(now, *REFUSALS[code], at_least) if is_counted else gate
         if code == "model_rate_limited" and "model_unavailable" in probes:
             server = self._gates["model_unavailable"]
             self._gates["model_unavailable"] = server.settled(probes["model_unavailable"], now, let_in=True)

@@ -177,6 +177,7 @@ class Attempt:
         if seconds <= _SHORT_PAUSE_SECONDS:
             await asyncio.sleep(max(seconds, 0))
             return None
+        await asyncio.to_thread(self._server.gatekeeper.unused, self._pass)
         await self._release(back(seconds, is_refund=True), place_at=place.at if place.is_taken else None)
         count("TaskPaced")
         return back(seconds - _EARLY_SECONDS)

@@ -1,4 +1,4 @@
-"""Whether a model may be called now: its two gates (turnqueue/gate.py) and its known rate.
+"""Whether a model may be called now: its two gates and the pace that they have learned (turnqueue/gate.py).
 
 While nothing is wrong, a process reads the gates once, with its first turn, and writes them never. It reads them before
 each call from the first sign of trouble on: a refusal of its own, or a message that was delivered before.
@@ -19,6 +19,7 @@ from turnqueue.gate import (
     Phase,
     Wait,
     model_name,
+    no_place,
     report_opened,
     server_name,
 )
@@ -68,7 +69,18 @@ class Gatekeeper:
                 self._read_at, self._is_known = now, True
         if wait := self._wait(now):
             return wait
-        return await asyncio.to_thread(self._probe, now)
+        passed = await asyncio.to_thread(self._probe, now)
+        if isinstance(passed, Pass) and not passed.probes and (interval := self._store.known(self._model).pace(now)):
+            return await self._in_line(interval, now)
+        return passed
+
+    async def _in_line(self, interval: float, now: float) -> Pass | Wait:
+        """A pass, when the place of this call has come; or a wait, if the line is full."""
+        at = await asyncio.to_thread(self._store.place, self._model, interval, now)
+        if at is None:
+            return Wait(no_place(), self._code(self._model))
+        await asyncio.sleep(max(at - now, 0.0))
+        return Pass(time.time(), {})
 
     def _read(self, now: float) -> None:
         for name in (self._server, self._model):
@@ -110,9 +122,16 @@ class Gatekeeper:
             probe = passed.probes[refusing]
             again = partial(Gate.settled, probe=probe, now=now, let_in=False, at_least=at_least)
             report_opened(self._store.change(refusing, again), code)
-        elif self._answered_since <= passed.asked_at:  # else the server is well enough for a later call
+        else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            report_opened(self._store.change(refusing, lambda gate: gate.refused(now, most, span, at_least)), code)
+            is_counted = self._answered_since <= passed.asked_at  # else the server is well enough for a later call
+
+            def refuse(gate: Gate) -> Gate:
+                slowed = gate.slowed(passed.asked_at, now) if is_rate else gate
+                return slowed.refused(now, most, span, at_least) if is_counted else slowed
+
+            if is_counted or is_rate:
+                report_opened(self._store.change(refusing, refuse), code)
         if is_rate and other in passed.probes:
             # A 429 comes from a server that is up. (A server that is down says nothing of the model's limit.)
             self._settle(other, passed.probes[other], now)

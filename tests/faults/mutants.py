@@ -377,7 +377,7 @@ async def _flush_until""",
     mutant(
         "an open gate is not looked at",
         GATEKEEPER,
-        ("        if wait := self._wait(now):\n            return wait\n        return await", "        return await"),
+        ("        if wait := self._wait(now):\n            return wait\n        passed", "        passed"),
     ),
     mutant(
         "a lease is not renewed",

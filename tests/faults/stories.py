@@ -134,7 +134,7 @@ def run_by_the_fallback(world: World) -> None:
     alice.insist("d", "v")
 
 
-@story(seconds=100.0, calls=9, after=33.0, a="SUCCESS", b="SUCCESS", c="SUCCESS", d="SUCCESS", e="SUCCESS")
+@story(seconds=100.0, calls=10, after=33.0, a="SUCCESS", b="SUCCESS", c="SUCCESS", d="SUCCESS", e="SUCCESS")
 def run_through_an_outage(world: World) -> None:
     """The model refuses every call for 40 s. Three sessions wait, and a call now and then finds it back."""
     alice = Client(world, "alice")

@@ -338,12 +338,23 @@ def test_the_gate_lets_one_call_through_a_period_and_the_load_returns_gradually(
     run = refused_for(300, turns=1000, every=0.01)
 
     while_open = [moment for moment in run.calls if 5 < moment < 300]
-    assert 2 <= len(while_open) <= 9  # the periods are 5, 10, 20 and 40 s, then 60
+    assert 2 <= len(while_open) <= 9  # the periods grow from 5 s by half, to 60
     back = min(moment for moment in run.calls if moment >= 300)
     after = Counter(int(moment - back) for moment in run.calls if moment >= back)
     assert run.failed() == 0
     assert sum(after.values()) > 950
     assert max(after.values()) <= 100
+
+
+def test_more_than_the_model_grants_is_answered_late_and_seldom_refused() -> None:
+    """150 requests a minute for 3 minutes, of a model that grants 120, so that 90 turns are left after these."""
+    run = Simulation(all_there(6, 10), Model(lambda _: 0.5, a_minute=120), seed=1).run(
+        (0.4 * number, str(number)) for number in range(450)
+    )
+
+    assert run.failed() == 0
+    assert run.refused <= 0.5 * 450
+    assert max(turn.finished for turn in run.turns if turn.finished is not None) < 180 + 60
 
 
 def test_a_quota_grants_no_more_than_its_rate_and_all_of_it_is_used() -> None:

@@ -69,7 +69,8 @@ def test_its_periods_grow_from_5_to_60_s_while_probes_are_refused() -> None:
         probed = gate.probed(now)
         gate = probed.settled(probed.open_until, now, let_in=False)
 
-    assert periods == [5, 10, 20, 40, 60, 60]
+    assert [round(period, 1) for period in periods] == [5, 7.5, 11.2, 16.9, 25.3, 38]
+    assert Gate(periods=20, open_until=NOW, since=NOW).settled(NOW, NOW, let_in=False).open_until == NOW + 60
 
 
 def test_it_stays_open_for_as_long_as_the_provider_asks_and_at_most_a_minute() -> None:
@@ -92,7 +93,7 @@ def test_trouble_within_a_minute_after_it_closed_goes_on_where_it_stopped() -> N
     closed = probed.settled(probed.open_until, NOW + 6, let_in=True)
 
     assert closed.phase(NOW + 6) is Phase.CLOSED
-    assert closed.refused(NOW + 7, 1).open_until == NOW + 7 + 10
+    assert closed.refused(NOW + 7, 1).open_until == NOW + 7 + 7.5
     assert closed.refused(NOW + 66, 1).open_until == NOW + 66 + 5
 
 

@@ -6,7 +6,8 @@
                                                        └──── until the lease's end ◄────┘
 
 There are two gates for each model: one of the server, for outages, and one of the server and the model, for rate
-limits. A call must pass both. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
+limits. A call must pass both. The model's gate also learns a pace: each 429 makes the calls of all workers rarer, and
+time makes them more frequent again. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
 """
 
 import random
@@ -19,6 +20,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
+from turnqueue.guards import Rate, RateLimiter
 from turnqueue.http import error_name
 from turnqueue.telemetry import count, logger
 from turnqueue.turn import guard_key
@@ -36,6 +38,19 @@ WINDOW_SECONDS = 60.0
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
+_PERIOD_GROWTH = 1.5
+"""Doubling would probe a server that was down for a minute up to 40 s after its return."""
+
+SLOWER, FASTER = 1.1, 0.97
+"""The factors of the seconds between two calls: for a 429, and for each second without one. With these, a model that
+grants 120 of 150 calls a minute refuses 0.2 for each task (tests/scale/test_queueing.py)."""
+
+FIRST_INTERVAL_SECONDS = 0.05
+_SHORTEST_INTERVAL_SECONDS = 0.02  # a faster pace is none
+_LONGEST_INTERVAL_SECONDS = 30.0
+
+LINE_SECONDS = 2.0
+"""How far ahead a place of the learned pace is given. The pace changes sooner than a longer line would move."""
 
 PROBE_LEASE_SECONDS = 15.0
 """How long one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
@@ -57,6 +72,7 @@ class Phase(StrEnum):
 class Gate(NamedTuple):
     """`refusals` were counted since the last answer, and count until `counted_until`. `open_until`: 0 while closed.
     `since`: when the trouble began. `periods`: how often the gate has opened since. `closed_at`: when it closed last.
+    `call_interval`: the seconds between two calls at `slowed_at`, the time of the last 429 that counted.
     """
 
     refusals: int = 0
@@ -65,6 +81,8 @@ class Gate(NamedTuple):
     open_until: float = 0.0
     since: float = 0.0
     closed_at: float = 0.0
+    call_interval: float = 0.0
+    slowed_at: float = 0.0
 
     def phase(self, now: float) -> Phase:
         if not self.open_until:
@@ -83,6 +101,19 @@ class Gate(NamedTuple):
         if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
+
+    def pace(self, now: float) -> float:
+        """The seconds from one call to the next, of all workers together; 0: no limit is known."""
+        interval: float = self.call_interval * FASTER ** max(now - self.slowed_at, 0.0)
+        return interval if interval >= _SHORTEST_INTERVAL_SECONDS else 0.0
+
+    def slowed(self, asked_at: float, now: float) -> "Gate":
+        """After a 429 for a call that was made at `asked_at`. A call that was made before the last change says nothing
+        about the pace since."""
+        if asked_at <= self.slowed_at:
+            return self
+        interval = max(self.pace(now) * SLOWER, FIRST_INTERVAL_SECONDS)
+        return self._replace(call_interval=round(min(interval, _LONGEST_INTERVAL_SECONDS), 6), slowed_at=_millis(now))
 
     def answered(self, now: float) -> "Gate":
         """After an answer to a call that was made while the gate was closed."""
@@ -114,16 +145,24 @@ class Gate(NamedTuple):
     def _opened(self, now: float, at_least: float) -> "Gate":
         is_same_trouble = self.open_until > 0 or now - self.closed_at < WINDOW_SECONDS
         periods = self.periods + 1 if is_same_trouble else 1
-        period = min(SHORTEST_PERIOD_SECONDS * 2.0 ** min(periods - 1, 10), LONGEST_PERIOD_SECONDS)
+        period = min(SHORTEST_PERIOD_SECONDS * _PERIOD_GROWTH ** min(periods - 1, 10), LONGEST_PERIOD_SECONDS)
         seconds = min(max(period, at_least), LONGEST_PERIOD_SECONDS)
         since = self.since if is_same_trouble and self.since else _millis(now)
-        return Gate(0, periods, 0.0, _millis(now + seconds), since, self.closed_at)
+        return self._replace(
+            refusals=0, periods=periods, counted_until=0.0, open_until=_millis(now + seconds), since=since
+        )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
         """The seconds after which a turn that met the open gate comes back: when the period is over, and up to half of
         the time that the trouble has lasted, by chance. So the waiting turns do not come back together."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         return min(max(self.open_until - now, 0.0) + draw() * spread, MOST_HIDDEN_SECONDS)
+
+
+def no_place(draw: Callable[[], float] = random.random) -> float:
+    """The seconds after which a turn comes back that got no place of the learned pace. The line is never empty
+    meanwhile, because other turns come back too."""
+    return 5.0 + 15.0 * draw()
 
 
 def _millis(seconds: float) -> float:
@@ -199,6 +238,21 @@ class GateStore:
             logger.warning("gate not changed", extra={"error": error_name(error)})
         return None
 
+    @cached_property
+    def _limiter(self) -> RateLimiter:
+        return RateLimiter(self._table, attempts=1, read_timeout=1)
+
+    def place(self, name: str, interval: float, now: float) -> float | None:
+        """When a call may be made at the learned pace; None if that is more than LINE_SECONDS away. One write, or two.
+        If the table does not answer, the call may be made now."""
+        rate = Rate(60 / interval, burst=int(LINE_SECONDS / interval) + 1)
+        try:
+            grant = self._limiter.take(name, rate, now, kind="learned-pace")
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("place not taken", extra={"error": error_name(error)})
+            return now
+        return None if grant.wait else now + max(grant.full_after - interval, 0.0)
+
     def _read(self, name: str, *, consistent: bool) -> Gate:
         answer = self._client.get_item(TableName=self._table, Key=self._key(name), ConsistentRead=consistent)
         item: dict[str, Any] = answer.get("Item", {})
@@ -208,9 +262,11 @@ class GateStore:
 
     def _write(self, name: str, before: Gate, after: Gate) -> bool:
         """Whether the gate was still as `before`, and is now as `after`."""
-        was = " AND ".join(f"{field} = :was_{field}" for field in Gate._fields)
-        if before == Gate():  # there may be no item yet
-            was = f"attribute_not_exists(guard) OR ({was})"
+        # A field is missing if there is no item yet, or if an earlier version wrote it.
+        was = " AND ".join(
+            f"{field} = :was_{field}" if value else f"(attribute_not_exists({field}) OR {field} = :was_{field})"
+            for field, value in before._asdict().items()
+        )
         expires_at = int(max(time.time(), after.open_until, after.counted_until) + _KEPT_SECONDS)
         values: dict[str, float] = {f":{field}": value for field, value in after._asdict().items()}
         values |= {f":was_{field}": value for field, value in before._asdict().items()}

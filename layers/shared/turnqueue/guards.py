@@ -53,7 +53,7 @@ class IdempotencyKeys:
 class Rate(NamedTuple):
     """So many requests a minute, and of them so many at once after a pause."""
 
-    per_minute: int
+    per_minute: float
     burst: int
 
     @property
