@@ -45,10 +45,11 @@ test: setup .tools/openapi/.ready .tools/node/.ready lint types validate build c
 	$(PYTHON) -m pytest
 
 .PHONY: lint
-lint: setup ## Check style, formatting and the personas.
+lint: setup ## Check style, formatting, the personas, and the links in the documents.
 	$(PYTHON) -m ruff check --no-cache
 	$(PYTHON) -m ruff format --check
 	$(PYTHON) bundle/personas.py
+	$(PYTHON) -m development.links
 
 .PHONY: types
 types: setup ## Check types.

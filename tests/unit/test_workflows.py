@@ -45,8 +45,12 @@ def commands(file: Path) -> list[str]:
 each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 
 
-def test_there_are_two() -> None:
-    assert [file.stem for file in FILES] == ["ci", "deploy"]
+RIGHTS = {"deploy": {"id-token": "write"}, "release": {"contents": "write", "actions": "write"}}
+"""By job: what it may do besides reading the repository."""
+
+
+def test_no_other_than_these() -> None:
+    assert [file.stem for file in FILES] == ["ci", "deploy", "release"]
 
 
 def test_they_have_the_form_that_github_demands() -> None:
@@ -62,11 +66,11 @@ def test_every_action_is_pinned_to_a_commit_and_says_its_version(file: Path) -> 
 
 
 @each_file
-def test_nothing_may_be_written_and_only_the_deployment_may_have_a_role(file: Path) -> None:
+def test_a_job_may_do_no_more_than_it_needs(file: Path) -> None:
     document = workflow(file)
     assert document["permissions"] == {"contents": "read"}
     for name, job in document["jobs"].items():
-        expected = {"contents": "read", "id-token": "write"} if name == "deploy" else {}
+        expected = {"contents": "read"} | RIGHTS[name] if name in RIGHTS else {}
         assert job.get("permissions", {}) == expected
         assert ("environment" in job) == (name == "deploy")  # the secrets of an environment go to no other job
 
@@ -106,6 +110,7 @@ def test_a_pull_request_gets_no_secret_and_no_role() -> None:
     assert set(workflow(FOLDER / "ci.yml")["on"]) == {"push", "pull_request", "workflow_call"}
     assert "secrets" not in (FOLDER / "ci.yml").read_text()
     assert set(workflow(FOLDER / "deploy.yml")["on"]) == {"push", "workflow_dispatch"}
+    assert set(workflow(FOLDER / "release.yml")["on"]) == {"workflow_dispatch"}
 
 
 @each_file

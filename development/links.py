@@ -1,0 +1,79 @@
+"""Links in the documents lead somewhere: `python -m development.links` names each that does not, and then exits with 1.
+
+It knows `[text](path#heading)`; the way in which our pages name a section, `docs/operations.md`, "Deploy"; and names of
+files such as `events/submit.json`. Links to other sites are not followed, because they can be down.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+_CODE = re.compile(r"^(?: {4}|\t).*$|^```.*?^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\[[^\]]*\]\(<?([^)\s>]+)>?\)")
+_SECTION = re.compile(r"`?((?:[\w-]+/)*[\w-]+\.md)`?,\s\"([^\"]+)\"")
+_FILE = re.compile(
+    r"`((?:\.github|benchmarks|bundle|clients|development|docs|events|functions|layers|local|operations|tests|web)/[\w./-]+)"
+)
+_IGNORED = re.compile(r"(^|/)(\.(?!github/)|node_modules/)")
+_OF_THE_PAST = ("CHANGELOG.md", "results.md")
+"""They may name what is gone."""
+
+
+def documents() -> list[Path]:
+    """Every Markdown file of the repository."""
+    found = (path.relative_to(ROOT) for path in ROOT.rglob("*.md"))
+    return [ROOT / path for path in sorted(found) if not _IGNORED.search(str(path))]
+
+
+def dead(document: Path) -> Iterator[str]:
+    """The links of a document that lead nowhere, one line each."""
+    text = _CODE.sub(lambda code: "\n" * code[0].count("\n"), document.read_text())
+    for link in _LINK.finditer(text):
+        path, _, anchor = link[1].partition("#")
+        if re.match(r"[a-z]+:", path):
+            continue
+        target = document.parent / path if path else document
+        if not target.exists():
+            yield _at(document, text, link, f"there is no {path}")
+        elif anchor and target.suffix == ".md" and anchor not in {_anchor(title) for title in _headings(target)}:
+            yield _at(document, text, link, f"{path or 'this page'} has no heading for #{anchor}")
+    for named in _SECTION.finditer(text):
+        target = next((each for each in (ROOT / named[1], document.parent / named[1]) if each.exists()), None)
+        title = " ".join(named[2].split())
+        if target is None:
+            yield _at(document, text, named, f"there is no {named[1]}")
+        elif title not in _headings(target):
+            yield _at(document, text, named, f'{named[1]} has no section "{title}"')
+    if document.name not in _OF_THE_PAST:
+        for named in _FILE.finditer(text):
+            if not (ROOT / named[1]).exists():
+                yield _at(document, text, named, f"there is no {named[1]}")
+
+
+def _at(document: Path, text: str, match: re.Match[str], problem: str) -> str:
+    return f"{document.name}:{text.count('\n', 0, match.start()) + 1}: {problem}"
+
+
+@cache
+def _headings(document: Path) -> frozenset[str]:
+    text = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+    return frozenset(re.findall(r"^#+ (.+?)\s*$", text, re.MULTILINE))
+
+
+def _anchor(title: str) -> str:
+    """As GitHub makes it: small letters, no punctuation, hyphens for blanks."""
+    return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
+
+
+def main() -> int:
+    problems = [problem for document in documents() for problem in dead(document)]
+    print("\n".join(problems), end="\n" if problems else "")
+    return int(bool(problems))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""The version and its notes: `python -m development.release` prints the notes of the version that is to be released.
+
+The version is `__version__` of layers/shared/turnqueue, and nowhere else. If the changelog is not ready, the command
+says why and ends with 1: a section of that version needs a date, and nothing may be left under "Unreleased".
+`--version` prints the version alone. Plain Python, because the release workflow installs nothing.
+"""
+
+import re
+import sys
+from datetime import date
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class NotReady(Exception):
+    """The message says what is missing."""
+
+
+def version(root: Path = ROOT) -> str:
+    text = (root / "layers/shared/turnqueue/__init__.py").read_text()
+    found = re.search(r'^__version__ = "(\d+\.\d+\.\d+)"$', text, re.MULTILINE)
+    if not found:
+        raise NotReady("layers/shared/turnqueue/__init__.py has no __version__ of three numbers")
+    return found[1]
+
+
+def notes(root: Path = ROOT) -> str:
+    """What the changelog says of the version, without its heading. Raises NotReady."""
+    wanted = version(root)
+    sections = _sections((root / "CHANGELOG.md").read_text())
+    if left := sections.get("Unreleased", ("", ""))[1]:
+        raise NotReady(f'CHANGELOG.md has entries under "Unreleased": move them below {wanted}, or wait\n{left}')
+    if wanted not in sections:
+        raise NotReady(f'CHANGELOG.md has no section "## [{wanted}] - {date.today()}"')
+    when, text = sections[wanted]
+    if not when or not text:
+        raise NotReady(f"CHANGELOG.md: the section of {wanted} needs a date and entries")
+    return text
+
+
+def _sections(text: str) -> dict[str, tuple[str, str]]:
+    """By version or "Unreleased": the date, and the entries."""
+    parts = re.split(r"^## \[([^\]]+)\](?: - (\d{4}-\d\d-\d\d))?$", text, flags=re.MULTILINE)
+    return {
+        name: (when or "", re.sub(r"^\[[^\]]+\]: .*$", "", body, flags=re.MULTILINE).strip())
+        for name, when, body in zip(parts[1::3], parts[2::3], parts[3::3], strict=True)
+    }
+
+
+def main() -> int:
+    try:
+        print(version() if "--version" in sys.argv else notes())
+    except NotReady as reason:
+        print(reason, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
