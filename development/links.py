@@ -42,11 +42,11 @@ def dead(document: Path) -> Iterator[str]:
         elif anchor and target.suffix == ".md" and anchor not in {_anchor(title) for title in _headings(target)}:
             yield _at(document, text, link, f"{path or 'this page'} has no heading for #{anchor}")
     for named in _SECTION.finditer(text):
-        target = next((each for each in (ROOT / named[1], document.parent / named[1]) if each.exists()), None)
+        pages = [page for page in (ROOT / named[1], document.parent / named[1]) if page.exists()]
         title = " ".join(named[2].split())
-        if target is None:
+        if not pages:
             yield _at(document, text, named, f"there is no {named[1]}")
-        elif title not in _headings(target):
+        elif title not in _headings(pages[0]):
             yield _at(document, text, named, f'{named[1]} has no section "{title}"')
     if document.name not in _OF_THE_PAST:
         for named in _FILE.finditer(text):
