@@ -11,9 +11,8 @@ from local.cloudwatch import STREAM, CloudWatch
 from local.functions import Function
 from tests.local.conftest import wait_for
 
-EMF = {
+EMF: dict[str, Any] = {
     "_aws": {
-        "Timestamp": int(time.time() * 1000),
         "CloudWatchMetrics": [
             {
                 "Namespace": "Toy",
@@ -48,6 +47,7 @@ def test_lines_and_metrics_arrive_once_and_a_line_that_is_not_complete_waits(acc
     group, service = f"toy-{uuid.uuid4().hex}", f"toy-{uuid.uuid4().hex}"
     logs.create_log_group(logGroupName=group)
     file = tmp_path / "Toy.log"
+    line = EMF | {"_aws": EMF["_aws"] | {"Timestamp": int(time.time() * 1000)}, "service": service}
 
     def lines() -> list[str]:
         return [event["message"] for event in logs.filter_log_events(logGroupName=group)["events"]]
@@ -67,7 +67,7 @@ def test_lines_and_metrics_arrive_once_and_a_line_that_is_not_complete_waits(acc
     shipped = CloudWatch(account, [function(group, tmp_path)], tmp_path)
     try:
         with file.open("w") as log:
-            log.write('{"message": "one"}\n' + json.dumps(EMF | {"service": service}) + '\n{"message": "tw')
+            log.write('{"message": "one"}\n' + json.dumps(line) + '\n{"message": "tw')
             log.flush()
             wait_for(lambda: bool(statistics("Time")))
             assert lines()[0] == '{"message": "one"}'

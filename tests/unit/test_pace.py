@@ -9,7 +9,7 @@ from tests.unit.conftest import Account, Parts, StandIn, Wire
 from turnqueue.gate import model_name
 from turnqueue.guards import Rate, RateLimiter
 
-PER_MINUTE = 60
+PER_MINUTE = 6
 
 
 def take(places: int) -> float:
@@ -30,7 +30,7 @@ def hidden(wire: Wire) -> int:
 def test_a_turn_without_a_place_makes_no_call_and_asks_again_after_half_a_minute(
     account: Account, worker: Parts, wire: Wire, model: StandIn
 ) -> None:
-    """All places of the next minute are taken, and the next is free in a second: for one turn of all that wait."""
+    """All places of the next minute are taken, and the next is free in ten seconds: for one turn of all that wait."""
     worker.rebuild(MODEL_REQUESTS_PER_MINUTE=str(PER_MINUTE))
     take(PER_MINUTE)
     task_id = account.queued()
@@ -48,7 +48,7 @@ def test_a_turn_comes_back_before_its_place_and_waits_for_it_in_the_worker(
 ) -> None:
     """SQS hides a message for whole seconds. A turn that comes back late calls together with those behind it."""
     worker.rebuild(MODEL_REQUESTS_PER_MINUTE=str(PER_MINUTE))
-    place_at = take(10)
+    place_at = take(1)
     task_id = account.queued()
 
     account.work()
