@@ -7,15 +7,11 @@ import time
 from benchmarks.report import NotMeasured
 
 NAMES: tuple[str, ...] = (
-    "replaced",
-    "sync_mode",
     "startup",
     "warm",
     "memory",
     "worker",
-    "sizes",
     "cost",
-    "growth",
     "scale",
 )
 """Modules of this package with a function `run() -> Section`, in the order of the report."""

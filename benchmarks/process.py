@@ -16,12 +16,3 @@ def peak_mib(pid: int) -> float:
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found, "every process that is not a thread of the kernel has memory"
     return int(found[1]) / 1024
-
-
-def family(pid: int) -> list[int]:
-    """A process and all that come of it."""
-    found = [pid]
-    for parent in found:
-        for thread in Path(f"/proc/{parent}/task").iterdir():
-            found += map(int, (thread / "children").read_text().split())
-    return found

@@ -33,11 +33,7 @@ def run() -> Section:
     section.table(scenarios.TROUBLE_HEAD, [scenarios.trouble_row(scenario) for scenario in trouble])
     _draw_loads(loads)
     section.plot("scale-steady.svg", "Steady load: queue wait, and batches, by chats a second; workers over time")
-    section.plot("scale-burst.svg", "A burst of 1,000 chats: how many wait, and the workers, over time")
     section.plot("scale-outage.svg", "The model gone for 5 minutes: queue wait, and the workers, over time")
-    section.plot("scale-quota.svg", "More asked for than granted: queue wait, and the workers, over time")
-    section.plot("scale-day.svg", "The curve of a day: queue wait, and the workers, over time")
-    section.plot("scale-session.svg", "50 messages in one session: how many wait, and the workers, over time")
     return section
 
 

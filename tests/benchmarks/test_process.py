@@ -1,11 +1,9 @@
 """What the benchmarks read of processes."""
 
-import os
-import signal
 import subprocess
 import sys
 
-from benchmarks.process import cpu_seconds, family, peak_mib
+from benchmarks.process import cpu_seconds, peak_mib
 
 # It uses CPU in a thread that ends, and memory that it gives back, and says so.
 WORK = """
@@ -27,16 +25,3 @@ def test_cpu_and_memory_that_a_process_has_used_and_given_up_are_counted() -> No
 
     assert 0.2 <= cpu < 2
     assert 100 < peak < 200
-
-
-def test_the_family_of_a_process_is_its_children_and_theirs() -> None:
-    nested = "sh -c 'sleep 30 & echo $!; wait' & echo $!; wait"
-    with subprocess.Popen(["sh", "-c", nested], stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        told = {int(process.stdout.readline()), int(process.stdout.readline())}
-        found = family(process.pid)
-        for pid in {process.pid, *told}:
-            os.kill(pid, signal.SIGKILL)
-
-    assert found[0] == process.pid
-    assert set(found[1:]) == told

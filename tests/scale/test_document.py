@@ -189,5 +189,5 @@ def test_the_units_are_those_of_the_tables_page() -> None:
 def test_the_plots_that_are_shown_are_there() -> None:
     shown = re.findall(r"\]\((\.\./benchmarks/plots/[\w-]+\.svg)\)", DOCUMENT)
 
-    assert len(shown) == 6
+    assert shown
     assert all((Path(cfn.ROOT, "docs") / plot).exists() for plot in shown)
