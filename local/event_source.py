@@ -4,7 +4,8 @@ is done with.
 MiniStack's own takes one batch at a time from a FIFO queue. Here several invocations run side by side, as on
 AWS; the order within a message group is kept by the queue, which gives out nothing of a group while some of
 it is in flight. What is not deleted comes back when its visibility timeout is over, and goes to the
-dead-letter queue by the queue's rule.
+dead-letter queue by the queue's rule. A function may receive from the queue, too: then whoever asks first gets
+a message, and a stopped event source stops only what it would take itself.
 """
 
 import json
@@ -79,9 +80,9 @@ class EventSource:
             self._poller.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Take no more messages, and with `drain` wait for the invocations under way. A poll under way is
-        waited for: a message that it is still given would else be lost to everyone for its visibility
-        timeout."""
+        """Take no more messages, and with `drain` wait for the invocations under way, which may take some
+        themselves until they end. A poll under way is waited for: a message that it is still given would else
+        be lost to everyone for its visibility timeout."""
         self.abandon()
         if self._poller is not None:
             self._poller.join()

@@ -20,6 +20,7 @@ from modelerror import ModelError
 from pace import Pace
 from persona import Persona, asked_for, persona
 from reply import Answer, Reply
+from room import Room
 from turnqueue.events import EventLog, Growing, Superseded
 from turnqueue.gate import Wait
 from turnqueue.http import error_name, where
@@ -70,6 +71,7 @@ class Services:
     leases: Leases
     log: EventLog
     cancellations: Cancellations
+    room: Room
     first: Server
     fallback: Server | None
     model_name: tuple[str, str]
@@ -243,8 +245,8 @@ class Attempt:
     async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
         """The answer of a model, once the images that it is to look at are fetched."""
         *history, turn = (images.allowed(each, self._services.media_urls) for each in (*history, self._turn))
-        shown = await asyncio.to_thread(images.load, self._services.uploads, history, turn)
-        return await model.answer(told, history, turn, shown, self._reply)
+        async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
+            return await model.answer(told, history, turn, shown, self._reply)
 
     # ---- while the model writes: each ends the attempt by raising
 

@@ -1,15 +1,30 @@
 """The uploaded images of a conversation, fetched for the model: it is given the bytes, as data URLs."""
 
+import asyncio
 import base64
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 from modelerror import ModelError
+from room import Room
 from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_IMAGES = 4
 """How many images of the turns before a message, the latest, the model is shown again: each costs its tokens again."""
+
+
+@asynccontextmanager
+async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
+    """What `load` returns, which has its room until the block ends."""
+    if not any(map(_uploaded, (*history, turn))):
+        yield {}
+        return
+    async with room.for_images() as keep:
+        shown = await asyncio.to_thread(load, uploads, history, turn)
+        keep(sum(map(len, shown.values())) * 3 // 4)  # base64
+        yield shown
 
 
 def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:

@@ -100,7 +100,7 @@ class Invocation:
     @property
     def _free(self) -> int:
         """How many more turns may be taken."""
-        return max(self._turns - sum(map(len, self._sessions.values())), 0)
+        return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
         """Run these messages, each behind the others of its session. (SQS hands out a message of a session that is at

@@ -23,6 +23,7 @@ from model import Model
 from modelkeys import ModelKeys
 from pace import Pace
 from prices import parse_prices
+from room import Room
 from turnqueue.events import EventLog
 from turnqueue.gate import GateStore, model_name
 from turnqueue.guards import RateLimiter
@@ -70,6 +71,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
             log=log,
             cancellations=Cancellations(log),
             leases=Leases(TurnStore(turns, attempts=1), TurnQueue(queue, attempts=1)),
+            room=Room(),
             first=first,
             fallback=fallback,
             model_name=(environment["MODEL_BASE_URL"], environment["MODEL_NAME"]),

@@ -148,6 +148,10 @@ class Lab:
         )
         self.source.start()
 
+    def stop_consuming(self) -> None:
+        """No worker takes messages any more. Waits until those that run have ended, because they take some, too."""
+        self.source.stop(drain=True)
+
     def session(self) -> str:
         """A new one."""
         self._sessions += 1

@@ -30,7 +30,7 @@ def operate(stack: LocalStack, *arguments: str, **environment: str) -> subproces
 @contextmanager
 def no_workers(stack: LocalStack) -> Iterator[None]:
     source = stack.event_sources["WorkerFunction"]
-    source.stop()
+    source.stop(drain=True)
     try:
         yield
     finally:

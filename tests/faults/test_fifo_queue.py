@@ -52,6 +52,33 @@ def test_at_most_ten_come_at_once(queue: FifoQueue) -> None:
     assert len(queue.receive(20)) == 10
 
 
+def test_a_receive_that_is_repeated_gets_the_same_messages(queue: FifoQueue, clock: Clock) -> None:
+    send(queue, "a1", "b1")
+    first = queue.receive(1, visibility=50, attempt_id="one")
+    clock.now = 40
+    assert queue.receive(1, visibility=50, attempt_id="one") == first
+    assert bodies(queue.receive(attempt_id="two")) == ["b1"]
+    clock.now = 89
+    assert queue.receive() == []
+    clock.now = 90
+    assert bodies(queue.receive()) == ["a1"]
+
+
+@pytest.mark.parametrize("change", ["deleted", "hidden", "expired"])
+def test_a_receive_is_not_repeated_once_something_became_of_its_messages(
+    queue: FifoQueue, clock: Clock, change: str
+) -> None:
+    send(queue, "a1", "b1")
+    [message] = queue.receive(1, visibility=50, attempt_id="one")
+    if change == "deleted":
+        queue.delete(message.handle)
+    elif change == "hidden":
+        queue.change_visibility(message.handle, 200)
+    else:
+        clock.now = 60
+    assert message not in queue.receive(attempt_id="one")
+
+
 def test_a_group_is_locked_while_one_of_its_messages_is_in_flight(queue: FifoQueue) -> None:
     send(queue, "a1", "a2", "b1")
     assert bodies(queue.receive(1)) == ["a1"]

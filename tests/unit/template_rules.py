@@ -1005,8 +1005,8 @@ def the_alarms_fit_what_they_watch(template: Template) -> Iterator[str]:
     """With whatever parameters. test_alarms.py has the numbers of each LongestAnswer."""
     alarm = properties(template, "AWS::CloudWatch::Alarm")
     worker, dead = functions(template)["WorkerFunction"], queues(template)["DeadLetterQueue"]
-    if worker["Timeout"] - alarm["WorkerDurationAlarm"]["Threshold"] / 1000 != 30:
-        yield "worker-duration: the worker gives up on the model 10 s before its Timeout"
+    if worker["Timeout"] - alarm["WorkerDurationAlarm"]["Threshold"] / 1000 != 5:
+        yield "worker-duration: a busy worker takes all of its Timeout but the last 10 s"
     if not LONGEST_ANSWER_SECONDS < alarm["OldestMessageAlarm"]["Threshold"] < 2 * worker["Timeout"]:
         yield "oldest-message: rings for one slow answer, or leaves little of the deadline"
     if alarm["StuckDeadLetterAlarm"]["Threshold"] < 2 * dead["VisibilityTimeout"]:

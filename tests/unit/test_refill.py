@@ -1,8 +1,13 @@
 """The worker receives turns itself while it runs some. (tests/faults tries what may go wrong with that.)"""
 
+import asyncio
+from contextlib import AsyncExitStack
+
 import pytest
 
-from tests.unit.conftest import Account, Parts, Printed, Wire, unreachable
+from room import BYTES, BYTES_OF_A_SLOT, Room
+from tests.unit.conftest import Account, Parts, Printed, StandIn, Wire, unreachable
+from turnqueue.media import MAX_UPLOAD_BYTES
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +43,10 @@ def test_a_worker_goes_on_while_it_has_turns(account: Account) -> None:
     assert [account.outcome(task) for task in ids] == [("SUCCESS", None)] * 5
 
 
-def test_a_short_invocation_polls_nothing(account: Account, wire: Wire) -> None:
+def test_a_short_invocation_polls_nothing(
+    account: Account, wire: Wire, worker: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intake._PAUSE_SECONDS", 60)
     account.queued("quick")
     wire.clear()
 
@@ -125,3 +133,45 @@ def test_metrics_are_written_while_turns_run(
     refused = next(number for number, line in enumerate(lines) if "ModelRefused" in line)
     finished = next(number for number, line in enumerate(lines) if line.get("message") == "task finished")
     assert refused < finished
+
+
+def test_images_weigh_as_much_as_several_turns(account: Account, wire: Wire, worker: Parts) -> None:
+    worker.rebuild(TURNS_PER_WORKER="5")
+    image = account.upload(b"GIF89a" + bytes(2 * BYTES_OF_A_SLOT), "image/gif")
+    account.queued("[[hang=1]] look", media=[image])
+
+    account.work()
+
+    assert min(params["MaxNumberOfMessages"] for params in wire.made("ReceiveMessage")) == 1
+
+
+def test_turns_with_images_wait_until_there_is_room(account: Account, model: StandIn) -> None:
+    """Ten have the largest images; the eleventh begins when one of them has ended."""
+    for number in range(11):
+        image = account.upload(b"GIF89a" + bytes(MAX_UPLOAD_BYTES - 6), "image/gif")
+        account.queued("[[hang=1]] look", session_id=f"s-{number}", media=[image])
+
+    assert account.work() == []
+
+    calls = model.calls()["last"]
+    assert len(calls) == 11
+    assert max(call["at"] for call in calls) >= min(call["ended_at"] for call in calls)
+
+
+def test_room_is_kept_for_what_was_read_and_free_afterwards() -> None:
+    async def scenario() -> list[int]:
+        room, slots = Room(), []
+        async with AsyncExitStack() as stack:
+            keeps = [await stack.enter_async_context(room.for_images()) for _ in range(BYTES // MAX_UPLOAD_BYTES)]
+            waiting = asyncio.create_task(stack.enter_async_context(room.for_images()))
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            slots.append(room.slots)
+            for keep in keeps:
+                keep(0)
+            await asyncio.wait_for(waiting, 5)
+            slots.append(room.slots)
+        slots.append(room.slots)
+        return slots
+
+    assert asyncio.run(scenario()) == [40, 4, 0]
