@@ -96,9 +96,8 @@ def test_a_queue_that_does_not_answer_keeps_no_worker(account: Account, wire: Wi
 
 
 def test_a_full_worker_takes_nothing(account: Account, wire: Wire, worker: Parts) -> None:
-    worker.rebuild(TURNS_PER_WORKER="2")
-    for number in range(2):
-        account.queued("[[hang=0.6]]", session_id=f"s-{number}")
+    worker.rebuild(TURNS_PER_WORKER="1")
+    account.queued("[[hang=0.6]]")
 
     account.work()
 
