@@ -16,7 +16,7 @@ MEAN, SIGMA = 3.0, 0.5
 """Of the model's lognormal latency: the mean in seconds, and the deviation of its logarithm."""
 
 TOKENS = 200
-"""Of a chat: README.md's has 138 for its prompt and 58 for its answer."""
+"""Of a chat: the one in docs/api.md has 138 for its prompt and 58 for its answer."""
 TURN_WRITES, GUARD_WRITES, HISTORY_READS, POLL_READS, WAIT_READS = 3, 1, 1, 1, 0.5
 """In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a poll, and one inside of a wait."""
 

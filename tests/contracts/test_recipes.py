@@ -1,4 +1,4 @@
-"""The Python programs of README.md, as they stand there, before an API that has a bad day."""
+"""The programs of docs/python.md, as they stand there, before an API that has a bad day."""
 
 import http.server
 import json
@@ -13,10 +13,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.test_readme import blocks
+from tests.e2e.test_pages import blocks
 
 PROGRAMS = [
-    pytest.param(program, id=name) for name, program in zip(["sync", "async"], blocks("From Python"), strict=True)
+    pytest.param(program, id=name) for name, program in zip(["sync", "async"], blocks("python.md"), strict=True)
 ]
 TASK_ID = "s.01M81JBBEJSNKKCARCWATXHY0A"
 

@@ -1,4 +1,4 @@
-"""`aws SERVICE OPERATION --options`, as far as README.md uses the AWS CLI, by botocore: the CLI pins one of its own."""
+"""The `aws` commands of docs/tokens.md, run by botocore: the AWS CLI would pin another version of it."""
 
 import json
 import sys

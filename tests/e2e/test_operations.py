@@ -86,8 +86,8 @@ def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
 
 
 def documented() -> list[str]:
-    """The commands of docs/operations.md and README.md, without those that other tests here and test_verify.py run."""
-    text = (ROOT / "docs/operations.md").read_text() + (ROOT / "README.md").read_text()
+    """The commands of docs/operations.md, without those that other tests here and test_verify.py run."""
+    text = (ROOT / "docs/operations.md").read_text()
     return re.findall(r"^    python -m operations ((?!smoke|verify|deploy).*)$", text, re.MULTILINE)
 
 

@@ -301,9 +301,9 @@ def test_a_version_changes_with_the_file(write: Write, monkeypatch: pytest.Monke
 # ---- How one is added
 
 
-def test_a_persona_is_added_by_a_file_alone_as_the_readme_says(tmp_path: Path) -> None:
-    readme = (ROOT / "README.md").read_text()
-    section = readme.partition("## Adding a persona\n")[2].partition("\n## ")[0]
+def test_a_persona_is_added_by_a_file_alone_as_the_page_says(tmp_path: Path) -> None:
+    page = (ROOT / "docs/configuration.md").read_text()
+    section = page.partition("## Adding a persona\n")[2].partition("\n## ")[0]
     example = "".join(line[4:] for line in section.splitlines(keepends=True) if line.startswith("    "))
     copy = tmp_path / "copy"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "__pycache__"))

@@ -1,4 +1,4 @@
-"""The Python programs and the commands for a token of README.md, as they stand there, against deployed stacks."""
+"""The programs of docs/python.md and the commands of docs/tokens.md, as they stand there, against deployed stacks."""
 
 import os
 import re
@@ -18,17 +18,16 @@ from local.tools import ROOT
 from tests.e2e.conftest import Deployment
 
 
-def blocks(title: str) -> list[str]:
-    """The indented blocks of the section."""
-    section = (ROOT / "README.md").read_text().partition(f"## {title}\n")[2].partition("\n## ")[0]
-    found = re.findall(r"(?:^(?: {4}.*)?\n)+", section, re.MULTILINE)
+def blocks(page: str) -> list[str]:
+    """The indented blocks of a page."""
+    found = re.findall(r"(?:^(?: {4}.*)?\n)+", (ROOT / "docs" / page).read_text(), re.MULTILINE)
     return [textwrap.dedent(block) for block in found if block.strip()]
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["sync", "async"])
 def test_a_python_caller(number: int, deployment: Deployment) -> None:
     environment = {**os.environ, "API": deployment.url, "TOKEN": deployment.tokens["alice"], "NO_PROXY": "127.0.0.1"}
-    program = [sys.executable, "-W", "error", "-c", blocks("From Python")[number]]
+    program = [sys.executable, "-W", "error", "-c", blocks("python.md")[number]]
     ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=50, check=False)
     assert ran.returncode == 0, ran.stderr
     for text in [["I need a haircut"], ["Hello", "Tell me about queues"]][number]:
@@ -47,7 +46,7 @@ def with_a_pool() -> Iterator[LocalStack]:
 
 
 def commands(number: int) -> str:
-    return blocks("Tokens")[number].replace("turnqueue-dev", STACK_NAME)
+    return blocks("tokens.md")[number].replace("turnqueue-dev", STACK_NAME)
 
 
 def token_of(script: str, folder: Path, environment: dict[str, str]) -> str:
