@@ -3,9 +3,10 @@
 SAM's builder ships no bytecode, and Lambda's folders are read-only, so every cold start would compile every module
 again. This one ships, for the architecture that the template names:
 
-- the wheels of requirements.txt, each with a hash that is listed there, without what is never imported;
+- the wheels of requirements.txt, each with a hash that is listed there, without what is never imported, and with
+  openai's types imported when they are needed (lazy_types.py);
 - the folder's own files;
-- in the layer, what botocore reads of its data for the services that we call (botocore.txt);
+- in the layer, what botocore reads of its data for the services that are called (botocore.txt, aws_data.py);
 - unchecked-hash bytecode of Python 3.13 for all of it, good whatever a zip does to the files' times.
 
 SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. It does
@@ -14,22 +15,21 @@ not give the architecture: the template's ContextPath picks arm64/Makefile or x8
 The wheels, unpacked and compiled, are kept in .aws-sam/bundles: a build with nothing new only links them.
 """
 
-import ast
 import compileall
-import gzip
 import hashlib
 import importlib.util
-import json
 import os
 import py_compile
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+
+# The build runs this file alone, with `python -I`.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+from bundle import aws_data, lazy_types
 
 # Lambda's python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
@@ -62,24 +62,6 @@ NOT_SHIPPED = shutil.ignore_patterns(
     "__pycache__", "tests", ".*", "Makefile", "*.txt", "*.in", "py.typed", "*.pyc", "*.pyi", "*.md"
 )
 
-# Packages that only say again what their modules define: helpers and hundreds of types, none of which the worker needs.
-LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
-
-# What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
-OPERATIONS = {
-    "dynamodb": "GetItem PutItem Query UpdateItem",
-    # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
-    # sends it elsewhere and does not say where.
-    "s3": "CreateBucket GetObject HeadBucket",
-    "secretsmanager": "GetSecretValue",
-    "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
-}
-OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
-
-# The authorities that sign the certificates of AWS's endpoints today: Amazon, by its roots or those of Starfield, which
-# it bought, and DigiCert. They are tried first; layers/shared/turnqueue/aws.py says why.
-AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
-
 
 def main(architecture: str, logical_id: str) -> None:
     os.umask(0o022)  # Lambda reads the files as another user.
@@ -94,7 +76,7 @@ def main(architecture: str, logical_id: str) -> None:
         wheels = packages(requirements.read_text(), architecture, root)
         shutil.copytree(wheels, into, copy_function=link, dirs_exist_ok=True)
     if botocore.exists():
-        shutil.copytree(aws_data(botocore.read_text()), into / "turnqueue" / "aws_data", copy_function=link)
+        shutil.copytree(botocore_data(botocore.read_text()), into / "turnqueue" / "aws_data", copy_function=link)
     own = Path(tempfile.mkdtemp()) / "own"
     try:
         shutil.copytree(".", own, ignore=NOT_SHIPPED)
@@ -108,7 +90,7 @@ def check_personas() -> None:
     """Those that are about to be shipped. A mistake in one is told now and not by a task that fails."""
     check = Path(__file__).with_name("personas.py")
     if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
-        sys.exit("mend the persona; `python bundle/personas.py` checks it again")
+        sys.exit("correct the persona; `python bundle/personas.py` checks it again")
 
 
 def packages(requirements: str, architecture: str, root: str) -> Path:
@@ -117,30 +99,19 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
     def make(new: Path) -> None:
         install("requirements.txt", new, architecture)
         leave_out_unused(new)
-        make_lazy(new)
+        lazy_types.make_lazy(new)
         compile_all(new, root, workers=0)  # 0: one a core
 
     return made(make, requirements, architecture, root)
 
 
-def aws_data(requirements: str) -> Path:
-    """The folder that holds what layers/shared/turnqueue/aws.py needs of botocore's data, of the version that is pinned
-    in `requirements`, and the authorities that are tried first."""
+def botocore_data(requirements: str) -> Path:
+    """The folder that holds what aws_data.py cuts from the botocore that `requirements` pins."""
 
     def make(new: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
             install("botocore.txt", Path(scratch), "x86_64", "--no-deps")
-            botocore = Path(scratch) / "botocore"
-            new.mkdir()
-            for service, operations in OPERATIONS.items():
-                cut_service(botocore / "data" / service, new / service, operations.split())
-            for name in OTHER_DATA.split():
-                shutil.copy(botocore / "data" / name, new)
-            endpoints = read_json(botocore / "data", "endpoints")
-            for partition in endpoints["partitions"]:
-                partition["services"] = {name: partition["services"].get(name, {}) for name in OPERATIONS}
-            write_json(new / "endpoints.json", endpoints)
-            cut_authorities(botocore / "cacert.pem", new / "authorities.pem")
+            aws_data.cut(Path(scratch) / "botocore", new)
 
     return made(make, requirements)
 
@@ -148,7 +119,8 @@ def aws_data(requirements: str) -> Path:
 def made(make: Callable[[Path], None], *parts: str) -> Path:
     """The folder that `make` makes of the `parts`, made now if it never was. Its files cannot be written to."""
     key = hashlib.sha256()
-    for part in (*parts, sys.version, Path(__file__).read_text()):
+    code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
+    for part in (*parts, sys.version, *code):
         key.update(part.encode() + b"\0")
     bundles = Path(__file__).resolve().parent.parent / ".aws-sam" / "bundles"
     done = bundles / key.hexdigest()[:16]
@@ -195,7 +167,7 @@ def leave_out_unused(folder: Path) -> None:
         if (folder / package).exists():
             for path in map((folder / package).joinpath, unused.split()):
                 if not path.exists():
-                    sys.exit(f"{path.relative_to(folder)} is no longer there: mend UNUSED in bundle/bundle.py")
+                    sys.exit(f"{path.relative_to(folder)} is no longer there: change UNUSED in bundle/bundle.py")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for info in folder.glob("*.dist-info"):
         # httpx2 and httpcore2 ask importlib.metadata for their version. The headers answer; the README is not needed.
@@ -205,106 +177,6 @@ def leave_out_unused(folder: Path) -> None:
         (info / "METADATA").write_text(headers, encoding="utf-8")
     for path in [path for path in folder.rglob("*") if path.name in NOT_SHIPPED(".", [path.name])]:
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def make_lazy(folder: Path) -> None:
-    """Let the packages below LAZY import a module when a name of it is first asked for (PEP 562), not all at once."""
-    for init in sorted(init for packages in LAZY for init in folder.glob(f"{packages}/__init__.py")):
-        if modules := reexports(init):
-            init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")
-
-
-LAZY_INIT = """\
-# Made by Turnqueue's build of an __init__.py that imported all of these.
-from importlib import import_module
-
-_MODULES = {modules!r}
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
-    value = globals()[name] = getattr(import_module(f".{{_MODULES[name]}}", __name__), name)
-    return value
-
-
-def __dir__():
-    return [*globals(), *_MODULES]
-"""
-
-
-def reexports(init: Path) -> dict[str, str]:
-    """The modules of a package by the names that its __init__.py takes from them; it may do nothing else."""
-    modules: dict[str, str] = {}
-    for statement in ast.parse(init.read_text(encoding="utf-8")).body:
-        match statement:
-            case ast.ImportFrom(module="__future__"):
-                continue
-            case ast.ImportFrom(module=str(module), names=names, level=1) if all(n.asname == n.name for n in names):
-                modules |= {name.name: module for name in names}
-            case _:
-                sys.exit(f"{init}:{statement.lineno} does more than to import names: mend LAZY in bundle/bundle.py")
-    return modules
-
-
-def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
-    """Copy of the newest description of a service these operations, what they take and give, and its endpoints."""
-    newest = max(path for path in data.iterdir() if path.is_dir())
-    description = read_json(newest, "service-2")
-    description["operations"] = {name: description["operations"][name] for name in operations}
-    shapes: dict[str, Any] = {}
-    wanted = list(references(description["operations"]))
-    while wanted:
-        name = wanted.pop()
-        if name not in shapes:
-            shapes[name] = description["shapes"][name]
-            wanted += references(shapes[name])
-    description["shapes"] = shapes
-    # Elsewhere botocore insists on it.
-    description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
-    folder = into / newest.name
-    folder.mkdir(parents=True)
-    write_json(folder / "service-2.json", description)
-    write_json(folder / "endpoint-rule-set-1.json", read_json(newest, "endpoint-rule-set-1"))
-    for extra in newest.glob("service-2.*extras.json"):
-        shutil.copy(extra, folder)
-
-
-def references(part: Any) -> Iterator[str]:
-    """The name of every shape that `part` refers to."""
-    if isinstance(part, dict):
-        if isinstance(name := part.get("shape"), str):
-            yield name
-        for value in part.values():
-            yield from references(value)
-    elif isinstance(part, list):
-        for value in part:
-            yield from references(value)
-
-
-def without_documentation(part: Any) -> Any:
-    if isinstance(part, dict):
-        kept = {name: value for name, value in part.items() if name != "documentation" or not isinstance(value, str)}
-        return {name: without_documentation(value) for name, value in kept.items()}
-    return [without_documentation(value) for value in part] if isinstance(part, list) else part
-
-
-def cut_authorities(source: Path, into: Path) -> None:
-    """Copy AUTHORITIES. In the list each certificate has comments that name it, and an empty line before them."""
-    certificates = [part for part in source.read_text(encoding="utf-8").split("\n\n") if AUTHORITIES.search(part)]
-    if sum("O=Amazon" in certificate for certificate in certificates) < 4:
-        sys.exit("botocore's cacert.pem no longer names Amazon's four roots: mend AUTHORITIES in bundle/bundle.py")
-    bodies = (certificate[certificate.index("-----BEGIN") :].strip() for certificate in certificates)
-    into.write_text("".join(f"{body}\n" for body in bodies))
-
-
-def read_json(folder: Path, name: str) -> Any:
-    packed = folder / f"{name}.json.gz"
-    return json.loads(gzip.decompress(packed.read_bytes()) if packed.exists() else packed.with_suffix("").read_bytes())
-
-
-def write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")
 
 
 def compile_all(folder: Path, root: str, workers: int = 1) -> None:

@@ -1,0 +1,52 @@
+"""Lets packages of openai that hold nothing but types import a module when a name of it is first asked for (PEP 562).
+
+Each of their __init__.py imports all of the package's modules, 700 together. A module that does anything else fails
+the build, because its effects would come late or never.
+"""
+
+import ast
+import sys
+from pathlib import Path
+
+# Packages that only say again what their modules define: helpers and hundreds of types, none of which the worker needs.
+LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
+
+
+def make_lazy(folder: Path) -> None:
+    """Rewrite the packages of LAZY below a folder of installed packages."""
+    for init in sorted(init for packages in LAZY for init in folder.glob(f"{packages}/__init__.py")):
+        if modules := reexports(init):
+            init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")
+
+
+LAZY_INIT = """\
+# Made by Turnqueue's build of an __init__.py that imported all of these.
+from importlib import import_module
+
+_MODULES = {modules!r}
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module {{__name__!r}} has no attribute {{name!r}}")
+    value = globals()[name] = getattr(import_module(f".{{_MODULES[name]}}", __name__), name)
+    return value
+
+
+def __dir__():
+    return [*globals(), *_MODULES]
+"""
+
+
+def reexports(init: Path) -> dict[str, str]:
+    """The modules of a package by the names that its __init__.py takes from them; it may do nothing else."""
+    modules: dict[str, str] = {}
+    for statement in ast.parse(init.read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.ImportFrom(module="__future__"):
+                continue
+            case ast.ImportFrom(module=str(module), names=names, level=1) if all(n.asname == n.name for n in names):
+                modules |= {name.name: module for name in names}
+            case _:
+                sys.exit(f"{init}:{statement.lineno} does more than import names: see LAZY in bundle/lazy_types.py")
+    return modules
