@@ -35,7 +35,7 @@ class Stack:
         self.local.host.add(dataclasses.replace(self._deployed, variables=changed))
         dynamodb, table = self.local.client("dynamodb"), self.local.outputs["GuardsTableName"]
         for item in dynamodb.scan(TableName=table)["Items"]:
-            if item["guard"]["S"].startswith(("gate#", "pace#")):
+            if item["guard"]["S"].startswith(("gate#", "pace#", "learned-pace#")):
                 dynamodb.delete_item(TableName=table, Key={"guard": item["guard"]})
         httpx.delete(self._control("calls"), trust_env=False)
 
