@@ -12,7 +12,7 @@ CHECKOV := .tools/checkov/bin/checkov
 LOCKS := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt \
     layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
-    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt servers.txt lock.txt)
+    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt)
 
 # One thing at a time, except in setup.
 ifndef PARALLEL
@@ -116,13 +116,17 @@ patience: setup ## Show that trouble at the model delays answers and loses none,
 bench: setup .tools/bench/.ready ## Measure it beside what it could be instead, into benchmarks/results.md. ONLY=name: one part.
 	$(PYTHON) -m benchmarks $(ONLY)
 
+.PHONY: docs
+docs: .tools/site/.ready ## Build the site of the documents, into .site.
+	NO_MKDOCS_2_WARNING=1 .tools/site/bin/python -m mkdocs build --strict
+
 .PHONY: e2e
 e2e: setup ## Test a deployed stack: the local one, or that of API_URL.
 	$(PYTHON) -m pytest tests/e2e
 
 .PHONY: clean
 clean: ## Remove all that make has made, .tools too.
-	rm -rf .aws-sam .local .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .aws-sam .local .site .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: deployer
@@ -153,6 +157,7 @@ lock: .tools/lock/.ready ## Compute all locked requirements. UPGRADE=--upgrade: 
 .tools/operations/.ready: operations/requirements.txt
 .tools/bench/.ready: benchmarks/requirements.txt
 .tools/openapi/.ready: local/requirements/openapi.txt
+.tools/site/.ready: local/requirements/site.txt
 .tools/servers/.ready: local/requirements/servers.txt
 
 # The SAM CLI brings much that it never imports.

@@ -1,11 +1,14 @@
-"""What the documents name is there."""
+"""The documents name only what exists, and each is a page of the site."""
 
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from development import links
 from development.cfn import ROOT
 from local.model_server import directives
 
@@ -36,3 +39,17 @@ def test_the_stand_in_model_knows_the_orders_that_the_documents_name() -> None:
     assert len(orders) > 10
     for order in orders:
         assert directives(order), order
+
+
+def test_each_document_is_a_page_of_the_site_once() -> None:
+    """MkDocs checks this too, but `make test` does not run it."""
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(), yaml.BaseLoader)
+    pages = [page for entry in site["nav"] for page in pages_of(entry)]
+
+    documents = {path.relative_to(ROOT).as_posix() for path in links.documents()}
+    assert sorted(pages) == sorted(name for name in documents if not name.startswith(".github/"))
+
+
+def pages_of(entry: dict[str, Any]) -> list[str]:
+    [value] = entry.values()
+    return [value] if isinstance(value, str) else [page for each in value for page in pages_of(each)]

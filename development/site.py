@@ -1,0 +1,13 @@
+"""A hook of MkDocs: the site has every document under its path in the repository, so links between documents hold."""
+
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+from development.links import ROOT, documents
+
+
+def on_files(_: Files, config: MkDocsConfig) -> Files:
+    """The Markdown files of the repository, and the pictures and openapi.yaml that they link to."""
+    beside = [*(ROOT / "docs").glob("*.*"), *(ROOT / "benchmarks/plots").glob("*.svg"), ROOT / "LICENSE"]
+    paths = sorted({path.relative_to(ROOT).as_posix() for path in [*documents(), *beside]})
+    return Files([File.generated(config, path, abs_src_path=str(ROOT / path)) for path in paths])
