@@ -1,0 +1,141 @@
+"""Draws comments and sentences at random, so that readers can count how many they must read twice.
+
+`python -m development.sentences [--seed SEED] [--number 100]` prints 100 comments and docstrings of the product, and
+100 sentences of the documents. By default the seed is the hash of the head commit, which nobody knows before the work
+is done. `--avoid` prints each text with a word that CONTRIBUTING.md, "Rules of language", rules out.
+"""
+
+import argparse
+import ast
+import io
+import random
+import re
+import subprocess
+import sys
+import tokenize
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from development.links import ROOT, documents
+
+PRODUCT = ("functions", "layers", "operations", "local", "bundle", "development", "clients/javascript", "web")
+_IGNORED = re.compile(r"/(node_modules|vendor|test|consumers)/|\.min\.|turnqueue\.cjs|\.d\.cts")
+_DOCUMENTS_OF_THE_PAST = ("CHANGELOG.md", "results.md", "pull_request_template.md")
+_AVOID = re.compile(
+    r"^(What|Who|Whoever|Whose|That which|Those who|One that) (?!.*\?$)|^Should "
+    r"|\b(of (its|one's|their) own|ours|so many|so much|mends?|is none|none is|he|him|his|for the sake|in vain)\b"
+    r"|, for (?:a|an|the|no|it|they|there|each|SQS|AWS|its|what|who)\b"
+)
+
+
+class Text(NamedTuple):
+    place: str
+    """File and line."""
+    text: str
+
+
+def comments() -> Iterator[Text]:
+    """The comments and docstrings of the product, and the descriptions of template.yaml."""
+    for folder in PRODUCT:
+        for path in sorted((ROOT / folder).rglob("*")):
+            name = path.relative_to(ROOT).as_posix()
+            if _IGNORED.search(f"/{name}") or "__pycache__" in name:
+                continue
+            if path.suffix == ".py":
+                yield from _of_python(name, path.read_text())
+            elif path.suffix in (".js", ".mjs", ".ts"):
+                yield from _of_javascript(name, path.read_text())
+    template = (ROOT / "template.yaml").read_text()
+    yield from _of_hashes("template.yaml", template)
+    for match in re.finditer(
+        r"^ +Description: (?:>-?\n)?((?:[^\n]+)(?:\n {6,}(?![A-Z]\w+:)[^\n]+)*)", template, re.MULTILINE
+    ):
+        yield _at("template.yaml", template, match.start(), match[1])
+
+
+def sentences() -> Iterator[Text]:
+    """The sentences of the documents, without code. A cell of a table counts if it has four words or more."""
+    for path in documents():
+        if path.name in _DOCUMENTS_OF_THE_PAST:
+            continue
+        name, text = path.relative_to(ROOT).as_posix(), path.read_text()
+        text = re.sub(
+            r"^```.*?^```|^(?: {4}|\t)(?! *- |  ).*$",
+            lambda code: "\n" * code[0].count("\n"),
+            text,
+            flags=re.MULTILINE | re.DOTALL,
+        )
+        for block in re.finditer(r"(?:^(?!\s*$|#).+\n?)+", text, re.MULTILINE):
+            pieces = block[0].replace("\n", "|\n").split("|") if block[0].startswith("|") else [block[0]]
+            for piece in pieces:
+                for sentence in re.split(r"(?<=[.!?])\s+(?=[A-Z`\"*\[(])|\n(?:- |\d+\. )", piece):
+                    if len(sentence.split()) >= 4:
+                        yield _at(name, text, text.index(sentence[:20].strip() or sentence, block.start()), sentence)
+
+
+def _of_python(name: str, source: str) -> Iterator[Text]:
+    for node in ast.walk(ast.parse(source)):
+        for child in getattr(node, "body", []) if isinstance(getattr(node, "body", []), list) else []:
+            if (
+                isinstance(child, ast.Expr)
+                and isinstance(child.value, ast.Constant)
+                and isinstance(child.value.value, str)
+            ):
+                yield Text(f"{name}:{child.lineno}", _flat(child.value.value))
+    run: list[str] = []
+    last = 0
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type != tokenize.COMMENT or "noqa" in token.string or "type: ignore" in token.string:
+            continue
+        line, alone = token.start[0], not token.line[: token.start[1]].strip()
+        if run and not (alone and line == last + 1):
+            yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
+            run = []
+        run.append(token.string.lstrip("# "))
+        last = line
+    if run:
+        yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
+
+
+def _of_javascript(name: str, source: str) -> Iterator[Text]:
+    for match in re.finditer(r"/\*\*?((?:.|\n)*?)\*/|((?:^[ \t]*//.*\n)+|(?<=[;{},)]) // .*$)", source, re.MULTILINE):
+        yield _at(name, source, match.start(), re.sub(r"^\s*(?:\*|//) ?", "", match[1] or match[2], flags=re.MULTILINE))
+
+
+def _of_hashes(name: str, source: str) -> Iterator[Text]:
+    for match in re.finditer(r"(?:^ *# .*\n)+|(?<= )# .*$", source, re.MULTILINE):
+        yield _at(name, source, match.start(), re.sub(r"^\s*# ?", "", match[0], flags=re.MULTILINE))
+
+
+def _at(name: str, source: str, start: int, text: str) -> Text:
+    return Text(f"{name}:{source.count(chr(10), 0, start) + 1}", _flat(text))
+
+
+def _flat(text: str) -> str:
+    return " ".join(re.sub(r"-{5,}", " ", text).split())
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed")
+    parser.add_argument("--number", type=int, default=100)
+    parser.add_argument("--avoid", action="store_true")
+    options = parser.parse_args(arguments)
+    kinds = {"comments": list(comments()), "sentences": list(sentences())}
+    if options.avoid:
+        found = [text for texts in kinds.values() for text in texts if _AVOID.search(text.text)]
+        for text in found:
+            print(f"{text.place}: {text.text}")
+        return int(bool(found))
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    seed = options.seed or head.stdout.strip()
+    for kind, texts in kinds.items():
+        print(f"\n{kind}, {options.number} of {len(texts)}, seed {seed}\n")
+        drawn = random.Random(f"{seed} {kind}").sample(texts, options.number)
+        for number, text in enumerate(drawn, 1):
+            print(f"{number}. {text.place}: {text.text}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
