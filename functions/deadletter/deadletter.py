@@ -6,10 +6,9 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.http import error_name
 from turnqueue.queue import Malformed, decode
 from turnqueue.store import Refused, TurnStore
-from turnqueue.telemetry import count, logger, observed
+from turnqueue.telemetry import count, error_name, logger, observed
 from turnqueue.usage import UsageStore
 
 store = TurnStore(os.environ["TURNS_TABLE"], attempts=3, usage=UsageStore(os.environ["GUARDS_TABLE"], attempts=1))

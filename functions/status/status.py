@@ -18,7 +18,6 @@ from turnqueue.http import (
     Problem,
     Response,
     dispatch,
-    error_name,
     integer,
     no_such_task,
     owner,
@@ -31,7 +30,7 @@ from turnqueue.limits import Limiter
 from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
 from turnqueue.task import Waiting, task_status
-from turnqueue.telemetry import logger, observed
+from turnqueue.telemetry import error_name, logger, observed
 from turnqueue.turn import SESSION_ID, Status, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
 from turnqueue.wait import hasty_store, wait_until_final

@@ -23,11 +23,10 @@ from reply import Answer, Reply
 from room import Room
 from turnqueue.events import EventLog, Growing, Superseded
 from turnqueue.gate import Wait
-from turnqueue.http import error_name, where
 from turnqueue.media import MediaUrls, Uploads
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
-from turnqueue.telemetry import count, logger
+from turnqueue.telemetry import count, error_name, logger, where
 from turnqueue.turn import Turn
 from turnqueue.usage import UsageStore, lost_attempt
 

@@ -5,8 +5,7 @@ import asyncio
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.events import EventLog
-from turnqueue.http import error_name
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Key, Turn
 
 

@@ -12,9 +12,8 @@ import time
 from botocore.exceptions import BotoCoreError, ClientError
 
 from leases import LEASE_SECONDS
-from turnqueue.http import error_name
 from turnqueue.queue import Message, TurnQueue
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 
 POLL_SECONDS = 1
 """How long SQS waits for a message. Shorter polls lose to the long polls of Lambda's event source, which then begins

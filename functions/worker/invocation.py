@@ -23,10 +23,9 @@ from intake import READ_SECONDS, Intake
 from leases import LEASE_SECONDS
 from modelkeys import ModelKeys
 from turnqueue.gate import Wait
-from turnqueue.http import error_name, where
 from turnqueue.queue import MOST_AT_ONCE, Malformed, Message, TurnQueue, decode
 from turnqueue.store import Refused
-from turnqueue.telemetry import count, flush, logger, milliseconds
+from turnqueue.telemetry import count, error_name, flush, logger, milliseconds, where
 from turnqueue.turn import Key, Turn
 
 FLUSH_SECONDS = 15.0

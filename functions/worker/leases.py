@@ -13,10 +13,9 @@ from itertools import batched
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.http import error_name
 from turnqueue.queue import MOST_AT_ONCE, TurnQueue
 from turnqueue.store import Refused, TurnStore
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Key, Turn
 
 LEASE_SECONDS = 50.0

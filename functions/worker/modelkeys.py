@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from modelerror import ModelError
 from turnqueue import aws
-from turnqueue.http import error_name
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 
 KEPT_SECONDS = 300
 """How long a key that was exchanged, but not yet withdrawn, may be used on."""

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.guards import Rate, RateLimiter
-from turnqueue.http import error_name
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from development import cfn
 from development.cfn import target
+from turnqueue.telemetry import METRICS
 
 type Template = dict[str, Any]
 type Rule = Callable[[Template], Iterator[str]]
@@ -122,17 +123,6 @@ def environment_in_code(function: str) -> set[str]:
         and ast.unparse(node.value) in ("os.environ", "environment", "variables")
         and isinstance(node.slice, ast.Constant)
         and isinstance(node.slice.value, str)
-    }
-
-
-@cache
-def metrics_in_code() -> set[str]:
-    every = [*layer(), *(tree for folder in (cfn.ROOT / "functions").iterdir() for tree in trees(folder.name))]
-    return {
-        name
-        for node in nodes(every)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("count", "milliseconds")
-        for name in texts(node.args[0])
     }
 
 
@@ -935,7 +925,7 @@ def every_metric_that_is_watched_exists(template: Template) -> Iterator[str]:
     given = template["Globals"]["Function"]["Environment"]["Variables"]
     for where, namespace, name, dimensions in watched(template):
         if namespace == given.get("POWERTOOLS_METRICS_NAMESPACE"):
-            if name not in metrics_in_code():
+            if name not in METRICS:
                 yield f"{where}: our code does not emit {name}"
             if dimensions != {"service": given["POWERTOOLS_SERVICE_NAME"]}:
                 yield f"{where}: our code emits {name} with other dimensions"
@@ -956,7 +946,7 @@ def every_metric_that_is_watched_exists(template: Template) -> Iterator[str]:
 @rule
 def every_metric_of_ours_is_watched(template: Template) -> Iterator[str]:
     """Each is paid for by the month."""
-    yield from sorted(metrics_in_code() - {metric.name for metric in watched(template)})
+    yield from sorted(set(METRICS) - {metric.name for metric in watched(template)})
 
 
 @rule

@@ -2,15 +2,17 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from development import cfn
 from tests.unit.conftest import Account, Printed
 from turnqueue import telemetry
+from turnqueue.telemetry import METRICS
 
 
 @pytest.fixture
@@ -62,11 +64,20 @@ def eager_threads() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+def test_every_metric_of_the_registry_is_written() -> None:
+    """mypy refuses a name that is not in the registry; this finds one that nobody writes."""
+    folders = (cfn.ROOT / "functions", cfn.ROOT / "layers/shared/turnqueue")
+    code = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
+    written = set(re.findall(r"\b(?:count|milliseconds)\(\s*\"(\w+)\"", code))
+    assert written == set(METRICS)
+
+
 def test_no_value_is_lost_between_threads(account: Account, printed: Printed, eager_threads: object) -> None:
     """The worker's turns end in threads. Each name is new here, as each is in an invocation."""
+    count: Callable[..., None] = telemetry.count
     with ThreadPoolExecutor(8) as pool:
         for number in range(60):
-            list(pool.map(telemetry.count, [f"Metric{number}"] * 8))
+            list(pool.map(count, [f"Metric{number}"] * 8))
     telemetry._metrics.flush_metrics()
 
     assert {name: len(values) for name, values in printed.metrics().items()} == {f"Metric{n}": 8 for n in range(60)}
@@ -74,10 +85,10 @@ def test_no_value_is_lost_between_threads(account: Account, printed: Printed, ea
 
 def test_many_values_are_spread_over_lines(account: Account, printed: Printed) -> None:
     for value in range(250):
-        telemetry.count("Metric", value)
+        telemetry.count("TaskRetried", value)
     telemetry._metrics.flush_metrics()
 
-    lines = [document["Metric"] for document in printed.documents]
+    lines = [document["TaskRetried"] for document in printed.documents]
     assert all(len(line) <= MOST_VALUES for line in lines)
     assert [value for line in lines for value in line] == list(range(250))
 

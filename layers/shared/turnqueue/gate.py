@@ -21,8 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
 from turnqueue.guards import Rate, RateLimiter
-from turnqueue.http import error_name
-from turnqueue.telemetry import count, logger
+from turnqueue.telemetry import count, error_name, logger
 from turnqueue.turn import guard_key
 
 OUTAGE_REFUSALS = 2

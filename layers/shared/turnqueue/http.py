@@ -12,7 +12,7 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger, where
 from turnqueue.turn import Key, is_utf8
 
 Event = dict[str, Any]
@@ -102,20 +102,6 @@ def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) ->
 
 def unavailable() -> Problem:
     return Problem(503, "unavailable", "The service is unavailable for the moment.", headers={"Retry-After": "2"})
-
-
-def error_name(error: BaseException) -> str:
-    """What may be logged of an exception: its type, and of an AWS error the code. Its text may quote the input."""
-    name = type(error).__name__
-    return f"{name}:{error.response['Error']['Code']}" if isinstance(error, ClientError) else name
-
-
-def where(error: BaseException) -> str:
-    """The innermost place of an exception, "file:line"."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
 
 
 def owner(event: Event) -> str:

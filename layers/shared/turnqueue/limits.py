@@ -12,8 +12,8 @@ from typing import NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.guards import Grant, Rate, RateLimiter
-from turnqueue.http import Event, claim, error_name
-from turnqueue.telemetry import logger
+from turnqueue.http import Event, claim
+from turnqueue.telemetry import error_name, logger
 from turnqueue.usage import UsageStore
 
 DEFAULT_GROUP = "default"

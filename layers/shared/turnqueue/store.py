@@ -14,8 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
-from turnqueue.http import error_name
-from turnqueue.telemetry import logger, report_finished
+from turnqueue.telemetry import error_name, logger, report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 from turnqueue.usage import UsageStore, lost_attempt
 

@@ -8,12 +8,44 @@ import json
 import threading
 from collections.abc import Callable
 from functools import wraps
-from typing import Any
+from typing import Any, Literal, get_args
 
 from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.metrics import MetricUnit
+from botocore.exceptions import ClientError
 
 from turnqueue.turn import Status, Turn
+
+type Metric = Literal[
+    "AnswerTime",
+    "CacheHit",
+    "CacheMiss",
+    "CompletionTokens",
+    "EnqueueFailed",
+    "FallbackUsed",
+    "GateOpened",
+    "MessageMalformed",
+    "MicroDollars",
+    "ModelLatency",
+    "ModelRateLimited",
+    "ModelRefused",
+    "PromptTokens",
+    "QueueTime",
+    "RateLimited",
+    "SyncWaitTimedOut",
+    "TaskCancelled",
+    "TaskDeadLettered",
+    "TaskDeferred",
+    "TaskFailed",
+    "TaskPaced",
+    "TaskReplayed",
+    "TaskRetried",
+    "TaskSubmitted",
+    "TaskSucceeded",
+    "TimeToFirstToken",
+]
+"""Every metric that the functions write. The dashboard and the alarms of template.yaml use these names."""
+METRICS: tuple[str, ...] = get_args(Metric.__value__)
 
 FIELDS = {
     "level": "of the line",
@@ -53,16 +85,30 @@ _metrics = Metrics()
 _lock = threading.Lock()
 
 
-def count(name: str, value: int = 1) -> None:
+def count(name: Metric, value: int = 1) -> None:
     """Add a value to a metric. Each is kept: several of one invocation become an array in its EMF line."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Count, value)
 
 
-def milliseconds(name: str, seconds: float) -> None:
+def milliseconds(name: Metric, seconds: float) -> None:
     """Record a duration of `seconds` under a metric that counts in milliseconds."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
+
+
+def error_name(error: BaseException) -> str:
+    """The type of an exception, and the code of an AWS error. Its text may quote the input, so no line has it."""
+    name = type(error).__name__
+    return f"{name}:{error.response['Error']['Code']}" if isinstance(error, ClientError) else name
+
+
+def where(error: BaseException) -> str:
+    """The innermost place of an exception, "file:line"."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
 
 
 def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:

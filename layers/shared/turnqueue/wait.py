@@ -6,9 +6,8 @@ from functools import cache
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue.gate import ModelGates
-from turnqueue.http import error_name
 from turnqueue.store import TurnStore
-from turnqueue.telemetry import logger
+from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Status, Turn
 from turnqueue.usage import UsageStore
 
