@@ -9,8 +9,8 @@ SAM := .tools/sam/bin/sam
 CHECKOV := .tools/checkov/bin/checkov
 
 # Each is computed by `make lock` from the file of the same name that ends in .in, and dev.txt from requirements-dev.txt.
-LOCKS := functions/submit/requirements.txt functions/worker/requirements.txt layers/shared/requirements.txt \
-    layers/shared/botocore.txt operations/requirements.txt \
+LOCKS := $(addprefix functions/,authorizer/requirements.txt submit/requirements.txt worker/requirements.txt) \
+    layers/shared/requirements.txt layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
     $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt)
 

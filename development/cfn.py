@@ -72,6 +72,8 @@ def environment() -> dict[str, str]:
     def value_of(value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
+        if "Fn::If" in value:  # the issuer and its audience: with the stack's own user pool, or with the deployer's
+            return value_of(value["Fn::If"][2])
         parameter = document["Parameters"].get(value["Ref"])
         return str(value["Ref"] if parameter is None else parameter.get("Default", ""))
 

@@ -8,7 +8,7 @@ import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations import CommandFailed, arguments, gate
+from operations import CommandFailed, arguments, gate, keys
 from operations.api import Api
 from operations.deploy import TRAFFIC_SHIFTS, deploy
 from operations.forget import forget
@@ -18,6 +18,7 @@ from operations.restore import restore
 from operations.smoke import SmokeFailed, sign_in, smoke
 from operations.stack import Stack
 from operations.verify import CHECKS, verify
+from turnqueue.usage import day_of
 
 
 def main() -> int:
@@ -89,6 +90,21 @@ def _parser() -> arguments.Parser:
     command.add_argument("what", choices=("show", "open", "close"))
     command.add_argument("--seconds", type=arguments.count, default=60, metavar="N", help="open for so long (60)")
     command.set_defaults(run=_gate)
+
+    command = commands.add_parser("keys", help="make, list or revoke API keys for the OpenAI API")
+    actions = command.add_subparsers(required=True, metavar="ACTION")
+    action = actions.add_parser("create", parents=[of_stack], help="make a key and print it, once")
+    action.add_argument("--owner", required=True, type=arguments.owner, metavar="SUB", help="whose key it is")
+    action.add_argument("--label", type=arguments.word, help="a word by which you know it again")
+    action.add_argument("--group", type=arguments.group, help="the owner's group in OwnerLimits")
+    action.add_argument("--for", type=arguments.duration, dest="seconds", metavar="90d", help="how long it is good")
+    action.set_defaults(run=_create_key)
+    action = actions.add_parser("list", parents=[of_stack], help="list the keys, without the keys themselves")
+    action.add_argument("--owner", type=arguments.owner, metavar="SUB", help="only keys of this owner")
+    action.set_defaults(run=_list_keys)
+    action = actions.add_parser("revoke", parents=[of_stack], help="delete a key")
+    action.add_argument("key_id", type=arguments.key_id, metavar="ID", help="as `keys list` shows it")
+    action.set_defaults(run=_revoke_key)
 
     of_api = arguments.Parser(add_help=False, parents=[in_region])
     of_api.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
@@ -175,6 +191,34 @@ def _gate(options: argparse.Namespace) -> int:
         gate.show(stack, say)
     else:
         gate.move(stack, options.seconds if options.what == "open" else None, say)
+    return 0
+
+
+def _create_key(options: argparse.Namespace) -> int:
+    stack = Stack(options.stack, options.region)
+    given = {"label": options.label or "", "group": options.group or "", "seconds": options.seconds}
+    made = keys.create(stack, options.owner, **given)
+    say(f"id:  {made.key_id}")
+    say(f"key: {made.key}")
+    say("Keep the key now: it is shown only here.")
+    return 0
+
+
+def _list_keys(options: argparse.Namespace) -> int:
+    def day(seconds: float | None) -> str:
+        return "never" if seconds is None else day_of(seconds)
+
+    for key in keys.listed(Stack(options.stack, options.region), options.owner):
+        say(
+            f"{key.key_id}  owner={key.owner}  label={key.label or '-'}  group={key.group or '-'}"
+            f"  made={day(key.created_at)}  expires={day(key.expires_at)}"
+        )
+    return 0
+
+
+def _revoke_key(options: argparse.Namespace) -> int:
+    keys.revoke(Stack(options.stack, options.region), options.key_id)
+    say("revoked; it is good for up to 60 s more, as long as API Gateway remembers it")
     return 0
 
 

@@ -36,6 +36,16 @@ def table_name(text: str) -> str:
     return _matching(text, r"[A-Za-z0-9_.-]{3,255}", "3 to 255 letters, digits, dots, hyphens and underscores")
 
 
+def group(text: str) -> str:
+    return _matching(
+        text, r"[A-Za-z0-9_-]{1,32}", "a group of OwnerLimits: 1 to 32 letters, digits, hyphens, underscores"
+    )
+
+
+def key_id(text: str) -> str:
+    return _matching(text, r"[0-9a-f]{12}", "12 hexadecimal digits, as `keys list` shows them")
+
+
 def session_id(text: str) -> str:
     return _matching(text, SESSION_ID.pattern, "1 to 64 letters, digits, hyphens and underscores")
 

@@ -353,7 +353,7 @@ def check_upload(v: Verification) -> Failures:
 def check_logs(v: Verification) -> Failures:
     """The functions' log lines since the verification began."""
     groups = {label: r.name for label, r in v.stack.resources.items() if r.kind == "AWS::Logs::LogGroup"}
-    for label in ("SubmitLogGroup", "StatusLogGroup", "WorkerLogGroup", "DeadletterLogGroup"):
+    for label in ("SubmitLogGroup", "StatusLogGroup", "WorkerLogGroup", "DeadletterLogGroup", "AuthorizerLogGroup"):
         if label not in groups:
             yield f"the stack has no {label}"
     wanted = {"SubmitLogGroup": v.task_ids, "WorkerLogGroup": v.task_ids}

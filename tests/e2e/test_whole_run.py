@@ -25,7 +25,7 @@ LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 NOT_CALLED_HERE: dict[Permission, str] = {
     **{
         (f"{name}Function", action, f"{name}LogGroup"): "Lambda writes a function's log with its role; here to a file"
-        for name in ("Submit", "Status", "Worker", "Deadletter")
+        for name in ("Submit", "Status", "Worker", "Deadletter", "Authorizer")
         for action in LOG_ACTIONS
     },
     ("WorkerFunction", "sqs:GetQueueAttributes", "TurnQueue"): "Lambda's poller asks with the role; ours does not",

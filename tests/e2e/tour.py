@@ -12,11 +12,13 @@ import httpx
 
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
+from turnqueue.guards import api_key_guard
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
 IDEMPOTENCY_KEY = "Gnusto-idempotency-key"
 MODEL_KEY = "Rezrov-model-key"
-PLANTED = (PROMPT, ANSWER, PRIVATE, IDEMPOTENCY_KEY, MODEL_KEY)
+API_KEY = "tq_Nitfol-api-key"
+PLANTED = (PROMPT, ANSWER, PRIVATE, IDEMPOTENCY_KEY, MODEL_KEY, API_KEY)
 
 IMAGE = {"type": "image", "url": f"https://example.com/{PRIVATE}.png"}
 
@@ -24,6 +26,7 @@ IMAGE = {"type": "image", "url": f"https://example.com/{PRIVATE}.png"}
 def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
     with model_key(stack, MODEL_KEY):
         answered(alice)
+        by_key(stack, nobody)
         shown(alice)
         worked_on(alice)
         failed(alice)
@@ -54,6 +57,23 @@ def answered(alice: Api) -> None:
     page = alice.http.get(f"/chat/session/{session}")
     assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
     assert alice.http.get("/chat/usage").json()["answers"] >= 2
+
+
+def by_key(stack: LocalStack, nobody: Api) -> None:
+    """The OpenAI API, with an API key."""
+    guards = stack.emulator.account.resource("dynamodb").Table(stack.outputs["GuardsTableName"])
+    guards.put_item(Item={"guard": api_key_guard(API_KEY), "owner": "alice", "created_at": 0})
+    headers = {"Authorization": f"Bearer {API_KEY}"}
+    asked = {"model": "general", "input": f"[[echo={ANSWER}]] {PROMPT}", "metadata": {"k": PRIVATE}}
+    answer = nobody.http.post("/v1/responses", json=asked, headers=headers)
+    assert answer.json()["output"][0]["content"][0]["text"] == ANSWER, answer.text
+    refused = nobody.http.post("/v1/responses", json=asked | {PRIVATE: PROMPT}, headers=headers)
+    assert refused.status_code == 400, refused.text
+    wrong = nobody.http.get("/v1/models", headers={"Authorization": f"Bearer {API_KEY}x"})
+    assert wrong.status_code == 403, wrong.text
+    path = f"/v1/responses/{answer.json()['id']}"
+    assert nobody.http.get(f"{path}/input_items", headers=headers).status_code == 200
+    assert nobody.http.delete(path, headers=headers).status_code == 200
 
 
 def shown(alice: Api) -> None:

@@ -47,7 +47,7 @@ class Route(NamedTuple):
     method: str
     path: re.Pattern[str]
     function: str
-    secured: bool
+    authorization: str
 
 
 def routes() -> list[Route]:
@@ -60,9 +60,7 @@ def routes() -> list[Route]:
         function = integration["Properties"]["IntegrationUri"]["Ref"].removesuffix(".Alias")
         handler = resources[function]["Properties"]["Handler"].removesuffix(".handler")
         pattern = re.sub(r"\{(\w+)\+\}", r"(?P<\1>.+)", re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)) or ".*"
-        found.append(
-            Route(route["RouteKey"], method, re.compile(pattern), handler, route["AuthorizationType"] == "JWT")
-        )
+        found.append(Route(route["RouteKey"], method, re.compile(pattern), handler, route["AuthorizationType"]))
     return found
 
 
@@ -111,13 +109,16 @@ class Gateway:
             "requestContext": {"routeKey": route.key, "stage": "$default", "http": {"method": method, "path": path}},
             "isBase64Encoded": False,
         }
-        if route.secured:
+        if route.authorization != "NONE":
             if claims is None:
                 claims = read_token(joined.get("authorization", ""))
             if claims is None:
                 return _refusal(401, "Unauthorized", {"www-authenticate": "Bearer"})
             told = {name: _claim(value) for name, value in claims.items()}
-            event["requestContext"]["authorizer"] = {"jwt": {"claims": told, "scopes": None}}
+            by_jwt = route.authorization == "JWT"
+            event["requestContext"]["authorizer"] = (
+                {"jwt": {"claims": told, "scopes": None}} if by_jwt else {"lambda": told}
+            )
         if raw_query:
             pairs = parse_qs(raw_query, keep_blank_values=True, errors="replace")
             event["queryStringParameters"] = {name: ",".join(values) for name, values in pairs.items()}

@@ -1,6 +1,7 @@
 """OpenAI's own client, whose requests reach the handlers as API Gateway hands them over."""
 
 import json
+from types import ModuleType
 from typing import Any
 from urllib.parse import unquote
 
@@ -15,9 +16,10 @@ CREATE = {"POST": "submit"}
 class ApiGateway(httpx2.BaseTransport):
     """`requests`: each event that was made, in order."""
 
-    def __init__(self, account: Account, owner: str) -> None:
+    def __init__(self, account: Account, owner: str, authorizer: ModuleType | None) -> None:
         self._account = account
         self._owner = owner
+        self._authorizer = authorizer
         self.requests: list[Event] = []
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
@@ -32,7 +34,7 @@ class ApiGateway(httpx2.BaseTransport):
             "queryStringParameters": dict(request.url.params.items()),
             "pathParameters": {"proxy": path.removeprefix("/v1/")},
             "requestContext": {
-                "authorizer": {"jwt": {"claims": {"sub": self._owner}, "scopes": None}},
+                "authorizer": {"lambda": {"sub": self._owner}},
                 "http": {"method": request.method, "path": path},
                 "requestId": f"request-{len(self.requests)}",
                 "routeKey": route,
@@ -42,19 +44,26 @@ class ApiGateway(httpx2.BaseTransport):
         if body := request.read():
             event["body"] = body.decode()
         self.requests.append(event)
+        if self._authorizer:
+            told = self._authorizer.handler({"headers": event["headers"], "requestContext": {}}, Context(10.0))
+            if not told["isAuthorized"]:
+                return httpx2.Response(403, json={"message": "Forbidden"})
+            event["requestContext"]["authorizer"] = {"lambda": told["context"]}
         function = self._account.functions[CREATE.get(request.method, "status")]
         answer: dict[str, Any] = function.handler(json.loads(json.dumps(event)), Context(29.0))
         return httpx2.Response(answer["statusCode"], headers=answer["headers"], content=answer["body"].encode())
 
 
-def client(account: Account, owner: str = "alice", **options: Any) -> openai.OpenAI:
-    """The client of an owner. It refuses every response that lacks something or has it in another form."""
+def client(
+    account: Account, owner: str = "alice", *, authorizer: ModuleType | None = None, **options: Any
+) -> openai.OpenAI:
+    """The client of an owner, or of the API key that `authorizer` is to know. It refuses every response that lacks
+    something or has it in another form."""
     return openai.OpenAI(
         base_url="https://api.example/v1",
-        api_key="a-token",
-        http_client=httpx2.Client(transport=ApiGateway(account, owner)),
+        http_client=httpx2.Client(transport=ApiGateway(account, owner, authorizer)),
         _strict_response_validation=True,
-        **{"max_retries": 0, **options},
+        **{"max_retries": 0, "api_key": "a-token", **options},
     )
 
 

@@ -305,14 +305,16 @@ def every_folder_is_a_function(template: Template) -> Iterator[str]:
 @rule
 def the_template_gives_the_environment_that_the_code_reads(template: Template) -> Iterator[str]:
     everyones = set(template["Globals"]["Function"]["Environment"]["Variables"])
+    everyones = {variable for variable in everyones if not variable.startswith(("POWERTOOLS_", "PYDANTIC_"))}
     for name, function in functions(template).items():
         own = set(function.get("Environment", {}).get("Variables", {}))
-        given = {variable for variable in everyones | own if not variable.startswith(("POWERTOOLS_", "PYDANTIC_"))}
         read = environment_in_code(short(function))
-        for variable in sorted(read - given):
+        for variable in sorted(read - everyones - own):
             yield f"{name}: reads {variable}, which the template does not give"
-        for variable in sorted(given - read):
+        for variable in sorted(own - read):
             yield f"{name}: is given {variable}, which it does not read"
+    for variable in sorted(everyones.difference(*map(environment_in_code, map(short, functions(template).values())))):
+        yield f"Globals: gives {variable}, which nobody reads"
 
 
 @rule
@@ -379,6 +381,10 @@ def the_environment_fits_whatever_the_parameters(template: Template) -> Iterator
     def longest(value: Any) -> str:
         if isinstance(value, str):
             return value
+        if "Fn::If" in value:
+            return max(map(longest, value["Fn::If"][1:]), key=len)
+        if "Fn::Sub" in value:  # a region, a suffix and an id
+            return "x" * LONGEST_NAME
         parameter = template["Parameters"].get(value["Ref"], {"MaxLength": LONGEST_NAME})
         allowed = max(map(len, [*parameter.get("AllowedValues", ()), str(parameter.get("MaxValue", ""))]))
         return "x" * int(allowed or parameter.get("MaxLength", MOST_OF_AN_ENVIRONMENT))
@@ -425,10 +431,10 @@ def what_a_json_string_takes_needs_no_escape(template: Template) -> Iterator[str
 
 @rule
 def who_is_waited_for_starts_from_a_snapshot_if_asked_to(template: Template) -> Iterator[str]:
-    """Nobody waits for a dead letter, and a snapshot is paid for by the month."""
+    """Nobody waits for a dead letter, few requests for the authorizer, and a snapshot is paid for by the month."""
     for name, function in functions(template).items():
         wanted = {"ApplyOn": {"Fn::If": ["StartFromSnapshot", "PublishedVersions", "None"]}}
-        if function.get("SnapStart") != (None if short(function) == "deadletter" else wanted):
+        if function.get("SnapStart") != (None if short(function) in ("deadletter", "authorizer") else wanted):
             yield f"{name}: {function.get('SnapStart')}"
 
 
@@ -605,6 +611,8 @@ def api_gateway_alone_may_call_the_api_functions(template: Template) -> Iterator
         target(integration["IntegrationUri"])
         for integration in properties(template, "AWS::ApiGatewayV2::Integration").values()
     }
+    for authorizer in properties(template, "AWS::ApiGatewayV2::Authorizer").values():
+        called |= set(re.findall(r"functions/\$\{(\w+)\.", json.dumps(authorizer.get("AuthorizerUri"))))
     yield from sorted(allowed ^ called)
     for name, permission in properties(template, "AWS::Lambda::Permission").items():
         if permission["Principal"] == "*":
@@ -621,11 +629,18 @@ def every_route_but_health_needs_a_token(template: Template) -> Iterator[str]:
         if route["RouteKey"] in WITHOUT_A_TOKEN:
             continue
         authorizer = route.get("AuthorizerId")
-        if route.get("AuthorizationType") != "JWT" or not authorizer or target(authorizer) not in authorizers:
+        known = authorizers.get(target(authorizer)) if authorizer else None
+        wanted = "CUSTOM" if " /v1/" in route["RouteKey"] else "JWT"
+        kind = {"JWT": "JWT", "REQUEST": "CUSTOM"}[known["AuthorizerType"]] if known else None
+        if route.get("AuthorizationType") != wanted or kind != wanted:
             yield f"{name}: anybody may call {route['RouteKey']}"
     for name, authorizer in authorizers.items():
-        if authorizer["AuthorizerType"] != "JWT" or not authorizer["JwtConfiguration"].get("Audience"):
+        if authorizer["AuthorizerType"] == "JWT" and not authorizer["JwtConfiguration"].get("Audience"):
             yield f"{name}: takes the tokens of others"
+        if authorizer["IdentitySource"] != ["$request.header.Authorization"]:
+            yield f"{name}: keeps an outcome under another name than that of the secret"
+        if authorizer.get("AuthorizerResultTtlInSeconds", 0) > 60:
+            yield f"{name}: takes a revoked key for longer than a minute"
 
 
 @rule

@@ -176,7 +176,7 @@ def test_a_request_has_claims_if_its_route_has_an_authorizer(file: str) -> None:
         route for route in cfn.resources("AWS::ApiGatewayV2::Route").values() if route["RouteKey"] == event["routeKey"]
     ]
 
-    assert ("authorizer" in event["requestContext"]) == (route["AuthorizationType"] == "JWT")
+    assert ("authorizer" in event["requestContext"]) == (route["AuthorizationType"] != "NONE")
 
 
 @pytest.mark.parametrize("file", QUEUE)

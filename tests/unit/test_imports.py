@@ -16,7 +16,7 @@ from development.cfn import ROOT
 from tests.unit.conftest import ENVIRONMENT
 
 API_FUNCTIONS = ("submit", "status")
-FUNCTIONS = (*API_FUNCTIONS, "worker", "deadletter")
+FUNCTIONS = (*API_FUNCTIONS, "worker", "deadletter", "authorizer")
 
 # What Lambda's runtime brings for botocore. (certifi it does not bring; botocore takes it where it is.)
 RUNTIME = {"botocore", "certifi", "dateutil", "jmespath", "six", "urllib3"}
@@ -56,7 +56,8 @@ def shipped(function: str) -> set[str]:
     """The packages that are shipped with the function, by the names that they are imported by."""
     files = [ROOT / "layers/shared/requirements.txt", ROOT / "functions" / function / "requirements.txt"]
     lines = [line for file in files if file.exists() for line in file.read_text().splitlines()]
-    return {line.partition("==")[0].replace("-", "_") for line in lines if line and not line.startswith("#")}
+    names = {line.partition("==")[0].replace("-", "_") for line in lines if line and not line.startswith("#")}
+    return names | ({"jwt"} if "pyjwt" in names else set())
 
 
 # ---- In a fresh interpreter

@@ -332,6 +332,14 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         rules.every_route_but_health_needs_a_token,
         change("TokenAuthorizer/Properties/JwtConfiguration/Audience", []),
     ),
+    "a key that is good long after it was revoked": (
+        rules.every_route_but_health_needs_a_token,
+        change("KeyAuthorizer/Properties/AuthorizerResultTtlInSeconds", 300),
+    ),
+    "a route of the OpenAI API without API keys": (
+        rules.every_route_but_health_needs_a_token,
+        change("OpenAiGetRoute/Properties/AuthorizationType", "JWT"),
+    ),
     "a route that no handler has": (
         rules.the_routes_are_those_of_the_handlers,
         change("TaskRoute/Properties/RouteKey", "GET /chat/tasks/{task_id}"),

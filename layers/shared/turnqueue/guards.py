@@ -50,6 +50,38 @@ class IdempotencyKeys:
         return wanted
 
 
+API_KEY_PREFIX = "tq_"
+"""Begins every API key, so that no token is taken for one. 43 random characters follow."""
+
+
+def api_key_guard(key: str) -> str:
+    """The guard of an API key: a hash, so that nobody who reads the table has the key."""
+    return guard_key("api-key", key)
+
+
+class ApiKey(NamedTuple):
+    """Whose key it is, and the owner's group for limits, empty for the default."""
+
+    owner: str
+    group: str
+
+
+class ApiKeys:
+    """The API keys that `python -m operations keys` has made."""
+
+    def __init__(self, table: str, *, attempts: int) -> None:
+        self._table = table
+        self._client = aws.client("dynamodb", attempts=attempts)
+
+    def find(self, key: str, now: float) -> ApiKey | None:
+        """None if there is no such key, or its time is over."""
+        guard = {"guard": {"S": api_key_guard(key)}}
+        item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")
+        if item is None or ("expires_at" in item and float(item["expires_at"]["N"]) <= now):
+            return None
+        return ApiKey(item["owner"]["S"], item["group"]["S"] if "group" in item else "")
+
+
 class Rate(NamedTuple):
     """So many requests a minute, and of them so many at once after a pause."""
 

@@ -105,14 +105,18 @@ def unavailable() -> Problem:
 
 
 def owner(event: Event) -> str:
-    """Who is calling: the `sub` claim of the token that API Gateway has verified."""
-    try:
-        sub = event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"]
-    except (KeyError, TypeError):
-        sub = ""
+    """Who is calling: the `sub` claim of the token that API Gateway has verified, or the owner of the API key."""
+    sub = _claims(event).get("sub", "")
     if not (isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)):
         raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")
     return sub
+
+
+def _claims(event: Event) -> dict[str, Any]:
+    """What the route's authorizer says of the caller: API Gateway's own, or functions/authorizer. No client sets it."""
+    authorizer = event["requestContext"].get("authorizer") or {}
+    claims = (authorizer.get("jwt") or {}).get("claims") if "jwt" in authorizer else authorizer.get("lambda")
+    return claims if isinstance(claims, dict) else {}
 
 
 def path(event: Event, name: str) -> str:
@@ -133,7 +137,7 @@ def no_such_task() -> Problem:
 
 def claim(event: Event, name: str) -> str:
     """A claim of the token as text, empty if it has none; API Gateway writes a list as "[a b]"."""
-    return str(event["requestContext"]["authorizer"]["jwt"]["claims"].get(name, ""))
+    return str(_claims(event).get(name, ""))
 
 
 def header(event: Event, name: str) -> str | None:
