@@ -22,6 +22,7 @@ import hashlib
 import json
 import queue
 import re
+import secrets
 import socket
 import threading
 import time
@@ -57,6 +58,7 @@ KNOWN_FIELDS = frozenset({
     "temperature", "top_p", "n", "stop", "seed", "presence_penalty", "frequency_penalty", "logit_bias",
     "logprobs", "top_logprobs", "reasoning_effort", "verbosity", "modalities", "service_tier", "store",
     "metadata", "user", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
+    "tools", "tool_choice", "parallel_tool_calls",
 })
 # fmt: on
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
@@ -111,6 +113,7 @@ class Fault(TypedDict, total=False):
     wrong_shape: bool  # structured output that parses and is not what the schema says
     refuse: bool
     content_filter: bool
+    calls: int  # of so many functions, if the request has tools
     length: bool  # ends in the middle, as if the token limit was reached
     odd: str  # a reply of odd_replies.py, by its name
 
@@ -162,6 +165,8 @@ class Ask:
     include_usage: bool
     token_limit: int | None
     schema: JsonObject | None  # of the answer; None asks for plain text
+    tools: list[JsonObject]  # the functions that it may call now, the one to call first; none after their results
+    tool_said: list[str]  # the results of functions after the last message that is none
     message: str  # the last user message as it came, directives and all
     said: list[str]  # every user message without its directives, oldest first
     images: list[list[str]]  # what came with each user message: see image_of
@@ -183,6 +188,12 @@ class Ask:
         if not users:
             raise ApiError(400, "'messages' holds no message of a user.", param="messages")
         newest = users[-1]
+        check_results(messages)
+        tool_said: list[str] = []
+        for message, text in zip(reversed(messages), reversed(texts), strict=True):
+            if message["role"] != "tool":
+                break
+            tool_said.insert(0, text)
         earlier_tokens = sum(map(tokens_in, texts[:newest]))
         return cls(
             model=model,
@@ -190,6 +201,8 @@ class Ask:
             include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
             token_limit=body.get("max_completion_tokens") or body.get("max_tokens"),
             schema=schema_of(body.get("response_format") or {"type": "text"}),
+            tools=[] if tool_said else tools_of(body),
+            tool_said=tool_said,
             message=texts[newest],
             said=[DIRECTIVE.sub("", texts[position]) for position in users],
             images=[images_of(messages[position]) for position in users],
@@ -238,6 +251,36 @@ def text_of(message: Any, position: int) -> str:
             case _:
                 raise ApiError(400, f"Invalid part in '{where}.content'.", code="invalid_value", param=where)
     return "\n".join(texts)
+
+
+def check_results(messages: list[JsonObject]) -> None:
+    """OpenAI refuses a call of a function without its result, and a result without its call."""
+    open_calls: set[str] = set()
+    for position, message in enumerate(messages):
+        if message["role"] == "tool":
+            if message.get("tool_call_id") not in open_calls:
+                where = f"messages[{position}]"
+                raise ApiError(400, "A message with role 'tool' must be a response to a 'tool_calls'.", param=where)
+            open_calls.remove(message["tool_call_id"])
+        elif open_calls:
+            raise ApiError(400, f"No tool message responds to these ids: {sorted(open_calls)}.", param="messages")
+        open_calls |= {call["id"] for call in message.get("tool_calls") or ()}
+
+
+def tools_of(body: JsonObject) -> list[JsonObject]:
+    """The functions of a request, that first which it is told to call; none if it is told to call none."""
+    tools, choice = body.get("tools") or [], body.get("tool_choice", "auto")
+    for position, tool in enumerate(tools):
+        match tool:
+            case {"type": "function", "function": {"name": str()}}:
+                continue
+        raise ApiError(400, f"Invalid tool: 'tools[{position}]'.", param=f"tools[{position}]")
+    functions = [tool["function"] for tool in tools]
+    if choice == "none":
+        return []
+    if isinstance(choice, dict):
+        functions.sort(key=lambda function: function["name"] != choice["function"]["name"])
+    return functions
 
 
 def tokens_in(text: str) -> int:
@@ -314,9 +357,11 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 class Form:
     """A JSON schema, filled in from what the user has said. The newest message that tells a value wins."""
 
-    def __init__(self, schema: JsonObject, said: list[str]) -> None:
+    def __init__(self, schema: JsonObject, said: list[str], *, numbers: bool = False) -> None:
+        """`numbers`: a number that the user has named is taken for every field that wants one."""
         self.schema = schema
         self.said = said
+        self.numbers = numbers
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
         """A value for the property `name`, and whether the user has said it."""
@@ -344,7 +389,7 @@ class Form:
         if "const" in schema:
             return schema["const"], False
         for text in reversed(self.said):
-            for value in read_values(name, schema, text):
+            for value in read_values(name, schema, text, numbers=self.numbers):
                 if fits(value, schema):
                     return value, True
         return smallest(schema), False
@@ -369,7 +414,7 @@ class Form:
         return [field for field in fields if not isinstance(filled, dict) or filled.get(field) is None]
 
 
-def read_values(name: str, schema: JsonObject, text: str) -> Iterator[Any]:
+def read_values(name: str, schema: JsonObject, text: str, *, numbers: bool = False) -> Iterator[Any]:
     """What `text` says about the property `name`, the likeliest first."""
     choices = {spoken(str(choice)): choice for choice in schema.get("enum", ()) if choice not in (None, "")}
     if choices:
@@ -378,7 +423,8 @@ def read_values(name: str, schema: JsonObject, text: str) -> Iterator[Any]:
         return
     words = re.escape(name).replace("_", "[ _-]")
     explicit = rf"(?im)\b{words} *[:=] *(\S.*?)(?=[,;]|[.!?](?:\s|$)|$)" if name else "(?!)"
-    for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str)):
+    any_number = r"(-?\d+)" if numbers and schema.get("type") in ("integer", "number") else "(?!)"
+    for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (any_number, str)):
         for said in last_match(pattern, text):
             with contextlib.suppress(KeyError, ValueError):  # said, but not of the type that is wanted
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
@@ -420,16 +466,30 @@ class Answer:
     text: str
     finish_reason: str = "stop"
     field: str = "content"  # or "refusal"
+    calls: tuple[JsonObject, ...] = ()  # of functions, as a message has them
 
 
 def make_answer(ask: Ask, fault: Fault) -> Answer:
     if "refuse" in fault:
         return Answer(f"{SIGNATURE} I can't help with that.", field="refusal")
+    if ask.tools and "echo" not in fault and "words" not in fault and "tokens" not in fault:
+        return Answer("", "tool_calls", calls=tuple(calls(ask, fault.get("calls", 1))))
     text = plain_text(ask, fault) if ask.schema is None else structured_text(ask, ask.schema, fault)
     if "content_filter" in fault:
         return Answer(text[: len(text) // 2], "content_filter")
     limit = len(text) // 2 if "length" in fault else 4 * (ask.token_limit or len(text))
     return Answer(text[:limit], "length" if limit < len(text) else "stop")
+
+
+def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
+    """So many calls, of one function after the other. Each has an id of its own, as with OpenAI: not even an equal
+    request gets the same."""
+    for index in range(number):
+        function = ask.tools[index % len(ask.tools)]
+        schema = function.get("parameters") or {"type": "object"}
+        arguments = Form(schema, ask.said, numbers=True).fill("", schema)[0]
+        called = {"name": function["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
+        yield {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": called}
 
 
 def plain_text(ask: Ask, fault: Fault) -> str:
@@ -452,6 +512,8 @@ def ordered_text(fault: Fault) -> str | None:
 def memory(ask: Ask) -> str:
     *earlier, last = (f'"{clipped(message)}"' for message in ask.said)
     sentences = [f"{SIGNATURE} You said {last}."]
+    if ask.tool_said:
+        sentences.append(f"The tools said: {', '.join(clipped(text) for text in ask.tool_said)}.")
     if images := len(ask.images[-1]):
         sentences.append(f"With it came {images} image{'s' * (images > 1)}.")
     if earlier:
@@ -659,7 +721,7 @@ def header(kind: str) -> JsonObject:
 
 
 def usage(ask: Ask, answer: Answer) -> JsonObject:
-    completion_tokens = tokens_in(answer.text)
+    completion_tokens = tokens_in(answer.text + json.dumps(answer.calls) * bool(answer.calls))
     return {
         "prompt_tokens": ask.prompt_tokens,
         "completion_tokens": completion_tokens,
@@ -669,7 +731,8 @@ def usage(ask: Ask, answer: Answer) -> JsonObject:
 
 
 def completion(ask: Ask, answer: Answer) -> JsonObject:
-    message = {"role": "assistant", "content": None, "refusal": None} | {answer.field: answer.text}
+    said: JsonObject = {"tool_calls": answer.calls} if answer.calls else {answer.field: answer.text}
+    message = {"role": "assistant", "content": None, "refusal": None} | said
     choice = {"index": 0, "message": message, "finish_reason": answer.finish_reason, "logprobs": None}
     return header("chat.completion") | {"model": ask.model, "choices": [choice], "usage": usage(ask, answer)}
 
@@ -701,6 +764,13 @@ async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: S
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     await write(chunk({"role": "assistant", answer.field: ""}))
     events = [chunk({answer.field: piece}) for piece in pieces]
+    for index, call in enumerate(answer.calls):
+        function = call["function"]
+        begun = call | {"index": index, "function": function | {"arguments": ""}}
+        events.append(chunk({"tool_calls": [begun]}))
+        for piece in batched(function["arguments"], 7, strict=False):
+            events.append(chunk({"tool_calls": [{"index": index, "function": {"arguments": "".join(piece)}}]}))
+    events = events[: fault.get("cut")]
     for some in events if pause else ["".join(events)]:
         await asyncio.sleep(pause)
         await write(some)

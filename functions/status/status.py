@@ -63,8 +63,8 @@ def handler(event: Event, context: Any) -> Response:
             "GET /health": health,
             "HEAD /health": health_head,
             "OPTIONS /{proxy+}": preflight,
-            "GET /v1/{proxy+}": openai_api,
-            "DELETE /v1/{proxy+}": openai_api,
+            "GET /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
+            "DELETE /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
         },
     )
 
@@ -77,8 +77,7 @@ def task(event: Event, ends_at: float) -> Response:
     turn = store.read(key, time.time())
     if turn is None:
         raise no_such_task()
-    if seconds and not turn.final and (limiter is None or limiter.may_wait(event, key.owner)):
-        turn = wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
+    turn = _waited(event, turn, seconds, ends_at)
     return _task(200, _told(turn), _waiting(turn))
 
 
@@ -202,11 +201,21 @@ def preflight(event: Event) -> Response:
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 
-def openai_api(event: Event) -> Response:
+def openai_api(event: Event, ends_at: float) -> Response:
     """A GET or DELETE of the OpenAI API. Its modules are imported here, so that other requests do not pay for them."""
-    from v1_read import answer
+    from v1_read import Desk, answer
 
-    return answer(event, store)
+    def waited(event: Event, turn: Turn) -> Turn:
+        return _waited(event, turn, MAX_WAIT_SECONDS, ends_at)
+
+    return answer(event, Desk(store, waited, lambda turn: log.after(turn.key, 0)))
+
+
+def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
+    """The turn when it is final, or as it stands after so many seconds, or at once if its owner may not wait."""
+    if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
+        return turn
+    return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The GET and DELETE requests of the OpenAI API."""
 
 import time
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from turnqueue.http import Event, Problem, Response, integer, owner, query, respond
 from turnqueue.personas import ROLES
@@ -11,15 +12,25 @@ from turnqueue.turn import Turn
 from turnqueue.v1.http import no_such_response, serve
 from turnqueue.v1.items import Item, input_items, response_key
 from turnqueue.v1.responses import polling, response
+from turnqueue.v1.streams import Row, respond_stream, response_stream, starting_after
 
 MAX_PAGE = 100
 
 
-def answer(event: Event, store: TurnStore) -> Response:
+class Desk(NamedTuple):
+    """What status.py does for a request: see its functions of these names."""
+
+    store: TurnStore
+    waited: Callable[[Event, Turn], Turn]
+    rows: Callable[[Turn], Sequence[Row]]
+
+
+def answer(event: Event, desk: Desk) -> Response:
+    store = desk.store
     return serve(
         event,
         {
-            "GET responses/([^/]+)": partial(retrieve, event, store),
+            "GET responses/([^/]+)": partial(retrieve, event, desk),
             "DELETE responses/([^/]+)": partial(delete, event, store),
             "GET responses/([^/]+)/input_items": partial(list_input_items, event, store),
             "GET models": list_models,
@@ -28,8 +39,12 @@ def answer(event: Event, store: TurnStore) -> Response:
     )
 
 
-def retrieve(event: Event, store: TurnStore, response_id: str) -> Response:
-    turn = _turn(event, store, response_id)
+def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
+    turn = _turn(event, desk.store, response_id)
+    if query(event, "stream") == "true":
+        after = starting_after(query(event, "starting_after"))
+        turn = desk.waited(event, turn)
+        return respond_stream(response_stream(turn, desk.rows(turn), after=after), {})
     return respond(200, response(turn), polling(turn, time.time()))
 
 

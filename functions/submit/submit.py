@@ -119,7 +119,16 @@ def openai_api(event: Event, ends_at: float) -> Response:
     from v1_post import Desk, post
 
     _require_json(event)
-    desk = Desk(store, take, waited, _require_allowed_urls, deadline_seconds, history_tokens, allow_instructions)
+    desk = Desk(
+        store,
+        take,
+        waited,
+        lambda turn: (),
+        _require_allowed_urls,
+        deadline_seconds,
+        history_tokens,
+        allow_instructions,
+    )
     return post(event, desk, _idempotency_key(event), ends_at)
 
 

@@ -1,18 +1,19 @@
 """The POST requests of the OpenAI API: a response, a chat completion, a cancellation."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from turnqueue.http import Event, Problem, Response, body, owner, respond
-from turnqueue.store import Refused, TurnStore
+from turnqueue.store import AlreadyAnswered, Refused, TurnStore
 from turnqueue.turn import SESSION_ID, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import estimated_tokens
 from turnqueue.v1.completions import completion
 from turnqueue.v1.http import NO_RETRY, failed, no_such_conversation, no_such_response, serve, unfinished
 from turnqueue.v1.items import Entry, referred, referred_key, response_key, session_of
 from turnqueue.v1.responses import polling, response
+from turnqueue.v1.streams import Row, completion_stream, respond_stream, response_stream
 from v1_request import Parsed, parse_completions, parse_responses
 
 MAX_WAIT_SECONDS = 25
@@ -29,6 +30,7 @@ class Desk(NamedTuple):
     store: TurnStore
     take: Callable[..., tuple[Turn, bool, dict[str, str]]]
     waited: Callable[[Event, Turn, int, float], Turn]
+    rows: Callable[[Turn], Sequence[Row]]
     require_allowed_urls: Callable[[dict[str, object]], None]
     deadline_seconds: int
     history_tokens: int
@@ -60,23 +62,36 @@ class _Call:
         parsed = parse_responses(body(self._event), instructions=self._desk.allow_instructions, refer=self._refer)
         sent = parsed.body
         session = session_key(self._owner, new_session_id())
+        calls: list[dict[str, str]] = []
         if sent.previous_response_id:
             previous = self._previous(sent.previous_response_id)
-            session, parsed.request["previous"] = previous.session, previous.turn
-        elif sent.conversation_id:
+            session, parsed.request["previous"] = previous.key.session, previous.key.turn
+            if calls := (previous.result or {}).get("tool_calls") or []:
+                parsed.request["answers"] = previous.key.turn
+        if not sent.conversation_id:  # of a conversation the worker knows the calls
+            _check_outputs(parsed.request, [call["call_id"] for call in calls], "input")
+        if sent.conversation_id:
             session_id = session_of(sent.conversation_id)
             if not SESSION_ID.fullmatch(session_id):
                 raise no_such_conversation("conversation")
             session = session_key(self._owner, session_id)
-        turn, headers = self._taken(parsed, session, wait=not sent.background)
+        turn, headers = self._taken(parsed, session, wait=sent.stream or not sent.background)
+        if sent.stream:
+            turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
+            return respond_stream(response_stream(turn, self._desk.rows(turn)), headers)
         if sent.background:
             return respond(200, response(turn), headers | polling(turn, time.time()))
         return respond(200, response(self._answered(turn)), headers)
 
     def create_completion(self) -> Response:
         parsed = parse_completions(body(self._event), instructions=self._desk.allow_instructions)
+        _check_outputs(parsed.request, [], "messages")
         turn, headers = self._taken(parsed, session_key(self._owner, new_session_id()), wait=True)
-        return respond(200, completion(self._answered(turn)), headers)
+        turn = self._answered(turn)
+        if parsed.body.stream:
+            wanted = (parsed.body.stream_options or {}).get("include_usage") is True
+            return respond_stream(completion_stream(turn, with_usage=wanted), headers)
+        return respond(200, completion(turn), headers)
 
     def cancel(self, response_id: str) -> Response:
         """200 with the response: cancelled, or final as it was before. A worker that holds it is waited for."""
@@ -90,19 +105,21 @@ class _Call:
         turn = self._desk.waited(self._event, turn, MAX_CANCEL_SECONDS, self._ends_at)
         return respond(200, response(turn), polling(turn, time.time()))
 
-    def _taken(self, parsed: Parsed, session: str, *, wait: bool) -> tuple[Turn, dict[str, str]]:
+    def _taken(self, parsed: Parsed, session: str, *, wait: bool | None) -> tuple[Turn, dict[str, str]]:
         """The turn of the request, recorded and queued once for an Idempotency-Key."""
-        if parsed.body.stream:
-            raise Problem(400, "unsupported_parameter", "stream is not served here.", param="stream")
         desk, request, now = self._desk, parsed.request, time.time()
         desk.require_allowed_urls(request)
         turn = Turn.submitted(Key(session, new_ulid(now)), request, now, desk.deadline_seconds)
         has_history = "previous" in request or "conversation" in request["v1"]
         tokens = estimated_tokens(request, desk.history_tokens if has_history else 0)
         turn = turn._replace(reserved_tokens=tokens)
-        turn, replayed, headers = desk.take(
-            self._event, turn, parsed.fingerprint, self._key, MAX_WAIT_SECONDS if wait else 0
-        )
+        seconds = MAX_WAIT_SECONDS if wait else 0
+        try:
+            turn, replayed, headers = desk.take(self._event, turn, parsed.fingerprint, self._key, seconds)
+        except AlreadyAnswered:
+            text = "The function calls of the previous response are answered already, by another request."
+            param = "previous_response_id"
+            raise Problem(409, "already_continued", text, param=param, headers=NO_RETRY) from None
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
@@ -114,8 +131,8 @@ class _Call:
             raise failed(turn)
         return turn
 
-    def _previous(self, response_id: str) -> Key:
-        """The key of the response that the request continues."""
+    def _previous(self, response_id: str) -> Turn:
+        """The response that the request continues."""
         key = response_key(self._owner, response_id)
         turn = self._desk.store.read(key, time.time()) if key else None
         if turn is None:
@@ -128,7 +145,7 @@ class _Call:
                 param="previous_response_id",
                 headers=NO_RETRY,
             )
-        return turn.key
+        return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
         """What an item of an earlier response of the caller says. Raises a 404 Problem if there is no such item."""
@@ -143,3 +160,21 @@ class _Call:
         if entry is None:
             raise Problem(404, "item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
         return entry
+
+
+def _check_outputs(request: dict[str, Any], waiting: list[str], param: str) -> None:
+    """Raises a 400 Problem unless every call of a function has its result after it, once. `waiting`: the ids of the
+    calls that the request's own context follows."""
+    for entry in request.get("context", ()):
+        if "output" in entry:
+            if entry["call_id"] not in waiting:
+                raise _mismatch(param, "has a result of a call that is not waiting for one")
+            waiting.remove(entry["call_id"])
+        elif "name" in entry:
+            waiting.append(entry["call_id"])
+    if waiting:
+        raise _mismatch(param, f"lacks the results of {len(waiting)} function calls")
+
+
+def _mismatch(param: str, why: str) -> Problem:
+    return Problem(400, "tool_outputs_mismatch", f"{param}: {why}.", param=param)

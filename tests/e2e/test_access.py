@@ -115,7 +115,7 @@ def test_a_bad_token_opens_no_route(deployment: Deployment, nobody: Api, stack: 
 
     answers = {key: call(nobody.http, key, path, token) for key, path in ROUTES}
 
-    # A Lambda authorizer says only yes or no, which is a 403. What it lets pass without a fit `sub`, the function refuses.
+    # A Lambda authorizer says only yes or no, which is a 403. A token without a fit `sub` is refused by the function.
     refused = {key: {401, 403} if " /v1/" in key else {401} for key, _ in ROUTES}
     assert {key: answer in refused[key] for key, answer in answers.items()} == dict.fromkeys(refused, True), answers
 

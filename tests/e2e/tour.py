@@ -61,8 +61,8 @@ def answered(alice: Api) -> None:
 
 def by_key(stack: LocalStack, nobody: Api) -> None:
     """The OpenAI API, with an API key."""
-    guards = stack.emulator.account.resource("dynamodb").Table(stack.outputs["GuardsTableName"])
-    guards.put_item(Item={"guard": api_key_guard(API_KEY), "owner": "alice", "created_at": 0})
+    key = {"guard": {"S": api_key_guard(API_KEY)}, "owner": {"S": "alice"}}
+    stack.client("dynamodb").put_item(TableName=stack.outputs["GuardsTableName"], Item=key)
     headers = {"Authorization": f"Bearer {API_KEY}"}
     asked = {"model": "general", "input": f"[[echo={ANSWER}]] {PROMPT}", "metadata": {"k": PRIVATE}}
     answer = nobody.http.post("/v1/responses", json=asked, headers=headers)

@@ -411,6 +411,220 @@ def test_an_image_of_a_forbidden_host_is_refused_wherever_it_is(
             alice.responses.create(model="general", input=said, background=True)
 
 
+# ---- Functions of the client
+
+TOOLS: Any = [
+    {
+        "type": "function",
+        "name": name,
+        "description": "Adds one.",
+        "parameters": {
+            "type": "object",
+            "properties": {"number": {"type": "integer"}},
+            "required": ["number"],
+            "additionalProperties": False,
+        },
+        "strict": True,
+    }
+    for name in ("add_one", "add_two")
+]
+
+
+def outputs(response: Any) -> Any:
+    calls = [item for item in response.output if item.type == "function_call"]
+    return [{"type": "function_call_output", "call_id": call.call_id, "output": "4"} for call in calls]
+
+
+def test_an_answer_calls_a_function_and_the_next_goes_on_with_its_result(alice: openai.OpenAI, eager: None) -> None:
+    asked = alice.responses.create(model="general", input="what is 3 and one?", tools=TOOLS)
+    (call,) = asked.output
+    assert call.type == "function_call"
+    assert (asked.status, call.name, json.loads(call.arguments)) == ("completed", "add_one", {"number": 3})
+
+    answer = alice.responses.create(model="general", input=outputs(asked), tools=TOOLS, previous_response_id=asked.id)
+
+    assert answer.output_text == '[stand-in model] You said "what is 3 and one?". The tools said: 4.'
+    later = alice.responses.create(model="general", input="thanks", previous_response_id=answer.id)
+    assert 'You said "thanks"' in later.output_text
+
+
+def test_functions_are_called_in_parallel(alice: openai.OpenAI, eager: None) -> None:
+    asked = alice.responses.create(model="general", input="[[calls=3]] 5", tools=TOOLS)
+    assert [item.name for item in asked.output if item.type == "function_call"] == ["add_one", "add_two", "add_one"]
+
+    answer = alice.responses.create(model="general", input=outputs(asked), previous_response_id=asked.id)
+
+    assert answer.output_text.endswith("The tools said: 4, 4, 4.")
+
+
+def test_a_client_that_keeps_the_history_sends_the_calls_itself(alice: openai.OpenAI, eager: None) -> None:
+    said: Any = [{"role": "user", "content": "add 3"}]
+    asked = alice.responses.create(model="general", input=said, tools=TOOLS)
+    calls: Any = [item.to_dict() for item in asked.output]
+
+    answer = alice.responses.create(model="general", input=[*said, *calls, *outputs(asked)], tools=TOOLS)
+
+    assert answer.output_text.endswith("The tools said: 4.")
+
+
+def test_a_streamed_call_of_a_function_is_the_call(alice: openai.OpenAI, eager: None) -> None:
+    with alice.responses.stream(model="general", input="[[calls=2]] 3", tools=TOOLS) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.function_call_arguments.delta"]
+        final = stream.get_final_response()
+
+    assert "".join(deltas) == "".join(item.arguments for item in final.output if item.type == "function_call")
+
+
+def test_a_chat_completion_calls_a_function(alice: openai.OpenAI, eager: None) -> None:
+    nested: Any = [{"type": "function", "function": {k: v for k, v in tool.items() if k != "type"}} for tool in TOOLS]
+    said: Any = [{"role": "user", "content": "add 3"}]
+    asked = alice.chat.completions.create(model="general", messages=said, tools=nested)
+    (choice,) = asked.choices
+    assert (choice.finish_reason, choice.message.content) == ("tool_calls", None)
+    call = choice.message.tool_calls[0]  # type: ignore[index]
+    chunks = list(alice.chat.completions.create(model="general", messages=said, tools=nested, stream=True))
+    pieces = [piece for chunk in chunks for piece in chunk.choices[0].delta.tool_calls or ()]
+    assert [piece.function and piece.function.name for piece in pieces] == ["add_one", None]
+
+    said += [choice.message.to_dict(), {"role": "tool", "tool_call_id": call.id, "content": "4"}]
+    answer = alice.chat.completions.create(model="general", messages=said, tools=nested)
+
+    assert answer.choices[0].message.content == '[stand-in model] You said "add 3". The tools said: 4.'
+
+
+def test_the_model_calls_the_function_that_it_is_told_to(alice: openai.OpenAI, eager: None) -> None:
+    named: Any = {"type": "function", "name": "add_two"}
+    asked = alice.responses.create(model="general", input="3", tools=TOOLS, tool_choice=named)
+    assert [item.name for item in asked.output if item.type == "function_call"] == ["add_two"]
+
+    told = alice.responses.create(model="general", input="3", tools=TOOLS, tool_choice="none")
+    assert told.output_text == '[stand-in model] You said "3".'
+
+
+def test_calls_are_those_of_the_attempt_that_was_recorded(
+    account: Account, alice: openai.OpenAI, clock: Clock, model: StandIn
+) -> None:
+    created = alice.responses.create(model="general", input="[[cut=2 times=1]] 3", tools=TOOLS, background=True)
+    account.work()
+    assert alice.responses.retrieve(created.id).output == []
+    clock.forward(60)
+    account.work()
+
+    final, again = (alice.responses.retrieve(created.id) for _ in range(2))
+
+    assert model.calls()["total"] == 2
+    assert (final.status, len(final.output), final.output) == ("completed", 1, again.output)
+
+
+@pytest.mark.parametrize("wrong", ["unknown", "missing", "twice"])
+def test_the_results_must_be_those_of_the_calls(alice: openai.OpenAI, eager: None, wrong: str) -> None:
+    asked = alice.responses.create(model="general", input="[[calls=2]] 3", tools=TOOLS)
+    right = outputs(asked)
+    given = {"unknown": [*right, right[0] | {"call_id": "call_x"}], "missing": right[:1], "twice": [*right, right[0]]}
+
+    with pytest.raises(openai.BadRequestError) as refused:
+        alice.responses.create(model="general", input=given[wrong], previous_response_id=asked.id)
+
+    assert refused.value.code == "tool_outputs_mismatch"
+
+
+def test_calls_are_answered_once(account: Account, alice: openai.OpenAI, eager: None) -> None:
+    asked = alice.responses.create(model="general", input="3", tools=TOOLS)
+    sent: Any = {"model": "general", "input": outputs(asked), "previous_response_id": asked.id, "tools": TOOLS}
+    key = {"Idempotency-Key": "k-1"}
+    answer = alice.responses.create(**sent, extra_headers=key)
+
+    with pytest.raises(openai.ConflictError) as refused:
+        alice.responses.create(**sent)
+
+    assert refused.value.code == "already_continued"
+    assert alice.responses.create(**sent, extra_headers=key).id == answer.id
+
+
+# ---- Streams
+
+
+def test_a_streamed_answer_is_the_answer(alice: openai.OpenAI, eager: None) -> None:
+    with alice.responses.stream(model="general", input="hello") as stream:
+        kinds = [event.type for event in stream]
+        final = stream.get_final_response()
+
+    assert final.output_text == '[stand-in model] You said "hello".'
+    assert alice.responses.retrieve(final.id).output[0].to_dict() == final.output[0].to_dict(exclude_none=True)
+    assert kinds[:2] + kinds[-1:] == ["response.created", "response.in_progress", "response.completed"]
+
+
+def test_the_numbers_of_events_are_dense_and_equal_for_every_reader(
+    account: Account, alice: openai.OpenAI, eager: None
+) -> None:
+    with alice.responses.create(model="general", input="hello", background=True, stream=True) as stream:
+        events = list(stream)
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    assert [event.type for event in events][:3] == ["response.created", "response.queued", "response.in_progress"]
+    response_id = events[0].response.id  # type: ignore[union-attr]
+
+    for after in range(len(events)):
+        with alice.responses.retrieve(response_id, stream=True, starting_after=after) as rest:
+            assert list(rest) == events[after + 1 :]
+    with alice.responses.retrieve(response_id, stream=True) as again:
+        assert list(again) == events
+
+
+@pytest.mark.parametrize("background", [False, True])
+def test_a_stream_that_cannot_be_finished_is_an_error_that_names_the_response(
+    account: Account, alice: openai.OpenAI, clock: Clock, background: bool
+) -> None:
+    seen: list[Any] = []
+
+    with pytest.raises(openai.APIError, match=r"GET /v1/responses/resp_") as refused:
+        for event in alice.responses.create(model="general", input="hello", background=background, stream=True):
+            seen.append(event)
+
+    assert refused.value.code == "response_in_progress"
+    assert len(account.items()) == 1
+    account.work()
+    with alice.responses.retrieve(seen[0].response.id, stream=True, starting_after=seen[-1].sequence_number) as rest:
+        later = list(rest)
+    assert [each.sequence_number for each in seen + later] == list(range(len(seen) + len(later)))
+    assert later[-1].type == "response.completed"
+
+
+@pytest.mark.parametrize(
+    ("message", "end", "status"),
+    [
+        ("[[content_filter]]", "response.failed", "failed"),
+        ("[[length]] one two three", "response.incomplete", "incomplete"),
+    ],
+)
+def test_a_stream_ends_as_its_response_does(
+    alice: openai.OpenAI, eager: None, message: str, end: str, status: str
+) -> None:
+    events = list(alice.responses.create(model="general", input=message, stream=True))
+
+    assert (events[-1].type, events[-1].response.status) == (end, status)  # type: ignore[union-attr]
+
+
+def test_the_stream_of_a_cancelled_response_ends_as_incomplete(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+    alice.responses.cancel(created.id)
+
+    with alice.responses.retrieve(created.id, stream=True) as stream:
+        last = list(stream)[-1]
+
+    assert (last.type, last.response.status) == ("response.incomplete", "cancelled")  # type: ignore[union-attr]
+
+
+def test_a_chat_completion_is_streamed(alice: openai.OpenAI, eager: None) -> None:
+    said: Any = [{"role": "user", "content": "hello"}]
+    usage: Any = {"include_usage": True}
+    chunks = list(alice.chat.completions.create(model="general", messages=said, stream=True, stream_options=usage))
+
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == '[stand-in model] You said "hello".'
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-1].usage and chunks[-1].usage.total_tokens > 0
+
+
 # ---- Models, chat completions and the rest
 
 

@@ -39,6 +39,7 @@ _OPTIONAL = (
     "next_try_at",
     "place_at",
     "deleted",
+    "answered_by",
 )
 
 
@@ -61,6 +62,10 @@ class Refused(Exception):
         self.current = current
 
 
+class AlreadyAnswered(Exception):
+    """The function calls of the turn that a new one continues were answered by another."""
+
+
 class TurnStore:
     """The turns table. `usage`: where the turns that end without a worker are settled; None to settle none.
 
@@ -75,7 +80,13 @@ class TurnStore:
 
     def create(self, turn: Turn) -> bool:
         """Record a turn unless it is there. Returns whether this call recorded it: False also when botocore repeats the
-        call, whose answer was lost, and it meets itself."""
+        call, whose answer was lost, and it meets itself.
+
+        A turn that answers the function calls of another is recorded with a mark on that one, in one transaction. So the
+        calls are answered once, unless the turn that answered them has failed. Raises AlreadyAnswered.
+        """
+        if answered := turn.request.get("answers"):
+            return self._create_answer(turn, turn.key._replace(turn=answered))
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -86,6 +97,49 @@ class TurnStore:
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
         return True
+
+    def _create_answer(self, turn: Turn, calling: Key) -> bool:
+        earlier = ""  # the turn that has answered the calls, and has failed
+        while True:
+            try:
+                self._client.transact_write_items(
+                    TransactItems=[
+                        {
+                            "Put": {
+                                "TableName": self._table,
+                                "Item": _item(turn),
+                                "ConditionExpression": "attribute_not_exists(#session)",
+                                "ExpressionAttributeNames": {"#session": "session"},
+                            }
+                        },
+                        {
+                            "Update": {
+                                "TableName": self._table,
+                                "Key": _key(calling),
+                                "UpdateExpression": "SET #answered_by = :turn",
+                                "ConditionExpression": (
+                                    "attribute_exists(#session) AND "
+                                    "(attribute_not_exists(#answered_by) OR #answered_by IN (:turn, :earlier))"
+                                ),
+                                "ExpressionAttributeNames": {"#session": "session", "#answered_by": "answered_by"},
+                                "ExpressionAttributeValues": _values(turn=turn.key.turn, earlier=earlier),
+                                "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
+                            }
+                        },
+                    ]
+                )
+                return True
+            except self._client.exceptions.TransactionCanceledException as error:
+                put, mark = error.response["CancellationReasons"]
+                if put["Code"] == "ConditionalCheckFailed":
+                    return False
+                if mark["Code"] != "ConditionalCheckFailed":
+                    raise  # another transaction was at the turn: the client tries again
+                other = mark.get("Item", {}).get("answered_by", {}).get("S", "")
+            there = self.read(turn.key._replace(turn=other), turn.created_at) if other else None
+            if other in ("", earlier) or (there and there.status is not Status.FAILURE):
+                raise AlreadyAnswered
+            earlier = other
 
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
         """The turn, or None if there is none or its retention is over.

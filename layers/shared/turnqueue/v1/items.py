@@ -17,7 +17,7 @@ type Item = dict[str, Any]
 _RESPONSE = "resp_"
 _COMPLETION = "chatcmpl-"
 _CONVERSATION = "conv_"
-_ITEM_ID = re.compile(r"(?:msg|fc|fco)_([A-Za-z0-9_-]{1,64}\.[0-9A-Z]{26})(?:_(in)?([0-9]{1,6}))?")
+_ITEM_ID = re.compile(r"(?:msg|fc|fco)_([A-Za-z0-9_-]{1,64}\.[0-9A-Z]{26})(?:_(in)?([0-9]{1,6})|_a[0-9]{1,3})?")
 _PREFIXES = {"message": "msg", "function_call": "fc", "function_call_output": "fco"}
 
 
