@@ -15,7 +15,7 @@ from typing import Any
 
 # What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
 OPERATIONS = {
-    "dynamodb": "GetItem PutItem Query UpdateItem",
+    "dynamodb": "BatchGetItem GetItem PutItem Query TransactWriteItems UpdateItem",
     # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
     # sends it elsewhere and does not say where.
     "s3": "CreateBucket GetObject HeadBucket",

@@ -219,8 +219,8 @@ async def _flush_until""",
         "the owner is taken from a header of the client's",
         "layers/shared/turnqueue/http.py",
         (
-            '        sub = event["requestContext"]',
-            '        sub = event["headers"].get("x-owner") or event["requestContext"]',
+            '    sub = _claims(event).get("sub", "")',
+            '    sub = event["headers"].get("x-owner") or _claims(event).get("sub", "")',
         ),
     ),
     mutant(

@@ -82,8 +82,8 @@ class TurnStore:
         """Record a turn unless it is there. Returns whether this call recorded it: False also when botocore repeats the
         call, whose answer was lost, and it meets itself.
 
-        A turn that answers the function calls of another is recorded with a mark on that one, in one transaction. So the
-        calls are answered once, unless the turn that answered them has failed. Raises AlreadyAnswered.
+        A turn that answers the function calls of another is recorded with a mark on that one, in one transaction. So
+        the calls are answered once, unless the turn that answered them has failed. Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
