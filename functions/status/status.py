@@ -208,7 +208,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
     def waited(event: Event, turn: Turn) -> Turn:
         return _waited(event, turn, MAX_WAIT_SECONDS, ends_at)
 
-    return answer(event, Desk(store, waited, lambda turn: log.after(turn.key, 0)))
+    return answer(event, Desk(store, waited, _told, lambda turn: log.after(turn.key, 0, consistent=True)))
 
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:

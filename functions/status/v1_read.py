@@ -12,7 +12,7 @@ from turnqueue.turn import Turn
 from turnqueue.v1.http import no_such_response, serve
 from turnqueue.v1.items import Item, input_items, response_key
 from turnqueue.v1.responses import polling, response
-from turnqueue.v1.streams import Row, respond_stream, response_stream, starting_after
+from turnqueue.v1.streams import Row, is_in_background, respond_stream, response_stream, starting_after
 
 MAX_PAGE = 100
 
@@ -22,6 +22,7 @@ class Desk(NamedTuple):
 
     store: TurnStore
     waited: Callable[[Event, Turn], Turn]
+    told: Callable[[Turn], Turn]
     rows: Callable[[Turn], Sequence[Row]]
 
 
@@ -44,7 +45,9 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
     if query(event, "stream") == "true":
         after = starting_after(query(event, "starting_after"))
         turn = desk.waited(event, turn)
-        return respond_stream(response_stream(turn, desk.rows(turn), after=after), {})
+        rows = desk.rows(turn) if is_in_background(turn) else ()
+        return respond_stream(response_stream(turn, rows, after=after), {})
+    turn = desk.told(turn)
     return respond(200, response(turn), polling(turn, time.time()))
 
 

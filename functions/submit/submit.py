@@ -32,6 +32,7 @@ from turnqueue.wait import hasty_store, wait_until_final
 # Two tries of each call: even with a key, the calls of a submit then fail within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
+events_table = os.environ["EVENTS_TABLE"]
 usage = UsageStore(guards, attempts=1, read_timeout=1)
 store = TurnStore(table, attempts=2, usage=usage)
 keys = IdempotencyKeys(guards, attempts=2)
@@ -116,6 +117,7 @@ def retry(event: Event, ends_at: float) -> Response:
 
 def openai_api(event: Event, ends_at: float) -> Response:
     """A POST of the OpenAI API. Its modules are imported here, so that a cold start for /chat does not pay for them."""
+    from turnqueue.events import EventLog
     from v1_post import Desk, post
 
     _require_json(event)
@@ -123,7 +125,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
         store,
         take,
         waited,
-        lambda turn: (),
+        lambda turn: EventLog(events_table, attempts=2).after(turn.key, 0, consistent=True),
         _require_allowed_urls,
         deadline_seconds,
         history_tokens,

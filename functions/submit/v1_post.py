@@ -75,10 +75,13 @@ class _Call:
             if not SESSION_ID.fullmatch(session_id):
                 raise no_such_conversation("conversation")
             session = session_key(self._owner, session_id)
+        if sent.stream and sent.background:
+            parsed.request["stream"] = True
         turn, headers = self._taken(parsed, session, wait=sent.stream or not sent.background)
         if sent.stream:
             turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
-            return respond_stream(response_stream(turn, self._desk.rows(turn)), headers)
+            rows = self._desk.rows(turn) if sent.background else ()
+            return respond_stream(response_stream(turn, rows), headers)
         if sent.background:
             return respond(200, response(turn), headers | polling(turn, time.time()))
         return respond(200, response(self._answered(turn)), headers)

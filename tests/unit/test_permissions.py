@@ -9,6 +9,7 @@ import pytest
 
 from development import cfn
 from tests.unit.conftest import Account, Call, Clock, Context, Parts, Scripted, StandIn, Wire, event_file, refusing
+from tests.unit.openai_client import client
 from turnqueue.turn import Key
 
 type Permission = tuple[str, str]
@@ -61,6 +62,8 @@ def test_submit(
         account.post({"message": "x"}, headers={"Idempotency-Key": "k-1", "Prefer": "wait=1"})
     wire.before("SendMessage", refusing())
     account.post({"message": "x"})
+
+    client(account).responses.create(model="general", input="x", background=True, stream=True, timeout=1).close()
 
     account.offer()
 

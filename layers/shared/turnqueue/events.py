@@ -68,12 +68,12 @@ class EventLog:
             return _event(error.response["Item"])
         return event
 
-    def after(self, key: Key, n: int) -> list[Event]:
-        """The rows behind row `n`, without a gap, as they were a moment ago."""
+    def after(self, key: Key, n: int, *, consistent: bool = False) -> list[Event]:
+        """The rows behind row `n`, without a gap; as they were a moment ago, unless `consistent`."""
         items: list[dict[str, Any]] = []
         start: dict[str, Any] = {}
         while True:
-            answer = self._query(key, n, **start)
+            answer = self._query(key, n, ConsistentRead=consistent, **start)
             items += answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 break

@@ -158,7 +158,8 @@ class Turn(NamedTuple):
 
     `request`: {message, role, media?, metadata?, stream?}, and more for the OpenAI API: `context`
     (turnqueue/v1/items.py), `previous`, the ULID of the turn that it continues, `answers`, the same if that turn has
-    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, what it echoes. `result`: {message, data, draft, tool_calls?}. `usage`:
+    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, what it echoes.
+    `result`: {message, data, draft, tool_calls?}. `usage`:
     {model, prompt_tokens, completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing
     token: whoever claimed attempt n may write only while it is still n. So nothing sets it back. A replay
     (operations/replay.py) moves `last_attempt`, up to which the turn may be claimed, and an attempt that does not

@@ -26,6 +26,12 @@ class Row(Protocol):
     def text(self) -> str: ...
 
 
+def is_in_background(turn: Turn) -> bool:
+    """Whether its stream shows the text as it grew. A stream in the foreground has all of the text at its end: so a
+    reader of one sees no text that a later attempt takes back, which few clients can show."""
+    return bool((turn.request.get("v1") or {}).get("background"))
+
+
 def respond_stream(body: str, headers: dict[str, str]) -> Response:
     more = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
     return {"statusCode": 200, "headers": more | headers, "body": body}
