@@ -612,7 +612,7 @@ def api_gateway_alone_may_call_the_api_functions(template: Template) -> Iterator
         for integration in properties(template, "AWS::ApiGatewayV2::Integration").values()
     }
     for authorizer in properties(template, "AWS::ApiGatewayV2::Authorizer").values():
-        called |= set(re.findall(r"functions/\$\{(\w+)\.", json.dumps(authorizer.get("AuthorizerUri"))))
+        called |= set(re.findall(r'"Ref": "(\w+)\.Alias"', json.dumps(authorizer.get("AuthorizerUri"))))
     yield from sorted(allowed ^ called)
     for name, permission in properties(template, "AWS::Lambda::Permission").items():
         if permission["Principal"] == "*":
