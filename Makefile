@@ -12,7 +12,12 @@ CHECKOV := .tools/checkov/bin/checkov
 LOCKS := $(addprefix functions/,authorizer/requirements.txt submit/requirements.txt worker/requirements.txt) \
     layers/shared/requirements.txt layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
+<<<<<<< HEAD
     $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt)
+=======
+    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt servers.txt judges.txt \
+    lock.txt)
+>>>>>>> adb2efd (OpenAI API: conversations; LangChain's own tests as a judge)
 
 # One thing at a time, except in setup.
 ifndef PARALLEL
@@ -108,6 +113,11 @@ chaos: setup ## Kill and stop real processes of a local stack, and print the tim
 .PHONY: servers
 servers: setup .tools/servers/.ready ## Run the worker against LiteLLM and llama.cpp. Installs 830 MB, then takes a minute.
 	$(PYTHON) -m pytest tests/servers
+
+.PHONY: judges
+judges: setup .tools/judges/.ready .tools/judges-node/.ready ## Run clients and tests that others wrote against the OpenAI API.
+	$(PYTHON) -m tests.judges
+
 .PHONY: patience
 patience: setup ## Show that trouble at the model delays answers and loses none, on a local stack. 12 minutes.
 	$(PYTHON) -m pytest tests/patience
@@ -159,16 +169,19 @@ lock: .tools/lock/.ready ## Compute all locked requirements. UPGRADE=--upgrade: 
 .tools/openapi/.ready: local/requirements/openapi.txt
 .tools/site/.ready: local/requirements/site.txt
 .tools/servers/.ready: local/requirements/servers.txt
+.tools/judges/.ready: local/requirements/judges.txt
 
 # The SAM CLI brings much that it never imports.
 .tools/sam/.ready: PIP_FLAGS := --no-compile
 
 # From the npm registry, and only where there is Node: the tests that need it are skipped elsewhere.
 .tools/node/.ready: local/requirements/node/package.json local/requirements/node/package-lock.json
-	@mkdir -p .tools/node && cp $^ .tools/node
-	@if command -v npm >/dev/null; then echo "setting up .tools/node"; \
-	cd .tools/node && npm ci --silent --ignore-scripts --no-audit --no-fund && touch .ready; \
-	else echo "skipped .tools/node: it needs Node 20 or later, and npm is not on PATH"; fi
+.tools/judges-node/.ready: local/requirements/judges/package.json local/requirements/judges/package-lock.json
+.tools/node/.ready .tools/judges-node/.ready:
+	@mkdir -p $(@D) && cp $^ $(@D)
+	@if command -v npm >/dev/null; then echo "setting up $(@D)"; \
+	cd $(@D) && npm ci --silent --ignore-scripts --no-audit --no-fund && touch .ready; \
+	else echo "skipped $(@D): it needs Node 20 or later, and npm is not on PATH"; fi
 
 .tools/%/.ready:
 	@echo "setting up .tools/$*"

@@ -357,11 +357,11 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 class Form:
     """A JSON schema, filled in from what the user has said. The newest message that tells a value wins."""
 
-    def __init__(self, schema: JsonObject, said: list[str], *, numbers: bool = False) -> None:
-        """`numbers`: a number that the user has named is taken for every field that wants one."""
+    def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
+        """`guess`: a field of which the user has said nothing gets a number or the text of theirs."""
         self.schema = schema
         self.said = said
-        self.numbers = numbers
+        self.guess = guess
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
         """A value for the property `name`, and whether the user has said it."""
@@ -389,7 +389,7 @@ class Form:
         if "const" in schema:
             return schema["const"], False
         for text in reversed(self.said):
-            for value in read_values(name, schema, text, numbers=self.numbers):
+            for value in read_values(name, schema, text, guess=self.guess):
                 if fits(value, schema):
                     return value, True
         return smallest(schema), False
@@ -414,7 +414,7 @@ class Form:
         return [field for field in fields if not isinstance(filled, dict) or filled.get(field) is None]
 
 
-def read_values(name: str, schema: JsonObject, text: str, *, numbers: bool = False) -> Iterator[Any]:
+def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False) -> Iterator[Any]:
     """What `text` says about the property `name`, the likeliest first."""
     choices = {spoken(str(choice)): choice for choice in schema.get("enum", ()) if choice not in (None, "")}
     if choices:
@@ -423,8 +423,9 @@ def read_values(name: str, schema: JsonObject, text: str, *, numbers: bool = Fal
         return
     words = re.escape(name).replace("_", "[ _-]")
     explicit = rf"(?im)\b{words} *[:=] *(\S.*?)(?=[,;]|[.!?](?:\s|$)|$)" if name else "(?!)"
-    any_number = r"(-?\d+)" if numbers and schema.get("type") in ("integer", "number") else "(?!)"
-    for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (any_number, str)):
+    likely = {"integer": r"(-?\d+)", "number": r"(-?\d+)", "string": r"(?s)(.+)"} if guess else {}
+    anything = likely.get(schema.get("type", "string"), "(?!)")
+    for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (anything, str)):
         for said in last_match(pattern, text):
             with contextlib.suppress(KeyError, ValueError):  # said, but not of the type that is wanted
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
@@ -487,7 +488,7 @@ def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
-        arguments = Form(schema, ask.said, numbers=True).fill("", schema)[0]
+        arguments = Form(schema, ask.said, guess=True).fill("", schema)[0]
         called = {"name": function["name"], "arguments": json.dumps(arguments, ensure_ascii=False)}
         yield {"id": f"call_{secrets.token_hex(12)}", "type": "function", "function": called}
 

@@ -203,12 +203,20 @@ def preflight(event: Event) -> Response:
 
 def openai_api(event: Event, ends_at: float) -> Response:
     """A GET or DELETE of the OpenAI API. Its modules are imported here, so that other requests do not pay for them."""
+    from turnqueue.v1.conversations import Conversations
     from v1_read import Desk, answer
 
     def waited(event: Event, turn: Turn) -> Turn:
         return _waited(event, turn, MAX_WAIT_SECONDS, ends_at)
 
-    return answer(event, Desk(store, waited, _told, lambda turn: log.after(turn.key, 0, consistent=True)))
+    desk = Desk(
+        store,
+        Conversations(guards, attempts=3),
+        waited,
+        _told,
+        lambda turn: log.after(turn.key, 0, consistent=True),
+    )
+    return answer(event, desk)
 
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:

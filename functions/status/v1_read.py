@@ -8,19 +8,22 @@ from typing import Any, NamedTuple
 from turnqueue.http import Event, Problem, Response, integer, owner, query, respond
 from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
-from turnqueue.turn import Turn
-from turnqueue.v1.http import no_such_response, serve
-from turnqueue.v1.items import Item, input_items, response_key
+from turnqueue.turn import SESSION_ID, Status, Turn
+from turnqueue.v1.conversations import Conversation, Conversations
+from turnqueue.v1.http import no_such_conversation, no_such_response, serve
+from turnqueue.v1.items import Item, input_items, output_items, response_key, session_of
 from turnqueue.v1.responses import polling, response
 from turnqueue.v1.streams import Row, is_in_background, respond_stream, response_stream, starting_after
 
 MAX_PAGE = 100
+MAX_TURNS = 500  # of a conversation whose items are listed: each page of items reads them all
 
 
 class Desk(NamedTuple):
     """What status.py does for a request: see its functions of these names."""
 
     store: TurnStore
+    conversations: Conversations
     waited: Callable[[Event, Turn], Turn]
     told: Callable[[Turn], Turn]
     rows: Callable[[Turn], Sequence[Row]]
@@ -34,6 +37,8 @@ def answer(event: Event, desk: Desk) -> Response:
             "GET responses/([^/]+)": partial(retrieve, event, desk),
             "DELETE responses/([^/]+)": partial(delete, event, store),
             "GET responses/([^/]+)/input_items": partial(list_input_items, event, store),
+            "GET conversations/([^/]+)": partial(retrieve_conversation, event, desk),
+            "GET conversations/([^/]+)/items": partial(list_conversation_items, event, desk),
             "GET models": list_models,
             "GET models/([^/]+)": retrieve_model,
         },
@@ -68,6 +73,37 @@ def delete(event: Event, store: TurnStore, response_id: str) -> Response:
 
 def list_input_items(event: Event, store: TurnStore, response_id: str) -> Response:
     return respond(200, page(event, input_items(_turn(event, store, response_id))))
+
+
+def retrieve_conversation(event: Event, desk: Desk, conversation: str) -> Response:
+    return respond(200, _conversation(event, desk, conversation).shown())
+
+
+def list_conversation_items(event: Event, desk: Desk, conversation: str) -> Response:
+    """What was said in the first turns of a conversation, up to MAX_TURNS."""
+    session_id = _conversation(event, desk, conversation).session_id
+    items: list[Item] = []
+    after: str | None = None
+    for _ in range(MAX_TURNS // MAX_PAGE):
+        turns, more = desk.store.page(owner(event), session_id, time.time(), after=after, limit=MAX_PAGE)
+        for turn in turns:
+            items += input_items(turn) + (output_items(turn) if turn.status is Status.SUCCESS else [])
+        if not more or not turns:
+            break
+        after = turns[-1].key.turn
+    return respond(200, page(event, items))
+
+
+def _conversation(event: Event, desk: Desk, conversation: str) -> Conversation:
+    caller, session_id, now = owner(event), session_of(conversation), time.time()
+    if not SESSION_ID.fullmatch(session_id):
+        raise no_such_conversation()
+    if made := desk.conversations.find(caller, session_id, now):
+        return made
+    turns, _ = desk.store.page(caller, session_id, now, after=None, limit=1)
+    if not turns:
+        raise no_such_conversation()
+    return Conversation.of_first(turns[0])
 
 
 def list_models() -> Response:

@@ -118,6 +118,7 @@ def retry(event: Event, ends_at: float) -> Response:
 def openai_api(event: Event, ends_at: float) -> Response:
     """A POST of the OpenAI API. Its modules are imported here, so that a cold start for /chat does not pay for them."""
     from turnqueue.events import EventLog
+    from turnqueue.v1.conversations import Conversations
     from v1_post import Desk, post
 
     _require_json(event)
@@ -125,6 +126,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
         store,
         take,
         waited,
+        Conversations(guards, attempts=2),
         lambda turn: EventLog(events_table, attempts=2).after(turn.key, 0, consistent=True),
         _require_allowed_urls,
         deadline_seconds,

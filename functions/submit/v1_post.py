@@ -1,4 +1,4 @@
-"""The POST requests of the OpenAI API: a response, a chat completion, a cancellation."""
+"""The POST requests of the OpenAI API: a response, a chat completion, a conversation, a cancellation."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,11 +10,12 @@ from turnqueue.store import AlreadyAnswered, Refused, TurnStore
 from turnqueue.turn import SESSION_ID, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import estimated_tokens
 from turnqueue.v1.completions import completion
+from turnqueue.v1.conversations import Conversation, Conversations
 from turnqueue.v1.http import NO_RETRY, failed, no_such_conversation, no_such_response, serve, unfinished
 from turnqueue.v1.items import Entry, referred, referred_key, response_key, session_of
 from turnqueue.v1.responses import polling, response
 from turnqueue.v1.streams import Row, completion_stream, respond_stream, response_stream
-from v1_request import Parsed, parse_completions, parse_responses
+from v1_request import Parsed, parse_completions, parse_conversation, parse_responses
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
@@ -30,6 +31,7 @@ class Desk(NamedTuple):
     store: TurnStore
     take: Callable[..., tuple[Turn, bool, dict[str, str]]]
     waited: Callable[[Event, Turn, int, float], Turn]
+    conversations: Conversations
     rows: Callable[[Turn], Sequence[Row]]
     require_allowed_urls: Callable[[dict[str, object]], None]
     deadline_seconds: int
@@ -44,6 +46,7 @@ def post(event: Event, desk: Desk, idempotency_key: str | None, ends_at: float) 
         {
             "POST responses": lambda: call().create_response(),
             "POST chat/completions": lambda: call().create_completion(),
+            "POST conversations": lambda: call().create_conversation(),
             "POST responses/([^/]+)/cancel": lambda response_id: call().cancel(response_id),
         },
     )
@@ -95,6 +98,12 @@ class _Call:
             wanted = (parsed.body.stream_options or {}).get("include_usage") is True
             return respond_stream(completion_stream(turn, with_usage=wanted), headers)
         return respond(200, completion(turn), headers)
+
+    def create_conversation(self) -> Response:
+        sent = parse_conversation(body(self._event))
+        made = Conversation(new_session_id(), int(time.time()), sent.metadata or {})
+        self._desk.conversations.create(self._owner, made)
+        return respond(200, made.shown())
 
     def cancel(self, response_id: str) -> Response:
         """200 with the response: cancelled, or final as it was before. A worker that holds it is waited for."""

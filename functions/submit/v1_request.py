@@ -141,6 +141,13 @@ class CompletionsBody(_Common):
         return {"max_completion_tokens": limit, **{name: getattr(self, name) for name in names}}
 
 
+class ConversationBody(_Known):
+    """The body of POST /v1/conversations."""
+
+    metadata: _Metadata | None = None
+    items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None  # they come with a response
+
+
 class Parsed(NamedTuple):
     """`body`: as it was sent. `request`: what the turn keeps. `fingerprint`: equal for equal bodies."""
 
@@ -178,6 +185,11 @@ def parse_completions(content: bytes, *, instructions: bool) -> Parsed:
         request["format"] = form
     request["v1"] = {}
     return _parsed("chat/completions", body, request)
+
+
+def parse_conversation(content: bytes) -> ConversationBody:
+    """The body of POST /v1/conversations, which may be empty. Raises Problem."""
+    return _parse(ConversationBody, content or b"{}")
 
 
 def _parse[Body: BaseModel](kind: type[Body], content: bytes) -> Body:

@@ -270,6 +270,26 @@ def test_a_conversation_holds_all_of_its_responses(alice: openai.OpenAI, eager: 
     assert second.output_text.endswith('you said: "one".')
 
 
+def test_a_conversation_is_made_read_and_listed(account: Account, alice: openai.OpenAI, eager: None) -> None:
+    made = alice.conversations.create(metadata={"topic": "tea"})
+    for word in ("one", "two"):
+        alice.responses.create(model="general", input=word, conversation=made.id)
+
+    found = alice.conversations.retrieve(made.id)
+    items = list(alice.conversations.items.list(made.id, order="asc", limit=3))
+
+    assert (found, found.metadata) == (made, {"topic": "tea"})
+    texts = [item.to_dict()["content"][0]["text"] for item in items]  # type: ignore[index]
+    assert texts[0::2] == ["one", "two"]
+    assert [item.to_dict()["role"] for item in items] == ["user", "assistant"] * 2
+    with pytest.raises(openai.NotFoundError):
+        client(account, "bob").conversations.retrieve(made.id)
+    with pytest.raises(openai.NotFoundError):
+        client(account, "bob").conversations.items.list(made.id)
+    with pytest.raises(openai.BadRequestError):
+        alice.conversations.delete(made.id)
+
+
 def test_an_unfinished_response_cannot_be_continued(account: Account) -> None:
     patient = client(account, max_retries=2)
     first = patient.responses.create(model="general", input="one", background=True)
