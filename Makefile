@@ -12,12 +12,8 @@ CHECKOV := .tools/checkov/bin/checkov
 LOCKS := $(addprefix functions/,authorizer/requirements.txt submit/requirements.txt worker/requirements.txt) \
     layers/shared/requirements.txt layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix benchmarks/,requirements.txt conventional/requirements.txt conventional/requirements-worker.txt) \
-<<<<<<< HEAD
-    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt)
-=======
-    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt openapi.txt servers.txt judges.txt \
-    lock.txt)
->>>>>>> adb2efd (OpenAI API: conversations; LangChain's own tests as a judge)
+    $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt) \
+    local/requirements/judges.txt
 
 # One thing at a time, except in setup.
 ifndef PARALLEL
