@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -14,6 +15,8 @@ from operations.replay import Wanted, replay
 from operations.stack import Stack
 from tests.unit.conftest import Account, Clock, Scripted, StandIn, Wire, refusing
 from tests.unit.openai_client import client, requests
+from turnqueue.events import Event, EventLog
+from turnqueue.turn import Key
 
 IMAGE = "data:image/gif;base64,R0lGODlhAQABAAAAACw="
 
@@ -632,6 +635,29 @@ def test_the_stream_of_a_cancelled_response_ends_as_incomplete(account: Account,
         last = list(stream)[-1]
 
     assert (last.type, last.response.status) == ("response.incomplete", "cancelled")  # type: ignore[union-attr]
+
+
+def test_a_stream_in_the_background_takes_void_text_back(account: Account, alice: openai.OpenAI) -> None:
+    created = alice.responses.create(model="general", input="hello", background=True)
+    account.work()
+    key = Key.of_task("alice", created.id.removeprefix("resp_"))
+    assert key
+    log = EventLog("EventsTable", attempts=1)
+    for row in (Event(1, "d", 1, "lost"), Event(2, "s", 2), Event(3, "d", 2, "[stand-in"), Event(4, "d", 2, " model]")):
+        log.put(key, row, time.time())
+
+    with alice.responses.stream(response_id=created.id) as stream:
+        events = list(stream)
+        final: Any = stream.get_final_response()
+
+    assert final.output_text == '[stand-in model] You said "hello".'
+    deltas = [(event.output_index, event.delta) for event in events if event.type == "response.output_text.delta"]
+    assert deltas == [(0, "lost"), (1, "[stand-in"), (1, " model]"), (1, ' You said "hello".')]
+    done = [event.item.status for event in events if event.type == "response.output_item.done"]  # type: ignore[union-attr]
+    assert done == ["incomplete", "completed"]
+    assert alice.responses.input_items.list(created.id).data
+    reference: Any = [{"type": "item_reference", "id": final.output[0].id}, {"role": "user", "content": "and?"}]
+    alice.responses.create(model="general", input=reference, background=True)
 
 
 def test_a_chat_completion_is_streamed(alice: openai.OpenAI, eager: None) -> None:
