@@ -1,4 +1,4 @@
-/** Makes the CommonJS module of turnqueue.js, and its declarations. npm runs it before it packs. */
+/** Makes the CommonJS module of turnqueue.js and of the parser that it imports, and its declarations. npm runs it before it packs. */
 
 import fs from "node:fs";
 
@@ -6,7 +6,12 @@ const file = (name) => new URL(name, import.meta.url);
 const source = fs.readFileSync(file("turnqueue.js"), "utf8");
 const exported = /^export (?=(?:class|function|async function) (\w+))/gm;
 const names = Array.from(source.matchAll(exported), ([, name]) => name);
-const body = source.replace(exported, "");
+const parser = ["errors.js", "parse.js"].map((name) => fs.readFileSync(file(`vendor/eventsource-parser/${name}`), "utf8"));
+const inlined = parser.map((text) => text.replace(/^(?:import .*|export |\/\/# source.*)/gm, "")).join("\n");
+const parserImport = 'import { createParser } from "./vendor/eventsource-parser/parse.js";';
+const body = source
+  .replace(exported, "")
+  .replace(parserImport, () => `const createParser = (() => {\n${inlined}\nreturn createParser;\n})();`);
 if (/^(?:export|import)\b/m.test(body)) throw new Error("turnqueue.js has an export or import that build.js does not know.");
 fs.writeFileSync(file("turnqueue.cjs"), `"use strict";\n\n${body}\nmodule.exports = { ${names.join(", ")} };\n`);
 fs.copyFileSync(file("turnqueue.d.ts"), file("turnqueue.d.cts"));

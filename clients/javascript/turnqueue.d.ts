@@ -220,6 +220,26 @@ export interface Progress {
   task: TaskStatus;
 }
 
+/**
+ * What is new of an answer. To have its text: a `snapshot` and a `retract` take the place of what was shown, a `delta` is
+ * added to it, and that of `done` is the whole one: its task's `result`, or `partial` if it failed.
+ */
+export type StreamEvent =
+  /** How the task stands at the begin of a stream without `after`; also later if the API has begun the task anew. */
+  | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
+  /** The first text comes. */
+  | { type: "start"; id: number | null; attempt: number }
+  | { type: "delta"; id: number | null; attempt: number; text: string }
+  /** Drop what was shown: another attempt began. */
+  | { type: "retract"; id: number | null; attempt: number; text: string }
+  /** The task, final. A failed one is no error of the stream. */
+  | { type: "done"; id: number | null; task: SucceededTask | FailedTask };
+
+export interface StreamOptions extends CallOptions {
+  /** The `id` of the last event that is known: go on behind it. Without it the first event is a snapshot, or `done`. */
+  after?: number | null | undefined;
+}
+
 export interface CallOptions {
   /** Ends the call with an AbortError. The task goes on: cancel() ends it. */
   signal?: AbortSignal | null | undefined;
@@ -242,6 +262,11 @@ export interface SendOptions extends CallOptions {
 export interface PollOptions extends CallOptions {
   /** Called after every look at the task, the last one too. */
   onProgress?: ((progress: Progress) => void) | undefined;
+  /**
+   * Called with the answer so far after each event, also when words were taken back or came to their end. chat() then
+   * sends `stream: true`, and onProgress is called for the first and the last look only.
+   */
+  onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**
    * For how many seconds the API may hold one look at the task, 0 to 20: in place of the client's own `wait`. It is held
    * no longer than the usual pause between two looks if there is onProgress, and not at all while the task queues for more
@@ -298,6 +323,11 @@ export interface Client {
   submit(request: ChatRequest, options?: SendOptions): Promise<Result<Accepted>>;
   /** Wait for the answer of a task, with a first look at once. Rejects with TaskFailedError when the task ends as FAILURE. */
   poll(taskId: string, options?: PollOptions): Promise<Result<ChatResponse>>;
+  /**
+   * The answer as it grows, behind the event `after` or from now on. It goes on through the loss of the network, at the pace
+   * that the API wants, and ends with `done`. An API that has no events is polled; the `id`s are null then.
+   */
+  stream(taskId: string, options?: StreamOptions): AsyncGenerator<StreamEvent, void, void>;
   /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
   task(taskId: string, options?: CallOptions & { wait?: number | undefined }): Promise<Result<TaskStatus>>;
   /**

@@ -1,8 +1,8 @@
 /**
- * The client of the Turnqueue API for browsers and Node 20 or later: one module, no dependencies.
+ * The client of the Turnqueue API for browsers and Node 20 or later. It needs no other package.
  *
  *     const client = createClient({ baseUrl: "https://…", token: async () => "…" });
- *     const answer = await client.chat({ message: "Hello" }, { onProgress: ({ partial }) => show(partial) });
+ *     const answer = await client.chat({ message: "Hello" }, { onDelta: (textSoFar) => show(textSoFar) });
  *
  * The functions of the replaced api.js are at the end. Call configure() once; then they work as they did.
  *
@@ -17,6 +17,8 @@
  *       AbortError           the caller's signal ended the call; `cause` is the signal's reason
  */
 
+import { createParser } from "./vendor/eventsource-parser/parse.js";
+
 const ATTEMPTS = 7; // over some 15 to 30 s
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway itself gives up after 30 s
 const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
@@ -27,6 +29,7 @@ const LONGEST_RETRY_AFTER_MS = 60_000; // a longer wait is left to the caller, u
 
 const WAIT_SECONDS = 20; // the most that the API allows
 const HELD_SLACK_MS = 10_000; // a request held for N s and not answered 10 s later is lost
+const EVENTS_TIMEOUT_MS = 10_000; // the API answers what it has at once
 const QUEUED_MS = 60_000; // a task that queues for longer is polled: each held request occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
@@ -200,13 +203,14 @@ export function createClient(options) {
     }
   }
 
-  async function sendOnce(method, url, { body, headers = {}, timeoutMs = requestTimeoutMs }, limit, sent) {
+  async function sendOnce(method, url, content, limit, sent) {
+    const { body, headers = {}, timeoutMs = requestTimeoutMs, read } = content;
     const send = async (signal) => {
       const fields = new Headers(headers);
       sent.bearer = await bearer();
       if (sent.bearer) fields.set("Authorization", `Bearer ${sent.bearer}`);
       if (body !== undefined) fields.set("Content-Type", "application/json");
-      return exchange(url, {
+      const request = {
         method,
         headers: fields,
         body: body === undefined ? undefined : JSON.stringify(body),
@@ -214,25 +218,23 @@ export function createClient(options) {
         cache: method === "GET" ? "no-store" : "default",
         credentials: "omit",
         signal,
-      });
+      };
+      return exchange(url, request, read);
     };
     const answer = await within(send, limit, timeoutMs);
     if (answer.status < 200 || answer.status >= 300) throw refusal(answer);
     if (answer.data !== null && typeof answer.data === "object") return answer;
-    throw new NetworkError("The API's answer could not be read.", {
-      code: "unreadable_answer",
-      status: answer.status,
-      retryable: true,
-    });
+    throw unreadable(answer.status);
   }
 
   /** One exchange with a server, body and all. */
-  async function exchange(url, request) {
+  async function exchange(url, request, read = readJson) {
     try {
       const response = await fetch(url, request);
       const headers = Object.fromEntries(response.headers);
-      return { status: response.status, headers, data: parsed(await response.text()) };
+      return { status: response.status, headers, data: await read(response) };
     } catch (cause) {
+      if (cause instanceof TurnqueueError) throw cause;
       throw new NetworkError("The API could not be reached.", { code: "network_error", retryable: true, cause });
     }
   }
@@ -292,12 +294,19 @@ export function createClient(options) {
   }
 
   /** Send a chat. It may be repeated, because all its copies have one key and make one task. */
-  function post(request, { asyncMode, idempotencyKey, cacheControl }, limit) {
-    return send("POST", "/chat", {
-      query: { async_mode: asyncMode },
-      body: request,
-      headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },
-      limit,
+  function post(request, { asyncMode, idempotencyKey, cacheControl, onDelta }, limit) {
+    const submit = (body) =>
+      send("POST", "/chat", {
+        query: { async_mode: asyncMode },
+        body,
+        headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },
+        limit,
+      });
+    const body = onDelta ? { stream: true, ...request } : request;
+    return submit(body).catch((error) => {
+      const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
+      if (!unknown || body.stream !== true) throw error;
+      return submit({ ...body, stream: undefined }); // an API of before version 0.3 of this client
     });
   }
 
@@ -354,9 +363,10 @@ export function createClient(options) {
    * Wait for the answer of a task; `accepted` is the API's 202 for it, if there was one. The API holds each look until
    * the task is final or `wait` seconds are over; with onProgress no longer than the usual pause between two looks.
    */
-  async function watch(taskId, { onProgress, wait }, limit, accepted = null) {
+  async function watch(taskId, { onProgress, onDelta, wait }, limit, accepted = null) {
+    if (onDelta) return grown(taskId, { onProgress, onDelta }, limit);
     const began = clock.now();
-    let endsAt = Math.min(limit.endsAt, began + LONGEST_TASK_MS);
+    let endsAt = giveUpAt(null, began, limit);
     let task = accepted?.data ?? null;
     let pause = accepted && !isFinal(task) ? pace(task, accepted.headers) : 0;
     // Half of a request's time at most, so that a look that is held is not taken for one that is lost.
@@ -370,7 +380,7 @@ export function createClient(options) {
       return Math.max(0, Math.floor(Math.min(longest, left, onProgress ? progress : Infinity)));
     };
 
-    if (pause && !held()) await sleepForTask(Math.min(pause, endsAt - clock.now()));
+    if (pause && !held()) await sleepForTask(taskId, Math.min(pause, endsAt - clock.now()), limit);
     for (;;) {
       const asked = clock.now();
       const seconds = held();
@@ -383,35 +393,116 @@ export function createClient(options) {
       // Something in between does not bear long requests, or all Lambdas are taken: do not hold another one.
       if (answer.failures) longest = 0;
       task = answer.data;
-      onProgress?.({ status: task.status, progress: task.progress, partial: task.partial, task });
-      if (task.status === "SUCCESS") return task.result;
-      if (task.status === "FAILURE") throw taskFailed(task);
-
-      // Durations only, because our clock may be wrong: from now on the task has no longer than it has in all.
-      const life = Date.parse(task.deadline_at) - Date.parse(task.created_at);
-      if (life >= 0) endsAt = Math.min(limit.endsAt, began + life + SLACK_MS);
-      const left = endsAt - clock.now();
-      if (left <= 0) {
-        throw new TaskTimeoutError("The task is not finished yet.", {
-          code: "client_timeout",
-          taskId,
-          task,
-          retryable: true,
-        });
-      }
+      onProgress?.(progressOf(task));
+      if (isFinal(task)) return outcome(task);
+      endsAt = giveUpAt(task, began, limit);
+      const left = timeLeft(taskId, task, endsAt);
       // The caller may have no place left to wait (OwnerLimits): each request for one costs the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
-      if (rest > 0) await sleepForTask(Math.min(rest, left));
+      if (rest > 0) await sleepForTask(taskId, Math.min(rest, left), limit);
     }
+  }
 
-    async function sleepForTask(ms) {
-      return sleep(ms, limit).catch((error) => {
-        if (error instanceof TurnqueueError) error.taskId = taskId;
+  /** Wait for the answer of a task, and tell its text while it grows. */
+  async function grown(taskId, { onProgress, onDelta }, limit) {
+    let text = "";
+    for await (const event of eventsOf(taskId, {}, limit)) {
+      text = textAfter(text, event);
+      if (event.task) onProgress?.(progressOf(event.task));
+      onDelta(text, event);
+      if (event.type === "done") return outcome(event.task);
+    }
+    return watch(taskId, { onProgress }, limit); // a server that ends without `done`
+  }
+
+  /** The events of a task behind the one with the id `after`, to its end. */
+  async function* eventsOf(taskId, { after = null }, limit) {
+    const began = clock.now();
+    let endsAt = giveUpAt(null, began, limit);
+    let last = after;
+    let task = null;
+    let started = false;
+    for (;;) {
+      const look = aboutTask(taskId, {
+        action: "/events",
+        headers: { Accept: "text/event-stream", ...(last === null ? {} : { "Last-Event-ID": String(last) }) },
+        read: readEvents,
+        timeoutMs: Math.min(requestTimeoutMs, EVENTS_TIMEOUT_MS),
+        limit: { ...limit, endsAt },
+        persist: last !== null,
+      });
+      const answer = await look.catch((error) => {
+        if ([404, 405, 501].includes(error.status) && error.code !== "task_not_found") return null;
         throw error;
       });
+      if (!answer) { // an API without this route
+        yield* looksOf(taskId, limit);
+        return;
+      }
+      for (const event of answer.data.events) {
+        const again = event.type === "start" ? started : event.type !== "snapshot" && last !== null && event.id <= last;
+        if (again) continue; // something in between has repeated it
+        last = event.id;
+        started ||= event.type === "start" || event.type === "delta";
+        task = event.task ?? task;
+        if (EVENTS.has(event.type)) yield event;
+        if (event.type === "done") return;
+      }
+      if (answer.status === 204) return;
+      if (task) endsAt = giveUpAt(task, began, limit);
+      const pause = spread(clamp(answer.data.pauseMs ?? OWN_POLL_MS, SHORTEST_POLL_MS, LONGEST_POLL_MS));
+      await sleepForTask(taskId, Math.min(pause, timeLeft(taskId, task, endsAt)), limit);
     }
+  }
+
+  /** The same of an API that has no events: from looks at the task. They have no ids. */
+  async function* looksOf(taskId, limit) {
+    const began = clock.now();
+    let endsAt = giveUpAt(null, began, limit);
+    let shown = null;
+    for (;;) {
+      const { data: task, headers } = await aboutTask(taskId, { limit: { ...limit, endsAt }, persist: shown !== null });
+      if (isFinal(task)) {
+        yield { type: "done", id: null, task };
+        return;
+      }
+      const { attempt } = task;
+      const text = task.partial ?? "";
+      if (!shown) {
+        yield { type: "snapshot", id: null, task, attempt, text };
+      } else {
+        const goesOn = attempt === shown.attempt && text.startsWith(shown.text);
+        if (!goesOn && shown.text) yield { type: "retract", id: null, attempt, text: "" };
+        const fresh = goesOn ? text.slice(shown.text.length) : text;
+        if (fresh) yield { type: "delta", id: null, attempt, text: fresh };
+      }
+      shown = { attempt, text };
+      endsAt = giveUpAt(task, began, limit);
+      await sleepForTask(taskId, Math.min(pace(task, headers), timeLeft(taskId, task, endsAt)), limit);
+    }
+  }
+
+  /** When, by our clock, a task must have ended that we began to watch at `began`; `task` is null if it is not known. */
+  function giveUpAt(task, began, limit) {
+    // Durations only, because our clock may be wrong: from now on the task has no longer than it has in all.
+    const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
+    return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
+  }
+
+  function timeLeft(taskId, task, endsAt) {
+    const left = endsAt - clock.now();
+    if (left > 0) return left;
+    const members = { code: "client_timeout", taskId, task, retryable: true };
+    throw new TaskTimeoutError("The task is not finished yet.", members);
+  }
+
+  async function sleepForTask(taskId, ms, limit) {
+    return sleep(ms, limit).catch((error) => {
+      if (error instanceof TurnqueueError) error.taskId = taskId;
+      throw error;
+    });
   }
 
   /** How long to wait before asking for the task again. */
@@ -425,8 +516,7 @@ export function createClient(options) {
     chat(request, options = {}) {
       const limit = limitOf(options);
       return withKey(options, async (idempotencyKey) => {
-        const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
-        const accepted = await post(request, sent, limit);
+        const accepted = await post(request, { ...options, asyncMode: true, idempotencyKey }, limit);
         options.onAccepted?.(result(accepted));
         const data = await watch(accepted.data.task_id, options, limit, accepted);
         return result({ ...accepted, data });
@@ -445,6 +535,14 @@ export function createClient(options) {
     async poll(taskId, options = {}) {
       const data = await watch(taskId, options, limitOf(options));
       return result({ data, headers: {} });
+    },
+
+    /**
+     * What happens to the answer of a task, from now on or behind the event with the id `after`, as an async iterator of
+     * {type, id, …}. It goes on through the loss of the network, and ends with `done`.
+     */
+    stream(taskId, options = {}) {
+      return eventsOf(taskId, options, limitOf(options));
     },
 
     /** The task as it stands; `wait` lets the server wait for its end, up to so many seconds. */
@@ -486,8 +584,7 @@ export function createClient(options) {
     sendChatMessage(data, asyncMode, options = {}) {
       const limit = limitOf(options);
       return withKey(options, async (idempotencyKey) => {
-        const sent = { asyncMode: Boolean(asyncMode), idempotencyKey, cacheControl: options.cacheControl };
-        const response = asAxios(await post(data, sent, limit));
+        const response = asAxios(await post(data, { ...options, asyncMode: Boolean(asyncMode), idempotencyKey }, limit));
         if (asyncMode || response.status !== 202) return response;
         const answer = await watch(response.data.task_id, options, limit, response);
         return { ...response, data: answer, status: 200 };
@@ -564,6 +661,82 @@ function number(text) {
 function isFinal({ status }) {
   return status === "SUCCESS" || status === "FAILURE";
 }
+
+/** The result of a final task. Throws TaskFailedError if it has none. */
+function outcome(task) {
+  if (task.status === "SUCCESS") return task.result;
+  throw taskFailed(task);
+}
+
+function progressOf(task) {
+  return { status: task.status, progress: task.progress, partial: task.partial, task };
+}
+
+// ---- Events
+
+const EVENTS = new Set(["snapshot", "start", "delta", "retract", "done"]);
+
+/** The text of an answer after an event, if it was `text` before. */
+function textAfter(text, event) {
+  if (event.type === "delta") return text + event.text;
+  if (event.type === "done") return event.task.result?.message ?? event.task.partial ?? text;
+  return event.type === "start" ? text : event.text;
+}
+
+/**
+ * {events, pauseMs} of a response with Server-Sent Events; of another one, its JSON. If the body is cut, the events that
+ * came whole are kept: the next request reads the others.
+ */
+async function readEvents(response) {
+  const events = [];
+  let pauseMs = null;
+  if (response.status === 204) return { events, pauseMs };
+  if (!/^text\/event-stream/i.test(response.headers.get("content-type") ?? "")) return eventsOfJson(response);
+  const parser = createParser({
+    onEvent: ({ event, id, data }) => {
+      const members = parsed(data);
+      if (members === null || typeof members !== "object") throw unreadable(response.status);
+      events.push({ type: event, id: Number(id), ...members });
+    },
+    onRetry: (ms) => (pauseMs = ms),
+  });
+  try {
+    if (response.body) for await (const piece of pieces(response.body)) parser.feed(piece);
+    else parser.feed(await response.text()); // React Native has no streams
+  } catch (error) {
+    if (!events.length) throw error;
+  }
+  return { events, pauseMs };
+}
+
+/** The text of a stream of bytes. A character whose bytes come apart is one character. */
+async function* pieces(stream) {
+  const reader = stream.getReader(); // Safari cannot iterate a stream
+  const decoder = new TextDecoder();
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    yield decoder.decode(value, { stream: true });
+  }
+}
+
+/** The same of an API, or something before it, that answers in JSON. A refusal is given as it is. */
+async function eventsOfJson(response) {
+  const data = await readJson(response);
+  if (!response.ok) return data;
+  if (!Array.isArray(data?.events)) throw unreadable(response.status);
+  return { events: data.events.map(({ event, ...members }) => ({ type: event, ...members })), pauseMs: data.poll_after_ms };
+}
+
+async function readJson(response) {
+  return parsed(await response.text());
+}
+
+function unreadable(status) {
+  return new NetworkError("The API's answer could not be read.", { code: "unreadable_answer", status, retryable: true });
+}
+
+// ---- Refusals
 
 /** Whether the same request may fare better soon. A task that failed stays failed under its key. */
 function passing(error) {

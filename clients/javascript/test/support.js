@@ -7,10 +7,12 @@ export const TASK_ID = "session_123.01M81JBBEJSNKKCARCWATXHY0A";
 /**
  * A server on loopback until the test `t` ends. `answer(request, n)` is called for the n-th request, from 0, with
  * {method, path, query, headers, body} and returns {status, headers, body}; a `body` that is no string is sent as JSON.
- * Returned DROP closes the connection without an answer, and HANG never answers.
+ * A `body` that is an array of buffers is sent piece by piece; after the last one CUT breaks the connection. Returned DROP
+ * closes the connection without an answer, and HANG never answers.
  */
 export const DROP = Symbol("drop");
 export const HANG = Symbol("hang");
+export const CUT = Symbol("cut");
 
 export async function serve(t, answer) {
   const requests = [];
@@ -36,6 +38,15 @@ export async function serve(t, answer) {
     }
     const { status = 200, headers = {}, body = {} } = response;
     outgoing.writeHead(status, { "Content-Type": "application/json", ...headers });
+    if (Array.isArray(body)) {
+      for (const piece of body) {
+        if (piece === CUT) outgoing.destroy();
+        else await new Promise((sent) => outgoing.write(piece, sent));
+        await new Promise(setImmediate); // or the pieces would come as one
+      }
+      outgoing.end();
+      return;
+    }
     outgoing.end(typeof body === "string" ? body : JSON.stringify(body));
   });
   await new Promise((ready) => server.listen(0, "127.0.0.1", ready));

@@ -12,6 +12,7 @@ import {
   createClient,
   sendChatMessage,
   type SessionTurn,
+  type StreamEvent,
   TaskFailedError,
   type TaskStatus,
 } from "../turnqueue.js";
@@ -52,6 +53,33 @@ export async function use(): Promise<string> {
   await client.history("s", { cursor: (await client.history("s")).next_cursor });
   return answer.message;
 }
+
+export async function follow(client: Client, taskId: string, after: number | null): Promise<string> {
+  let text = "";
+  for await (const event of client.stream(taskId, { after, signal: undefined })) {
+    switch (event.type) {
+      case "snapshot":
+      case "retract":
+        text = event.text;
+        break;
+      case "delta":
+        text += event.text;
+        break;
+      case "start":
+        console.log(event.attempt, event.id);
+        break;
+      case "done":
+        return event.task.status === "SUCCESS" ? event.task.result.message : (event.task.partial ?? event.task.error);
+      default:
+        event satisfies never;
+    }
+  }
+  await client.chat({ message: "Hello" }, { onDelta: (textSoFar, { type }) => console.log(type, textSoFar.length) });
+  return text;
+}
+
+// @ts-expect-error: a retraction has no task
+export const none = (event: StreamEvent): TaskStatus => (event.type === "retract" ? event.task : never);
 
 // The status tells which members are set.
 export function show(task: TaskStatus | SessionTurn): string {
