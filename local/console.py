@@ -10,7 +10,12 @@ from urllib.parse import unquote, urlsplit
 from local.loopback import LoopbackServer, Request, Response
 from local.tools import ROOT
 
-_FOLDERS = {"/": ROOT / "web", "/clients/javascript/": ROOT / "clients" / "javascript"}
+_FOLDERS = {
+    "/": ROOT / "web",
+    "/vendor/": ROOT / "web" / "vendor",
+    "/clients/javascript/": ROOT / "clients" / "javascript",
+    "/clients/javascript/vendor/eventsource-parser/": ROOT / "clients/javascript/vendor/eventsource-parser",
+}
 _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 

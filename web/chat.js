@@ -1,8 +1,9 @@
-/** The messages of a conversation and their answers. The model's words are shown as text. */
+/** The messages of a conversation and their answers. */
 
 import { $, announce, copyButton, factList, h, setText } from "./dom.js";
 import { curlOf, factsOf } from "./facts.js";
 import { sourceOf } from "./images.js";
+import { Markdown } from "./markdown.js";
 import * as time from "./time.js";
 import { duration, sentence, shortened, stateOf, value, waitOf } from "./words.js";
 
@@ -100,6 +101,7 @@ class TurnView {
     this.#turn = turn;
     this.#conversation = conversation;
     this.text = h("div", { class: "text", dir: "auto" });
+    this.markdown = new Markdown(this.text);
     this.cards = h("div", { class: "cards" });
     this.trouble = h("p", { class: "trouble", hidden: true });
     this.waiting = h("p", { class: "waiting", hidden: true });
@@ -115,7 +117,7 @@ class TurnView {
     });
     this.discard = button("Discard", () => conversation.discard(turn));
     this.check = button("Check now", () => turn.wake());
-    this.copy = copyButton("Copy", () => this.text.textContent);
+    this.copy = copyButton("Copy", () => answerOf(turn));
     this.more = button("Details", () => this.#showDetails(this.details.hidden));
     const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy, this.more];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
@@ -152,7 +154,7 @@ class TurnView {
     this.chip.className = `chip ${kind}`;
     setText(this.chip, label);
 
-    setText(this.text, task?.result?.message ?? task?.partial ?? "");
+    this.markdown.show(answerOf(turn), { unfinished: turn.busy });
     this.text.classList.toggle("unfinished", task?.status !== "SUCCESS");
     const draftBefore = before?.task?.result?.draft;
     if (this.#shownTask !== task || this.#shownDraft !== draftBefore) {
@@ -179,7 +181,7 @@ class TurnView {
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
     this.#offer(this.more, Boolean(task));
-    this.#offer(this.copy, turn.final && Boolean(this.text.textContent));
+    this.#offer(this.copy, turn.final && Boolean(answerOf(turn)));
     this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING" && !waiting;
     this.showTime();
 
@@ -215,6 +217,11 @@ class TurnView {
     button.hidden = !offered;
     if (focused && !offered) $("message").focus({ preventScroll: true });
   }
+}
+
+/** The answer as far as it is known, in Markdown. */
+function answerOf({ task }) {
+  return task?.result?.message ?? task?.partial ?? "";
 }
 
 function troubleOf({ state, error }) {

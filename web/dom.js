@@ -1,4 +1,4 @@
-/** Elements. Text stays text: nothing in this page makes HTML from a string. */
+/** Elements. Text stays text: only markdown.js makes HTML from a string. */
 
 const SAID_MS = 2000;
 
@@ -54,7 +54,8 @@ export function copyButton(label, text) {
   return button;
 }
 
-async function copied(text) {
+/** Resolves to whether the browser let us copy the text. */
+export async function copied(text) {
   try {
     await navigator.clipboard.writeText(text); // a page that came by plain http has no clipboard
     return true;

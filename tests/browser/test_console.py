@@ -220,14 +220,15 @@ def test_an_answer_whose_acknowledgement_was_lost_is_not_sent_twice(
     assert len(kept) == 1
 
 
-HOSTILE = '<img src=x onerror="window.hurt = 1"><script>window.hurt = 1</script><b>bold</b> &amp; javascript:alert(1)'
+HOSTILE = '<img src=x onerror="window.hurt = 1"><script>window.hurt = 1</script><b>bold</b> javascript:alert(1)'
 
 
 def test_a_hostile_answer_is_text(console: Console) -> None:
+    """tests/browser/test_markdown.py has more of them. In a card nothing is Markdown."""
     turn = console.send(f"[[echo={HOSTILE}]]")
     console.expect_state(turn, "Done")
     expect(turn.locator(".text")).to_have_text(HOSTILE)
-    service = "<img src=x onerror='window.hurt=1'>"
+    service = "<img src=x onerror='window.hurt=1'> **[x](https://x)**"
     answer = {
         "message": "<i>x</i>",
         "draft": {"service": service, "date": None, "time": None, "name": None},
@@ -239,7 +240,8 @@ def test_a_hostile_answer_is_text(console: Console) -> None:
     expect(booked.locator(".card").first).to_contain_text(service)
     console.page.reload()
     expect(console.turns).to_have_count(2)
-    expect(console.page.locator(".turn img, .turn script, .turn b, .turn i, #conversation-list img")).to_have_count(0)
+    made = ".turn :is(img, script, b, i, a), #conversation-list img"
+    expect(console.page.locator(made)).to_have_count(0)
     assert console.page.evaluate("window.hurt") is None
 
 
@@ -350,13 +352,13 @@ def test_a_token_that_is_refused_is_said(console: Console, deployment: Deploymen
 def test_an_answer_that_cannot_be_watched_is_looked_at_again(console: Console, context: BrowserContext) -> None:
     cors = {"Access-Control-Allow-Origin": "*"}
     context.route(
-        "**/chat/task/*", lambda route: route.fulfill(status=401, json={"message": "Unauthorized"}, headers=cors)
+        "**/chat/task/**", lambda route: route.fulfill(status=401, json={"message": "Unauthorized"}, headers=cors)
     )
     turn = console.send("hello")
     expect(turn.locator(".trouble")).to_contain_text("The API refused your token")
     expect(turn.locator(".trouble")).to_contain_text("Your message is safe")
     expect(console.page.locator("#connection-text")).to_contain_text("token refused")
-    context.unroute("**/chat/task/*")
+    context.unroute("**/chat/task/**")
     turn.get_by_role("button", name="Check now").click()
     console.expect_answer(turn, "hello")
     expect(turn.locator(".trouble")).to_be_hidden()
@@ -372,7 +374,7 @@ def test_a_task_is_watched_to_its_end_however_long_it_is_out_of_sight(
         route.fulfill(status=403, json={"message": "Forbidden"}, headers={"Access-Control-Allow-Origin": "*"})
 
     console.page.clock.install()
-    context.route("**/chat/task/*", refuse)
+    context.route("**/chat/task/**", refuse)
     turn = console.send("hello")
     expect(turn.locator(".trouble")).to_be_visible()
     for _ in range(120):  # half an hour
@@ -380,7 +382,7 @@ def test_a_task_is_watched_to_its_end_however_long_it_is_out_of_sight(
         console.page.clock.run_for(15_000)
         while len(looks) == seen:
             console.page.clock.run_for(100)  # lets the browser go on
-    context.unroute("**/chat/task/*")
+    context.unroute("**/chat/task/**")
     console.page.clock.run_for(15_000)
     console.page.clock.resume()
     console.expect_answer(turn, "hello")

@@ -1,0 +1,175 @@
+/**
+ * An answer in Markdown, shown while it grows. marked makes HTML of it, and DOMPurify lets only the elements of a text
+ * through. HTML in the answer stays text, and an image is a link: to load it would tell its server that the answer was read.
+ */
+
+import { announce, copied, h } from "./dom.js";
+import { Lexer, Marked } from "./vendor/marked.js";
+import DOMPurify from "./vendor/purify.js";
+import remend from "./vendor/remend.js";
+
+const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for so many
+const MOST_BLOCKS = 2000; // 0.5 s
+const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // the parser copies the text for each level
+const SLOW_MS = 200; // an answer that takes longer is plain text from then on, so that it cannot block the page
+const COPIED_MS = 2000;
+
+/** What is closed while its end has not come: only what the finished text shows in the same way. */
+const CLOSED = { images: false, katex: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
+
+const ALLOWED = {
+  ALLOWED_TAGS: [
+    ...["p", "br", "hr", "h3", "h4", "h5", "h6", "ul", "ol", "li", "blockquote", "pre", "code", "em", "strong", "del", "a"],
+    ...["table", "thead", "tbody", "tr", "th", "td"],
+  ],
+  ALLOWED_ATTR: ["href", "start", "align"],
+  ADD_URI_SAFE_ATTR: ["start", "align"], // or they would have to be links
+  ALLOW_ARIA_ATTR: false,
+  ALLOW_DATA_ATTR: false,
+  ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
+  RETURN_DOM_FRAGMENT: true,
+};
+
+const marked = new Marked({
+  breaks: true,
+  renderer: {
+    html: ({ text, block }) => (block ? `<p>${escaped(text)}</p>` : escaped(text)),
+    image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
+    code: ({ text }) => `<pre><code>${escaped(text)}</code></pre>`,
+    checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
+    heading({ tokens, depth }) {
+      const tag = `h${Math.min(depth + 2, 6)}`; // below the headings of the page
+      return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>`;
+    },
+  },
+});
+
+class BoundedLexer extends Lexer {
+  inline(source, tokens = []) {
+    if (source.length <= LONGEST_INLINE) return super.inline(source, tokens);
+    tokens.push({ type: "text", raw: source, text: source, escaped: false });
+    return tokens;
+  }
+}
+
+export class Markdown {
+  #blocks = []; // [{html, element}], in their order
+  #shown = null;
+  #plain = false;
+
+  /** Shows answers inside `element`. */
+  constructor(element) {
+    this.element = element;
+    element.addEventListener("click", ({ target }) => {
+      if (target.matches("button.copy")) copyCode(target);
+    });
+  }
+
+  /**
+   * Show `text`; if `unfinished`, more of it will come. Changes only what differs from what is shown, so that a
+   * selection, the focus and scroll positions stay.
+   */
+  show(text, { unfinished = false } = {}) {
+    const shown = `${unfinished} ${text}`;
+    if (shown === this.#shown) return;
+    this.#shown = shown;
+    const began = performance.now();
+    let blocks = null;
+    try {
+      if (!this.#plain) blocks = rendered(unfinished ? remend(text.trimEnd(), CLOSED) : text);
+    } catch {
+      this.#plain = true; // nested deeper than the parser can follow
+    }
+    if (!blocks || blocks.length > MOST_BLOCKS) blocks = [`<p>${escaped(text)}</p>`];
+    blocks.forEach((html, index) => {
+      const block = this.#blocks[index] ?? this.#added();
+      if (block.html === html) return;
+      block.html = html;
+      patch(block.element, sanitized(html));
+    });
+    for (const { element } of this.#blocks.splice(blocks.length)) element.remove();
+    if (performance.now() - began > SLOW_MS) this.#plain = true;
+  }
+
+  #added() {
+    const block = { html: "", element: h("div", { class: "block" }) };
+    this.#blocks.push(block);
+    this.element.append(block.element);
+    return block;
+  }
+}
+
+/** The HTML of each block of the text, not sanitized yet; null if it is nested too deep. */
+function rendered(text) {
+  if (DEEP.test(text)) return null;
+  const tokens = new BoundedLexer(marked.defaults).lex(text);
+  // A list becomes loose by its last item, too late to be a reason to write the others anew: write each as if it were.
+  marked.walkTokens(tokens, (token) => {
+    if (token.type !== "list_item") return;
+    for (const part of token.tokens) if (part.type === "text") part.type = "paragraph";
+    const [box, first] = token.tokens;
+    if (box?.type === "checkbox" && first?.type === "paragraph") {
+      token.tokens.shift();
+      first.tokens.unshift(box);
+    }
+  });
+  return tokens.map((token) => marked.parser([token])).filter(Boolean);
+}
+
+/** The elements that the HTML stands for, those of them that a text may have. */
+function sanitized(html) {
+  const fragment = DOMPurify.sanitize(html, ALLOWED);
+  for (const link of fragment.querySelectorAll("a[href]")) {
+    link.target = "_blank";
+    link.rel = "noopener noreferrer nofollow";
+  }
+  for (const pre of fragment.querySelectorAll("pre")) {
+    pre.tabIndex = 0; // a keyboard can scroll it
+    const code = h("div", { class: "code", dir: "ltr" });
+    pre.replaceWith(code);
+    code.append(pre, h("button", { type: "button", class: "plain copy", "aria-label": "Copy this code" }));
+  }
+  for (const table of fragment.querySelectorAll("table")) {
+    const frame = h("div", { class: "table", tabindex: 0 });
+    table.replaceWith(frame);
+    frame.append(table);
+  }
+  return fragment;
+}
+
+/** Give `element` the children of `source`. What is equal stays as it is. */
+function patch(element, source) {
+  const before = [...element.childNodes];
+  const after = [...source.childNodes];
+  after.forEach((wanted, index) => {
+    const node = before[index];
+    if (!node) element.append(wanted);
+    else if (node.nodeName !== wanted.nodeName) node.replaceWith(wanted);
+    else if (node.nodeType === Node.TEXT_NODE) setData(node, wanted.data);
+    else if (node.nodeName !== "BUTTON") {
+      for (const { name } of [...node.attributes]) if (!wanted.hasAttribute(name)) node.removeAttribute(name);
+      for (const { name, value } of wanted.attributes) if (node.getAttribute(name) !== value) node.setAttribute(name, value);
+      patch(node, wanted);
+    }
+  });
+  for (const node of before.slice(after.length)) node.remove();
+}
+
+/** Change only the end that differs: what is selected before it stays selected. */
+function setData(node, data) {
+  let same = 0;
+  while (same < data.length && data[same] === node.data[same]) same++;
+  if (same < node.length || same < data.length) node.replaceData(same, node.length - same, data.slice(same));
+}
+
+async function copyCode(button) {
+  const said = (await copied(button.parentElement.querySelector("code").textContent)) ? "Copied" : "The browser did not allow copying";
+  announce(said);
+  button.dataset.said = said; // shown by the style sheet, so that it is no part of the answer's text
+  setTimeout(() => delete button.dataset.said, COPIED_MS);
+}
+
+function escaped(text) {
+  const entities = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
+  return text.replace(/[&<>"']/g, (character) => entities[character]);
+}
