@@ -85,8 +85,10 @@ def chat(event: Event, ends_at: float) -> Response:
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
     turn = Turn.submitted(key, stored, now, request.deadline_seconds or deadline_seconds)
-    turn = turn._replace(reserved_tokens=estimated_tokens(turn.request, history_tokens if request.session_id else 0))
-    if allowed.keeps and request.session_id is None:  # so that there is nothing before it that the answer depends on
+    begins = request.session_id is None
+    tokens = estimated_tokens(turn.request, 0 if begins else history_tokens)
+    turn = turn._replace(begins_session=begins, reserved_tokens=tokens)
+    if allowed.keeps and begins:  # so that there is nothing before it that the answer depends on
         turn = turn._replace(cache=cache)
     taken = take(event, turn, request.fingerprint(), idempotency_key, wanted.wait, max_age=allowed.max_age)
     return _accepted(event, *taken, wanted, ends_at)

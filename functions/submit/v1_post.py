@@ -124,7 +124,7 @@ class _Call:
         turn = Turn.submitted(Key(session, new_ulid(now)), request, now, desk.deadline_seconds)
         has_history = "previous" in request or "conversation" in request["v1"]
         tokens = estimated_tokens(request, desk.history_tokens if has_history else 0)
-        turn = turn._replace(reserved_tokens=tokens)
+        turn = turn._replace(reserved_tokens=tokens, begins_session=not has_history)
         seconds = MAX_WAIT_SECONDS if wait else 0
         try:
             turn, replayed, headers = desk.take(self._event, turn, parsed.fingerprint, self._key, seconds)

@@ -189,7 +189,7 @@ class Attempt:
         self._reply.structured = told.is_form
         previous = turn.request.get("previous")
         recall = partial(services.store.history, turn.key, limit=HISTORY_TURNS, previous=previous)
-        history = await asyncio.to_thread(recall, time.time())
+        history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())
         if self._is_first:
             try:
                 return await self._asked(self._server, told, history, self._first_token_seconds)

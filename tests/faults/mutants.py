@@ -130,7 +130,7 @@ MUTANTS = [
         "the histories of a batch are read before its first claim",
         ATTEMPT,
         (
-            "history = await asyncio.to_thread(recall, time.time())",
+            "history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
             "history = _early.setdefault(turn.key.session, await asyncio.to_thread(recall, time.time()))",
         ),
         ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
@@ -328,7 +328,7 @@ async def _flush_until""",
     mutant(
         "a message in a conversation is answered by what was kept",
         SUBMIT,
-        ("    if allowed.keeps and request.session_id is None:", "    if allowed.keeps:"),
+        ("    if allowed.keeps and begins:", "    if allowed.keeps:"),
     ),
     mutant(
         "the answer is kept in the guards table",
@@ -458,7 +458,7 @@ async def _flush_until""",
         "a worker goes by the history that it knows of a session",
         ATTEMPT,
         (
-            "        history = await asyncio.to_thread(recall, time.time())",
+            "        history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
             """        history = _known.get(turn.key.session) or await asyncio.to_thread(recall, time.time())
         _known[turn.key.session] = history""",
         ),
@@ -470,6 +470,11 @@ async def _flush_until""",
         ),
         ("class Attempt:", "_known: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
         ("from turnqueue.turn import Turn\n", "from turnqueue.turn import Status, Turn\n"),
+    ),
+    mutant(
+        "a turn is taken for the first of its session whenever it may be",
+        SUBMIT,
+        ("    begins = request.session_id is None", "    begins = not request.session_id or not idempotency_key"),
     ),
     mutant(
         "a refusal uses up an attempt",
@@ -555,8 +560,8 @@ async def _flush_until""",
         "queued messages reserve no tokens",
         SUBMIT,
         (
-            "turn = turn._replace(reserved_tokens=estimated_tokens(",
-            "turn = turn._replace(reserved_tokens=0 * estimated_tokens(",
+            "turn = turn._replace(begins_session=begins, reserved_tokens=tokens)",
+            "turn = turn._replace(begins_session=begins)",
         ),
     ),
     mutant(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn
+from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire
 from turnqueue.turn import Key
 
 type Message = dict[str, Any]
@@ -40,6 +40,29 @@ def told(account: Account, scripted: Scripted, message: str = "and?", **more: An
     system, *earlier, last = scripted.asked[-1]["messages"]
     assert (system["role"], last["role"]) == ("system", "user")
     return earlier
+
+
+def test_the_first_of_a_session_reads_no_history(account: Account, wire: Wire) -> None:
+    session = account.submit("begin")["session_id"]
+    account.work()
+    assert wire.made("Query") == []
+
+    account.queued("go on", session_id=session)
+    account.work()
+    assert len(wire.made("Query")) == 1
+
+
+def test_any_other_may_have_one(account: Account, wire: Wire) -> None:
+    """A session that the client names, and a retry of the first of a session: others may have come meanwhile."""
+    account.queued("begin", session_id="s-1")
+    account.work()
+    assert len(wire.made("Query")) == 1
+
+    failed = account.queued("[[refuse]] begin")
+    account.work()
+    account.retry(failed)
+    account.work()
+    assert len(wire.made("Query")) == 2
 
 
 # ---- Whose answers

@@ -35,6 +35,7 @@ _OPTIONAL = (
     "replayed_at",
     "cache",
     "retry_of",
+    "begins_session",
     "last_refusal",
     "next_try_at",
     "place_at",

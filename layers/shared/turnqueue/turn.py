@@ -201,6 +201,7 @@ class Turn(NamedTuple):
     retry_of: str | None = None
     reserved_tokens: int = 0
     answered_by: str | None = None  # the ULID of the turn that answers the function calls of this one
+    begins_session: bool = False  # submit has made its session: there is nothing before it
     deleted: bool = False  # by its owner: it reads as a turn that is not there, and its texts are gone
 
     @classmethod
