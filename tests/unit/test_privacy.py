@@ -128,7 +128,7 @@ def test_when_we_fail(account: Account, wire: Wire, clean: Callable[..., None]) 
 
     wire.before("PutItem", bug)
     response = account.post(request("x"))
-    account.post(request("x"), query={"async_mode": "true"})
+    account.post(request("x", session_id="s-1"), query={"async_mode": "true"})
     wire.before("Query", bug)
     account.work()
     account.post(request("y"), query={"async_mode": "true"})

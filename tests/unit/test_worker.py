@@ -194,7 +194,7 @@ def test_the_conversation_is_told_in_order_and_with_the_answers(account: Account
 
 
 def test_history_is_one_consistent_query_by_its_key(account: Account, wire: Wire) -> None:
-    account.queued()
+    account.queued(session_id="s-1")
     account.work()
 
     (query,) = wire.made("Query")
