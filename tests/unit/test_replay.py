@@ -92,7 +92,7 @@ def test_what_its_failure_has_left_is_gone(account: Account, stack: Stack, lost:
 
     after = account.item(task_id)
     kept = {"session", "turn", "status", "request", "created_at", "deadline_at", "expires_at", "attempt", "claim_id"}
-    assert set(after) == kept | {"replayed_at", "last_attempt"}
+    assert set(after) == kept | {"begins_session", "replayed_at", "last_attempt"}
     assert [after[name] for name in ("request", "created_at", "attempt")] == [
         before[name] for name in ("request", "created_at", "attempt")
     ]

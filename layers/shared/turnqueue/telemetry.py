@@ -1,10 +1,12 @@
-"""Logs and metrics: one JSON line an event in the log, one EMF line an invocation for the metrics.
+"""Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded Metric
+Format (EMF): so a chat is a line of submit and a line of the worker. A line for metrics alone has what is left.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; `FIELDS` is all that a line can have.
 The metrics have no dimension but `service`: each value of another would be one more metric to pay for.
 """
 
 import json
+import sys
 import threading
 from collections.abc import Callable
 from functools import wraps
@@ -75,7 +77,7 @@ library adds to a record, may quote the user."""
 
 def _line(fields: dict[str, Any]) -> str:
     allowed = {name: fields[name] for name in FIELDS if name in fields}
-    return json.dumps(allowed, separators=(",", ":"), default=lambda value: type(value).__name__)
+    return json.dumps(allowed | _taken(), separators=(",", ":"), default=lambda value: type(value).__name__)
 
 
 # RFC 3339: Lambda takes a line with any other time as INFO, so that a filter of levels would be wrong.
@@ -86,7 +88,7 @@ _lock = threading.Lock()
 
 
 def count(name: Metric, value: int = 1) -> None:
-    """Add a value to a metric. Each is kept: several of one invocation become an array in its EMF line."""
+    """Add a value to a metric. Each is kept: several of one line become an array in it."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Count, value)
 
@@ -142,15 +144,24 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
 
 
 def flush() -> None:
-    """Write the metrics that were counted since the last time."""
-    with _lock:
-        if not _metrics.metric_set:
-            return
-        try:
-            _metrics.flush_metrics()
-        except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
-            logger.error("metrics not written", extra={"error": type(error).__name__})
-            _metrics.clear_metrics()
+    """Write the metrics that no line has carried yet."""
+    if taken := _taken():
+        sys.stdout.write(json.dumps(taken, separators=(",", ":")) + "\n")
+
+
+def _taken() -> dict[str, Any]:
+    """What was counted since the last time, in EMF: the caller writes it."""
+    try:
+        with _lock:
+            if not _metrics.metric_set:
+                return {}
+            try:
+                return dict(_metrics.serialize_metric_set())
+            finally:
+                _metrics.clear_metrics()
+    except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
+        logger.error("metrics not written", extra={"error": type(error).__name__})
+        return {}
 
 
 def observed(
