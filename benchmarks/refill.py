@@ -30,7 +30,7 @@ def run() -> Section:
     sessions = {name: max(each["sessions"]) for name, each in measured.items()}
     ratio = chats["now"] / chats["before"]
     section.say(
-        f"A local stack with `WorkerConcurrency` 2, beside that of commit {BEFORE}, one run of each, one after the other. "
+        f"A local stack with `WorkerConcurrency` 2, and that of commit {BEFORE}, one run of each, one after the other. "
         "The model is silent for as long as a chat takes, and then answers at once."
     )
     section.table(

@@ -1,5 +1,5 @@
-"""Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded Metric
-Format (EMF): so a chat is a line of submit and a line of the worker. A line for metrics alone has what is left.
+"""Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded
+Metric Format (EMF): so a chat is a line of submit and one of the worker. A line for metrics alone has what is left.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; `FIELDS` is all that a line can have.
 The metrics have no dimension but `service`: each value of another would be one more metric to pay for.
