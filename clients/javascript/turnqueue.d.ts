@@ -29,7 +29,7 @@ export interface ChatRequest {
   metadata?: Record<string, string> | null | undefined;
   /** How long the task may take at most; the deployment's default if absent. */
   deadline_seconds?: number | null | undefined;
-  /** The answer will be watched as it grows. */
+  /** Somebody will watch the answer grow: its text is then shown up to four times a second. chat() sets it for onDelta. */
   stream?: boolean | null | undefined;
 }
 

@@ -1,8 +1,9 @@
-"""The programs of docs/python.md, as they stand there, before an API that has a bad day."""
+"""The Python programs of docs/python.md, as they stand there, before an API that has a bad day."""
 
 import http.server
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,11 +14,10 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.test_pages import blocks
+from tests.e2e.test_pages import recipes
 
-PROGRAMS = [
-    pytest.param(program, id=name) for name, program in zip(["sync", "async"], blocks("python.md"), strict=True)
-]
+PROGRAMS = [pytest.param(program, id=name) for name, program in recipes().items()]
+WAITING = [each for each in PROGRAMS if each.id != "stream"]
 TASK_ID = "s.01M81JBBEJSNKKCARCWATXHY0A"
 
 
@@ -108,7 +108,7 @@ def task(status: str, **members: Any) -> Answer:
     return Answer(200, {"task_id": TASK_ID, "status": status, "poll_after_ms": 500, **members})
 
 
-@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("program", WAITING)
 def test_a_recipe_survives_what_passes(program: str, serve: Callable[..., Api]) -> None:
     unavailable = Answer(503, {"code": "unavailable", "detail": "The service is unavailable."}, {"Retry-After": "1"})
     posts = [unavailable, Answer(0), Answer(503, "<html>Service Unavailable</html>"), ACCEPTED]
@@ -139,6 +139,44 @@ def test_a_recipe_survives_what_passes(program: str, serve: Callable[..., Api]) 
     looks = [request for request in api.requests if request.method == "GET"]
     assert all(request.query == {"wait": ["20"]} and request.path == f"/chat/task/{TASK_ID}" for request in looks)
     assert len(sent) == 4 * len(keys)
+
+
+def growing(*events: dict[str, Any], following: int = 0) -> Answer:
+    done = any(event["event"] == "done" for event in events)
+    pause = None if done else 100
+    return Answer(200, {"events": events, "next": following, "done": done, "poll_after_ms": pause})
+
+
+def test_the_streaming_recipe_tells_words_that_are_taken_back_and_survives_what_passes(
+    serve: Callable[..., Api],
+) -> None:
+    first = {"id": 1, "event": "delta", "attempt": 1, "text": " is"}
+    taken = {"id": 2, "event": "retract", "attempt": 2, "text": ""}
+    end = {"id": 2**31 - 1, "event": "done", "task": {"status": "SUCCESS", "result": {"message": "It waits."}}}
+    pages = {
+        None: [Answer(503), growing({"id": 0, "event": "snapshot", "task": {}, "attempt": 1, "text": "It"})],
+        0: [Answer(0), Answer(429, {"message": "Too many"}), growing(), growing(first, taken, following=2)],
+        2: [growing({"id": 2, "event": "start", "attempt": 2}, {"id": 3, "event": "delta", "text": "It"}, following=3)],
+        3: [growing(end, following=2**31 - 1)],
+    }
+    asked: list[int | None] = []
+
+    def script(request: Request, n: int) -> Answer:
+        if request.method == "POST":
+            return ACCEPTED
+        after = int(request.query["after"][0]) if request.query else None
+        asked.append(after)
+        return pages[after][asked.count(after) - 1]
+
+    api = serve(script)
+    ran = run(recipes()["stream"], api)
+
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines() == ["It", "It is", "", "", "It", "It waits."]
+    assert asked == [None, None, 0, 0, 0, 0, 2, 3]
+    (sent,) = [request.body for request in api.requests if request.method == "POST"]
+    assert sent == {"message": "I need a haircut", "role": "booking", "stream": True}
+    assert {request.path for request in api.requests[1:]} == {f"/chat/task/{TASK_ID}/events"}
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
@@ -173,7 +211,14 @@ def test_a_recipe_shows_why_it_was_refused(
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_recipe_shows_why_its_task_failed(program: str, serve: Callable[..., Api]) -> None:
     failed = task("FAILURE", error_code="model_timeout", error="The model did not answer in time.")
-    ran = run(program, serve(lambda request, n: ACCEPTED if request.method == "POST" else failed))
+    ended = growing({"id": 1, "event": "done", "task": failed.body})
+
+    def script(request: Request, n: int) -> Answer:
+        if request.method == "POST":
+            return ACCEPTED
+        return ended if request.path.endswith("/events") else failed
+
+    ran = run(program, serve(script))
 
     assert ran.returncode != 0
     assert "model_timeout: The model did not answer in time." in ran.stderr
@@ -192,5 +237,5 @@ def test_a_recipe_passes_mypy(program: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_recipe_leaves_the_key_to_its_caller(program: str) -> None:
     """A key that is made inside the call is another one when the call is made again."""
-    assert "def chat(client: httpx." in program
+    assert re.search(r"def (chat|stream)\(client: httpx\.", program)
     assert ", key: str, message: str" in program

@@ -24,13 +24,21 @@ def blocks(page: str) -> list[str]:
     return [textwrap.dedent(block) for block in found if block.strip()]
 
 
-@pytest.mark.parametrize("number", [0, 1], ids=["sync", "async"])
-def test_a_python_caller(number: int, deployment: Deployment) -> None:
+def recipes() -> dict[str, str]:
+    """The Python programs by their names."""
+    sync, stream, concurrent = blocks("python.md")
+    first_import, _, function = stream.lstrip().partition("\n")
+    shared = sync[: sync.index("def chat(")].replace("from typing", f"{first_import}\nfrom typing")
+    return {"sync": sync, "async": concurrent, "stream": f"{shared}{function.lstrip()}"}
+
+
+@pytest.mark.parametrize("name", ["sync", "async", "stream"])
+def test_a_python_caller(name: str, deployment: Deployment) -> None:
     environment = {**os.environ, "API": deployment.url, "TOKEN": deployment.tokens["alice"], "NO_PROXY": "127.0.0.1"}
-    program = [sys.executable, "-W", "error", "-c", blocks("python.md")[number]]
+    program = [sys.executable, "-W", "error", "-c", recipes()[name]]
     ran = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=50, check=False)
     assert ran.returncode == 0, ran.stderr
-    for text in [["I need a haircut"], ["Hello", "Tell me about queues"]][number]:
+    for text in ["Hello", "Tell me about queues"] if name == "async" else ["I need a haircut"]:
         assert deployment.stack is None or text in ran.stdout
 
 

@@ -74,7 +74,7 @@ export async function follow(client: Client, taskId: string, after: number | nul
         event satisfies never;
     }
   }
-  await client.chat({ message: "Hello" }, { onDelta: (textSoFar, { type }) => console.log(type, textSoFar.length) });
+  await client.chat({ message: "Hello", stream: true }, { onDelta: (textSoFar, { type }) => console.log(type, textSoFar.length) });
   return text;
 }
 
