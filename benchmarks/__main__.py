@@ -10,7 +10,6 @@ NAMES: tuple[str, ...] = (
     "startup",
     "warm",
     "memory",
-    "worker",
     "cost",
     "refill",
     "scale",

@@ -1,17 +1,8 @@
 """What a million chats cost on AWS: units counted on the local stack, at list prices, beside a conventional design."""
 
-import statistics
 from collections.abc import Mapping
 
-from benchmarks.bill import (
-    CHATS,
-    COLD_SHARE,
-    MONTH_SECONDS,
-    PRICES,
-    Bill,
-    Machine,
-    dollars,
-)
+from benchmarks.bill import CHATS, COLD_SHARE, MONTH_SECONDS, PRICES, Bill, Machine, dollars
 from benchmarks.chats import Chats
 from benchmarks.counted import (
     ANSWERS,
@@ -23,129 +14,135 @@ from benchmarks.counted import (
     in_sync_mode,
     many,
     of_personas,
+    one_by_one,
     started,
     with_a_wait,
 )
-from benchmarks.designs import CONVENTIONAL, batch_seconds, conventional_bill, our_bill, short
+from benchmarks.designs import BEFORE, MILLIONS, OURS, Design, concurrency, conventional_bill, now, our_bill
 from benchmarks.meter import Meter
-from benchmarks.on_lambda import MB_OF_A_CPU, NETWORK_SECONDS
+from benchmarks.on_lambda import NETWORK_SECONDS
 from benchmarks.paired import ratio, spread
-from benchmarks.report import Chart, Section, draw, goal
+from benchmarks.report import Section, goal
+from benchmarks.scale import demand
 from development import cfn
 from local.dashboard.metrics import emitted, log_lines
 from local.stack import LocalStack
 
-_CHATS_IN_BATCHES = 60
-_CHATS_ALONE = 24
+_CHATS_TOGETHER = 60
+_CHATS_ALONE = 16
+_POLLS = (2, 5)
+_SHOWN = 10
+"""Millions of chats a month, of which all lines are told."""
 
 
 def run() -> Section:
     section = Section("cost", "What a million chats cost on AWS")
-    with LocalStack(record=True, parameters={"WorkerConcurrency": "8"}) as stack:
-        meter = Meter(stack)
-        chats = Chats(stack, meter)
+    with LocalStack(record=True) as stack:
+        chats = Chats(stack, Meter(stack))
         inits = started(chats)
-        batched = many(chats, _CHATS_IN_BATCHES, batch_size=10)
-        alone = many(chats, _CHATS_ALONE, batch_size=1)
+        together = many(chats, _CHATS_TOGETHER)
+        alone = one_by_one(chats, _CHATS_ALONE)
         modes = {"sync mode": in_sync_mode(chats), "one poll with `?wait=20`": with_a_wait(chats)}
         personas = of_personas(chats)
         series = len(emitted(log_lines(stack.logs)).names())
-        megabytes = stack.functions["WorkerFunction"].memory
 
-    ours = Machine(megabytes, "lambda_gb_second_arm64")
-    bills = {
-        "ours, batches of 10": our_bill(batched, 10, ours, inits, series),
-        "ours, one at a time": our_bill(alone, 1, ours, inits, series),
-        "conventional": conventional_bill(alone, inits),
-    }
-    smaller = our_bill(alone, 1, ours, inits, series, worker=Machine(128, ours.price)).total
-    silent = conventional_bill(alone, inits, log_event=False)
-    _tell_the_bills(section, bills, smaller, silent)
-    _tell_assumptions(section, batched, alone, inits, series)
-    _tell_the_worker(section, batched, alone, ours)
-    _tell_the_modes(section, batched, modes, ours, bills)
-    _tell_the_model(section, batched, personas)
+    design = now(together, alone, series)
+    _tell_the_bills(section, design, alone, inits)
+    _tell_assumptions(section, design, together, alone, inits)
+    _tell_the_modes(section, alone, modes, OURS)
+    _tell_the_model(section, alone, personas)
     _tell_the_prices(section)
     return section
 
 
-def _tell_the_bills(section: Section, bills: Mapping[str, Bill], smaller: float, silent: Bill) -> None:
+def _bills(design: Design, run: Run, inits: Mapping[str, float], millions: float, polls: float) -> dict[str, Bill]:
+    own = demand.workers(concurrency=concurrency(millions))
+    return {
+        "before": our_bill(BEFORE, demand.workers_before(), millions, polls, run, inits),
+        "now": our_bill(design, own, millions, polls, run, inits),
+        "conventional": conventional_bill(run, millions, polls, inits),
+    }
+
+
+def _tell_the_bills(section: Section, design: Design, run: Run, inits: Mapping[str, float]) -> None:
     section.say(
-        f"Dollars for {CHATS:,} chats in a month, at list prices (below), without free tiers. A chat is a message of "
-        f"100 characters and an answer of 300 in a session with {EARLIER_TURNS} such turns before it; the model takes "
-        f"{ANSWERS.mean:g} s on average (lognormal, sigma {ANSWERS.sigma:g}) and streams; the client polls twice. "
-        "Units are counted on the local stack, where real chats ran, but for the Lambda times (see below)."
+        f"Dollars for {CHATS:,} chats, at list prices (below), without free tiers. A chat is a message of 100 "
+        f"characters and a streamed answer in a session with {EARLIER_TURNS} such turns before it; the model takes "
+        f"{ANSWERS.mean:g} s on average (lognormal, sigma {ANSWERS.sigma:g}). All designs are polled equally often. "
+        "Units are counted on the local stack, where real chats ran. The worker's time, its invocations and its "
+        "receives are simulated (docs/scale.md), over the curve of a day. *Before*: commit a557647, with 20 workers. "
+        "*Now*: with the `WorkerConcurrency` that docs/scale.md recommends for the load."
     )
-    totals = [bill.total for bill in bills.values()]
+    rows, gains = [], {}
+    for millions in MILLIONS:
+        for polls in _POLLS:
+            before, ours, theirs = (bill.total for bill in _bills(design, run, inits, millions, polls).values())
+            gains[millions, polls] = ours / before
+            rows.append(
+                [
+                    f"{millions} million, polled {polls} times",
+                    str(concurrency(millions)),
+                    f"${before:.2f}",
+                    f"**${ours:.2f}**",
+                    f"{ours / before:.2f}",
+                    f"${theirs:.2f}",
+                    f"{ours / theirs:.2f} (1/{theirs / ours:.1f})",
+                ]
+            )
+    head = ["chats a month", "`WorkerConcurrency`", "before", "now", "of before", "conventional", "of conventional"]
+    section.table(head, rows)
+    reached = goal(gains[_SHOWN, _POLLS[0]], 0.65)
+    section.say(f"Of before, at {_SHOWN} million a month and polled twice: {gains[_SHOWN, _POLLS[0]]:.3f}, {reached}.")
+    leaner = []
+    for millions in MILLIONS:
+        ours = _bills(design, run, inits, millions, _POLLS[0])["now"].total
+        silent = conventional_bill(run, millions, _POLLS[0], inits, log_event=False)
+        without = silent.total - silent["traces"].usd
+        leaner.append(f"${without:.2f} at {millions} million (ours 1/{without / ours:.1f} of it)")
+    section.say(
+        f"The conventional design without what it could leave off, the events in its log and Tracer, polled "
+        f"{_POLLS[0]} times: {', '.join(leaner)}."
+    )
+    section.say(f"The lines at {_SHOWN} million a month, polled {_POLLS[0]} times:")
+    bills = _bills(design, run, inits, _SHOWN, _POLLS[0])
     names = list(dict.fromkeys(name for bill in bills.values() for name in bill))
-    rows = [[name, *(f"{bill[name].units} · ${bill[name].usd:.2f}" for bill in bills.values())] for name in names]
-    section.table(["a chat", *bills], [*rows, ["**together**", *(f"**${total:.2f}**" for total in totals)]])
-    *ours, conventional = totals
-    section.table(
-        ["", "of the conventional design", "goal"],
-        [
-            [name, f"{total / conventional:.3f} (1/{conventional / total:.1f})", goal(total / conventional, 0.2)]
-            for name, total in zip(bills, ours, strict=False)
-        ],
-    )
-    section.say(
-        "Alone, a turn has to pay for the whole wait for its model, which only less memory makes cheaper (a FIFO queue "
-        f"has no batching window): with 128 MB for the worker it would be ${smaller:.2f}, "
-        f"1/{conventional / smaller:.1f} of the conventional design. That is not done: images need the memory, and it "
-        "halves the worker's share of a CPU. A million chats spread evenly over a month are one each 2.6 s: batches "
-        "fill in the hours in which most of them come, and not in the others."
-    )
-    untraced = silent.total - silent["traces"].usd
-    section.say(
-        "What the conventional design is blamed for that it could leave off: without the events in its log it is "
-        f"${silent.total:.2f} (ours in batches 1/{silent.total / ours[0]:.1f} of it), without Tracer too "
-        f"${untraced:.2f} (1/{untraced / ours[0]:.1f})."
-    )
-    for name, bill in bills.items():
-        largest = sorted(bill.items(), key=lambda each: -each[1].usd)[:4]
-        parts = ", ".join(f"{line} {100 * part.usd / bill.total:.0f} %" for line, part in largest)
-        section.say(f"What dominates, {name}: {parts}.")
-    seen = [line for line in names if max(bill[line].usd for bill in bills.values()) > max(totals) / 100]
-    stacks = {name: {line: bill[line].usd for line in seen} for name, bill in bills.items()}
-    draw("cost.svg", Chart("dollars for a million chats", "", "dollars", stacks=stacks))
-    section.plot("cost.svg", "the bills, by their lines")
+    cells = [
+        [name, *(f"{bill[name].units} · ${bill[name].usd:.2f}" if name in bill else "-" for bill in bills.values())]
+        for name in names
+    ]
+    together = ["**together**", *(f"**${bill.total:.2f}**" for bill in bills.values())]
+    section.table(["a chat", *bills], [*cells, together])
 
 
-def _tell_assumptions(section: Section, batched: Run, alone: Run, inits: Mapping[str, float], series: int) -> None:
+def _tell_assumptions(section: Section, design: Design, together: Run, alone: Run, inits: Mapping[str, float]) -> None:
     section.say("What was counted, a chat:")
     section.table(
-        ["", "turns a batch", "writes of turns + usage of the day", "reads", "SQS requests", "log lines"],
-        [_counted(batched, "in batches"), _counted(alone, "one at a time")],
-    )
-    progress = batched.each("writes", "progress")
-    section.say(
-        "Of the writes of the turns table three are the chat's (recorded, claimed, answered); the other "
-        f"{progress:.1f} show the answer as it grows, one a second, and a client that does not look at `partial` pays "
-        "for them too. The usage of the day is one write more, of the guards table."
+        ["", "turns an invocation", "writes: turns + usage + growing answer", "reads", "SQS requests", "log lines"],
+        [_counted(together, "together"), _counted(alone, "one by one")],
     )
     rows = [
         [
-            short(function),
-            f"{batched.of_an_invocation('CPU seconds', function) * 1000:.1f} ms",
-            f"{batched.of_an_invocation('calls', function):.1f}",
+            function.removesuffix("Function").lower(),
+            f"{together.of_an_invocation('CPU seconds', function) * 1000:.1f} ms",
             f"{alone.of_an_invocation('CPU seconds', function) * 1000:.1f} ms",
+            f"{alone.of_an_invocation('calls', function):.1f}",
             f"{inits[function] * 1000:.0f} ms",
         ]
         for function in FUNCTIONS
     ]
-    head = ["an invocation", "CPU, in batches", "AWS calls, in batches", "CPU, one at a time", "CPU, init and first"]
-    section.table(head, rows)
+    section.table(["an invocation", "CPU, together", "CPU, one by one", "AWS calls", "CPU, init and first"], rows)
     fixed = fixed_costs()
     section.say(
-        f"Assumed, for there is no AWS here: {NETWORK_SECONDS * 1000:.0f} ms for each AWS call; a core of this machine "
-        "is one vCPU, of which Lambda gives a function its memory's share of 1,769 MB; of the invocations "
-        f"{100 * COLD_SHARE:.0f} % begin with an init, whose CPU time is billed. The conventional design (REST API, "
-        "x86, 512 MB, one message an invocation, Tracer at the default sampling, INFO logs with the event, 5 polls, a "
-        "PROCESSING write, 20 metric series) is reckoned, not run: where it is not known it is charged what ours uses, "
-        "which flatters it, in the CPU of handlers and inits above all. Its log bytes are those of Powertools' Logger "
-        f"on the events in events/. Our {series} metric series are those that this run wrote; they are billed by the "
-        "month, so of ten million chats they are a tenth for each million. Not in the bills: storage (a week of "
-        "turns), Cognito, KMS, Secrets Manager. Fixed costs of ours a month: "
+        f"Assumed, because there is no AWS here: {NETWORK_SECONDS * 1000:.0f} ms for each AWS call; a core of this "
+        "machine is one vCPU, of which Lambda gives a function its memory's share of 1,769 MB; of the invocations "
+        f"{100 * COLD_SHARE:.0f} % begin with an init, whose CPU time is billed. A streamed answer takes the CPU of "
+        f"one of 300 tokens: {1000 * design.cpu:.0f} ms more than a short one, and {1000 * BEFORE.cpu:.0f} ms more "
+        "before. The conventional design is reckoned, not run: REST API, x86, 512 MB, one message an invocation, "
+        "Tracer at the default sampling, INFO logs with the event, a PROCESSING write, 20 metric series, no stream. "
+        "Where it is not known it is charged what ours uses, which flatters it, most of all in the CPU of handlers and "
+        f"inits. Its log bytes are those of Powertools' Logger on the events in events/. Our {design.series} metric "
+        f"series are those that this run wrote ({BEFORE.series} before); a series is billed by the month, whatever the "
+        "load. Not in the bills: storage (a week of turns), Cognito, KMS, Secrets Manager. Fixed costs a month: "
         + ", ".join(f"{name} ${usd:.2f}" for name, usd in fixed.items())
         + f", together ${sum(fixed.values()):.2f}."
     )
@@ -156,8 +153,8 @@ def _counted(run: Run, how: str) -> list[str]:
     queue = {operation: amount for (what, operation), amount in run.use.items() if what == "SQS requests" and amount}
     return [
         f"{run.chats} chats {how}",
-        f"{statistics.mean(len(seconds) for seconds, _ in run.batches):.1f}",
-        f"{run.each('writes', 'TurnsTable'):.2f} + {run.each('writes', 'GuardsTable'):.2f}",
+        f"{run.chats / run.use['invocations', 'WorkerFunction']:.1f}",
+        " + ".join(f"{run.each('writes', table):.2f}" for table in ("TurnsTable", "GuardsTable", "EventsTable")),
         f"{run.each('reads', 'Query'):.0f} Query, {run.each('reads', 'GetItem'):.2f} GetItem",
         ", ".join(f"{amount / run.chats:.1f} {operation}" for operation, amount in sorted(queue.items())),
         f"{run.each('log lines'):.1f}, {run.each('metric lines'):.1f} of them metrics; {run.each('log bytes'):.0f} B",
@@ -176,57 +173,7 @@ def fixed_costs() -> dict[str, float]:
     }
 
 
-def _tell_the_worker(section: Section, batched: Run, alone: Run, machine: Machine) -> None:
-    section.say(
-        "The worker's time is a formula: a batch is billed until its slowest answer is there, E[max of the batch], and "
-        "the CPU time of all its turns at the function's share of a CPU is added, as if none of it were spent while "
-        "others are waited for, which is more than will be billed. Checked against the batches that were run here, "
-        "where a process may have a whole core and calls go to the emulator. An answer of 300 characters comes in some "
-        "40 chunks; what more of them take, and with what memory, is told below, where the answer grows."
-    )
-    rows = []
-    whole = Machine(MB_OF_A_CPU, machine.price)
-    for run, size in ((batched, 10), (alone, 1)):
-        measured = [seconds for _, seconds in run.batches]
-        formula = [
-            max(each) + whole.seconds(len(each) * run.cpu_of_a_turn, run.calls_of_a_turn) for each, _ in run.batches
-        ]
-        seconds = batch_seconds(run, machine, size)
-        rows.append(
-            [
-                size,
-                len(run.batches),
-                f"{ANSWERS.slowest_of(size):.2f} s",
-                f"{statistics.mean(max(each) for each, _ in run.batches):.2f} s",
-                f"{spread(measured, 2)} s",
-                str(ratio(measured, formula)),
-                f"{seconds:.2f} s",
-                f"{1000 * machine.gigabyte_seconds(seconds) / size:.0f}",
-            ]
-        )
-    head = [
-        "turns a batch",
-        "batches",
-        "E[max]",
-        "slowest answer, mean",
-        "measured",
-        "measured / formula at a whole CPU",
-    ]
-    section.table([*head, f"formula at {machine.megabytes} MB", "GB-s for 1,000 chats"], rows)
-    theirs = CONVENTIONAL.gigabyte_seconds(batch_seconds(alone, CONVENTIONAL, 1))
-    in_batches = machine.gigabyte_seconds(batch_seconds(batched, machine, 10)) / 10
-    hidden = machine.gigabyte_seconds(ANSWERS.slowest_of(10)) / 10
-    by_itself = machine.gigabyte_seconds(batch_seconds(alone, machine, 1))
-    section.say(
-        f"The conventional worker has {1000 * theirs:.0f} GB-s for 1,000 chats: ours has 1/{theirs / in_batches:.1f} "
-        f"of them in batches of 10, and 1/{theirs / by_itself:.1f} alone. If all of the CPU time were hidden in the "
-        f"wait, batches would have 1/{theirs / hidden:.1f}."
-    )
-
-
-def _tell_the_modes(
-    section: Section, batched: Run, modes: Mapping[str, Run], machine: Machine, bills: Mapping[str, Bill]
-) -> None:
+def _tell_the_modes(section: Section, polled_run: Run, modes: Mapping[str, Run], machine: Machine) -> None:
     section.say(
         "What the client's way of waiting changes, for a million chats: requests, the Lambda time of submit and status "
         "(who waits there is billed for it: as long as it lasted here), and reads. The worker's part is the same."
@@ -246,7 +193,9 @@ def _tell_the_modes(
         return [name, *units, *(f"${part:.2f}" for part in paid), f"**${sum(paid):.2f}**"]
 
     submit, poll = (
-        machine.seconds(batched.of_an_invocation("CPU seconds", function), batched.of_an_invocation("calls", function))
+        machine.seconds(
+            polled_run.of_an_invocation("CPU seconds", function), polled_run.of_an_invocation("calls", function)
+        )
         for function in FUNCTIONS[:2]
     )
     polled = {polls: (1 + polls, submit + polls * poll, polls) for polls in (1, 2, 5, 10)}
@@ -256,13 +205,6 @@ def _tell_the_modes(
         rows.append(row(name, run.each("requests"), seconds, run.each("read units", "GetItem")))
     head = ["", "requests", "Lambda time", "read units", "API", "Lambda requests", "Lambda time", "reads", "together"]
     section.table(head, rows)
-    in_batches, _, conventional = (bill.total for bill in bills.values())
-    seen_growing = in_batches + sum(parts(*polled[5])) - sum(parts(*polled[2]))
-    section.say(
-        "Our own JavaScript client with `wait: 0` looks some five times at a chat of 3 s, as the conventional "
-        f"design's does, to show the answer as it grows: ours, batches of 10, are then ${seen_growing:.2f}, "
-        f"1/{conventional / seen_growing:.1f} of the conventional design."
-    )
 
 
 def _tell_the_model(section: Section, run: Run, personas: Mapping[str, Persona]) -> None:

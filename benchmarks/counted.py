@@ -1,10 +1,10 @@
 """Real chats on a local stack, and what each of them uses, as the cost model wants to know it."""
 
-import json
 import random
 import shutil
 import statistics
 import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,13 +31,12 @@ _CHATS_OF_A_MODE = 8
 
 
 class Run(NamedTuple):
-    """What so many chats have used; their `batches`: the model's seconds for each turn, and how long it took."""
+    """What so many chats have used."""
 
     chats: int
     use: Use
     prompt_tokens: float
     completion_tokens: float
-    batches: Sequence[tuple[Sequence[float], float]]
 
     def each(self, what: str, whose: str = "") -> float:
         """A chat's use, of all together if nobody is named."""
@@ -51,16 +50,6 @@ class Run(NamedTuple):
     def of_an_invocation(self, what: str, function: str) -> float:
         return self.use[what, function] / self.use["invocations", function]
 
-    @property
-    def cpu_of_a_turn(self) -> float:
-        """CPU seconds of the worker."""
-        return self.each("CPU seconds", "WorkerFunction")
-
-    @property
-    def calls_of_a_turn(self) -> float:
-        """That one turn waits for, one after the other."""
-        return self.each("calls", "WorkerFunction")
-
 
 def started(chats: Chats) -> dict[str, float]:
     """Starts the processes. Returns the CPU seconds of an init and a first invocation, by function."""
@@ -73,31 +62,46 @@ def started(chats: Chats) -> dict[str, float]:
     return {function: use["CPU seconds", function] for function in FUNCTIONS}
 
 
-def many(chats: Chats, number: int, *, batch_size: int) -> Run:
-    """So many chats of as many sessions: each is submitted, polled while it is in the queue and when it is done."""
-    turn = chats.a_turn()
-    sessions = {f"batch-of-{batch_size}-{index}": ANSWERS.at((index + 0.5) / number) for index in range(number)}
-    for session in sessions:
-        chats.write(conversation(turn, session, EARLIER_TURNS))
-    order = list(sessions)
-    random.Random(7).shuffle(order)
-    first = len(chats.meter.invocations)
+def many(chats: Chats, number: int) -> Run:
+    """So many chats of as many sessions, all in the queue before a worker begins: each is submitted, polled while it is
+    in the queue and when it is done."""
+    sessions = _sessions(chats, number)
     with chats.meter.measured() as use:
-        with chats.finished(number), chats.held_back(batch_size):
-            tasks = [chats.submit(message_of(sessions[session]), session)["task_id"] for session in order]
+        with chats.finished(number), chats.held_back():
+            tasks = [chats.submit(message_of(seconds), name)["task_id"] for name, seconds in sessions.items()]
             for task_id in tasks:
                 chats.poll(task_id)
         answered = [chats.poll(task_id) for task_id in tasks]
+    return _run(use, answered)
+
+
+def one_by_one(chats: Chats, number: int) -> Run:
+    """The same, each after the last, alone in its invocation."""
+    answered = []
+    sessions = _sessions(chats, number)
+    with chats.meter.measured() as use:
+        for name, seconds in sessions.items():
+            with chats.finished(1):
+                task_id = chats.submit(message_of(seconds), name)["task_id"]
+                chats.poll(task_id)
+            answered.append(chats.poll(task_id))
+    return _run(use, answered)
+
+
+def _sessions(chats: Chats, number: int) -> dict[str, float]:
+    """Sessions with a conversation, in random order, and for how long the model takes for the next turn of each."""
+    turn = chats.a_turn()
+    seconds = [ANSWERS.at((index + 0.5) / number) for index in range(number)]
+    random.Random(7).shuffle(seconds)
+    sessions = {uuid.uuid4().hex: each for each in seconds}
+    for session in sessions:
+        chats.write(conversation(turn, session, EARLIER_TURNS))
+    return sessions
+
+
+def _run(use: Use, answered: Sequence[Mapping[str, Any]]) -> Run:
     assert {task["status"] for task in answered} == {"SUCCESS"}, "a chat has failed"
-    batches = [
-        (
-            [sessions[json.loads(record["body"])["session"].partition("#")[2]] for record in records],
-            invocation.ended_at - invocation.began_at,
-        )
-        for invocation in chats.meter.invocations[first:]
-        if invocation.function == "WorkerFunction" and (records := json.loads(invocation.payload)["Records"])
-    ]
-    return Run(number, use, *_tokens(answered), batches)
+    return Run(len(answered), use, *_tokens(answered))
 
 
 def _tokens(tasks: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
@@ -124,7 +128,7 @@ def _side_by_side(chats: Chats, chat: Callable[[float], object]) -> Run:
             list(clients.map(chat, [1.0] * _CHATS_OF_A_MODE))  # starts the processes
         with chats.meter.measured() as use, chats.finished(_CHATS_OF_A_MODE):
             list(clients.map(chat, seconds))
-    return Run(_CHATS_OF_A_MODE, use, 0, 0, ())
+    return Run(_CHATS_OF_A_MODE, use, 0, 0)
 
 
 class Persona(NamedTuple):

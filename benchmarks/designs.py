@@ -1,112 +1,180 @@
-"""The bills of two designs: ours, and a conventional serverless one, which is reckoned from what ours uses."""
+"""The bills of three designs: Turnqueue, the same before its workers refilled, and a conventional serverless one."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
+from functools import cache
 from io import StringIO
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from aws_lambda_powertools import Logger
 
-from benchmarks.bill import CHATS, COLD_SHARE, MONTH_SECONDS, Bill, Machine
+from benchmarks.bill import COLD_SHARE, EVENT_BYTES, MONTH_SECONDS, Bill, Machine
 from benchmarks.counted import ANSWERS, FUNCTIONS, Run
+from benchmarks.scale import scenarios
+from benchmarks.scale.simulation import Model, Simulation, Workers, area, poisson
 from development import cfn
 from local.tools import ROOT
 
+OURS = Machine(256, "lambda_gb_second_arm64")
 CONVENTIONAL = Machine(512, "lambda_gb_second_x86_64")
-_POLLS = 5
 _SERIES = 20
+MILLIONS = (1, 10, 30)
+"""Chats a month."""
+STREAMED_RATE = 5.5
+"""Chats a second of a worker whose answers stream (docs/scale.md, "Capacity")."""
 
 
-def our_bill(
-    run: Run,
-    batch: int,
-    machine: Machine,
-    inits: Mapping[str, float],
-    series: int,
-    *,
-    worker: Machine | None = None,
-) -> Bill:
-    """With another machine for the `worker`, if one is given."""
-    bill = Bill()
-    requests = run.each("requests")
-    bill.add("API requests", "http_api_request", requests)
-    _add_lambda(bill, run, machine, worker or machine, inits, polls=run.each("requests", "poll"), batch=batch)
-    bill.add("SQS requests", "sqs_fifo_request", run.each("SQS requests"))
-    bill.add(
-        "DynamoDB writes",
-        "dynamodb_write_unit",
-        run.each("write units", "TurnsTable") + run.each("write units", "GuardsTable"),
+class Counts(NamedTuple):
+    """A chat's use of what depends on how many turns an invocation has; counted at `invocations` of the worker a
+    chat. `sqs`: requests without receives; `log`: bytes that are billed."""
+
+    invocations: float
+    sqs: float
+    log: float
+
+    @classmethod
+    def of(cls, run: Run) -> "Counts":
+        receives = sum(run.each("SQS requests", name) for name in ("ReceiveMessage", "Lambda's ReceiveMessage"))
+        return cls(
+            run.use["invocations", "WorkerFunction"] / run.chats,
+            run.each("SQS requests") - receives,
+            run.each("log bytes") + EVENT_BYTES * run.each("log lines"),
+        )
+
+    def at(self, other: "Counts", invocations: float) -> "Counts":
+        """On the line through two counts: what an invocation uses is shared by its turns."""
+        part = (invocations - self.invocations) / (other.invocations - self.invocations)
+        return Counts(*(one + part * (two - one) for one, two in zip(self, other, strict=True)))
+
+
+class Design(NamedTuple):
+    """What a chat uses, by counting. `together` and `alone`: with many turns an invocation, and with one. `writes`,
+    `reads`: units, without the polls'. `cpu`: seconds that a streamed answer takes more than a short one."""
+
+    together: Counts
+    alone: Counts
+    writes: float
+    reads: float
+    series: int
+    access_log: float
+    cpu: float
+
+
+BEFORE = Design(Counts(0.1, 2.2, 1107), Counts(1, 4, 1696), 6.2, 1, 9, 272, scenarios.STREAMED[0])
+"""As benchmarks/results.md of commit a557647 counted it."""
+
+
+def now(together: Run, alone: Run, series: int) -> Design:
+    return Design(
+        Counts.of(together),
+        Counts.of(alone),
+        sum(alone.each("write units", table) for table in ("TurnsTable", "GuardsTable", "EventsTable")),
+        alone.each("read units") - alone.each("requests", "poll"),
+        series,
+        access_log_bytes(),
+        scenarios.STREAMED[1],
     )
-    bill.add("DynamoDB reads", "dynamodb_read_unit", run.each("read units"))
-    bill.add_logs("logs of the functions", run.each("log bytes"), run.each("log lines"))
-    bill.add_logs("logs of the platform", 0, 0)  # SystemLogLevel: WARN
-    bill.add_logs("access log", requests * access_log_bytes(), requests)
-    bill.add("metrics", "metric_month", series / CHATS, "", 6)
-    bill["metrics"] = bill["metrics"]._replace(units=f"{series} series")
-    bill.add("traces", "xray_trace", 0)
-    _add_data_out(bill, run, polls=run.each("requests", "poll"))
+
+
+class Packing(NamedTuple):
+    """What a chat takes of the worker: GB-seconds, invocations, and receives that somebody pays for."""
+
+    gb_seconds: float
+    invocations: float
+    receives: float
+
+
+def rate(millions: float) -> float:
+    """Chats a second, on average."""
+    return millions * 1e6 / MONTH_SECONDS
+
+
+def concurrency(millions: float) -> int:
+    """The WorkerConcurrency that docs/scale.md recommends, for streamed answers and a peak of 1.9 times the mean."""
+    return max(math.ceil(2 * 1.9 * rate(millions) / STREAMED_RATE), 2)
+
+
+@cache
+def packing(millions: float, own: Workers) -> Packing:
+    """By simulation of a day, pressed into two hours: from a tenth of the mean rate up to 1.9 times and back."""
+    mean = rate(millions)
+
+    def curve(moment: float) -> float:
+        return mean * (1 - 0.9 * math.cos(2 * math.pi * moment / 7200))
+
+    run = Simulation(own, Model(scenarios.LATENCY), seed=2).run(poisson(curve, 1.9 * mean, 7200, seed=1))
+    chats = len(run.turns)
+    return Packing(OURS.gigabyte_seconds(area(run.workers)) / chats, len(run.invocations) / chats, run.receives / chats)
+
+
+def our_bill(design: Design, own: Workers, millions: float, polls: float, run: Run, inits: Mapping[str, float]) -> Bill:
+    """Of `design` with these workers; what the designs share is as in the run."""
+    bill = Bill()
+    requests = 1 + polls
+    used = packing(millions, scenarios.slower(own, design.cpu))
+    counts = design.together.at(design.alone, used.invocations)
+    bill.add("API requests", "http_api_request", requests)
+    _add_lambda(bill, run, OURS, inits, polls, used.invocations)
+    bill.add("Lambda time of the worker", OURS.price, used.gb_seconds)
+    bill.add("SQS requests", "sqs_fifo_request", counts.sqs + used.receives)
+    bill.add("DynamoDB writes", "dynamodb_write_unit", design.writes)
+    bill.add("DynamoDB reads", "dynamodb_read_unit", design.reads + polls)
+    bill.add_logs("logs of the functions", counts.log, 0)
+    bill.add_logs("access log", requests * design.access_log, requests)
+    _add_metrics(bill, design.series, millions)
+    _add_data_out(bill, run, polls)
     return bill
 
 
-def conventional_bill(run: Run, inits: Mapping[str, float], *, log_event: bool = True) -> Bill:
-    """REST API, a message an invocation, x86 with 512 MB, Tracer, INFO logs with the event, polls each second or so,
-    a write when the work begins, 20 metric series. What is not known of it is as with us, in its favour: the CPU of a
-    handler and of an init, the size of items and responses, the history that is read."""
+def conventional_bill(
+    run: Run, millions: float, polls: float, inits: Mapping[str, float], *, log_event: bool = True
+) -> Bill:
+    """REST API, a message an invocation, x86 with 512 MB, Tracer, INFO logs with the event, a write when the work
+    begins, 20 metric series. What is not known of it is as with us, in its favour: the CPU of a handler and of an init,
+    the size of items and responses, the history that is read. It does not stream."""
     bill = Bill()
-    requests = 1 + _POLLS
+    requests = 1 + polls
     bill.add("API requests", "rest_api_request", requests)
-    _add_lambda(bill, run, CONVENTIONAL, CONVENTIONAL, inits, polls=_POLLS, batch=1)
+    _add_lambda(bill, run, CONVENTIONAL, inits, polls, 1)
+    worker = ANSWERS.mean + CONVENTIONAL.seconds(0.01, 5)
+    bill.add("Lambda time of the worker", CONVENTIONAL.price, CONVENTIONAL.gigabyte_seconds(worker))
     bill.add("SQS requests", "sqs_standard_request", 3)  # send, receive, delete
     item = run.each("write units", "TurnsTable") / run.each("writes", "TurnsTable")
     bill.add("DynamoDB writes", "dynamodb_write_unit", 3 * item)  # the request, PROCESSING, the answer
     # GetItem is not consistent by default: half a unit.
-    bill.add("DynamoDB reads", "dynamodb_read_unit", _POLLS / 2 + run.each("read units", "Query"))
-    size, events = conventional_log(log_event)
-    bill.add_logs("logs of the functions", size, events)
+    bill.add("DynamoDB reads", "dynamodb_read_unit", polls / 2 + run.each("read units", "Query"))
+    bill.add_logs("logs of the functions", *conventional_log(log_event, round(polls)))
     bill.add_logs("logs of the platform", (requests + 1) * platform_log_bytes(), 3 * (requests + 1))
     bill.add_logs("access log", requests * access_log_bytes(), requests)
-    bill.add("metrics", "metric_month", _SERIES / CHATS)
-    bill["metrics"] = bill["metrics"]._replace(units=f"{_SERIES} series")
-    bill.add("traces", "xray_trace", traces(requests))
-    _add_data_out(bill, run, polls=_POLLS)
+    _add_metrics(bill, _SERIES, millions)
+    bill.add("traces", "xray_trace", traces(requests, millions))
+    _add_data_out(bill, run, polls)
     return bill
 
 
 def _add_lambda(
-    bill: Bill,
-    run: Run,
-    machine: Machine,
-    worker: Machine,
-    inits: Mapping[str, float],
-    *,
-    polls: float,
-    batch: int,
+    bill: Bill, run: Run, machine: Machine, inits: Mapping[str, float], polls: float, invocations: float
 ) -> None:
-    invocations = {"SubmitFunction": 1.0, "StatusFunction": polls, "WorkerFunction": 1 / batch}
-    bill.add("Lambda requests", "lambda_request", sum(invocations.values()))
+    """All but the worker's time."""
+    times = {"SubmitFunction": 1.0, "StatusFunction": polls, "WorkerFunction": invocations}
+    bill.add("Lambda requests", "lambda_request", sum(times.values()))
+    seconds = 0.0
     for function in FUNCTIONS[:2]:
         cpu, calls = run.of_an_invocation("CPU seconds", function), run.of_an_invocation("calls", function)
-        seconds = invocations[function] * machine.seconds(cpu, calls)
-        _add_time(bill, f"Lambda time of {short(function)}", machine, seconds)
-    _add_time(bill, "Lambda time of the worker", worker, batch_seconds(run, worker, batch) / batch)
-    cold = sum(COLD_SHARE * invocations[function] * inits[function] for function in FUNCTIONS)
-    _add_time(bill, "Lambda init", machine, cold)
+        seconds += times[function] * machine.seconds(cpu, calls)
+    cold = sum(COLD_SHARE * times[function] * inits[function] for function in FUNCTIONS)
+    bill.add("Lambda time of submit, status, inits", machine.price, machine.gigabyte_seconds(seconds + cold), "GB-s", 4)
 
 
-def batch_seconds(run: Run, machine: Machine, batch: int) -> float:
-    """What a batch is billed: until the slowest answer is there; and the work for all, as if none of it were done while
-    the model is waited for."""
-    return ANSWERS.slowest_of(batch) + machine.seconds(batch * run.cpu_of_a_turn, run.calls_of_a_turn)
+def _add_metrics(bill: Bill, series: int, millions: float) -> None:
+    bill.add("metrics", "metric_month", series / (millions * 1e6))
+    bill["metrics"] = bill["metrics"]._replace(units=f"{series} series")
 
 
-def _add_time(bill: Bill, line: str, machine: Machine, seconds: float) -> None:
-    bill.add(line, machine.price, machine.gigabyte_seconds(seconds))
-    bill[line] = bill[line]._replace(units=f"{seconds * 1000:.{0 if seconds > 0.1 else 1}f} ms")
-
-
-def _add_data_out(bill: Bill, run: Run, *, polls: float) -> None:
+def _add_data_out(bill: Bill, run: Run, polls: float) -> None:
     """Responses to the client, and prompts to the model."""
     responses = run.of_a_request("submit") + polls * run.of_a_request("poll")
     prompt = run.prompt_tokens * 4 + 500  # 500: the rest of the request, headers too
@@ -149,10 +217,12 @@ def platform_log_bytes() -> int:
     return sum(map(len, lines))
 
 
-def conventional_log(log_event: bool) -> tuple[float, int]:
+@cache
+def conventional_log(log_event: bool, polls: int) -> tuple[float, int]:
     """Bytes and lines a chat, by Powertools: a line an invocation, the worker two, and the event if so wanted."""
     written = StringIO()
-    logger = Logger(service="conventional", level="INFO", stream=written)
+    # A name for each call, because Powertools keeps the stream of the first logger of a name.
+    logger = Logger(service=f"conventional-{polls}-{log_event:d}", level="INFO", stream=written)
     context = SimpleNamespace(
         function_name="conventional",
         memory_limit_in_mb=CONVENTIONAL.megabytes,
@@ -169,17 +239,17 @@ def conventional_log(log_event: bool) -> tuple[float, int]:
         handler(json.loads((ROOT / "events" / f"{event}.json").read_text()), context)
 
     log("submit", "Chat submitted")
-    for _ in range(_POLLS):
+    for _ in range(polls):
         log("status", "Task read")
     log("worker", "Chat processing started", "Chat answered")
     lines = written.getvalue().splitlines()
     return sum(map(len, lines)), len(lines)
 
 
-def traces(requests: float) -> float:
+def traces(requests: float, millions: float) -> float:
     """A chat, by X-Ray's default rule: the first request of each second, and 5 % of the others."""
-    a_second = requests * CHATS / MONTH_SECONDS
-    return (min(a_second, 1) + 0.05 * max(a_second - 1, 0)) * MONTH_SECONDS / CHATS
+    a_second = requests * rate(millions)
+    return (min(a_second, 1) + 0.05 * max(a_second - 1, 0)) / rate(millions)
 
 
 def short(function: str) -> str:

@@ -1,20 +1,15 @@
 """benchmarks/results.md: a section for each benchmark, replaced when that benchmark has run."""
 
-import json
 import os
 import platform
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from local.tools import ROOT
-
 RESULTS = Path(__file__).with_name("results.md")
-PLOTS = RESULTS.with_name("plots")
 _HEAD = """# Results
 
 Written by `make bench`; `make bench ONLY=<name>` replaces one section. Ratios compare sides that were measured in
@@ -43,37 +38,12 @@ class Section:
         lines = [head, ["---"] * len(head), *rows]
         self.body.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
-    def plot(self, file: str, caption: str) -> None:
-        """Show an SVG that lies in benchmarks/plots."""
-        self.body.append(f"![{caption}](plots/{file})")
-
     def write(self, file: Path = RESULTS) -> None:
         """Put the section in its place in the file, behind the others if it is new there."""
         text = file.read_text() if file.exists() else _HEAD
         body = "\n\n".join([f"## {self.title}", f"<!-- {self.name} -->", machine(), *self.body])
         old = re.compile(rf"## [^\n]*\n\n<!-- {self.name} -->\n.*?(?=\n## |\Z)", re.DOTALL)
         file.write_text(old.sub(lambda _: f"{body}\n", text) if old.search(text) else f"{text.rstrip()}\n\n{body}\n")
-
-
-@dataclass
-class Chart:
-    """`lines`: points (x, y) by the name of the line. Or `stacks`: of bars by their names, heights by the names of the
-    parts, the same for each. `x`, `y`: what is on the axes, and in what unit; `log`: the x-axis is logarithmic."""
-
-    title: str
-    x: str
-    y: str
-    lines: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
-    stacks: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    log: bool = False
-
-
-def draw(file: str, *charts: Chart) -> None:
-    """Draw charts side by side into an SVG in benchmarks/plots. Raises subprocess.CalledProcessError."""
-    PLOTS.mkdir(exist_ok=True)
-    python = Path(os.environ.get("LOCAL_TOOLS", ROOT / ".tools"), "bench/bin/python")
-    asked = {"file": str(PLOTS / file), "charts": [asdict(chart) for chart in charts]}
-    subprocess.run([python, PLOTS.with_name("plot.py")], input=json.dumps(asked), text=True, check=True)
 
 
 def goal(measured: float, limit: float, *, at_least: bool = False) -> str:

@@ -236,7 +236,9 @@ class _Connection(asyncio.Protocol):
             self._respond(400, {"__type": "NotInTheStub", "message": repr(error)})
 
     def _answer(self, path: str, headers: Mapping[str, str], body: bytes) -> None:
-        if target := headers.get("x-amz-target"):
+        if (target := headers.get("x-amz-target", "")).endswith(".ReceiveMessage"):  # the queue is empty
+            asyncio.get_running_loop().call_later(json.loads(body)["WaitTimeSeconds"], self._respond, 200, {})
+        elif target:
             self._respond(200, self._services.aws(target.rpartition(".")[2], body))
         elif path.endswith("/chat/completions"):
             self._complete(json.loads(body))

@@ -234,8 +234,8 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # Each is a process of some 100 MB here, and does ten turns at a time.
-            "WorkerConcurrency": str(max(2, (os.cpu_count() or 2))),
+            # The least. Each is a process of some 100 MB here, and does 40 turns at a time.
+            "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "DataDeletionPolicy": "Delete",
             **({"ModelName": self.model.name} if self.model.name else {}),

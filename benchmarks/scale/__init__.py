@@ -1,12 +1,10 @@
 """What binds first as load grows, by arithmetic and by a discrete simulation. docs/scale.md reads its results."""
 
-import statistics
-
 from benchmarks import on_lambda
-from benchmarks.report import Chart, Section, draw
+from benchmarks.report import Section
 from benchmarks.scale import demand, overhead, scenarios
 
-LOADS = (1, 2, 5, 10, 15, 20, 25, 28, 30, 31, 32)
+LOADS = (1, 5, 10, 20, 31, 60, 100)
 
 
 def run() -> Section:
@@ -19,21 +17,30 @@ def run() -> Section:
     section.say(
         f"Simulated: the model lognormal, mean {demand.MEAN:g} s, sigma {demand.SIGMA:g}; the event source begins with "
         "5 pollers and has 5 more each second while messages wait; each chat is of a session of its own. Waits and "
-        "times are of the answered, from the submit."
+        "times are of the answered, from the submit. *Before* is the design of commit a557647, by the same simulation."
     )
-    trouble = _outage() + _quota()
-    drawn = _burst() + trouble + _day() + _session()
+    section.say("The most that a queue which is never empty gets from the workers:")
+    section.table(scenarios.CAPACITY_HEAD, [scenarios.capacity_row(count) for count in scenarios.CAPACITIES])
+    section.say(
+        "GB-seconds of the worker for 1,000 chats. Worst, middle and best are three rules for who gets a message that "
+        "several polls wait for: the event source always, any of them, a worker always."
+    )
+    section.table(scenarios.EFFICIENCY_HEAD, [scenarios.efficiency_row(rate) for rate in scenarios.EFFICIENT_LOADS])
+    section.table(scenarios.SLOW_HEAD, [scenarios.slow_row(name, own) for name, own in scenarios.SLOW.items()])
     loads = [scenarios.steady(rate) for rate in LOADS]
-    section.table(scenarios.HEAD, [scenarios.row(scenario) for scenario in [*loads, *drawn]])
+    before = [scenarios.steady_before(rate) for rate in (5, 20, 31)]
+    trouble = [scenarios.outage(kind, reply) for kind, reply in scenarios.OUTAGES.items()]
+    trouble += [scenarios.quota(known) for known in (0, scenarios.GRANTED)]
+    other = [scenarios.burst(own, name) for own, name in scenarios.BURSTS.values()]
+    days = [scenarios.day(count) for count in (5, 10)]
+    others = [*before, *loads, *other, *trouble, *days, scenarios.one_session()]
+    section.table(scenarios.HEAD, [scenarios.row(scenario) for scenario in others])
     section.say(
         "What trouble at the model costs. It ends when the model is back, or when the chats ask for no more than it "
-        "grants. The last answer is that of the chats submitted before. The dollars are an upper bound: each batch has "
-        "one message."
+        "grants. The last answer is that of the chats submitted before. The dollars are an upper bound: each delivery "
+        "counts as an invocation."
     )
     section.table(scenarios.TROUBLE_HEAD, [scenarios.trouble_row(scenario) for scenario in trouble])
-    _draw_loads(loads)
-    section.plot("scale-steady.svg", "Steady load: queue wait, and batches, by chats a second; workers over time")
-    section.plot("scale-outage.svg", "The model gone for 5 minutes: queue wait, and the workers, over time")
     return section
 
 
@@ -53,73 +60,3 @@ def _say_overhead(section: Section) -> None:
             for cost in [measured[place]]
         ],
     )
-
-
-def _draw_loads(loads: list[scenarios.Scenario]) -> None:
-    waits = {
-        f"p{part}": [
-            (rate, scenarios.percentile(sorted(turn.wait for turn in scenario.run.turns), part))
-            for rate, scenario in zip(LOADS, loads, strict=True)
-        ]
-        for part in (50, 95, 99)
-    }
-    fill = [
-        (float(rate), statistics.fmean(batch.turns for batch in scenario.run.batches))
-        for rate, scenario in zip(LOADS, loads, strict=True)
-    ]
-    ten = {"10/s": loads[LOADS.index(10)]}
-    draw(
-        "scale-steady.svg",
-        Chart("Wait by load, 20 workers", "chats/s", "queue wait, s", lines=waits),
-        Chart("Turns in a batch, by load", "chats/s", "turns", lines={"mean": fill}),
-        scenarios.count_chart("Steady 10/s", "workers at work", "workers", 180, ten),
-    )
-
-
-def _burst() -> list[scenarios.Scenario]:
-    runs = {f"{count} workers": scenarios.burst(count) for count in (20, 50, 200)}
-    runs["100, pollers there"] = scenarios.burst(100, pollers=100)
-    draw(
-        "scale-burst.svg",
-        scenarios.count_chart("1,000 chats in a second", "waiting", "waiting", 90, runs, unit=1),
-        scenarios.count_chart("1,000 chats in a second", "workers at work", "workers", 90, runs, unit=1),
-    )
-    return list(runs.values())
-
-
-def _outage() -> list[scenarios.Scenario]:
-    runs = {kind: scenarios.outage(kind, reply) for kind, reply in scenarios.OUTAGES.items()}
-    draw(
-        "scale-outage.svg",
-        scenarios.wait_chart("Model gone, minute 5 to 10", 120, runs),
-        scenarios.count_chart("Model gone, minute 5 to 10", "waiting or backing off", "waiting", 180, runs),
-        scenarios.count_chart("Model gone, minute 5 to 10", "workers at work", "workers", 180, runs),
-    )
-    return list(runs.values())
-
-
-def _quota() -> list[scenarios.Scenario]:
-    runs = {f"{count} workers": scenarios.quota(count) for count in (20, 7, 5)}
-    _draw_waits_and_workers("scale-quota.svg", "10/s for 10 min, 8.3/s granted", runs)
-    return list(runs.values())
-
-
-def _day() -> list[scenarios.Scenario]:
-    runs = {f"{count} workers": scenarios.day(count) for count in (20, 50)}
-    _draw_waits_and_workers("scale-day.svg", "2 to 38 chats/s and back", runs)
-    return list(runs.values())
-
-
-def _draw_waits_and_workers(file: str, title: str, runs: dict[str, scenarios.Scenario]) -> None:
-    workers = scenarios.count_chart(title, "workers at work", "workers", 180, runs)
-    draw(file, scenarios.wait_chart(title, 120, runs), workers)
-
-
-def _session() -> list[scenarios.Scenario]:
-    runs = {"one session": scenarios.one_session()}
-    draw(
-        "scale-session.svg",
-        scenarios.count_chart("50 messages in one session", "waiting", "waiting", 180, runs, unit=1),
-        scenarios.count_chart("50 messages in one session", "workers at work", "workers", 180, runs, unit=1),
-    )
-    return list(runs.values())

@@ -5,20 +5,23 @@ of 5 turns, with an answer that streams from its first second on. Rates are a se
 """
 
 import math
+from dataclasses import replace
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.lognormal import Lognormal
-from benchmarks.scale.overhead import ASSUMED, BATCH, CALLS_AFTER, CALLS_BEFORE, on_lambda
-from benchmarks.scale.simulation import Workers
+from benchmarks.scale.overhead import ASSUMED, CALLS_AFTER, CALLS_BEFORE, on_lambda
+from benchmarks.scale.simulation import Refill, Workers
 
 MEAN, SIGMA = 3.0, 0.5
 """Of the model's lognormal latency: the mean in seconds, and the deviation of its logarithm."""
 
 TOKENS = 200
 """Of a chat: the one in docs/api.md has 138 for its prompt and 58 for its answer."""
-TURN_WRITES, GUARD_WRITES, HISTORY_READS, POLL_READS, WAIT_READS = 3, 1, 1, 1, 0.5
-"""In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a poll, and one inside of a wait."""
+TURN_WRITES, GUARD_WRITES, ROW_WRITES = 3, 1, 1
+HISTORY_READS, POLL_READS, WAIT_READS, LOG_READS = 1, 1, 0.5, 0.5
+"""In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a row of the event log. A poll, a read
+inside of a wait, and a look into the log: by each poll of a turn that runs, and by its worker each 2 s."""
 
 FIRST_POLL = 1.0
 """Seconds: the Retry-After of a 202."""
@@ -27,29 +30,43 @@ JITTER = 0.2
 """The JavaScript client waits up to so much longer than it is told."""
 
 
-def workers(concurrency: int = Workers.concurrency, first_pollers: int = Workers.first_pollers) -> Workers:
-    """The template's, with the overhead that is assumed."""
-    cost = ASSUMED["worker"]
-    return Workers(
-        concurrency=concurrency,
-        first_pollers=first_pollers,
-        cold_start=cost.init,
-        cpu=on_lambda(cost.cpu / 2, 0),
+def workers(**more: Any) -> Workers:
+    """The template's, with the overhead that is assumed, and with `more` of the fields of Workers."""
+    cpu = on_lambda(ASSUMED["worker"].cpu / 2, 0)
+    usual = Workers(
+        cold_start=ASSUMED["worker"].init,
+        cpu_before=cpu,
         before=on_lambda(0, CALLS_BEFORE),
-        after=on_lambda(cost.cpu / 2, CALLS_AFTER),
+        cpu_after=cpu,
+        after=on_lambda(0, CALLS_AFTER),
     )
+    return replace(usual, **more)
+
+
+def workers_before(concurrency: int = 20) -> Workers:
+    """The design before (commit a557647): an invocation runs its batch and no more. WorkerConcurrency was 20."""
+    return workers(concurrency=concurrency, refill=None)
+
+
+def turn_seconds() -> float:
+    """How long a worker has a turn in hand that is alone there, on average."""
+    own = workers()
+    return own.cpu_before + own.before + MEAN + own.cpu_after + own.after
 
 
 @cache
-def longest(turns: int) -> float:
-    """The expected longest of so many answers."""
-    return Lognormal(MEAN, SIGMA).slowest_of(turns)
+def full_worker(slots: int = Refill.slots) -> float:
+    """Chats a second of a worker whose slots are always full: turns that wait for their model, or queue for the CPU.
 
-
-def batch_seconds(turns: int) -> float:
-    """How long an invocation with so many turns, each of its own session, takes on average."""
+    A closed network of one queue and one delay, by mean value analysis (Reiser and Lavenberg, 1980)."""
     own = workers()
-    return turns * own.cpu + own.before + longest(turns) + own.after
+    cpu = own.cpu_before + own.cpu_after
+    waiting, in_queue, rate = turn_seconds() - cpu, 0.0, 0.0
+    for turns in range(1, slots + 1):
+        at_the_cpu = cpu * (1 + in_queue)
+        rate = turns / (waiting + at_the_cpu)
+        in_queue = rate * at_the_cpu
+    return rate
 
 
 def _mean(of: list[float]) -> float:
@@ -94,10 +111,10 @@ class Chat(NamedTuple):
     """What one chat takes, on average."""
 
     seconds: float
-    """From submission to answer, alone in its batch."""
+    """From submission to answer, alone in its worker."""
     polls: float
-    progress: float
-    """Writes of the growing answer, one a second."""
+    rows: float
+    """Of the event log: the growing answer, one a second."""
     reads_of_a_wait: float
 
     @property
@@ -106,37 +123,41 @@ class Chat(NamedTuple):
 
     @property
     def writes(self) -> float:
-        """Units of the turns table."""
-        return TURN_WRITES + self.progress
+        """Units of the three tables."""
+        return TURN_WRITES + GUARD_WRITES + self.rows * ROW_WRITES
 
     @property
-    def reads(self) -> float:
+    def turn_reads(self) -> float:
+        """Units of the turns table."""
         return HISTORY_READS + self.polls * POLL_READS
 
     @property
+    def log_reads(self) -> float:
+        """Units of the event log. The last poll finds the answer."""
+        return LOG_READS * (self.polls - 1 + self.seconds / 2)
+
+    @property
     def environment_seconds(self) -> float:
-        """Of submit, status and a worker whose batches are full: by Little's law, how many environments are busy for
+        """Of submit, status and a worker whose slots are full: by Little's law, how many environments are busy for
         each chat a second."""
         return (
-            on_lambda(ASSUMED["submit"].cpu, 2)
-            + self.polls * on_lambda(ASSUMED["status"].cpu, 1)
-            + batch_seconds(BATCH) / BATCH
+            on_lambda(ASSUMED["submit"].cpu, 2) + self.polls * on_lambda(ASSUMED["status"].cpu, 1) + 1 / full_worker()
         )
 
     @property
     def waiting_seconds(self) -> float:
         """The same in sync mode, where submit waits for the answer and nobody polls."""
-        return on_lambda(ASSUMED["submit"].cpu, 2) + self.seconds + batch_seconds(BATCH) / BATCH
+        return on_lambda(ASSUMED["submit"].cpu, 2) + self.seconds + 1 / full_worker()
 
 
 @cache
 def chat() -> Chat:
-    extra = batch_seconds(1) - MEAN
+    extra = turn_seconds() - MEAN
     finals = [latency + extra for latency in _latencies()]
     return Chat(
-        seconds=batch_seconds(1),
+        seconds=turn_seconds(),
         polls=_mean([polls(final) for final in finals]),
-        progress=_mean([float(int(latency)) for latency in _latencies()]),
+        rows=_mean([float(int(latency)) for latency in _latencies()]),
         reads_of_a_wait=_mean([reads_of_a_wait(final) for final in finals]),
     )
 
@@ -157,14 +178,13 @@ class Limit(NamedTuple):
 
 def limits() -> list[Limit]:
     """All that binds below 100,000 chats a second, the first first."""
-    one, worker = chat(), batch_seconds(BATCH) / BATCH
+    one, worker = chat(), 1 / full_worker()
     found = [
         Limit("model, requests a minute, tier 1", 60, 500, "the provider's tier"),
         Limit("model, requests a minute, tier 5", 60, 30_000, "the provider, or several"),
         Limit("model, tokens a minute, tier 1", 60 * TOKENS, 200_000, "the provider's tier"),
         Limit("model, tokens a minute, tier 5", 60 * TOKENS, 150_000_000, "the provider, or several"),
-        Limit("`WorkerConcurrency`, default", worker, 20, "`WorkerConcurrency`"),
-        Limit("`WorkerConcurrency`, prod", worker, 50, "`WorkerConcurrency`"),
+        Limit("`WorkerConcurrency`, default", worker, Workers.concurrency, "`WorkerConcurrency`"),
         Limit("`WorkerConcurrency`, most", worker, 1000, "a second stack, or provisioned pollers"),
         Limit("Lambda's concurrency, new account", one.environment_seconds, 10, "Service Quotas"),
         Limit("Lambda's concurrency", one.environment_seconds, 1000, "Service Quotas"),
@@ -173,21 +193,25 @@ def limits() -> list[Limit]:
         ),
         Limit("`ApiRequestsPerSecond`, default", one.requests, 1000, "`ApiRequestsPerSecond`"),
         Limit("API Gateway, account", one.requests, 10_000, "Service Quotas"),
-        Limit(
-            "Lambda's requests a second", one.requests + 1 / BATCH, 10_000, "Lambda's concurrency, of which it is 10 x"
-        ),
-        Limit("turns table, writes, new", one.writes, 4000, "warm throughput, or grow slowly"),
-        Limit("turns table, reads, new", one.reads, 12_000, "warm throughput, or grow slowly"),
-        Limit("guards table, writes, new", GUARD_WRITES, 4000, "warm throughput, or grow slowly"),
-        Limit("turns table, writes, quota", one.writes, 40_000, "Service Quotas"),
-        Limit("turns table, reads, quota", one.reads, 40_000, "Service Quotas"),
-        Limit("guards table, writes, quota", GUARD_WRITES, 40_000, "Service Quotas"),
+        Limit("Lambda's requests a second", one.requests, 10_000, "Lambda's concurrency, of which it is 10 x"),
+        *_table_limits("turns table", TURN_WRITES, one.turn_reads),
+        *_table_limits("event log", one.rows, one.log_reads),
+        *_table_limits("guards table", GUARD_WRITES, 0),
         Limit("FIFO without high throughput", 1, 300, "not ours: it is on in the template"),
         Limit("FIFO, calls of a kind, most regions", 1, 2400, "the region, Service Quotas"),
         Limit("FIFO, calls of a kind, largest regions", 1, 70_000, "a second queue"),
-        Limit("messages in flight", batch_seconds(BATCH), 120_000, "a second queue"),
+        Limit("messages in flight", one.seconds, 120_000, "a second queue"),
     ]
     return sorted(found, key=lambda limit: limit.binds_at)
+
+
+def _table_limits(table: str, writes: float, reads: float) -> list[Limit]:
+    limits = []
+    for what, each, new in (("writes", writes, 4000), ("reads", reads, 12_000)):
+        if each:
+            limits.append(Limit(f"{table}, {what}, new", each, new, "warm throughput, or grow slowly"))
+            limits.append(Limit(f"{table}, {what}, quota", each, 40_000, "Service Quotas"))
+    return limits
 
 
 def row(rate: float) -> list[str]:
@@ -197,12 +221,12 @@ def row(rate: float) -> list[str]:
         f"{rate:,.0f}",
         number(rate),
         number(rate * one.polls),
-        number(rate * batch_seconds(1)),
-        number(rate * batch_seconds(BATCH) / BATCH),
+        number(rate * turn_seconds()),
+        number(rate / full_worker()),
         number(rate * one.seconds),
-        f"{number(rate)}, {number(rate / BATCH)}, {number(rate)}",
+        number(rate),
         number(rate * one.writes),
-        number(rate * one.reads),
+        number(rate * (one.turn_reads + one.log_reads)),
         number(rate * 60),
         number(rate * 60 * TOKENS),
     ]
@@ -212,10 +236,10 @@ HEAD = [
     "chats/s",
     "submit/s",
     "polls/s",
-    "workers, batches of 1",
-    "workers, batches of 10",
+    "turns at work",
+    "full workers",
     "submit waiting, sync mode",
-    "FIFO send, receive, delete/s",
+    "FIFO sends, deletions/s",
     "WRU/s",
     "RRU/s",
     "requests/min",

@@ -1,9 +1,9 @@
 """A discrete simulation of what lies between submit and answer: the FIFO queue, Lambda's event source, the workers, the
 model.
 
-What is simulated are waits: for a poller, for the turns before in the session, for the slowest of a batch, for a
-back-off. Times are in seconds. The rules are those of the code and the template (tests/scale/test_document.py pins
-them) and of AWS's documentation, which docs/scale.md cites.
+It simulates waits: for a poll, for the turns before in the session, for the worker's CPU, for a back-off. Times are in
+seconds. The rules are those of the code and the template (tests/scale/test_document.py pins them) and of AWS's
+documentation, which docs/scale.md cites.
 """
 
 import heapq
@@ -12,10 +12,10 @@ import math
 import random
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import simpy
 
@@ -27,6 +27,8 @@ sys.path += [str(_ROOT / "layers/shared"), str(_ROOT / "functions/worker")]
 
 from decisions import backoff, refusal_backoff  # noqa: E402
 from gatekeeper import PROBE_SECONDS  # noqa: E402
+from pace import Pace  # noqa: E402
+from turnqueue import turn as product  # noqa: E402
 from turnqueue.gate import (  # noqa: E402
     LINE_SECONDS,
     OUTAGE_REFUSALS,
@@ -36,6 +38,7 @@ from turnqueue.gate import (  # noqa: E402
     Phase,
     no_place,
 )
+from turnqueue.guards import RateLimiter  # noqa: E402
 
 type Steps = list[tuple[float, int]]
 """A count over time: from each moment on, the value beside it."""
@@ -44,9 +47,11 @@ type Process = Generator[simpy.Event, Any, Any]
 
 ATTEMPTS = 3
 DEADLINE = 900.0
-WORKER_TIMEOUT = 400.0
 RESERVE = 10.0
-LONGEST_ANSWER = 180.0
+SHORT_PAUSE = 2.0
+"""A turn whose place below the known rate comes so soon waits for it in the worker."""
+EARLY = 1.0
+"""A turn with a later place comes back so many seconds before it."""
 FOR_EVER = 10_000.0
 """Seconds of a model that says nothing."""
 REFUSALS = {"model_unavailable": (OUTAGE_REFUSALS, 0.0), "model_rate_limited": (RATE_REFUSALS, RATE_SPAN_SECONDS)}
@@ -54,22 +59,47 @@ REFUSALS = {"model_unavailable": (OUTAGE_REFUSALS, 0.0), "model_rate_limited": (
 each code."""
 
 
+type Winner = Literal["any", "event source", "worker"]
+"""Whose poll gets a message that several wait for. AWS does not say: any of them, or one side always."""
+
+
+@dataclass(frozen=True)
+class Refill:
+    """How a worker receives messages itself while a turn runs: with `slots` of them in hand at most, by long polls of
+    `poll_seconds`, each `pause` seconds after the end of the last. It stops when a poll that lasts `read_seconds`, a
+    longest answer and the reserve just fit into what is left; and by chance earlier, by up to the share `jitter` of the
+    time until then, so that workers that began together do not all stop together."""
+
+    slots: int = 40
+    poll_seconds: float = 1.0
+    pause: float = 0.2
+    read_seconds: float = 4.0
+    jitter: float = 0.7
+    winner: Winner = "any"
+
+
 @dataclass(frozen=True)
 class Workers:
     """The event source and the function. The defaults are those of the template; how pollers grow is what Lambda
-    documents of a standard queue, for of a FIFO queue it does not say."""
+    documents of a standard queue, because it says nothing of a FIFO queue. `refill`: None for the design before, where
+    an invocation runs its batch and no more."""
 
     batch_size: int = 10
-    concurrency: int = 20
+    concurrency: int = 10
     first_pollers: int = 5
     more_pollers_a_second: float = 5.0
+    refill: Refill | None = Refill()
+    timeout: float = 400.0
+    longest_answer: float = 180.0
     cold_start: float = 0.0
-    cpu: float = 0.0
-    """Of a turn, before its model is asked. The turns of a batch share one CPU, so it adds up."""
+    cpu_before: float = 0.0
+    """Of a turn, before its model is asked, at the function's share of a CPU. The turns of a worker queue for it."""
+    cpu_after: float = 0.0
+    """Of a turn, after its answer."""
     before: float = 0.0
-    """What else a turn takes before its model is asked: calls of AWS."""
+    """The calls of AWS before the model is asked."""
     after: float = 0.0
-    """What a turn takes after its answer: calls, and CPU, which seldom meets another's."""
+    """The calls of AWS after the answer."""
 
 
 class Reply(NamedTuple):
@@ -145,6 +175,7 @@ class Turn:
     """Attempts that count."""
     refusals: int = 0
     last_refusal: str | None = None
+    place_at: float | None = None
 
     @property
     def wait(self) -> float:
@@ -220,10 +251,50 @@ class Queue:
         heapq.heappush(self._available, (group.waiting[0].number, session))
 
 
-class Batch(NamedTuple):
+class Invocation(NamedTuple):
     turns: int
     start: float
     end: float
+
+
+@dataclass
+class _Worker:
+    """An invocation under way."""
+
+    ends_at: float
+    stops_at: float
+    """When it takes no more."""
+    ended: simpy.Event
+    """Happens when a message leaves its hands; then there is a new one."""
+    held: int = 0
+    turns: int = 0
+    cpu_free_at: float = 0.0
+
+
+class _Poll(NamedTuple):
+    """A worker's own receive that waits for messages."""
+
+    most: int
+    answered: simpy.Event
+
+
+class _Places(RateLimiter):
+    """The product's rate limiter over a table in memory. It has one key."""
+
+    def __init__(self) -> None:
+        self._due: float | None = None
+
+    def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
+        if update == "tat = :now + :interval":
+            if self._due is not None and self._due > values[":now"]:
+                return False, self._due
+            self._due = values[":now"] + values[":interval"]
+            return True, self._due
+        assert update == "tat = tat + :interval" and condition == "tat <= :latest" and self._due is not None
+        if self._due > values[":latest"]:
+            return False, self._due
+        self._due += values[":interval"]
+        return True, self._due
 
 
 @dataclass
@@ -231,7 +302,7 @@ class Run:
     """What happened. All turns are finished at its end."""
 
     turns: list[Turn] = field(default_factory=list)
-    batches: list[Batch] = field(default_factory=list)
+    invocations: list[Invocation] = field(default_factory=list)
     waiting: Steps = field(default_factory=lambda: [(0.0, 0)])
     """Turns that are submitted, not finished, and in no worker: in the queue or backing off."""
     present: Steps = field(default_factory=lambda: [(0.0, 0)])
@@ -244,6 +315,10 @@ class Run:
     """Calls that it turned away."""
     deferred: int = 0
     """Deliveries that an open gate, or a full line of the learned pace, sent back without a call."""
+    paced: int = 0
+    """Deliveries that came back because the turn's place below the known rate was too far ahead."""
+    receives: int = 0
+    """Calls of ReceiveMessage: those of the event source that brought messages, and all of the workers."""
 
     def failed(self, code: str | None = None) -> int:
         return sum(turn.code is not None and code in (None, turn.code) for turn in self.turns)
@@ -252,13 +327,16 @@ class Run:
 class Simulation:
     """One run of the arrivals, (moment, session) in order of time, until all turns are finished."""
 
-    def __init__(self, workers: Workers, model: Model, seed: int) -> None:
+    def __init__(self, workers: Workers, model: Model, seed: int, *, known_rate: int = 0) -> None:
+        """`known_rate`: calls a minute, as ModelRequestsPerMinute; 0 if unknown."""
+        self._pace = Pace(_Places(), "model", known_rate) if known_rate else None
         self._workers = workers
         self._model = model
         self._rng = random.Random(seed)
         self._env = simpy.Environment()
         self._queue = Queue()
         self._pollers = min(workers.first_pollers, workers.concurrency)
+        self._polls: list[_Poll] = []
         self._busy = 0
         self._warm = 0
         self._arriving = True
@@ -283,7 +361,7 @@ class Simulation:
             self._step(self._run.present, 1)
             self._step(self._run.waiting, 1)
             self._queue.send(turn)
-            self._poll()
+            self._hand_out()
         self._arriving = False
 
     def _grow(self) -> Process:
@@ -292,60 +370,118 @@ class Simulation:
             yield self._env.timeout(1 / self._workers.more_pollers_a_second)
             if self._queue and self._busy >= self._pollers:
                 self._pollers += 1
-                self._poll()
+                self._hand_out()
 
-    def _poll(self) -> None:
-        while self._queue and self._busy < self._pollers:
+    def _hand_out(self) -> None:
+        """Give messages to the polls that wait, as long as there are both."""
+        while self._queue and (idle := max(self._pollers - self._busy, 0)) + len(self._polls):
+            if (poll := self._winner(idle)) is not None:
+                messages = self._queue.receive(poll.most)
+                self._step(self._run.waiting, -len(messages))
+                poll.answered.succeed(messages)
+                continue
             batch = self._queue.receive(self._workers.batch_size)
             self._busy += 1
+            self._run.receives += 1
             self._step(self._run.workers, 1)
             self._step(self._run.waiting, -len(batch))
             self._env.process(self._invoke(batch))
 
+    def _winner(self, idle: int) -> _Poll | None:
+        """The worker's poll that gets the next messages; None if a poll of the event source does, of which so many are
+        idle."""
+        refill = self._workers.refill
+        if refill is None or not self._polls:
+            return None
+        if idle and refill.winner == "event source":
+            return None
+        chosen = self._rng.randrange(len(self._polls) + (idle if refill.winner == "any" else 0))
+        return self._polls.pop(chosen) if chosen < len(self._polls) else None
+
     def _invoke(self, batch: Sequence[Message]) -> Process:
-        received = self._env.now
+        received, workers = self._env.now, self._workers
         if self._warm:
             self._warm -= 1
         else:
-            yield self._env.timeout(self._workers.cold_start)
-        sessions: dict[str, list[Message]] = {}
-        for message in batch:
-            sessions.setdefault(message.turn.session, []).append(message)
-        ends_at = self._env.now + WORKER_TIMEOUT
-        others = len(sessions) - 1
-        if others:
-            yield self._env.all_of(
-                [self._env.process(self._session(messages, others, ends_at)) for messages in sessions.values()]
-            )
-        else:
-            yield from self._session(batch, 0, ends_at)
-        self._run.batches.append(Batch(len(batch), received, self._env.now))
+            yield self._env.timeout(workers.cold_start)
+        ends_at = self._env.now + workers.timeout
+        takes = 0.0
+        if refill := workers.refill:
+            takes = workers.timeout - RESERVE - workers.longest_answer - refill.read_seconds
+            takes *= 1 - refill.jitter * self._rng.random()
+        worker = _Worker(ends_at, self._env.now + takes, self._env.event())
+        self._begin(worker, batch)
+        while worker.held:
+            if refill is None or self._env.now >= worker.stops_at or worker.held >= refill.slots:
+                yield worker.ended
+                continue
+            pause_ends = self._env.now + refill.pause
+            while worker.held and (pause := pause_ends - self._env.now) > 0:
+                yield worker.ended | self._env.timeout(pause)
+            if worker.held:
+                most = min(refill.slots - worker.held, workers.batch_size)
+                self._begin(worker, (yield from self._receive(most, refill.poll_seconds)))
+        self._run.invocations.append(Invocation(worker.turns, received, self._env.now))
         self._warm += 1
         self._busy -= 1
         self._step(self._run.workers, -1)
-        self._poll()
+        self._hand_out()
 
-    def _session(self, messages: Sequence[Message], others: int, ends_at: float) -> Process:
-        """The turns of a session in order, up to the first that must come back. The first begins with those of so many
-        other sessions."""
+    def _receive(self, most: int, seconds: float) -> Generator[simpy.Event, Any, Sequence[Message]]:
+        """A long poll of a worker. It is never abandoned, also when the worker has nothing else to do any more."""
+        poll = _Poll(most, self._env.event())
+        self._run.receives += 1
+        self._polls.append(poll)
+        self._hand_out()
+        if not poll.answered.triggered:
+            yield poll.answered | self._env.timeout(seconds)
+        if poll.answered.triggered:
+            return cast("Sequence[Message]", poll.answered.value)
+        self._polls.remove(poll)
+        return ()
+
+    def _begin(self, worker: _Worker, messages: Sequence[Message]) -> None:
+        worker.held += len(messages)
+        worker.turns += len(messages)
+        sessions: dict[str, list[Message]] = {}
+        for message in messages:
+            sessions.setdefault(message.turn.session, []).append(message)
+        for some in sessions.values():
+            self._env.process(self._session(worker, some))
+
+    def _session(self, worker: _Worker, messages: Sequence[Message]) -> Process:
+        """The turns of a session in order, up to the first that must come back."""
         for index, message in enumerate(messages):
-            seconds = yield from self._turn(message.turn, 0 if index else others, ends_at)
+            seconds = yield from self._turn(worker, message.turn)
             if seconds is not None:
                 for unfinished in messages[index:]:
                     self._step(self._run.waiting, 1)
                     self._env.process(self._hide(unfinished, math.ceil(seconds)))
+                self._ended(worker, len(messages) - index)
                 return
             self._queue.delete(message)
-            self._poll()
+            self._hand_out()
+            self._ended(worker, 1)
+
+    def _ended(self, worker: _Worker, messages: int) -> None:
+        worker.held -= messages
+        ended, worker.ended = worker.ended, self._env.event()
+        ended.succeed()
+
+    def _compute(self, worker: _Worker, seconds: float) -> simpy.Event:
+        """The CPU of a worker serves its turns one after the other, which at pieces of some 30 ms is near to how a
+        system shares it."""
+        worker.cpu_free_at = max(worker.cpu_free_at, self._env.now) + seconds
+        return self._env.timeout(worker.cpu_free_at - self._env.now)
 
     def _hide(self, message: Message, seconds: int) -> Process:
         yield self._env.timeout(seconds)
         self._queue.show(message)
-        self._poll()
+        self._hand_out()
 
-    def _turn(self, turn: Turn, others: int, ends_at: float) -> Generator[simpy.Event, Any, float | None]:
+    def _turn(self, worker: _Worker, turn: Turn) -> Generator[simpy.Event, Any, float | None]:
         """One attempt. Returns the seconds after which the message must come back, None if the turn is final."""
-        if ends_at - self._env.now < RESERVE + LONGEST_ANSWER:
+        if worker.ends_at - self._env.now < RESERVE + self._workers.longest_answer:
             return 0.0
         deadline = turn.arrived + DEADLINE
         if self._env.now >= deadline:
@@ -362,12 +498,22 @@ class Simulation:
             self._next_place = place + interval
             yield self._env.timeout(place - self._env.now)
         turn.started = self._env.now if turn.started is None else turn.started
-        yield self._env.timeout((1 + others) * self._workers.cpu + self._workers.before)
+        yield self._compute(worker, self._workers.cpu_before)
+        yield self._env.timeout(self._workers.before)
+        if self._pace:
+            own = self._pace.place(cast("product.Turn", turn), self._env.now, self._rng.random)
+            seconds = max(own.at - self._env.now, 0.0)
+            if seconds > SHORT_PAUSE:
+                turn.place_at = own.at if own.is_taken else None
+                self._run.paced += 1
+                return seconds - EARLY
+            yield self._env.timeout(seconds)
         turn.tries += 1
+        turn.place_at = None
         asked_at, probes = self._env.now, self._probes()
         self._run.calls.append(asked_at)
         reply = self._model.ask(asked_at, self._rng)
-        budget = max(min(ends_at - RESERVE, asked_at + LONGEST_ANSWER, deadline) - asked_at, 0)
+        budget = max(min(worker.ends_at - RESERVE, asked_at + self._workers.longest_answer, deadline) - asked_at, 0)
         seconds = min(reply.seconds, budget)
         is_refused = reply.code in REFUSALS and reply.seconds <= budget
         if not is_refused:  # the headers of an answer, or a probe that is not refused in time
@@ -376,6 +522,7 @@ class Simulation:
             seconds -= first
             self._let_in(asked_at, probes)
         yield self._env.timeout(seconds)
+        yield self._compute(worker, self._workers.cpu_after)
         yield self._env.timeout(self._workers.after)
         now = self._env.now
         if is_refused:
@@ -452,21 +599,6 @@ class Simulation:
 def area(steps: Steps) -> float:
     """The integral of a count over its run."""
     return math.fsum(value * (after - before) for (before, value), (after, _) in itertools.pairwise(steps))
-
-
-def sampled(steps: Steps, every: float, end: float) -> list[tuple[float, float]]:
-    """The mean of a count in each interval of `every` seconds up to `end`, beside the middle of the interval."""
-    cells = math.ceil(end / every)
-    sums = [0.0] * cells
-    for (before, value), (after, _) in zip(steps, [*steps[1:], (end, 0)], strict=True):
-        while before < min(after, end):
-            cell = min(int(before / every), cells - 1)
-            until = min(after, end, (cell + 1) * every)
-            if until <= before:  # rounding: the border of a cell belongs to the next
-                cell, until = min(cell + 1, cells - 1), min(after, end, (cell + 2) * every)
-            sums[cell] += value * (until - before)
-            before = until
-    return [((cell + 0.5) * every, total / every) for cell, total in enumerate(sums)]
 
 
 def poisson(rate: Callable[[float], float], highest: float, seconds: float, seed: int) -> Iterable[tuple[float, str]]:

@@ -31,7 +31,9 @@ from turnqueue.turn import Key, Turn
 FLUSH_SECONDS = 15.0
 """How often metrics are written: an invocation lasts for minutes, and an alarm must not wait for its end."""
 
-_JITTER = 0.2  # of the time for taking turns: workers that began together do not all stop together
+_JITTER = 0.7
+"""Of the time for taking turns, the part that chance decides: workers that began together must not all stop together.
+With 0.2, and with 2 % answers of 120 s, turns wait for a minute until a worker has ended (docs/scale.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source hands it over."""

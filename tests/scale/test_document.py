@@ -3,8 +3,6 @@ the rules of the code."""
 
 import ast
 import re
-import tomllib
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -37,8 +35,6 @@ def test_what_the_template_says() -> None:
     workers, worker = parameters["WorkerConcurrency"], cfn.resources("AWS::Serverless::Function")["WorkerFunction"]
     source, queue = worker["Events"]["Turns"]["Properties"], cfn.resources("AWS::SQS::Queue")["TurnQueue"]
     requests, burst = parameters["ApiRequestsPerSecond"], parameters["ApiBurst"]
-    samconfig = tomllib.loads((cfn.ROOT / "samconfig.toml").read_text())
-    overrides = dict(pair.split("=") for pair in samconfig["prod"]["deploy"]["parameters"]["parameter_overrides"])
     billing = {table["BillingMode"] for table in cfn.resources("AWS::DynamoDB::Table").values()}
     memory = {
         properties.get("MemorySize", TEMPLATE["Globals"]["Function"]["MemorySize"])
@@ -50,9 +46,9 @@ def test_what_the_template_says() -> None:
         ["`BatchSize` of the worker's event source", f"{source['BatchSize']}"],
         [
             "`WorkerConcurrency` (its `MaximumConcurrency`)",
-            f"{workers['Default']}, from {workers['MinValue']} to {workers['MaxValue']}; "
-            f"prod {overrides['WorkerConcurrency']}",
+            f"{workers['Default']}, from {workers['MinValue']} to {workers['MaxValue']}",
         ],
+        ["`TurnsPerWorker`", parameters["TurnsPerWorker"]["Default"]],
         ["worker `Timeout`", f"{worker['Timeout']} s"],
         ["queue `VisibilityTimeout`", f"{queue['VisibilityTimeout']} s"],
         ["functions' `MemorySize`", f"{', '.join(map(str, memory))} MB"],
@@ -71,8 +67,9 @@ def test_what_is_simulated_is_deployed() -> None:
 
     assert own.batch_size == overhead.BATCH == worker["Events"]["Turns"]["Properties"]["BatchSize"]
     assert own.concurrency == TEMPLATE["Parameters"]["WorkerConcurrency"]["Default"]
-    assert worker["Timeout"] == simulation.WORKER_TIMEOUT
-    assert 60 * int(TEMPLATE["Parameters"]["LongestAnswer"]["Default"]) == simulation.LONGEST_ANSWER
+    assert worker["Timeout"] == own.timeout
+    assert 60 * int(TEMPLATE["Parameters"]["LongestAnswer"]["Default"]) == own.longest_answer
+    assert TEMPLATE["Mappings"]["LongestAnswer"]["10"]["WorkerTimeout"] == scenarios.TEN_MINUTES["timeout"]
     assert 60 * int(TEMPLATE["Parameters"]["DeadlineMinutes"]["Default"]) == simulation.DEADLINE
     assert overhead.on_lambda(1, 0) == pytest.approx(1769 / TEMPLATE["Globals"]["Function"]["MemorySize"])
     assert limits["`WorkerConcurrency`, default"] == own.concurrency
@@ -88,14 +85,21 @@ def test_what_binds_first() -> None:
     assert rows(DOCUMENT, demand.BINDING_HEAD) == demand.binding_rows()
 
 
-def test_what_was_simulated() -> None:
-    """Each row is one of the results; that these are of this code, two that are quick show."""
-    told = rows(DOCUMENT, scenarios.HEAD)
-    results = rows(report.RESULTS.read_text(), scenarios.HEAD)
+@pytest.mark.parametrize(
+    "head", [scenarios.CAPACITY_HEAD, scenarios.EFFICIENCY_HEAD, scenarios.SLOW_HEAD, scenarios.HEAD]
+)
+def test_what_was_simulated(head: list[str]) -> None:
+    told = rows(DOCUMENT, head)
 
-    assert len(told) > 15
-    assert all(row in results for row in told)
-    assert scenarios.row(scenarios.burst(20)) in told
+    assert len(told) > 3
+    assert all(row in rows(report.RESULTS.read_text(), head) for row in told)
+
+
+def test_the_results_are_those_of_this_code() -> None:
+    """Two that are quick show it."""
+    told = rows(DOCUMENT, scenarios.HEAD)
+
+    assert scenarios.row(scenarios.burst(*scenarios.BURSTS["10"])) in told
     assert scenarios.row(scenarios.one_session()) in told
 
 
@@ -104,7 +108,7 @@ def test_what_trouble_costs() -> None:
     test_queueing.py tests."""
     told = rows(DOCUMENT, scenarios.TROUBLE_HEAD)
 
-    assert len(told) == 7
+    assert len(told) == 6
     assert told == rows(report.RESULTS.read_text(), scenarios.TROUBLE_HEAD)
 
 
@@ -126,7 +130,21 @@ def constants(file: str) -> dict[str, Any]:
 
 def test_the_attempts_and_times_of_the_worker() -> None:
     assert turn.MAX_ATTEMPTS == simulation.ATTEMPTS
-    assert constants("functions/worker/attempt.py")["RESERVE_SECONDS"] == simulation.RESERVE
+    attempt = constants("functions/worker/attempt.py")
+    assert attempt["RESERVE_SECONDS"] == simulation.RESERVE
+    assert attempt["_SHORT_PAUSE_SECONDS"] == simulation.SHORT_PAUSE
+    assert attempt["_EARLY_SECONDS"] == simulation.EARLY
+
+
+def test_how_the_worker_refills_its_slots() -> None:
+    intake, refill = constants("functions/worker/intake.py"), simulation.Refill()
+
+    assert intake["POLL_SECONDS"] == refill.poll_seconds
+    assert intake["POLL_SECONDS"] + 3 == refill.read_seconds
+    assert "READ_SECONDS = POLL_SECONDS + 3.0" in (cfn.ROOT / "functions/worker/intake.py").read_text()
+    assert intake["_PAUSE_SECONDS"] == refill.pause
+    assert constants("functions/worker/invocation.py")["_JITTER"] == refill.jitter
+    assert TEMPLATE["Parameters"]["TurnsPerWorker"]["Default"] == f"{refill.slots}"
 
 
 @pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 59.0, 60.0, 100.0, 300.0])
@@ -179,15 +197,9 @@ def test_the_units_are_those_of_the_tables_page() -> None:
 
     recorded = ("record a turn", "claim", "record the answer")
     assert sum(units[access] for access in recorded) == demand.TURN_WRITES
-    assert units["show progress"] == 1
+    assert units["add a row to the log"] == demand.ROW_WRITES
+    assert units["read the log"] == demand.LOG_READS
     assert units["add to the usage of the day"] == demand.GUARD_WRITES
     assert units["read the history"] == demand.HISTORY_READS
     assert units["read a task"] == demand.POLL_READS
     assert units["read a task again while waiting"] == demand.WAIT_READS
-
-
-def test_the_plots_that_are_shown_are_there() -> None:
-    shown = re.findall(r"\]\((\.\./benchmarks/plots/[\w-]+\.svg)\)", DOCUMENT)
-
-    assert shown
-    assert all((Path(cfn.ROOT, "docs") / plot).exists() for plot in shown)

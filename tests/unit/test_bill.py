@@ -4,7 +4,6 @@ import math
 
 import pytest
 
-from benchmarks.answers import progress_units
 from benchmarks.bill import PRICES, Bill, Machine, dollars
 from benchmarks.lognormal import Lognormal
 from local.capacity import Item, read_units, size, write_units
@@ -27,19 +26,6 @@ def test_every_price_says_where_it_was_read_and_when() -> None:
         assert dollars(name, price["per"]) == price["usd"]
 
 
-@pytest.mark.parametrize("sigma", [0.25, 0.5, 1.0])
-def test_the_slowest_of_one_answer_is_the_mean(sigma: float) -> None:
-    assert Lognormal(3, sigma).slowest_of(1) == pytest.approx(3, rel=0.01)
-
-
-def test_the_slowest_of_ten_answers_is_what_drawing_them_gives() -> None:
-    """Against the known mean of the largest of ten normal numbers, 1.539, where the logarithm is nearly linear."""
-    narrow = Lognormal(3, 0.01)
-
-    assert narrow.slowest_of(10) == pytest.approx(3 * math.exp(0.01 * 1.539), rel=0.002)
-    assert Lognormal(3, 0.5).slowest_of(10) == pytest.approx(2 * 3, rel=0.05)
-
-
 def test_half_of_the_answers_are_quicker_than_the_median() -> None:
     assert Lognormal(3, 0.5).at(0.5) == pytest.approx(3 * math.exp(-0.125))
 
@@ -60,9 +46,3 @@ def test_items_are_measured_as_the_developer_guide_says() -> None:
     assert read_units([large, item], consistent=True) == 2
     assert read_units([large], consistent=False) == 0.5
     assert read_units([], consistent=True) == 1
-
-
-def test_progress_is_a_write_a_second_of_all_that_was_said() -> None:
-    assert progress_units(99, 100) == 0
-    assert progress_units(250, 100) == 1 + 2  # 500 + 400 bytes, and 500 + 800
-    assert progress_units(8_000, 100) / progress_units(4_000, 100) == pytest.approx(4, rel=0.1)

@@ -155,7 +155,10 @@ class Gate(NamedTuple):
         """The seconds after which a turn that met the open gate comes back: when the period is over, and up to half of
         the time that the trouble has lasted, by chance. So the waiting turns do not come back together."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
-        return min(max(self.open_until - now, 0.0) + draw() * spread, MOST_HIDDEN_SECONDS)
+        wait = max(self.open_until - now, 0.0) + draw() * spread
+        # Too long to hide a message: it asks once more before, because those that are all cut to the same length come
+        # back as close together as they came.
+        return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
