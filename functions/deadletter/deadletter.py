@@ -1,4 +1,5 @@
-"""The dead-letter queue: what SQS has given up on becomes FAILURE(worker_lost), unless it is final already."""
+"""The dead-letter queue. The turn of each message that SQS gave up on becomes FAILURE(worker_lost), unless it is
+final."""
 
 import os
 import time
@@ -16,7 +17,7 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=3, usage=UsageStore(os.env
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """A message whose turn is not closed comes back; one that is no turn stays for an operator."""
+    """A message whose turn could not be closed comes back. A malformed message stays for an operator."""
     return {
         "batchItemFailures": [
             {"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)
@@ -25,7 +26,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def close(record: dict[str, Any]) -> bool:
-    """Close the turn of a dead letter. Returns whether it is final, or gone."""
+    """Close the turn of a dead letter. Returns whether the turn is final or gone."""
     try:
         key = decode(record["body"])
     except Malformed:
@@ -35,7 +36,7 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # A turn that a worker still holds may yet be answered; when its lease has run out, the letter comes back.
+        # A worker that still holds the turn may answer it. The letter comes back when that worker's lease is over.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

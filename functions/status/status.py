@@ -1,4 +1,4 @@
-"""What has become of a task, its cancellation, the conversation of a session, and the health of the service."""
+"""Reads and cancels tasks, shows the conversation of a session, and reports the health of the service."""
 
 import os
 import re
@@ -46,7 +46,7 @@ limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"]
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
 USUAL_WAIT_SECONDS = 2.0
-"""A turn that is not begun by then is asked about: before, its poll costs one read and nothing else."""
+"""Seconds after which a poll looks up why a turn has not begun. Before that, a poll costs one read and nothing else."""
 
 
 @observed
@@ -82,9 +82,9 @@ def task(event: Event, ends_at: float) -> Response:
 
 
 def events(event: Event) -> Response:
-    """What is new of a growing answer, at once, and how soon to ask again. 204 behind the end."""
+    """The new events of a growing answer, at once, and when to ask again. 204 after the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # First the rows, then the turn: rows that were read before an unfinished turn are none of after its end.
+    # Read the rows first, then the turn. If the turn is unfinished, all of these rows were written before its end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -92,7 +92,7 @@ def events(event: Event) -> Response:
     if after == END:
         if turn.final:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-        after, rows = None, log.after(key, 0)  # it was replayed
+        after, rows = None, log.after(key, 0)  # an operator replayed it
     if turn.final:
         found = [done(task_status(_told(turn), now))]
     elif after is None:
@@ -104,7 +104,7 @@ def events(event: Event) -> Response:
 
 
 def _told(turn: Turn) -> Turn:
-    """The turn with its text so far. It is a courtesy: a read that fails leaves it out."""
+    """The turn with its text so far. If the read fails, the response leaves the text out."""
     if not is_told_by_log(turn):
         return turn
     try:
@@ -115,7 +115,7 @@ def _told(turn: Turn) -> Turn:
 
 
 def _waiting(turn: Turn) -> Waiting | None:
-    """Why a turn waits, if it waits for longer than usual. It is a courtesy: a read that fails leaves it out."""
+    """The reason why a turn waits longer than usual. If the read fails, the response leaves it out."""
     now = time.time()
     if turn.status is not Status.PENDING or now - turn.queued_at < USUAL_WAIT_SECONDS:
         return None
@@ -131,9 +131,10 @@ def _waiting(turn: Turn) -> Waiting | None:
 
 
 def cancel(event: Event) -> Response:
-    """200 with the task if it is final now, cancelled or otherwise; 202 if its worker has yet to see the mark."""
+    """200 with the task if it is final now, cancelled or otherwise. 202 if its worker has not seen the cancellation
+    yet."""
     key, now = task_key(event), time.time()
-    if store.read(key, now) is None:  # Makes an overdue task final first, and knows an expired one as gone.
+    if store.read(key, now) is None:  # This read makes an overdue task final, and treats an expired task as gone.
         raise no_such_task()
     try:
         turn = store.cancel(key, now)
@@ -145,7 +146,8 @@ def cancel(event: Event) -> Response:
 
 
 def session(event: Event) -> Response:
-    """The turns of a conversation in order: `?limit=N` a page, `?cursor=` the `next_cursor` of the page before."""
+    """The turns of a conversation in order. `?limit=N` is the page size, `?cursor=` the `next_cursor` of the page
+    before."""
     session_id = path(event, "session_id")
     caller = owner(event)
     cursor = query(event, "cursor")
@@ -169,7 +171,7 @@ def session(event: Event) -> Response:
 
 
 def usage(event: Event) -> Response:
-    """What the caller has used on a day: `?day=YYYY-MM-DD` (UTC), today without it."""
+    """The caller's usage of a day (UTC): `?day=YYYY-MM-DD`, today by default."""
     caller = owner(event)
     day = query(event, "day")
     if day is None:
@@ -184,7 +186,7 @@ def _is_date(text: str) -> bool:
         date.fromisoformat(text)
     except ValueError:
         return False
-    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # fromisoformat also takes 20261122
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # fromisoformat also accepts 20261122
 
 
 def health(event: Event) -> Response:
@@ -192,12 +194,13 @@ def health(event: Event) -> Response:
 
 
 def health_head(event: Event) -> Response:
-    """As `health`, without the body, which a HEAD has not."""
+    """As `health`, without a body, because the response to HEAD has none."""
     return {**health(event), "body": ""}
 
 
 def preflight(event: Event) -> Response:
-    """204 to every preflight, if API Gateway asks: it answers preflights itself, and adds the headers of CORS."""
+    """204 to a preflight, if API Gateway forwards one. Usually it answers preflights itself. It also adds the CORS
+    headers."""
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 

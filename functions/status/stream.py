@@ -1,4 +1,5 @@
-"""A growing answer as events, in Server-Sent Events or JSON: rows of the event log, and the turn at its end.
+"""A growing answer as events, in Server-Sent Events or JSON. The events are the rows of the event log, and the turn at
+the end.
 
 An event is the same for every reader, because it is made of one row. No response is held open, because an HTTP API
 cannot stream: the client asks again after the time that each response names.
@@ -15,9 +16,11 @@ from turnqueue.task import TaskStatus
 from turnqueue.turn import Status, Turn
 
 END = 2**31 - 1
-"""The id of `done`: behind all rows, and an integer in every client. So a row that a lost worker adds moves no id."""
+"""The id of the event `done`. It is greater than every row's number, and still an integer in JavaScript. A row that a
+lost worker adds later does not change it."""
 
-_MOST_TEXT = 128 * 1024  # in one response, in characters, but for a last row; beyond it the client asks again
+# the most characters in one response, except for its last row; the client then asks again at once
+_MOST_TEXT = 128 * 1024
 
 
 class StreamEvent(NamedTuple):
@@ -27,26 +30,26 @@ class StreamEvent(NamedTuple):
 
 
 def cursor(event: Event) -> int | None:
-    """The id behind which the client wants to read on: `after`, or else Last-Event-ID. Raises a 422 Problem."""
+    """The last id that the client has read: `after`, or else Last-Event-ID. Raises a 422 Problem."""
     after = query(event, "after")
     text, name = (header(event, "last-event-id"), "Last-Event-ID") if after is None else (after, "after")
     return None if text is None else integer(text, name, default=0, low=0, high=END)
 
 
 def done(task: TaskStatus) -> StreamEvent:
-    """The end. Of a final turn no row is told any more, because the task has its answer whole."""
+    """The final event. It has the whole answer, so no rows of a final turn are sent."""
     return StreamEvent(END, "done", {"task": task})
 
 
 def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
-    """For a client that has read nothing: an unfinished turn and its text so far. `rows`: all of its log."""
+    """The event for a client that has read nothing: an unfinished turn and its text so far. `rows`: the whole log."""
     text, _ = so_far(rows, turn.attempt)
     last = rows[-1].n if rows else 0
     return StreamEvent(last, "snapshot", {"task": task, "attempt": turn.attempt, "text": text})
 
 
 def news(rows: Sequence[Row]) -> list[StreamEvent]:
-    """For a client that has read up to the row before these."""
+    """The events for a client that has read all rows before these."""
     found: list[StreamEvent] = []
     left = _MOST_TEXT
     for row in rows:
@@ -63,8 +66,9 @@ def news(rows: Sequence[Row]) -> list[StreamEvent]:
 
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
-    """When to ask again, in milliseconds: about as often as the worker writes a row (worker/attempt.py). `reached`: the
-    last row that the client has; a streamed answer has 8 in its first 2 s, and 24 after 10 s."""
+    """The milliseconds until the client should ask again: about as long as the worker takes for a row
+    (worker/attempt.py). `reached`: the last row that the client has; a streamed answer has 8 in its first 2 s, and 24
+    after 10 s."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at
         return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)
@@ -76,7 +80,7 @@ def pause_ms(turn: Turn, reached: int, now: float) -> int:
 
 
 def response(event: Event, found: Sequence[StreamEvent], after: int, pause: int) -> Response:
-    """As SSE if the client accepts that, else as JSON. `after`: the cursor if there is nothing new."""
+    """SSE if the client accepts it, else JSON. `after`: the cursor to return if there is nothing new."""
     if "text/event-stream" in (header(event, "accept") or "").lower():
         blocks = [f"retry: {pause}\n\n"]
         blocks += [

@@ -57,7 +57,7 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
 
 
 def delete(event: Event, store: TurnStore, response_id: str) -> Response:
-    """200 when the texts of the turn are deleted; 409 while it is unfinished, which it then is not for long."""
+    """200 after the texts of the turn are deleted. 409 while the turn is unfinished; the client can ask again soon."""
     turn = _turn(event, store, response_id)
     try:
         if not turn.final:
@@ -130,7 +130,7 @@ def _turn(event: Event, store: TurnStore, response_id: str) -> Turn:
 
 
 def page(event: Event, items: list[Item]) -> dict[str, Any]:
-    """The page of a list that the query asks for: `limit`, `order` (desc or asc), `after`, the id of an item."""
+    """The page of a list that the query asks for: `limit`, `order` (desc or asc), and `after` (the id of an item)."""
     limit = integer(query(event, "limit"), "limit", default=20, low=1, high=MAX_PAGE)
     if (order := query(event, "order") or "desc") not in ("asc", "desc"):
         raise Problem(400, "invalid_request", "order must be asc or desc.", param="order")

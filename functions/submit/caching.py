@@ -1,4 +1,5 @@
-"""Which kept replies a client takes, and whether its own may be kept: Cache-Control of a request (RFC 9111, 5.2.1)."""
+"""Reads a request's Cache-Control: which cached replies the client accepts, and whether its reply may be cached (RFC
+9111, 5.2.1)."""
 
 import re
 from typing import NamedTuple
@@ -7,15 +8,16 @@ from turnqueue.http import Event, header
 
 
 class Caching(NamedTuple):
-    """`keeps`: the reply may be kept; `max_age`: the seconds that a kept one may be old, 0 to take none."""
+    """`keeps`: whether the reply may be cached. `max_age`: the greatest age in seconds of a cached reply; 0 accepts
+    none."""
 
     keeps: bool
     max_age: float
 
 
 def caching(event: Event, seconds: int) -> Caching:
-    """What the request allows, where replies are kept for so many seconds. Directives that we do not know, and a
-    `max-age` that is no number, are ignored."""
+    """The request's wishes, where replies are cached for `seconds`. Unknown directives and a malformed `max-age` are
+    ignored."""
     max_age = seconds
     for item in (header(event, "cache-control") or "").lower().split(","):
         name, _, value = (part.strip() for part in item.partition("="))

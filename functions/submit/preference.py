@@ -1,4 +1,4 @@
-"""How the client wants its answer: now, or by polling. RFC 7240 (Prefer), a query parameter and the feature flag."""
+"""Reads whether the client waits for its answer or polls: RFC 7240 (Prefer), a query parameter and the feature flag."""
 
 import re
 from typing import NamedTuple
@@ -6,26 +6,26 @@ from typing import NamedTuple
 from turnqueue.http import Event, Problem, header, integer, query
 
 MAX_WAIT_SECONDS = 25
-"""The longest that a request waits: API Gateway gives up at 30 s."""
+"""The longest wait of a request. API Gateway gives up after 30 s."""
 
-# What FastAPI, and so the replaced system, took for a boolean in a query.
+# FastAPI, and so the replaced system, accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
 class Preference(NamedTuple):
-    """`wait`: the seconds to wait for the result, 0 to answer at once; `applied`: for Preference-Applied, or None."""
+    """`wait`: the seconds to wait for the result, 0 to answer at once. `applied`: for Preference-Applied, or None."""
 
     wait: int
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """To answer at once, whatever was asked for."""
+        """The preference to answer at once, whatever the request asks for."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 
 def preference(event: Event, *, async_by_default: bool) -> Preference:
-    """The query wins over the header, the header over the flag. Raises Problem for a value that means nothing."""
+    """The query overrides the header, and the header overrides the flag. Raises Problem for a malformed value."""
     respond_async, wait = _prefer(header(event, "prefer") or "")
     asked = query(event, "async_mode")
     if asked is not None:
@@ -34,7 +34,7 @@ def preference(event: Event, *, async_by_default: bool) -> Preference:
         if asked.lower() not in _FALSE:
             raise Problem(422, "invalid_parameter", "async_mode must be true or false.", param="async_mode")
         return Preference(MAX_WAIT_SECONDS if wait is None else wait, None if wait is None else f"wait={wait}")
-    if wait is not None:  # with respond-async, too: "asynchronously only if it takes longer" (RFC 7240, section 4.3)
+    if wait is not None:  # also with respond-async: "asynchronously only if it takes longer" (RFC 7240, section 4.3)
         return Preference(wait, f"respond-async, wait={wait}" if respond_async else f"wait={wait}")
     if respond_async:
         return Preference(0, "respond-async")
@@ -42,7 +42,7 @@ def preference(event: Event, *, async_by_default: bool) -> Preference:
 
 
 def _prefer(text: str) -> tuple[bool, int | None]:
-    """Whether `respond-async` is in the header, and N of its first `wait=N`. What we do not know is ignored."""
+    """Whether the header has `respond-async`, and the N of its first `wait=N`. Unknown preferences are ignored."""
     respond_async, wait = False, None
     for item in text.split(","):
         name, _, value = (part.strip() for part in item.partition(";")[0].partition("="))

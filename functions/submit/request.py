@@ -1,4 +1,4 @@
-"""What a client may send to POST /chat and POST /chat/media, and the clear refusal of everything else."""
+"""The bodies of POST /chat and POST /chat/media. Everything else gets an error that names the field and the limit."""
 
 import base64
 import binascii
@@ -17,12 +17,12 @@ from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
 MAX_MESSAGE_CHARACTERS = 32_000
 MAX_MEDIA = 8
-MAX_DATA_URL_CHARACTERS = 200_000  # of all data URLs of a message together: they are kept in the turn's item
+MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together, because the turn's item holds them
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
 
-# Regular expressions, compiled for the first message that has media: most have none.
+# Compiled for the first message that has media, because most messages have none.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
 _HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # visible ASCII (RFC 3986), with a host
 
@@ -52,7 +52,7 @@ def _url(value: str) -> str:
             content = base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
-        if shown := image_type(content):  # The model's server refuses a JPEG that calls itself a PNG.
+        if shown := image_type(content):  # Model servers refuse a JPEG that is declared as a PNG.
             return f"data:{shown};base64,{match[1]}"
     elif len(value) > MAX_URL_CHARACTERS or not re.fullmatch(_HTTPS_URL, value):
         raise PydanticCustomError(
@@ -70,7 +70,7 @@ def _upload_id(value: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """JSON has one kind of number: 264.0 is a whole one."""
+    """JSON has one kind of number, so 264.0 counts as a whole number."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -94,7 +94,8 @@ class _Strict(BaseModel):
 
 
 class Media(_Strict):
-    """One attachment, by its `url` or its `upload_id`. The model's provider fetches an https URL; we never do."""
+    """An attachment, given by `url` or `upload_id`. The model's provider fetches an https URL; these functions never
+    do."""
 
     type: Literal["image"]
     url: Annotated[str, AfterValidator(_url)] | None = None
@@ -128,17 +129,17 @@ class ChatRequest(_Strict):
     stream: bool | None = None
 
     def stored(self) -> dict[str, Any]:
-        """The part that the turn keeps. The session is the turn's key; a retry does not inherit the deadline."""
+        """The part that the turn stores. The session is in the turn's key. A retry does not inherit the deadline."""
         return self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds"})
 
     def fingerprint(self) -> str:
-        """The same for two requests that say the same, however they are spelled."""
+        """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint."""
         canonical = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 class UploadRequest(_Strict):
-    """The body of POST /chat/media: the image that is going to be uploaded."""
+    """The body of POST /chat/media: an image that the client wants to upload."""
 
     type: Literal["image"]
     content_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
@@ -146,7 +147,7 @@ class UploadRequest(_Strict):
 
 
 def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
-    """The request in a body. Raises Problem: 400 if it is not JSON, 422 that names each field and its limit."""
+    """Read a body. Raises Problem: 400 if the body is not JSON, 422 that names each wrong field and its limit."""
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -154,7 +155,7 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 
 
 def parse_chat(content: bytes) -> ChatRequest:
-    """As `parse`, and no larger than a turn can keep."""
+    """As `parse`. Also raises Problem if the request is larger than a turn can store."""
     request = parse(ChatRequest, content)
     if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
         raise Problem(
@@ -174,7 +175,7 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """Where in the body: "media.0.url". A field that we do not know is named if its name is harmless, to show a slip of
-    the pen; a key of the metadata is the client's own text and is not."""
+    """The place in the body, for example "media.0.url". An unknown field is named only if its name is harmless, so that
+    a typing error shows. A key of `metadata` is never named, because it is the client's text."""
     known = location[:1] if location[:1] == ("metadata",) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

@@ -1,7 +1,5 @@
-"""POST /chat, and a failed task again: record the turn, queue it, and answer - at once, or when the turn is final.
-
-POST /chat/media: a signed form by which the client uploads an image to S3, to be named by a message then.
-"""
+"""POST /chat and a failed task's retry: record the turn, queue it, and answer at once or when the turn is final. POST
+/chat/media: sign a form by which the client uploads an image to S3. A later message names the upload."""
 
 import os
 import re
@@ -29,7 +27,7 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import hasty_store, wait_until_final
 
-# Two tries of each call: even with a key, the calls of a submit then fail within the function's 29 s.
+# Two tries of each call, so that even a submit with a key fails within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
@@ -38,7 +36,7 @@ store = TurnStore(table, attempts=2, usage=usage)
 keys = IdempotencyKeys(guards, attempts=2)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
-# One short try: what is not found soon is asked of the model.
+# One short try: if the cache does not answer quickly, the model answers.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
@@ -60,7 +58,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "POST /chat": answer,
-            "POST /chat/": answer,  # by $default, for old clients
+            "POST /chat/": answer,  # the $default route, for old clients
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
             "POST /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
@@ -95,10 +93,11 @@ def chat(event: Event, ends_at: float) -> Response:
 
 
 def retry(event: Event, ends_at: float) -> Response:
-    """Send the message of a failed task again, as a new task behind all others of its session."""
+    """Send the message of a failed task again, as a new task at the end of its session."""
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
-    # Two clicks are one retry; whoever wants two sends two keys. No key of a client's holds a space.
+    # A second click finds the same key, so it makes no second retry. A client that wants two retries sends two keys.
+    # The blank keeps this key apart, because no client's key has one.
     idempotency_key = _idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
@@ -141,8 +140,8 @@ def openai_api(event: Event, ends_at: float) -> Response:
 def take(
     event: Event, turn: Turn, fingerprint: str, idempotency_key: str | None, wait: int, *, max_age: float = 0
 ) -> tuple[Turn, bool, dict[str, str]]:
-    """Record and queue a turn within its owner's limits, as `submit` does. Returns also the limits' response fields.
-    `wait`: the seconds that the client waits, for the log."""
+    """Record and queue a turn within its owner's limits, as `submit` does. Also returns the response fields of the
+    limits. `wait`: the seconds that the client waits, for the log."""
     headers = _admitted(limiter.take_message(event, turn.key.owner)) if limiter else {}
     turn, replayed = submit(turn, fingerprint, idempotency_key, partial(_reserved, event, headers), max_age=max_age)
     if replayed:
@@ -157,7 +156,8 @@ def take(
 
 
 def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it stands after so many seconds, or at once if its owner may not wait."""
+    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limit has no place for a
+    wait."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at, gates)
@@ -166,7 +166,7 @@ def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
 def _accepted(
     event: Event, turn: Turn, replayed: bool, headers: dict[str, str], wanted: Preference, ends_at: float
 ) -> Response:
-    """The response to a message that is recorded: with the turn as it is or, if the client waits, when it is final."""
+    """The response to a recorded message. If the client waits, the turn is final or the wait is over."""
     if wanted.wait and not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         wanted = wanted.without_wait()
     if wanted.applied:
@@ -195,7 +195,7 @@ def offer_upload(event: Event) -> Response:
 
 
 def _admitted(verdict: Verdict) -> dict[str, str]:
-    """The response fields that tell of the caller's limits. Raises a 429 Problem for what is one too many."""
+    """The response fields with the caller's limits. Raises a 429 Problem if the request exceeds one."""
     if not verdict.wait:
         return verdict.fields
     count("RateLimited")
@@ -209,8 +209,8 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
 
 
 def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
-    """The turn with the tokens of its owner's day that it has reserved, none if there is no such limit. Adds the limit
-    to `headers`. Raises a 429 Problem if the day has no tokens left."""
+    """The turn with its reservation of the owner's tokens for the day; 0 if there is no such limit. Adds the limit to
+    `headers`. Raises a 429 Problem if the day has no tokens left."""
     if limiter is None:
         return turn._replace(reserved_tokens=0)
     verdict = limiter.reserve(event, turn.key.owner, turn.reserved_tokens, turn.created_at)
@@ -227,11 +227,11 @@ def submit(
     *,
     max_age: float = 0,
 ) -> tuple[Turn, bool]:
-    """Record and queue the turn of a request, or answer it by a kept reply younger than `max_age` seconds. Returns it,
-    and whether an earlier request with the same key had made it. `admit` reserves the turn's tokens.
+    """Record and queue the turn of a request, or answer it from the cache with a reply younger than `max_age` seconds.
+    Returns the turn, and whether an earlier request with the same key made it. `admit` reserves the turn's tokens.
 
-    Every request with the same key does the whole of it for the one task that the key is bound to, and each step is
-    harmless when repeated. So it does not matter which of them comes first, or after which step one of them dies.
+    Every request with the same key does all steps for the one task that the key is bound to. Each step is safe to
+    repeat. So it does not matter which request comes first, or after which step a request dies.
     """
     if idempotency_key is None:
         turn = _record(turn, max_age, admit)
@@ -259,14 +259,15 @@ def submit(
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
-        # It stays PENDING: another request with the key may have queued it, and the client's next one will.
+        # The turn stays PENDING. Another request with the key may have queued it; if not, the client's next request
+        # will.
         raise _not_queued(turn, error) from error
     return turn, bound != wanted
 
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
-    """Record the turn unless it is there, as answered if there is a kept reply. Returns it as answered only if this
-    call has recorded it so: one that is there already may be PENDING, and must be queued then."""
+    """Record the turn unless it exists. With a cached reply, record it as answered. Returns the turn as answered only
+    if this call recorded it so. A turn that existed may be PENDING, and the caller must queue it then."""
     if kept := _kept_reply(turn, max_age):
         replied = turn.answered_as(kept)
         if store.create(replied):
@@ -279,18 +280,20 @@ def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
 
 
 def _give_back(turn: Turn) -> None:
-    """End the reservation of a turn that another request with the same key has recorded. If that fails, the estimate
-    stays reserved until the end of the day."""
+    """End the reservation of a turn that another request with the same key recorded. If that fails, the estimate stays
+    reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        if there is None or there.created_at != turn.created_at:  # else botocore repeated our own put
+        # otherwise botocore repeated our put, and it met itself
+        if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:
         logger.warning("tokens stay reserved", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
 
 def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
-    """The turn whose reply is also that to this one. None if there is none so young, or it cannot be found out."""
+    """The turn whose reply answers this one from the cache. None if no reply is recent enough, or the cache does not
+    answer."""
     if not (turn.cache and max_age):
         return None
     reply = reply_key(turn.key.owner, turn.request, model, shared=bool(cache["shared"]))
@@ -313,7 +316,7 @@ def _bound_key(caller: str, bound: Reservation) -> Key:
 
 
 def _queue_or_close(turn: Turn) -> Turn:
-    """Queue a turn that only this request knows of. Raises a 503 Problem, with the turn closed, if that fails."""
+    """Queue a turn that no other request knows. If that fails, closes the turn and raises a 503 Problem."""
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
@@ -321,9 +324,9 @@ def _queue_or_close(turn: Turn) -> Turn:
             store.fail(turn.key, "enqueue_failed", time.time())
         except Refused as refused:
             if refused.current and refused.current.error_code != "enqueue_failed":
-                return refused.current  # The message arrived all the same: a worker has the turn.
+                return refused.current  # The message arrived although the send failed: a worker has the turn.
         except (BotoCoreError, ClientError) as second:
-            # It stays PENDING, unaccepted, and reads as FAILURE once its deadline has passed.
+            # The turn stays PENDING and was not accepted. It reads as FAILURE after its deadline.
             logger.error("task not closed", extra={"task_id": turn.key.task_id, "error": error_name(second)})
         raise _not_queued(turn, error) from error
     return turn
@@ -366,7 +369,7 @@ def _not_queued(turn: Turn, error: BotoCoreError | ClientError) -> Problem:
 
 
 def _require_allowed_urls(stored: dict[str, Any]) -> None:
-    """Raises a 422 Problem for the first image whose URL the model's server must not be given."""
+    """Raises a 422 Problem for the first image whose URL the model's server must not fetch."""
     context = (item for entry in stored.get("context") or () for item in entry.get("media") or ())
     for index, item in enumerate([*(stored.get("media") or ()), *context]):
         if "url" in item and not media_urls.allows(item["url"]):
@@ -381,7 +384,7 @@ def _require_json(event: Event) -> None:
 
 
 def _idempotency_key(event: Event) -> str | None:
-    """The Idempotency-Key, quoted (a structured field, as the IETF draft has it) or bare (as most clients send it)."""
+    """The Idempotency-Key: quoted, as the IETF draft demands (a structured field), or bare, as most clients send it."""
     value = header(event, "idempotency-key")
     if value is None:
         return None

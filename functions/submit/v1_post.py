@@ -22,11 +22,11 @@ MAX_CANCEL_SECONDS = 5
 """A worker sees within two seconds that its turn is cancelled."""
 
 MAX_REFERRED = 100
-"""Turns that a request's item references may lead to: each is a read."""
+"""The most turns that the item references of a request may lead to. Each turn costs a read."""
 
 
 class Desk(NamedTuple):
-    """What submit.py does for a request: see its functions of these names."""
+    """The functions of submit.py that this module needs, under the same names."""
 
     store: TurnStore
     take: Callable[..., tuple[Turn, bool, dict[str, str]]]
@@ -106,7 +106,7 @@ class _Call:
         return respond(200, made.shown())
 
     def cancel(self, response_id: str) -> Response:
-        """200 with the response: cancelled, or final as it was before. A worker that holds it is waited for."""
+        """200 with the response, cancelled or final before. Waits for a worker that holds the turn."""
         key, now = response_key(self._owner, response_id), time.time()
         if key is None or self._desk.store.read(key, now) is None:
             raise no_such_response()
@@ -135,7 +135,7 @@ class _Call:
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
-        """The turn once it has succeeded. Raises a Problem if it has not, or not in time."""
+        """The turn after it succeeded. Raises a Problem if it failed, or is late."""
         turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
         if not turn.final:
             raise unfinished(turn)
@@ -160,7 +160,7 @@ class _Call:
         return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
-        """What an item of an earlier response of the caller says. Raises a 404 Problem if there is no such item."""
+        """The entry of an item in an earlier response of the caller. Raises a 404 Problem if there is no such item."""
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:

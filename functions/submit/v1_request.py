@@ -1,6 +1,7 @@
 """The bodies of POST /v1/responses and POST /v1/chat/completions, read into the request that a turn keeps.
 
-A parameter that cannot be honoured is refused by name. One without an effect on the answer is taken and ignored.
+If a parameter would change the answer and is not supported, the error names it. A parameter without effect on the
+answer is ignored.
 """
 
 import hashlib
@@ -18,7 +19,8 @@ from turnqueue.turn import MAX_REQUEST_BYTES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
-"""The entry that an item's id (and the parameter that holds it) refers to. Raises a 404 Problem if there is none."""
+"""The entry that an item id refers to; `param` names the parameter that has the id. Raises a 404 Problem if there is
+none."""
 
 MAX_TOOLS = 128
 MAX_INSTRUCTIONS = 32_000  # characters
@@ -28,13 +30,13 @@ _NAME = r"[A-Za-z0-9_-]{1,64}"
 
 
 class _Lenient(BaseModel):
-    """An item or a part of one: clients send back what they have got, with members that say nothing here."""
+    """An item or a part of one. Unknown members are ignored, because clients send items back as they received them."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
 
 class _Known(BaseModel):
-    """Other members are refused by name, because their effect would be missed."""
+    """Unknown members are errors, because ignoring them would change the answer."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -68,7 +70,7 @@ class _Common(_Known):
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    store: _Ignored = None  # every turn is recorded, and the answer says so
+    store: _Ignored = None  # every turn is stored, and the response says so
     user: _Ignored = None
     safety_identifier: _Ignored = None
     prompt_cache_key: _Ignored = None
@@ -104,7 +106,7 @@ class ResponsesBody(_Common):
     top_logprobs: Literal[0] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: _Ignored = None
-    max_tool_calls: _Ignored = None  # of OpenAI's own tools, of which there are none here
+    max_tool_calls: _Ignored = None  # the hosted tools of OpenAI, which do not exist here
 
     @property
     def conversation_id(self) -> str | None:
@@ -149,7 +151,8 @@ class ConversationBody(_Known):
 
 
 class Parsed(NamedTuple):
-    """`body`: as it was sent. `request`: what the turn keeps. `fingerprint`: equal for equal bodies."""
+    """`body`: as the client sent it. `request`: the part that the turn stores. `fingerprint`: equal for equal
+    bodies."""
 
     body: Any
     request: dict[str, Any]
@@ -157,7 +160,7 @@ class Parsed(NamedTuple):
 
 
 def parse_responses(content: bytes, *, instructions: bool, refer: Refer) -> Parsed:
-    """The body of POST /v1/responses. `instructions`: whether a client may give some. Raises Problem."""
+    """Read the body of POST /v1/responses. `instructions`: whether clients may send instructions. Raises Problem."""
     body = _parse(ResponsesBody, content)
     if body.previous_response_id and body.conversation:
         raise _unsupported("previous_response_id", "cannot be combined with conversation")
@@ -177,7 +180,7 @@ def parse_responses(content: bytes, *, instructions: bool, refer: Refer) -> Pars
 
 
 def parse_completions(content: bytes, *, instructions: bool) -> Parsed:
-    """The body of POST /v1/chat/completions. Raises Problem."""
+    """Read the body of POST /v1/chat/completions. Raises Problem."""
     body = _parse(CompletionsBody, content)
     told = [entry for number, each in enumerate(body.messages) for entry in _message(each, f"messages.{number}")]
     request = _request(body, told, "messages", instructions)
@@ -209,7 +212,7 @@ def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
 
 
 def _request(body: Any, told: list[Entry], param: str, instructions: bool) -> dict[str, Any]:
-    """The part of a request that both APIs have. The last message of the user is the turn's; what precedes it is its
+    """The common part of both APIs. The user's last message is the turn's message; everything before it is the turn's
     context."""
     if not any(entry.get("role") == "user" or "output" in entry for entry in told):
         raise Problem(400, "invalid_request", f"{param}: needs a message of the user.", param=param)
@@ -286,7 +289,7 @@ def _item(item: Mapping[str, Any], param: str, refer: Refer) -> Iterable[Entry]:
         case "item_reference":
             yield refer(_checked(_Reference, item, param).id, f"{param}.id")
         case "reasoning":
-            return  # the thoughts of a model are not told to it again
+            return  # a model does not get its earlier thoughts again
         case _:
             raise _unsupported(f"{param}.type", "is not known here")
 
@@ -347,7 +350,8 @@ def _media(content: list[_Part], param: str) -> list[dict[str, Any]]:
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Functions in the form of the Responses API, {type, name, description, parameters, strict}, from either API's."""
+    """The functions in the form of the Responses API: {type, name, description, parameters, strict}. Takes both APIs'
+    forms."""
     found = []
     for number, tool in enumerate(tools):
         param = f"tools.{number}"
@@ -373,7 +377,7 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]
 
 
 def _form(form: dict[str, Any] | None, param: str) -> dict[str, Any] | None:
-    """The form that the answer must have, as the Responses API names it; None for plain text."""
+    """The form of the answer, in the terms of the Responses API. None for plain text."""
     kind = (form or {}).get("type", "text")
     if kind == "text":
         return None
@@ -387,7 +391,7 @@ def _form(form: dict[str, Any] | None, param: str) -> dict[str, Any] | None:
 
 
 def _flat(nested: dict[str, Any] | None, member: str) -> dict[str, Any] | None:
-    """{type, function: {…}} of Chat Completions as {type, …} of Responses."""
+    """Convert {type, function: {…}} of Chat Completions to {type, …} of Responses."""
     if nested is None or not isinstance(nested.get(member), dict):
         return nested
     return {"type": nested.get("type"), **nested[member]}

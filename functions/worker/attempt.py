@@ -1,4 +1,4 @@
-"""One attempt: the claimed turn, the model that is asked, the answer as it grows, and how it ends."""
+"""One attempt at a claimed turn: ask a model, show the growing answer, and record the end."""
 
 import asyncio
 import time
@@ -33,24 +33,27 @@ from turnqueue.usage import UsageStore, lost_attempt
 HISTORY_TURNS = 20
 
 RESERVE_SECONDS = 10.0
-"""Before the function's end: time to record and to hand back, with the retries of those calls."""
+"""Seconds before the function's end: the time to record or hand back, with the retries of those calls."""
 
 REFUSALS_BEFORE_FALLBACK = 2
-"""A turn that the first model has refused so often asks the fallback first, whatever the gate says."""
+"""After this number of refusals by the first model, the turn asks the fallback first, whatever the gate says."""
 
-_NOT_STORABLE = ("ValidationException", "SerializationException")  # DynamoDB's: an item too large, text that is none
+# DynamoDB's error for an item that is too large or malformed
+_NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
-"""How long after its first text a streamed answer is shown how often, in seconds; after that as any other."""
+"""How often a streamed answer is shown: (seconds since its first text, seconds between two rows). After that, as often
+as any answer."""
 
-_ROW_BYTES = 1024  # of a streamed answer: a row as soon as so much has come, a write unit
+_ROW_BYTES = 1024  # bytes after which a streamed answer gets a row at once: one write unit
 
-_SHORT_PAUSE_SECONDS = 2.0  # a turn whose place comes so soon waits for it in the worker
-_EARLY_SECONDS = 1.0  # a turn comes back so long before its place, because SQS hides messages for whole seconds
+_SHORT_PAUSE_SECONDS = 2.0  # seconds: a turn waits in the worker for a place that comes this soon
+# seconds: a turn comes back this much before its place, because SQS hides messages for whole seconds
+_EARLY_SECONDS = 1.0
 
 
 class Server(NamedTuple):
-    """A model and what decides whether it may be called."""
+    """A model, and the gatekeeper that decides whether it may be called."""
 
     model: Model
     gatekeeper: Gatekeeper
@@ -77,23 +80,22 @@ class Services:
     longest_answer: float
     first_token_seconds: float
     watch_seconds: float = 1.0
-    """How often a growing answer is shown that nobody asked to stream. An answer that ends sooner is not shown at all:
-    so it costs no write."""
+    """The seconds between two rows of an answer that nobody asked to stream. A shorter answer writes no row."""
 
     @property
     def servers(self) -> list[Server]:
         return [self.first, self.fallback] if self.fallback else [self.first]
 
     def preferred(self, turn: Turn) -> Server:
-        """The model that this turn asks first. The last attempt that counts goes to the fallback, so that a first
-        model that is down fails no turn by itself."""
+        """The model that this turn asks first. The last attempt that counts asks the fallback, so that a turn does not
+        fail only because the first model is down."""
         is_last = turn.attempt >= turn.last_attempt
         if self.fallback and (is_last or turn.refusals >= REFUSALS_BEFORE_FALLBACK):
             return self.fallback
         return self.first
 
     async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
-        """The first of the models that may be called now; how long to wait if none may. `again`: the message was
+        """The first model that may be called now, or the seconds to wait if neither may. `again`: the message was
         delivered before."""
         waits = []
         for server in servers:
@@ -104,7 +106,7 @@ class Services:
         return min(waits)
 
     async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
-        """The model that this turn prefers, if it may be called too; else `server`."""
+        """The turn's preferred model if it may be called too, otherwise `server`."""
         preferred = self.preferred(turn)
         if preferred is server:
             return server, passed
@@ -116,7 +118,7 @@ class Services:
 
 
 class Attempt:
-    """An attempt of a claimed turn, which may last until `ends_at`."""
+    """One attempt at a claimed turn. It lasts until `ends_at` at most."""
 
     def __init__(self, services: Services, turn: Turn, server: Server, passed: Pass, ends_at: float) -> None:
         self._services = services
@@ -124,15 +126,15 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._told: Persona | None = None  # until the model is asked
+        self._told: Persona | None = None  # replaced when the model is asked
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
         self._lost: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
 
     async def run(self) -> Decision:
-        """Ask the model, record what comes of it, and say what becomes of the message. Raises botocore's ClientError
-        or BotoCoreError when the outcome cannot be recorded."""
+        """Ask the model, record the outcome, and return the decision about the message. Raises botocore's ClientError
+        or BotoCoreError if the outcome cannot be recorded."""
         turn, services = self._turn, self._services
         services.leases.hold_turn(turn, self._lost.set_result)
         try:
@@ -154,7 +156,7 @@ class Attempt:
             if (late := await self._wait_for_place()) is not None:
                 return late
             answer = await self._answer()
-        except ModelError as error:  # only answering raises it
+        except ModelError as error:  # only answering raises ModelError
             return await self._failed(error)
         except Refused as refused:
             return await self._cancelled(refused)
@@ -169,8 +171,8 @@ class Attempt:
     # ---- asking
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's place below the model's known rate. Returns how the turn comes back if that is too far
-        away for a worker to wait."""
+        """Wait for the turn's place below the model's known rate. Returns the decision to come back later if the place
+        is too far away for a worker to wait."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -198,7 +200,7 @@ class Attempt:
         return await self._answer_of_fallback(told, history)
 
     async def _second_answer(self, told: Persona, history: Sequence[Turn]) -> Answer:
-        """The answer of the fallback, after the first model has been silent for too long."""
+        """The fallback's answer, after the first model was silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
         passed = await fallback.gatekeeper.ask(again=True)
@@ -212,7 +214,7 @@ class Attempt:
 
     async def _answer_of_fallback(self, told: Persona, history: Sequence[Turn]) -> Answer:
         count("FallbackUsed")
-        self._told = replace(told, model=None)  # which names one of the first model's server
+        self._told = replace(told, model=None)  # it names a model of the first model's server
         return await self._asked(self._server, self._told, history, 0)
 
     @property
@@ -227,7 +229,7 @@ class Attempt:
         """The answer of a model, if it comes in time and nobody cancels the turn meanwhile.
 
         Raises ModelError; Refused when the turn was cancelled or is no longer ours; _Silent when the model has said
-        nothing for `silence` seconds (0: as long as the attempt lasts). The model's stream is closed then.
+        nothing for `silence` seconds (0: as long as the attempt lasts). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
@@ -242,7 +244,7 @@ class Attempt:
         return answer
 
     async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
-        """The answer of a model, once the images that it is to look at are fetched."""
+        """Fetch the images of the request, then return the model's answer."""
         *history, turn = (images.allowed(each, self._services.media_urls) for each in (*history, self._turn))
         async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
             return await model.answer(told, history, turn, shown, self._reply)
@@ -250,11 +252,11 @@ class Attempt:
     # ---- while the model writes: each ends the attempt by raising
 
     async def _show(self) -> None:
-        """Show the answer growing, in its event log."""
+        """Write the growing answer to its event log."""
         reply, unit = self._reply, self._services.watch_seconds
         await asyncio.sleep(unit)
         if self._turn.attempt > 1:
-            await self._show_now()  # at least that the text of earlier attempts is void
+            await self._show_now()  # at least a row that voids the text of earlier attempts
         began, size = 0.0, 0
         while True:
             await reply.grow(size)
@@ -271,9 +273,9 @@ class Attempt:
                 await asyncio.sleep(pause)
 
     async def _show_now(self) -> None:
-        """Write to the log what it lacks. A write under way is awaited: the end of the turn comes after it."""
+        """Write the missing text to the log. Waits for a write under way, so that the turn's end comes after it."""
         reply, turn = self._reply, self._turn
-        text = reply.readable().rstrip("\ufffd")  # which may be half of a character
+        text = reply.readable().rstrip("\ufffd")  # the text may end in half of a character
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
         try:
             await asyncio.shield(writing)
@@ -283,7 +285,7 @@ class Attempt:
         except Superseded:
             await self._look()
         except (BotoCoreError, ClientError) as error:
-            # Progress is a courtesy: the answer is not given up because of it.
+            # A progress write may fail without harm to the answer.
             logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     async def _give_up_when_cancelled(self) -> None:
@@ -292,7 +294,7 @@ class Attempt:
             await self._look()
 
     async def _look(self) -> None:
-        """Raises Refused if the turn is no longer ours, or its cancellation was asked."""
+        """Raises Refused if another worker has the turn, or its cancellation was requested."""
         turn, store = self._turn, self._services.store
         try:
             current = await asyncio.to_thread(store.read, turn.key, time.time())
@@ -312,8 +314,8 @@ class Attempt:
             raise _Silent
 
     async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
-        """Tell the gate that the call was let in: when headers come, or a probe was not refused in time. Where silence
-        counts as trouble, only a sign of the model counts."""
+        """Tell the gate that the call was accepted: when the headers come, or when a probe was not refused in time. If
+        `silence` limits the wait, only text or thoughts of the model count."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
@@ -325,7 +327,7 @@ class Attempt:
         self._is_let_in = True
 
     async def _let_in(self) -> None:
-        """Tell the gate, unless the guard has done so: a short answer is over before the guard comes to it."""
+        """Tell the gate unless the guard did so already, because a short answer can end before the guard runs."""
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 
@@ -350,7 +352,7 @@ class Attempt:
         except (ParamValidationError, ClientError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _NOT_STORABLE:
                 raise
-            # The fault is in what this worker wrote, not at AWS: the same answer would be refused again.
+            # The error is in the data that this worker wrote, not at AWS. The same answer would be refused again.
             logger.error("answer cannot be stored", extra={"task_id": turn.key.task_id, "error": error_name(error)})
             return await self._fail("internal_error")
         await self._settle(answer.usage, is_final=True, answers=1)
@@ -359,7 +361,8 @@ class Attempt:
         return DONE
 
     async def _failed(self, error: ModelError) -> Decision:
-        """After a failed attempt: back to the queue if another may help and there is time and budget, else FAILURE."""
+        """After a failed attempt: hand the turn back if another attempt may help and there is time and budget.
+        Otherwise end it as FAILURE."""
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:
             await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
@@ -397,7 +400,8 @@ class Attempt:
         )
 
     async def _cancelled(self, refused: Refused) -> Decision:
-        """After a refused write: end the turn if its cancellation was the reason. Raises Refused if it is not ours."""
+        """After a refused write: end the turn if its cancellation was the reason. Raises Refused if another worker has
+        the turn."""
         current = refused.current
         if current is None or current.attempt != self._turn.attempt or not current.cancel_requested:
             raise refused
@@ -411,11 +415,11 @@ class Attempt:
         return DONE
 
     def _used(self) -> dict[str, Any]:
-        """The usage of this attempt so far, however it ends: reported by the server, or estimated."""
+        """The usage of this attempt so far, reported by the server or estimated."""
         return self._server.model.usage(self._told, self._reply) if self._told else {}
 
     async def _settle(self, used: Mapping[str, Any], *, is_final: bool, answers: int = 0) -> None:
-        """Add what the attempt used to its owner's day. If that fails, the reservation stays (turnqueue/usage.py)."""
+        """Add the attempt's usage to its owner's day. If that fails, the reservation stays (turnqueue/usage.py)."""
         turn = self._turn
         try:
             await asyncio.to_thread(
@@ -425,7 +429,7 @@ class Attempt:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     async def _keep_reply(self) -> None:
-        """Keep the answer for those who ask the same, if the submit allowed it. If that fails they ask the model."""
+        """Cache the answer if the submit allowed it. If that fails, the model answers identical messages."""
         turn, services = self._turn, self._services
         if not turn.cache:
             return
@@ -437,11 +441,11 @@ class Attempt:
 
 
 class _Silent(Exception):
-    """The model has said nothing for FirstTokenSeconds."""
+    """The model was silent for FirstTokenSeconds."""
 
 
 async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[Any, Any, None]]) -> T:
-    """The result of `work`, unless one of the guards raises first. All are over when this returns."""
+    """The result of `work`, unless a guard raises first. All of them have ended when this returns."""
     try:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(guard) for guard in guards]
@@ -454,7 +458,7 @@ async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[A
 
 
 def _way(turn: Turn, now: float) -> dict[str, int]:
-    """How the turn came to its answer of now, since it was queued."""
+    """How this attempt came about since the turn was queued, for the log."""
     return {
         "attempts": turn.tries,
         "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),

@@ -1,4 +1,5 @@
-"""Which of the turns of this process are to be cancelled: one read of all their control rows every 2 s."""
+"""Finds the turns of this process that clients want to cancel. One read covers the control rows of all turns, every 2
+s."""
 
 import asyncio
 
@@ -10,7 +11,7 @@ from turnqueue.turn import Key, Turn
 
 
 class Cancellations:
-    """The turns that run in one worker process. `every`: the seconds between two reads. For one event loop."""
+    """The turns that run in one worker process. `every`: the seconds between two reads. Belongs to one event loop."""
 
     def __init__(self, log: EventLog, every: float = 2.0) -> None:
         self._log = log
@@ -19,7 +20,7 @@ class Cancellations:
         self._reading: asyncio.Task[None] | None = None
 
     async def asked(self, turn: Turn) -> None:
-        """Wait until the cancellation of this attempt was asked, or may have been: the turn itself tells."""
+        """Wait until a client may have asked to cancel this attempt. The caller then looks at the turn."""
         event = asyncio.Event()
         self._waiting[turn.key] = (turn, event)
         if self._reading is None:

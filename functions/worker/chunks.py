@@ -1,7 +1,7 @@
 """A piece of a streamed answer, or a whole one, as Chat Completions sends it.
 
-The SDK would make objects of it, at more CPU than all else that the worker does. So it is read from plain JSON.
-A member that a sloppy server leaves out, or sends in another form, counts as absent.
+The SDK would make objects of each chunk, which takes more CPU than everything else in the worker. So this module reads
+plain JSON. A malformed member counts as absent.
 """
 
 import json
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
-# Each reason that a server may give for its end, in lower case, and OpenAI's name for it.
+# The reasons for the end that servers give, in lower case, and OpenAI's name for each.
 _REASONS = {
     "stop": "stop",
     "eos": "stop",
@@ -34,13 +34,13 @@ _REASONS = {
 }
 
 BROKEN_OFF = "error"
-"""The reason of a server that gave up in the middle."""
+"""The finish reason of a server that stopped in the middle of an answer."""
 
 _BREAKS = re.compile("error|abort|cancel|fail|timeout|timed_out|interrupt|overload|insufficient", re.IGNORECASE)
 
 
 class Call(NamedTuple):
-    """A piece of a call of a function. `number`: which call of the answer, None if the server does not say."""
+    """A piece of a function call. `number`: the index of the call in the answer, None if the server does not say."""
 
     number: int | None
     id: str
@@ -51,9 +51,9 @@ class Call(NamedTuple):
 class Chunk(NamedTuple):
     """`content`: text of the answer. `thoughts`: text that the model does not address to the user.
 
-    `finish_reason`: one of OpenAI's, BROKEN_OFF, or None, also for a reason that nobody knows. `usage`: {prompt_tokens,
-    completion_tokens, cached_tokens}, each as the server sent it, null included; empty in all chunks but, as a rule,
-    the last. `error`: what the server says of an error, in any form, or None.
+    `finish_reason`: one of OpenAI's, BROKEN_OFF, or None. An unknown reason is None. `usage`: {prompt_tokens,
+    completion_tokens, cached_tokens}, each as the server sent it, null included. As a rule only the last chunk has it.
+    `error`: the server's error in any form, or None.
     """
 
     model: str
@@ -96,7 +96,7 @@ class Chunk(NamedTuple):
 
 def _error(chunk: dict[str, Any]) -> Any:
     if error := chunk.get("error"):
-        # With what stands beside it: a code, for one.
+        # The members beside the error may hold more, for example a code.
         return error if isinstance(error, dict) else chunk
     return chunk if chunk.get("object") == "error" or chunk.get("type") == "error" else None
 
@@ -112,14 +112,14 @@ def _call(piece: object) -> Call:
     piece = _object(piece)
     function = _object(piece.get("function"))
     index, arguments = piece.get("index"), function.get("arguments")
-    if isinstance(arguments, dict):  # some servers send the document and not its text
+    if isinstance(arguments, dict):  # some servers send the JSON document in place of its text
         arguments = json.dumps(arguments, ensure_ascii=False)
     name, call_id = _text(function.get("name")), _text(piece.get("id"))
     return Call(index if type(index) is int else None, call_id, name, _text(arguments))
 
 
 def _text_of_part(part: object) -> str:
-    """The text of a typed part of the content; "" if it is a part of another kind."""
+    """The text of a typed part of the content; "" for a part of another type."""
     if isinstance(part, str):
         return part
     part = _object(part)
@@ -146,7 +146,8 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
-        "cached_tokens": usage.get("prompt_cache_hit_tokens") if cached is None else cached,  # DeepSeek's name
+        # DeepSeek's name for thoughts
+        "cached_tokens": usage.get("prompt_cache_hit_tokens") if cached is None else cached,
     }
 
 

@@ -1,6 +1,6 @@
 """The messages of a request to the model: the instructions, the turns before, and the user's message.
 
-Sizes are estimates in tokens. Only the server knows the tokens of its model, and it tells them after the answer.
+Sizes are estimates in tokens. Only the server can count its model's tokens, and it reports them after the answer.
 """
 
 import json
@@ -16,17 +16,17 @@ type Message = dict[str, Any]
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
-# A first call and four that are shorter: a half, a quarter, an eighth of the history, and none of it.
+# The first call and four shorter ones: with 1/2, 1/4, 1/8 and none of the history.
 _HALVINGS = 3
 
-# A server may be started again with a larger window. A learned limit also holds for other users' conversations, whose
-# text may have fewer tokens than the estimate says.
+# Seconds. The server may restart with a larger window. A learned limit also applies to other users' conversations,
+# whose text may have fewer tokens than the estimate.
 _REMEMBERED_SECONDS = 3600.0
 
 
 class Exchange(NamedTuple):
-    """An earlier turn: what the user said and what the model answered. Results of functions are told with the exchange
-    that called them, because servers refuse one without the other."""
+    """An earlier turn: the user's message and the model's answer. Function results stay with the exchange that called
+    the functions, because servers refuse one without the other."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -39,8 +39,8 @@ class Exchange(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """The conversation for the model. `earlier`: oldest first. `asked`: what the turn itself tells, its message last.
-    `shortened`: how often `shorter` was called for it."""
+    """The conversation for the model. `earlier`: oldest first. `asked`: the turn's messages, the user's message last.
+    `shortened`: how often `shorter` was called."""
 
     instructions: Message
     earlier: tuple[Exchange, ...]
@@ -51,10 +51,8 @@ class Conversation:
     def of(
         cls, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], history_tokens: int
     ) -> Self:
-        """The newest of the turns before `turn` that have `history_tokens` together, and its message.
-
-        `history`: oldest first. `images`: the data URLs of uploads, by their ids.
-        """
+        """Build the conversation: the newest turns of `history` that fit into `history_tokens`, then the turn's
+        message. `history`: oldest first. `images`: the data URLs of uploads, by their ids."""
         told: list[Exchange] = []
         for past in history:
             _tell(told, _exchange(persona, past, images))
@@ -64,7 +62,7 @@ class Conversation:
         return cls({"role": "system", "content": persona.instructions}, _newest(told, history_tokens), asked)
 
     def messages(self) -> list[Message]:
-        """All messages, the first of the system. Many servers take no second one directly after it."""
+        """All messages. The first is the only system message, because many servers refuse a second one after it."""
         first = self.instructions
         rest = [message for exchange in self.earlier for message in exchange.messages] + list(self.asked)
         while rest and rest[0]["role"] == "system":
@@ -76,25 +74,25 @@ class Conversation:
         return _tokens(self.instructions) + tokens_of(self.asked) + _sum(self.earlier)
 
     def within(self, tokens: int) -> Self:
-        """This conversation with the newest of its earlier turns that fit into `tokens` beside the rest."""
+        """This conversation with as many of the newest earlier turns as fit into `tokens`."""
         left = tokens - _tokens(self.instructions) - tokens_of(self.asked)
         return replace(self, earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
-        """This conversation with the newer half of its earlier turns. None if it has none to leave out."""
+        """This conversation with the newer half of its earlier turns. None if there are no earlier turns."""
         if not self.earlier:
             return None
         left = _sum(self.earlier) // 2 if self.shortened < _HALVINGS else 0
         return replace(self, earlier=_newest(self.earlier, left), shortened=self.shortened + 1)
 
     def without_images(self) -> Self | None:
-        """This conversation with a note in the place of each earlier image. None if there is none."""
+        """This conversation with a note in place of each earlier image. None if there is no earlier image."""
         earlier = tuple(Exchange.of(map(_noted, each.messages)) for each in self.earlier)
         return None if earlier == self.earlier else replace(self, earlier=earlier)
 
 
 class Window:
-    """How long a conversation one model of one server takes, as far as it has shown."""
+    """The longest conversation that one model of a server accepts, as learned from its answers."""
 
     def __init__(self) -> None:
         self._tokens = 0
@@ -104,7 +102,7 @@ class Window:
         return conversation.within(self._tokens) if now < self._known_until else conversation
 
     def answered(self, conversation: Conversation, now: float) -> None:
-        """Learn from an answer: a longer form of `conversation` was too long, if it was shortened."""
+        """Learn from an answer. If `conversation` was shortened, its longer form was too long."""
         if conversation.shortened:
             self._tokens, self._known_until = conversation.tokens, now + _REMEMBERED_SECONDS
 
@@ -114,7 +112,7 @@ def tokens_of(messages: Iterable[Message]) -> int:
 
 
 def _newest(exchanges: Sequence[Exchange], tokens: int) -> tuple[Exchange, ...]:
-    """The newest of the exchanges that have at most `tokens` together, oldest first."""
+    """The newest exchanges that have at most `tokens` together, oldest first."""
     first = len(exchanges)
     while first and (tokens := tokens - exchanges[first - 1].tokens) >= 0:
         first -= 1
@@ -144,7 +142,7 @@ def _tell(told: list[Exchange], exchange: Exchange | None) -> None:
 
 
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:
-    """None for a turn with a blank side: many servers refuse a request with a blank message."""
+    """None for a turn with a blank message or answer, because many servers refuse blank messages."""
     calls = (past.result or {}).get("tool_calls") or []
     said, spoken = past.request, _spoken(persona, past)
     asked = said["message"].strip() or said.get("media") or said.get("context")
@@ -169,13 +167,14 @@ def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
 
 
 def _asked(turn: Turn, images: Mapping[str, str]) -> Iterator[Message]:
-    """What a turn tells the model: the context that its client sent with it, and its message. None of them is blank."""
+    """The messages of a turn for the model: the context that its client sent, and its message. Blank ones are left
+    out."""
     spoken, calls = "", list[Mapping[str, str]]()
     for entry in [*(turn.request.get("context") or ()), None]:
         if entry and "name" in entry:
             calls.append(entry)
             continue
-        if spoken.strip() or calls:  # an answer and the calls after it are one message
+        if spoken.strip() or calls:  # an answer and the function calls after it are one message
             yield _assistant(spoken, calls)
             spoken, calls = "", []
         if entry is None:
@@ -207,11 +206,9 @@ def _noted(message: Message) -> Message:
 
 
 def _spoken(persona: Persona, past: Turn) -> str:
-    """The answer of an earlier turn: the text, or the whole document, so that a draft goes on growing.
-
-    A persona with a form takes a document among its answers for a draft of its own making. So an answer of another
-    persona, which a user may have made to repeat a document, is quoted.
-    """
+    """The answer of an earlier turn: its text, or its whole document, so that the model can extend the draft. A persona
+    with a form trusts documents among its answers. A user can make another persona repeat any document, so answers of
+    other personas are quoted."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

@@ -1,7 +1,5 @@
-"""Every outcome of a delivery, mapped to one decision: done; back in some seconds; failed with a code.
-
-Plain rules: no AWS, no model. invocation.py and attempt.py carry the decisions out.
-"""
+"""Maps every outcome of a delivery to one decision: done, back in some seconds, or failed with a code. These are plain
+rules without AWS and without a model. invocation.py and attempt.py carry the decisions out."""
 
 import random
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from modelerror import ModelError
 from turnqueue.gate import MOST_HIDDEN_SECONDS
 from turnqueue.turn import MAX_ATTEMPTS, Turn
 
-# While AWS fails: the n-th delivery comes back after n x 5 s, at most 30.
+# While AWS fails, delivery n comes back after n x 5 s, at most 30 s.
 _AWS_BACKOFF_SECONDS = 5.0
 _LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
@@ -45,7 +43,7 @@ def fail(code: str) -> Decision:
 
 
 def not_claimed(current: Turn | None, now: float) -> Decision:
-    """For a message whose turn could not be claimed. `current`: the turn as it is; None if there is none."""
+    """For a message whose turn could not be claimed. `current`: the turn as it is, None if it does not exist."""
     match current:
         case None:
             return DONE
@@ -56,19 +54,19 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.held(now):
             return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # clocks differ
         case Turn() if current.attempt >= current.last_attempt:
-            return fail("worker_lost")  # its last worker died and left no word
+            return fail("worker_lost")  # its last worker died without recording anything
         case _:
-            return back(1)  # it changed between the claim and now
+            return back(1)  # the turn changed between the claim and now
 
 
 def superseded(current: Turn | None) -> Decision:
-    """For an attempt whose turn another worker has taken over, or somebody else has ended."""
+    """For an attempt whose turn was taken over by another worker, or ended by somebody else."""
     return DONE if current is None or current.final else back(None)
 
 
 def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
-    """For an attempt that the model, or our own code, has failed. `is_fallback_next`: the next attempt asks another
-    model, which has not said how long to wait."""
+    """For an attempt that failed because of the model or our code. `is_fallback_next`: the next attempt asks another
+    model, so this one's Retry-After does not count."""
     asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
     refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
     wait = backoff(turn.tries, asked_for)
@@ -76,7 +74,7 @@ def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next
         case _ if turn.overdue(now):
             return fail(error.code if error.refused else turn.overdue_code)
         case ModelError(retryable=False):
-            return fail(error.code)  # nothing gets better with time: a wrong key, a refused prompt
+            return fail(error.code)  # time does not help: a wrong key, a refused prompt
         case ModelError(refused=True) if now + refused_wait < turn.deadline_at:
             return back(refused_wait, is_refund=True)
         case ModelError(refused=True):
@@ -88,18 +86,18 @@ def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next
 
 
 def aws_failed(deliveries: int) -> Decision:
-    """For a message that AWS kept us from handling. `deliveries`: how often it was delivered."""
+    """For a message that could not be handled because AWS failed. `deliveries`: how often SQS delivered it."""
     return back(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
 
 
 def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """Seconds before the next attempt that counts: 2 doubling, at least `asked_for`, and up to half as much again by
-    chance, so that turns that failed together do not come back together. At most 60, as for a refusal."""
+    """Seconds before the next attempt that counts: 2, doubling up to 60, and at least `asked_for`. A random part of up
+    to half as much again keeps turns apart that failed together."""
     return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + draw() / 2), MOST_HIDDEN_SECONDS)
 
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """Seconds before a refused turn is tried again: 2 doubling to 60, at least `asked_for`, with up to half as much
-    again by chance; of the longest waits the last fifth is by chance. At most 60."""
+    """Seconds before a refused turn is tried again: 2, doubling up to 60, and at least `asked_for`. A random part keeps
+    turns apart: up to half as much again, and the last fifth of the longest waits."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

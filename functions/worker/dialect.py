@@ -1,4 +1,4 @@
-"""The request fields that a model of a server takes. Servers differ, and refuse a field that they do not take."""
+"""The request fields that a model accepts. Servers differ, and refuse unknown fields."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
@@ -6,16 +6,16 @@ from typing import Any, NamedTuple, Self
 from persona import Persona
 from structured import instructions, response_format
 
-_NEEDED = ("tools", "tool_choice")  # without them the model would not do what was asked
+_NEEDED = ("tools", "tool_choice")  # without these fields the model would not do the task
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
-# How a model is asked for a document, from the strictest on: held to a schema, held to JSON, or asked in words.
+# The ways to ask a model for a document, strictest first: held to a schema, held to JSON, or asked in words.
 _JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
 
 
 class Dialect(NamedTuple):
-    """`without`: the fields that are not taken. `form`: how documents are asked for."""
+    """`without`: the refused fields. `form`: the way to ask for a document."""
 
     without: frozenset[str] = frozenset()
     form: int = _JSON_SCHEMA
@@ -47,7 +47,7 @@ class Dialect(NamedTuple):
         return request
 
     def after(self, field: str | None, request: dict[str, Any]) -> Self | None:
-        """The dialect to ask in once more, when `field` of `request` was refused. None if there is no other."""
+        """The dialect for the next try after `field` of `request` was refused. None if there is no other."""
         if field not in request or field in _NEEDED:
             return None
         if field == "response_format":

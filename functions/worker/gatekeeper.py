@@ -1,7 +1,7 @@
-"""Whether a model may be called now: its two gates and the pace that they have learned (turnqueue/gate.py).
+"""Decides whether a model may be called now, by its two gates and their learned pace (turnqueue/gate.py).
 
-While nothing is wrong, a process reads the gates once, with its first turn, and writes them never. It reads them before
-each call from the first sign of trouble on: a refusal of its own, or a message that was delivered before.
+Without trouble, a process reads the gates once, with its first turn, and never writes them. After the first sign of
+trouble it reads them before each call. Signs are a refused call, and a message that was delivered before.
 """
 
 import asyncio
@@ -26,17 +26,17 @@ from turnqueue.gate import (
 from turnqueue.telemetry import count
 
 READ_SECONDS = 1.0
-"""How old what a process knows of the gates may be in times of trouble."""
+"""In times of trouble, the greatest age in seconds of this process's knowledge of the gates."""
 
 TROUBLE_SECONDS = 120.0
-"""How long after its last sign trouble is over: two of the longest periods of an open gate."""
+"""Seconds without a sign after which trouble is over: two of the longest periods of an open gate."""
 
 PROBE_SECONDS = 10.0
-"""A probe that is not refused within this time has been let in."""
+"""Seconds. A probe that is not refused within this time counts as accepted."""
 
 
 class Pass(NamedTuple):
-    """The permission to make one call. `probes`: by the name of a gate, the end of the lease of this probe."""
+    """The permission to make one call. `probes`: for each gate that this call probes, the end of the probe's lease."""
 
     asked_at: float
     probes: dict[str, float]
@@ -51,19 +51,19 @@ class Gatekeeper:
         self._model = model_name(base_url, name)
         self._read_at = 0.0
         self._trouble_at = 0.0
-        self._answered_since = 0.0  # when the latest call that was let in was made
+        self._answered_since = 0.0  # the time of the latest accepted call
         self._is_known = False
         self._reading = asyncio.Lock()
 
     async def ask(self, *, again: bool) -> Pass | Wait:
-        """Whether to call now. `again`: the message was delivered before, which is a sign of trouble. Asks DynamoDB in
-        times of trouble only."""
+        """Decide whether to call now. `again`: the message was delivered before, which is a sign of trouble. Reads
+        DynamoDB only in times of trouble."""
         now = time.time()
         if again:
             self._trouble_at = now
         if self._is_known and now - self._trouble_at >= TROUBLE_SECONDS:
             return Pass(now, {})
-        async with self._reading:  # turns that ask together wait for one read, and go by it
+        async with self._reading:  # turns that ask at the same time share one read
             if abs(now - self._read_at) >= READ_SECONDS:
                 await asyncio.to_thread(self._read, now)
                 self._read_at, self._is_known = now, True
@@ -75,7 +75,7 @@ class Gatekeeper:
         return passed
 
     async def _in_line(self, interval: float, now: float) -> Pass | Wait:
-        """A pass, when the place of this call has come; or a wait, if the line is full."""
+        """A pass when the place of this call has come, or a wait if the line is full."""
         at = await asyncio.to_thread(self._store.place, self._model, interval, now)
         if at is None:
             return Wait(no_place(), self._code(self._model))
@@ -88,8 +88,8 @@ class Gatekeeper:
                 self._trouble_at = now
 
     def _probe(self, now: float) -> Pass | Wait:
-        """A pass, with a probe for each gate whose period is over. If the table does not let us probe, the call is made
-        without: no turn waits because of it."""
+        """A pass, with a probe for each gate whose period is over. If the table does not grant a probe, the call is
+        made without one: no turn waits because of the table."""
         probes: dict[str, float] = {}
         for name in (self._server, self._model):
             is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
@@ -110,7 +110,7 @@ class Gatekeeper:
         return "model_rate_limited" if name == self._model else "model_unavailable"
 
     def refused(self, passed: Pass, code: str, retry_after: float | None) -> None:
-        """The call was turned away before any token."""
+        """The server refused the call before any token."""
         now = time.time()
         self._trouble_at = now
         count("ModelRefused")
@@ -124,7 +124,7 @@ class Gatekeeper:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            is_counted = self._answered_since <= passed.asked_at  # else the server is well enough for a later call
+            is_counted = self._answered_since <= passed.asked_at  # otherwise the server has accepted a later call
 
             def refuse(gate: Gate) -> Gate:
                 slowed = gate.slowed(passed.asked_at, now) if is_rate else gate
@@ -133,27 +133,24 @@ class Gatekeeper:
             if is_counted or is_rate:
                 report_opened(self._store.change(refusing, refuse), code)
         if is_rate and other in passed.probes:
-            # A 429 comes from a server that is up. (A server that is down says nothing of the model's limit.)
+            # A server that sends 429 is up. A server that is down says nothing about the model's limit.
             self._settle(other, passed.probes[other], now)
 
     def _settle(self, name: str, probe: float, now: float) -> None:
         self._store.change(name, lambda gate: gate.settled(probe, now, let_in=True))
 
     def unused(self, passed: Pass) -> None:
-        """No call was made: another may probe at once."""
+        """No call was made, so another turn may probe at once."""
         now = time.time()
         for name, probe in passed.probes.items():
             self._store.change(name, partial(Gate.given_back, probe=probe, now=now))
 
     def is_open(self, now: float) -> bool:
-        """Whether the model must not be called, as far as this process knows."""
+        """Whether this process knows that the model must not be called."""
         return any(self._store.known(name).phase(now) is not Phase.CLOSED for name in (self._server, self._model))
 
     async def let_in(self, passed: Pass) -> None:
-        """The call was not turned away: the headers of its answer have come, or a probe was not refused in time.
-
-        Safe to repeat.
-        """
+        """The server accepted the call: its headers have come, or a probe was not refused in time. Safe to repeat."""
         self._answered_since = max(self._answered_since, passed.asked_at)
         if passed.probes or any(self._store.known(name).refusals for name in (self._server, self._model)):
             await asyncio.to_thread(self._let_in, passed)

@@ -1,4 +1,4 @@
-"""The uploaded images of a conversation, fetched for the model: it is given the bytes, as data URLs."""
+"""Fetches the uploaded images of a conversation. The model gets their bytes as data URLs."""
 
 import asyncio
 import base64
@@ -12,12 +12,12 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_IMAGES = 4
-"""How many images of the turns before a message, the latest, the model is shown again: each costs its tokens again."""
+"""The most images of earlier turns that the model sees again, the latest first. Each costs its tokens again."""
 
 
 @asynccontextmanager
 async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
-    """What `load` returns, which has its room until the block ends."""
+    """The images of `load`, which hold their room until the block ends."""
     if not any(map(_uploaded, (*history, turn))):
         yield {}
         return
@@ -28,10 +28,10 @@ async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Tu
 
 
 def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:
-    """The data URL of each image that the model is to be shown, by its upload id: all of the message's own, and of the
-    latest of those before it the ones that are still there and fit.
+    """The data URLs of the images for the model, by upload id: all images of the message, and the latest earlier ones
+    that still exist and fit.
 
-    Raises ModelError if one of the message's own cannot be used; botocore's ClientError or BotoCoreError when S3 does
+    Raises ModelError if an image of the message cannot be used; botocore's ClientError or BotoCoreError when S3 does
     not answer or refuses.
     """
     owner, found, left = turn.key.owner, dict[str, str](), MAX_UPLOAD_BYTES
@@ -53,13 +53,13 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         try:
             fetch(upload_id)
         except Unusable:
-            continue  # The model is told that there was one.
+            continue  # the model is told that there was an image
     return found
 
 
 def allowed(turn: Turn, urls: MediaUrls) -> Turn:
-    """The turn without the URLs that the model's server must not be given. The setting may be stricter than when the
-    turn was submitted. The model is told that there was an image."""
+    """The turn without the URLs that the model's server must not fetch. MediaUrls may be stricter than when the turn
+    was submitted. The model is told that there was an image."""
     request = _allowed(turn.request, urls)
     if "context" in request:
         request = request | {"context": [_allowed(entry, urls) for entry in request["context"]]}

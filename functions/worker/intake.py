@@ -1,4 +1,4 @@
-"""How a worker receives turns besides those of its event: polls of the queue, one at a time.
+"""Receives more turns than those of the worker's event, by polls of the queue, one at a time.
 
 SQS may hand messages to a poll whose answer is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350).
 They are hidden for a lease then. So a poll is never abandoned, and one that failed is repeated as the same attempt,
@@ -24,11 +24,11 @@ READ_SECONDS = POLL_SECONDS + 3.0
 
 _PAUSE_SECONDS = 0.2  # half as many polls under load; a turn waits for half of it on average
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
-_REPEATS = 2  # of a failed poll, when all turns are over
+_REPEATS = 2  # seconds after a failed poll when all turns are over
 
 
 class Intake:
-    """The polls of one invocation. `queue` tries each call once and waits READ_SECONDS for its answer."""
+    """The polls of one invocation. `queue` tries each call once and waits READ_SECONDS for the response."""
 
     def __init__(self, queue: TurnQueue) -> None:
         self._queue = queue
@@ -44,11 +44,11 @@ class Intake:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the last poll failed, so that messages may be on their way to this worker, and is worth repeating."""
+        """Whether to repeat the last poll, because it failed and its messages may be hidden for this worker."""
         return 0 < self._failures <= _REPEATS
 
     async def poll(self, most: int) -> list[Message]:
-        """Up to `most` messages, each hidden for a lease. None if the poll fails: the next one repeats it."""
+        """Up to `most` messages, each hidden for a lease. None if the poll fails. The next call repeats it."""
         now = time.time()
         if not self._failures or now >= self._attempt_until:
             self._attempt_id, self._attempt_until, self._most = secrets.token_hex(16), now + LEASE_SECONDS, most

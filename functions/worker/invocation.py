@@ -29,7 +29,7 @@ from turnqueue.telemetry import count, error_name, flush, logger, milliseconds, 
 from turnqueue.turn import Key, Turn
 
 FLUSH_SECONDS = 15.0
-"""How often metrics are written: an invocation lasts for minutes, and an alarm must not wait for its end."""
+"""Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
 """Of the time for taking turns, the part that chance decides: workers that began together must not all stop together.
@@ -65,7 +65,7 @@ class Invocation:
         self._turns = worker.turns
         self._ends_at = ends_at
         now = time.time()
-        # What comes with the last poll has the time of a longest answer, too.
+        # A turn from the last poll must still have the time of a longest answer.
         taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
         self._takes_until = now + taking * (1 - random.random() * _JITTER)
         self._sessions: dict[str, deque[Message]] = {}
@@ -73,10 +73,11 @@ class Invocation:
         self._unfinished: set[str] = set()
 
     async def run(self, batch: Sequence[Message]) -> list[str]:
-        """Run the messages of the event, and those that are received meanwhile. Returns the ids of those of the event
-        that must come back; the others are dealt with when this returns."""
+        """Run the messages of the event, and those received meanwhile. Returns the ids of the event's messages that
+        must come back. The others are deleted or handed back when this returns."""
         leases, stop = self._services.leases, asyncio.Event()
-        # At once, and for all: if this process dies, the sessions wait for a lease and not for the queue's time-out.
+        # At once and for all messages: if this process dies, its sessions wait for a lease and not for the visibility
+        # timeout.
         await self._hide(batch, LEASE_SECONDS)
         beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
@@ -100,12 +101,12 @@ class Invocation:
 
     @property
     def _free(self) -> int:
-        """How many more turns may be taken."""
+        """The number of turns that may still be taken."""
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run these messages, each behind the others of its session. (SQS hands out a message of a session that is at
-        work here only if a visibility timeout has ended.)"""
+        """Run these messages, each after the others of its session. SQS delivers a message of a running session only if
+        a visibility timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:
@@ -147,7 +148,7 @@ class Invocation:
         del self._sessions[group]
 
     async def _run_turn(self, key: Key, deliveries: int) -> Decision:
-        """Bring the turn of a message one attempt further."""
+        """Run one attempt at the turn of a message."""
         services, now = self._services, time.time()
         if self._ends_at - now < RESERVE_SECONDS + services.longest_answer:
             return back(0)
@@ -166,8 +167,8 @@ class Invocation:
         return await Attempt(services, turn, server, passed, self._ends_at).run()
 
     async def _defer(self, key: Key, wait: Wait) -> Decision:
-        """Send a message back while no model may be called. One read finds the turns that need no model any more: a
-        cancelled turn must not hold its session."""
+        """Send a message back while no model may be called. One read finds turns that need no model, for example a
+        cancelled turn, which must not block its session."""
         turn = await asyncio.to_thread(self._services.store.read, key, time.time())
         if turn is None or turn.final:
             return DONE
@@ -178,7 +179,7 @@ class Invocation:
         return back(wait.seconds)
 
     async def _close(self, key: Key, current: Turn | None) -> Decision:
-        """For a message whose turn could not be claimed: end the turn if it is time."""
+        """For a message whose turn could not be claimed: end the turn if its deadline or its attempts are over."""
         now = time.time()
         decision = not_claimed(current, now)
         if decision.verdict is not Verdict.FAIL:
@@ -199,7 +200,7 @@ class Invocation:
     # ---- messages: a call that fails loses nothing, because the message comes back by its visibility timeout
 
     async def _give_back(self, messages: Collection[Message], seconds: float | None) -> None:
-        """Make the messages come back in so many seconds; None: when their visibility timeout ends."""
+        """Make the messages visible in `seconds`. None: when their visibility timeout ends."""
         self._unfinished |= {message.id for message in messages}
         await self._services.leases.drop_messages([message.handle for message in messages])
         if seconds is not None:
@@ -214,8 +215,8 @@ class Invocation:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
     async def _delete(self, message: Message) -> None:
-        """Delete the message now, so that its session moves on. If that fails, Lambda deletes it with the batch, or it
-        comes back and its turn is found final."""
+        """Delete the message now, so that its session continues. If that fails, Lambda deletes it with the batch, or it
+        comes back and its turn is final."""
         await self._services.leases.drop_messages([message.handle])
         try:
             await asyncio.to_thread(self._queue.delete, message.handle)

@@ -1,4 +1,4 @@
-"""Short leases, renewed while this worker lives: of the turns that it runs, and of the messages that it holds.
+"""Short leases of turns and messages, renewed while this worker lives.
 
 A worker that dies, or stops for a minute, loses its turns to another worker at the end of the lease. So a dead worker
 costs its sessions a minute, however long an answer may take. The calls run in a thread and with clients that nothing
@@ -19,17 +19,17 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Key, Turn
 
 LEASE_SECONDS = 50.0
-"""How long a claim, and the visibility of a message, last without a renewal. A worker that stands still for 25 s, and
-whose clock differs by a few seconds, keeps its turns."""
+"""Seconds that a claim, and the visibility of a message, last without renewal. A worker that stops for 25 s, with a
+clock that differs by a few seconds, keeps its turns."""
 
 RENEW_SECONDS = 20.0
-"""How old a lease is when it is renewed: a chat that takes less costs no extra write."""
+"""The age in seconds at which a lease is renewed. A shorter chat costs no extra write."""
 
-_AGAIN_SECONDS = 3.0  # after a renewal that AWS refused: nine more tries before the lease ends
+_AGAIN_SECONDS = 3.0  # seconds after a renewal that AWS refused: nine more tries before the lease ends
 
 
 class Leases:
-    """The leases of one worker process. `store` and `queue` try each call once. For one event loop."""
+    """The leases of one worker process. `store` and `queue` try each call once. Belongs to one event loop."""
 
     def __init__(self, store: TurnStore, queue: TurnQueue) -> None:
         self._store = store
@@ -41,19 +41,19 @@ class Leases:
         self._due_of_turn: dict[Key, float] = {}
 
     def hold_messages(self, handles: Collection[str]) -> None:
-        """Renew the visibility of these messages, which is a whole lease now, until they are dropped."""
+        """Renew the visibility of these messages until they are dropped. It is a whole lease now."""
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:
-        """Renew these messages no more. A renewal under way is awaited, so that it does not hide them again later."""
+        """Stop renewing these messages. Waits for a renewal under way, so that it does not hide them again later."""
         for handle in handles:
             self._due_of_message.pop(handle, None)
         async with self._renewing:
             pass
 
     def hold_turn(self, turn: Turn, lost: Callable[[Refused], None]) -> None:
-        """Renew the lease of a turn just claimed until it is dropped. `lost` is called, once, when it is no longer
-        ours or its cancellation was asked."""
+        """Renew the lease of a turn just claimed until it is dropped. Calls `lost` once when another worker has the
+        turn, or its cancellation was requested."""
         self._turns[turn.key] = (turn, lost)
         self._due_of_turn[turn.key] = time.time() + RENEW_SECONDS
 
@@ -62,8 +62,8 @@ class Leases:
         self._due_of_turn.pop(turn.key, None)
 
     async def renew_until(self, stop: asyncio.Event) -> None:
-        """Renew what is due until `stop` is set; a renewal under way is awaited, because Lambda freezes the process
-        when the handler returns."""
+        """Renew the leases that are due until `stop` is set. Waits for a renewal under way, because Lambda freezes the
+        process when the handler returns."""
         while not stop.is_set():
             now = time.time()
             due = min((*self._due_of_message.values(), *self._due_of_turn.values()), default=now + RENEW_SECONDS)
@@ -75,7 +75,7 @@ class Leases:
 
     async def _renew(self) -> None:
         now = time.time()
-        # Those due in the next seconds too: fewer, larger batches.
+        # Also those that are due in the next seconds, so that batches are fewer and larger.
         turns = [self._turns[key][0] for key, due in self._due_of_turn.items() if due <= now + 2]
         messages = [handle for handle, due in self._due_of_message.items() if due <= now + 2]
         self._due_of_turn |= {turn.key: now + _AGAIN_SECONDS for turn in turns}
@@ -96,8 +96,8 @@ class Leases:
     def _renew_now(
         self, turns: Collection[Turn], messages: Collection[str]
     ) -> tuple[list[Turn], list[tuple[Turn, Refused]], list[str]]:
-        """The turns that are renewed, those that are lost, and the messages that are renewed. The turns come first: a
-        message must not come back before the lease of its turn is over."""
+        """Returns the renewed turns, the lost turns, and the renewed messages. The turns come first, because a message
+        must not come back before the lease of its turn is over."""
         kept: list[Turn] = []
         lost: list[tuple[Turn, Refused]] = []
         hidden: list[str] = []

@@ -1,4 +1,4 @@
-"""The model, over OpenAI Chat Completions: any server that speaks it will do. The only module that knows openai."""
+"""The model, over OpenAI Chat Completions: any server that speaks it works. The only module that imports openai."""
 
 import re
 import time
@@ -24,17 +24,17 @@ from turnqueue.turn import Turn
 
 __all__ = ["Answer", "Model", "ModelError", "Reply"]
 
-# No time-out of a read: some models think for minutes before they speak, and the caller bounds the call as a whole.
+# No read timeout, because some models think for minutes before they write. The caller bounds the whole call.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-# All public authorities, loaded once for both models, and at the init: it takes 20 ms of a whole CPU, of which an
-# invocation has a seventh (github.com/aws/aws-lambda-base-images/issues/154).
+# All public authorities, loaded once for both models, at init. It takes 20 ms of a whole CPU; an invocation has a
+# seventh of one (github.com/aws/aws-lambda-base-images/issues/154).
 _TRUSTED = httpx2.create_ssl_context()
 
 
 class Model:
-    """`key`: an async function that gives the API key; with fresh=True not one that it has kept. `prices`: by the names
-    of models. `history_tokens`: how much of the conversation before a message the model is told, by estimate."""
+    """`key`: an async function that returns the API key; fresh=True bypasses its cache. `prices`: by model name.
+    `history_tokens`: the most history that the model gets with a message, by estimate."""
 
     def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price], history_tokens: int) -> None:
         self._name = name
@@ -43,8 +43,8 @@ class Model:
         self._key = key
         self._dialects: dict[str, Dialect] = {}
         self._windows: dict[str, Window] = {}
-        # No redirects: they would carry the conversation to another host. No compression: a small reply could become a
-        # large one. No retries of the SDK's: it would sleep in here, billed, and lose its count with a crash.
+        # No redirects: they would carry the conversation to another host. No compression: a small reply could expand to
+        # a large one. No retries by the SDK: it would sleep here, at our cost, and a crash would lose its count.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=key,
@@ -61,7 +61,7 @@ class Model:
     ) -> Answer:
         """Stream the answer to `turn` into `reply` and return it whole. `images`: data URLs by the ids of the uploads.
 
-        When the server refuses the form of a request, or its length, it is asked again with less. Raises ModelError.
+        If the server refuses a field or the length of the request, sends a reduced request. Raises ModelError.
         """
         name = persona.model or self._name
         window = self._windows.setdefault(name, Window())
@@ -69,7 +69,7 @@ class Model:
         conversation = window.fitted(conversation, time.time())
         dialect, fresh_key = self._dialects.get(name, Dialect()), False
         try:
-            while True:  # Each of the ways to ask again comes to its end.
+            while True:  # This ends, because each way to ask again is used once.
                 request = dialect.request(name, conversation.messages(), persona)
                 try:
                     reason = await self._call(request, reply)
@@ -79,7 +79,7 @@ class Model:
                         raise
                     if refused.status == 401 and not fresh_key:
                         fresh_key = True
-                        await self._key(fresh=True)  # It may have been rotated since it was cached.
+                        await self._key(fresh=True)  # The key may have been rotated since it was cached.
                     elif less := dialect.after(refused.field, request):
                         dialect = less
                     elif refused.code == "context_too_long" and (shorter := conversation.shorter()):
@@ -110,18 +110,19 @@ class Model:
         return Answer(answer, self.usage(persona, reply) | rest)
 
     def usage(self, persona: Persona, reply: Reply) -> dict[str, Any]:
-        """The usage of an attempt so far: that of Reply.usage, and `cost_usd`, None if the model has no price."""
+        """The usage of an attempt so far: that of Reply.usage, and `cost_usd` (None if the model has no price)."""
         name = persona.model or self._name
         used = reply.usage(name)
         price = self._prices.get(name)
         return used | {"cost_usd": price.dollars(used) if price else None}
 
     async def _call(self, request: dict[str, Any], reply: Reply) -> str:
-        """Ask once, into `reply`. Returns why the answer ended. Raises ModelError: a Refusal if the server said no."""
+        """Make one call and write its answer into `reply`. Returns why the answer ended. Raises ModelError: a Refusal
+        if the server refused the call."""
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
         try:
-            # Not chat.completions.create: it makes objects of each chunk, and imports all that they may be.
+            # Not chat.completions.create, which makes objects of each chunk and imports all their types.
             response = await self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
@@ -139,7 +140,7 @@ class Model:
         return reason
 
     def _measure(self, reply: Reply, persona: Persona) -> None:
-        """Record what a call has used, however it ended: it is paid for."""
+        """Record a call's usage however it ended, because the provider bills it."""
         if reply.first_token_ms is not None:
             milliseconds("TimeToFirstToken", reply.first_token_ms / 1000)
         used = self.usage(persona, reply)
@@ -151,12 +152,13 @@ class Model:
 
 
 def _without_images(turn: Turn, conversation: Conversation) -> Conversation | None:
-    """The conversation without its earlier images, because they may be what was refused; not if `turn` has some too."""
+    """The conversation without its earlier images, because they may be the refused part. Unchanged if `turn` has images
+    too."""
     return None if turn.request.get("media") else conversation.without_images()
 
 
 async def _accept(response: httpx2.Response) -> None:
-    """Let pass what can be read as an answer. Raises ModelError for everything else."""
+    """Accept only a readable answer. Raises ModelError otherwise."""
     request_id = _request_id(response.headers)
     if not response.is_success:
         wait = retry_after(response.headers, time.time())
@@ -167,9 +169,9 @@ async def _accept(response: httpx2.Response) -> None:
 
 
 def _unreachable(error: openai.APIConnectionError) -> ModelError:
-    """The connection was not made, or it broke before the server answered."""
+    """The connection failed, or it broke before the server answered."""
     if isinstance(error.__cause__, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
-        return ModelError("model_rejected")  # The URL or the key cannot be sent.
+        return ModelError("model_rejected")  # The URL or the key is malformed, so the request cannot be sent.
     return ModelError("model_unavailable", refused=True)
 
 
@@ -177,6 +179,6 @@ _REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-
 
 
 def _request_id(headers: Mapping[str, str]) -> str | None:
-    """The provider's name for a call: at most 100 printable ASCII characters."""
+    """The provider's id for a call: at most 100 printable ASCII characters."""
     found = next((headers[name] for name in _REQUEST_IDS if headers.get(name)), "")
     return re.sub(r"[^ -~]", "", found)[:100].strip() or None

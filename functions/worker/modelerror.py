@@ -1,4 +1,4 @@
-"""Why a call of the model gave no answer."""
+"""The reasons why a call of the model gave no answer."""
 
 from turnqueue.turn import FAILURES
 
@@ -7,8 +7,8 @@ class ModelError(Exception):
     """The model gave no answer.
 
     `code`: one of turnqueue.turn.FAILURES. `retry_after`: seconds that the provider asks to wait, or None. `refused`:
-    the call was turned away before any token of an answer, so it says nothing about the turn. `request_id`: the
-    provider's name for the call, at most 100 printable ASCII characters, or None.
+    the server refused the call before any token, so the failure says nothing about the turn. `request_id`: the
+    provider's id for the call, at most 100 printable ASCII characters, or None.
     """
 
     def __init__(

@@ -11,29 +11,29 @@ from turnqueue import aws
 from turnqueue.telemetry import error_name, logger
 
 KEPT_SECONDS = 300
-"""How long a key that was exchanged, but not yet withdrawn, may be used on."""
+"""Seconds that a key may be used after it was replaced in the secret, while it is still valid."""
 
 
 class SecretHasNoKey(ModelError):
-    """No repetition helps: somebody must put the key into the secret. Its text is a constant."""
+    """Retries do not help, because somebody must put the key into the secret. The text is a constant."""
 
     def __init__(self) -> None:
         super().__init__("model_auth")
 
 
 class SecretHasNotOneValue(SecretHasNoKey):
-    """The secret is a JSON object of several values, of which each may be the key, or of none."""
+    """The secret is a JSON object with no value or several values, so it is unclear which is the key."""
 
 
 class SecretHasNoText(SecretHasNoKey):
-    """The secret, or its one value, is no text or an empty one."""
+    """The secret, or its one value, is empty or not text."""
 
 
 def key_in(secret: str) -> str:
     """The API key in the text of a secret: the text itself, or the one value of a JSON object.
 
     AWS's console stores {"name": "key"} for a key that is typed into its form. Raises SecretHasNotOneValue or
-    SecretHasNoText, neither of which quotes the secret.
+    SecretHasNoText, which do not quote the secret.
     """
     try:
         found = json.loads(secret)
@@ -68,14 +68,12 @@ class ModelKeys:
         self._fetching: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, arn: str, *, fresh: bool = False) -> str:
-        """The key in the secret `arn`, as it is or, unless `fresh`, was up to KEPT_SECONDS ago.
-
-        Raises botocore's ClientError or BotoCoreError, or what `key_in` raises.
-        """
+        """The key in the secret `arn`, at most KEPT_SECONDS old, or new if `fresh`. Raises botocore's ClientError or
+        BotoCoreError, or the errors of `key_in`."""
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
-        # Concurrent callers share one fetch, failures included: ten turns that begin together would else wait in line.
-        # A fetch that began before a refusal may bring the refused key, so the caller waits for the next one.
+        # Concurrent callers share one fetch, failures included. Otherwise ten turns that begin together would wait in
+        # line. A fetch that began before a refusal may bring the refused key, so the caller waits for the next fetch.
         fetching = self._fetching[arn]
         number = self._last[arn].number + (2 if fresh and fetching.locked() else 1)
         async with fetching:

@@ -1,8 +1,6 @@
-"""Reads what a model's server sends after it has accepted a call, into a reply.
-
-A server may send an event stream, as it was asked to, or a plain completion. Whatever else it sends is its fault and is
-told as a ModelError. Everything is bounded: an event, a plain completion, and all bytes of a reply.
-"""
+"""Reads the body of an accepted call into a reply. A server may send an event stream, as requested, or a plain
+completion. Anything else raises ModelError. The sizes of an event, of a plain completion and of the whole reply are
+bounded."""
 
 import asyncio
 import codecs
@@ -23,27 +21,27 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""Of a reply. 100,000 thoughts and words at 350 bytes a chunk, nearly twice."""
+"""The most bytes of a reply: 100,000 thoughts and words at 350 bytes a chunk, nearly twice."""
 
 MAX_EVENT_BYTES = 512 * 1024
-"""Of one event. The largest answer that is kept, as one event of escaped characters."""
+"""The most bytes of one event: the largest stored answer, as one event of escaped characters."""
 
 MAX_COMPLETION_BYTES = 2 * 1024 * 1024
-"""Of a plain completion. It holds the thoughts too."""
+"""The most bytes of a plain completion, thoughts included."""
 
-# After the reason for the end a server may still send its usage, and after that the end of the HTTP body. A body that
-# is read to its end leaves the connection open for the next call.
+# Seconds. After the finish reason a server may send its usage, and then the end of the HTTP body. If the body is read
+# to its end, the connection stays open for the next call.
 _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
 _EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
-_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the last two are raised as they are
+_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the last two are raised unchanged
 
 
 async def read(response: httpx2.Response, reply: Reply) -> str:
     """Read an answer into `reply`. Returns why it ended, as a finish reason of OpenAI's.
 
-    Raises ModelError when the answer is not whole, is too large to keep, or is none.
+    Raises ModelError when the answer is incomplete, too large, or not an answer.
     """
     reading = _Reading(reply)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
@@ -60,17 +58,18 @@ async def read(response: httpx2.Response, reply: Reply) -> str:
 
 async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> None:
     beginning = await body.beginning()
-    if beginning == b"<":  # The page of a proxy, as a rule.
+    if beginning == b"<":  # Usually the page of a proxy.
         raise ModelError("model_unavailable", refused=True)
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
         return
-    # httpx2 finds the events. The headers are set here, because some servers send a stream under others.
+    # httpx2 finds the events. Set the headers here, because some servers send a stream with wrong ones.
     source = httpx2.Response(200, headers=_EVENT_STREAM, stream=body, request=body.request)
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):
         async for event in events:
-            if not body.is_utf8 and "\ufffd" in event.data:  # The parser puts it where bytes are no UTF-8.
+            # The parser writes it in place of bytes that are not UTF-8.
+            if not body.is_utf8 and "\ufffd" in event.data:
                 raise ModelError("model_unavailable")
             left = reading.take_event(event)
             if left is not None:
@@ -87,20 +86,20 @@ class _Reading:
 
     @property
     def over(self) -> bool:
-        """Whether the answer is whole, so that no trouble that follows can spoil it."""
+        """Whether the answer is complete. Trouble after that does not matter."""
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether a user has the first of the text and waits for the rest."""
+        """Whether a user has seen the first text and waits for more."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:
         if not self.over:
-            raise ModelError("model_unavailable", refused=not self._reply.begun)  # It was cut.
+            raise ModelError("model_unavailable", refused=not self._reply.begun)  # The answer was cut.
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
-        """Returns for how many seconds the stream is still to be read; None while the answer goes on."""
+        """Returns the seconds for which to go on reading the stream. None while the answer continues."""
         data = event.data
         if self._done or not data or data.isspace():
             return None
@@ -113,7 +112,7 @@ class _Reading:
         return _END_SECONDS if chunk.usage else _USAGE_SECONDS
 
     def take_whole(self, data: object) -> None:
-        """A completion that came as one document, so that it is whole without a reason for its end."""
+        """A completion in one document. It is complete even without a finish reason."""
         self.take(data[0] if isinstance(data, list) and data else data)
         self._done = True
 
@@ -140,7 +139,7 @@ class _Reading:
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The bytes of a reply, and no more than its bound. `is_utf8`: whether all of them, so far, can be UTF-8."""
+    """The bytes of a reply, up to its bound. `is_utf8`: whether all of them so far can be UTF-8."""
 
     def __init__(self, request: httpx2.Request, pieces: AsyncIterator[bytes]) -> None:
         self.request = request
@@ -150,7 +149,7 @@ class _Body(httpx2.AsyncByteStream):
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     async def beginning(self) -> bytes:
-        """The first byte that is no white space. What stands before it has no meaning."""
+        """The first byte that is not white space."""
         async for piece in self._pieces:
             self._first = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
             if self._first:
@@ -191,9 +190,9 @@ class _Body(httpx2.AsyncByteStream):
 
 def _json(text: str) -> object:
     with suppress(ValueError):
-        return from_json(text)  # in a third of the time
+        return from_json(text)  # three times as fast
     try:
-        return json.loads(text)  # which takes half a surrogate pair too
+        return json.loads(text)  # it also matches half of a surrogate pair
     except (ValueError, RecursionError):
         raise ModelError("model_unavailable") from None
 

@@ -16,11 +16,11 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""How far ahead a place may be taken: no message is hidden for longer."""
+"""Seconds ahead for which a place may be taken, because no message is hidden for longer."""
 
 
 class Place(NamedTuple):
-    """When the call may be made; or, if the place is not taken, when to ask for one again."""
+    """The time at which the call may be made; or, if no place was taken, the time to ask again."""
 
     at: float
     is_taken: bool
@@ -35,11 +35,10 @@ class Pace:
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
     def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
-        """The place of this turn: the one that it took earlier, or a new one. If the table does not answer, the call is
-        made now: the provider will refuse it if it is too early, and that costs no answer.
-
-        If all places of the next minute are taken, the turn asks again in half a minute to a minute, by chance. The
-        next place is free within one interval, but for one of all the turns that wait."""
+        """The place that this turn took earlier, or a new one. If the table does not answer, the call may be made now.
+        The provider refuses it if it is too early, and the turn waits. If all places of the next minute are taken, the
+        turn asks again after a random half minute to minute. A place becomes free sooner, but only for one of all
+        waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

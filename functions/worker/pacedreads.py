@@ -1,7 +1,7 @@
 """Reads the body of a response less often than its server writes.
 
-A model sends each token alone, and to be woken, to read and to parse costs more CPU than all else. So what arrives
-within a while is taken at once: the socket keeps it meanwhile.
+A model sends each token alone, and each wake-up, read and parse costs more CPU than everything else. So one read takes
+all that arrived within some time. The socket holds it meanwhile.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 SECONDS = 0.1
-"""How long a piece may be held back. Nobody reads quicker, and an answer is shown less often."""
+"""Seconds that a piece may be held back. Nobody reads faster, and answers are shown less often."""
 
 
 @asynccontextmanager
 async def paced(body: AsyncIterable[bytes], slow: Callable[[], bool]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The bytes of `body` in larger pieces. They are paced while `slow()`, and come at once while not."""
+    """The bytes of `body`, in larger pieces while `slow()`, and at once otherwise."""
     reads = _Reads(body, slow)
     fetching = asyncio.ensure_future(reads.fetch())
     try:
@@ -35,11 +35,12 @@ class _Reads:
         now, next_at = asyncio.get_running_loop().time, 0.0
         try:
             async for piece in self._body:
-                if self._buffer:  # It came with the piece before, in one read.
+                if self._buffer:  # It came with the piece before, in the same read.
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                if self._slow():  # Each SECONDS one piece is held back, and the next read brings what came meanwhile.
+                # Hold one piece back for SECONDS. The next read brings everything that arrived meanwhile.
+                if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)
                     else:

@@ -1,4 +1,4 @@
-"""What the model is told for a role, and the form its answer must have."""
+"""The instructions for the model in a role, and the form of its answer."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,9 +16,9 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 
 @dataclass(frozen=True)
 class Persona:
-    """`version`: changes with the file. `model`, `temperature`: None where the file has none; then those of the stack
-    and of the model count. `options`: further fields of the request to the model. `output`: the form of a structured
-    answer: a class {message, draft?, data?}, or the document that a request asks for; None for plain text."""
+    """`version`: changes with the file. `model`, `temperature`: None if the file has none; then the stack's model and
+    the model's default apply. `options`: more fields of the request to the model. `output`: the form of a structured
+    answer, a class {message, draft?, data?}, or the document that the request asks for; None for plain text."""
 
     role: str
     version: str
@@ -30,13 +30,13 @@ class Persona:
 
     @property
     def is_form(self) -> bool:
-        """Whether the answer is a form, of which a user reads only the `message`."""
+        """Whether the answer is a form. A user reads only its `message`."""
         return isinstance(self.output, type)
 
 
 @cache
 def persona(role: str) -> Persona:
-    """The persona of a role. Raises FileNotFoundError for a role that is none (submit accepts only roles)."""
+    """The persona of a role. Raises FileNotFoundError for an unknown role (submit accepts only known ones)."""
     definition = tomllib.loads((FOLDER / f"{role}.toml").read_text("utf-8"))
     return Persona(
         role=role,
@@ -50,7 +50,7 @@ def persona(role: str) -> Persona:
 
 
 def asked_for(told: Persona, request: Mapping[str, Any]) -> Persona:
-    """The persona as one request wants it: {instructions?, options?, tools?, tool_choice?, format?}."""
+    """The persona with the wishes of one request: {instructions?, options?, tools?, tool_choice?, format?}."""
     if not request.keys() & {"instructions", "options", "tools", "format"}:
         return told
     options = dict(request.get("options") or {})
@@ -74,7 +74,7 @@ def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nested(tool: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A function as Chat Completions names it."""
+    """A function in the form of Chat Completions."""
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
 
@@ -99,6 +99,6 @@ def _object(name: str, fields: dict[str, dict[str, str]], *, nullable: bool) -> 
 
 
 def _model(name: str, members: dict[str, Any]) -> type[BaseModel]:
-    # Providers hold an answer to a schema only if every member is required and no other allowed ("strict").
+    # Providers hold an answer to a schema only if every member is required and no other is allowed ("strict").
     model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **members)
     return model

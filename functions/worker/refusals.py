@@ -1,9 +1,6 @@
-"""Sorts what a provider says when it refuses a call, by what must be done about it.
-
-One table for HTTP errors and for error objects inside a stream. The first rule that fits decides, so a rule that no
-repetition can change stands above those that pass. The text of an error may quote the prompt: it is matched here and
-kept nowhere.
-"""
+"""Sorts a provider's refusals by the reaction that they need. One table covers HTTP errors and error objects inside a
+stream. The first matching rule decides, so rules for permanent errors stand above those for passing ones. The text of
+an error may quote the prompt, so it is matched here and stored nowhere."""
 
 import asyncio
 import json
@@ -17,12 +14,12 @@ import httpx2
 from modelerror import ModelError
 
 MAX_ERROR_BYTES = 64 * 1024
-"""How much of an error's body is read: those of the large providers have less than 4 KB."""
+"""The bytes of an error's body that are read. Large providers send less than 4 KB."""
 
 _BODY_SECONDS = 5.0
 _MATCHED_CHARACTERS = 4000
 
-# The fields of a request that Model can do without, or has another way to say.
+# The request fields that Model can leave out or express in another way.
 _FIELDS = ("stream_options", "response_format", "temperature", "max_completion_tokens", "max_tokens")
 _FIELD = re.compile(
     rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|structured.outputs?)", re.IGNORECASE
@@ -30,11 +27,8 @@ _FIELD = re.compile(
 
 
 class Refusal(ModelError):
-    """A ModelError for a call that was refused.
-
-    `status`: that of HTTP, or the one that the error names, or None. `field`: the field of the request that the
-    provider does not take, if it names one that Model can change.
-    """
+    """A ModelError for a refused call. `status`: of HTTP, or named in the error, or None. `field`: the request field
+    that the provider refuses, if the error names one that Model can change."""
 
     def __init__(self, code: str, *, status: int | None, field: str | None = None, **more: Any) -> None:
         super().__init__(code, **more)
@@ -43,7 +37,7 @@ class Refusal(ModelError):
 
 
 class _Said(NamedTuple):
-    """An error as a provider tells it. `names`: its codes and types, in lower case with `_` between words."""
+    """A provider's error. `names`: its codes and types, in lower case, with `_` between words."""
 
     status: int | None
     names: frozenset[str]
@@ -52,7 +46,7 @@ class _Said(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Fits an error that has one of the statuses, or one of the names, or whose text holds one of the phrases.
+    """Matches an error with one of the statuses or names, or with one of the phrases in its text.
 
     A phrase does not count where the text holds one of `unless` too, or for a status among `not_for`.
     """
@@ -82,7 +76,8 @@ def _phrases(*phrases: str) -> re.Pattern[str]:
 
 # fmt: off
 RULES = (
-    # The quota is used up, or nobody has paid. Google says so of a limit a minute too, and then says when it is over.
+    # The quota is exhausted, or nobody has paid. Google sends this error for a limit per minute too, but then says when
+    # it is over.
     Rule(
         "model_quota", frozenset({402}),
         _names("insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_balance "
@@ -93,7 +88,7 @@ RULES = (
                  r"billing (hard )?limit", r"account is (in arrears|overdue)"),
         unless=_phrases(r"per.?minute", r"per.?second", r"(re)?try (again )?in \d"),
     ),
-    # The key is wrong, whatever the status: Google sends 400.
+    # The key is wrong, whatever the status. Google sends 400.
     Rule(
         "model_auth", frozenset({401, 407}),
         _names("invalid_api_key invalidapikey authentication_error invalid_authentication_error unauthenticated "
@@ -101,7 +96,7 @@ RULES = (
         _phrases(r"(invalid|incorrect|expired|revoked) (x-)?api[ -]?key",
                  r"api[ _-]?key (is )?(not valid|invalid|expired)"),
     ),
-    # The request is larger than the model's window, or than a limit a minute, which waiting does not raise.
+    # The request exceeds the model's window, or a limit per minute that waiting does not raise.
     Rule(
         "context_too_long", frozenset({413}),
         _names("context_length_exceeded context_window_exceeded exceed_context_size_error string_above_max_length "
@@ -117,7 +112,7 @@ RULES = (
                  r"too large for model with .{0,40}context"),
         unless=_phrases(r"wait before", r"try(ing)? again"),
     ),
-    # The provider will not answer this.
+    # The provider declines to answer this prompt.
     Rule(
         "prompt_refused", frozenset({451}),
         _names("content_filter content_policy_violation responsibleaipolicyviolation data_inspection_failed "
@@ -127,7 +122,7 @@ RULES = (
                  r"(input|prompt|request|content|text|message).{0,40} flagged", r"safety (system|reasons|filter)",
                  r"inappropriate content"),
     ),
-    # This passes.
+    # Passing errors.
     Rule(
         "model_rate_limited", frozenset({429}),
         _names("rate_limit_exceeded rate_limit_error rate_limit_reached ratelimiterror ratelimitreached "
@@ -142,7 +137,7 @@ RULES = (
                "unsupported_country_region_territory"),
     ),
     Rule("model_unavailable", frozenset({408, 409, 423, 425})),
-    # The provider understood the request and does not take it, also where a gateway calls that an error of its server.
+    # The provider understood the request and refuses it. Some gateways send a 5xx status for this.
     Rule(
         "model_rejected",
         frozenset({*range(300, 500), 501, 505}),
@@ -150,14 +145,14 @@ RULES = (
                "notfounderror unsupported_parameter unsupported_value invalid_value unknown_parameter "
                "unprocessable_entity validation_error failed_precondition not_implemented"),
         _phrases(r"model .{0,80}(does not exist|not found)", r"unknown model", r"unsupported (parameter|value)",
-                 # llama.cpp and Ollama say of an image for a model without vision that it is an error of their server.
+                 # llama.cpp and Ollama report an image for a model without vision as a server error.
                  r"image input is not supported", r"required for image input", r"unsupported content part type"),
     ),
-    # The rest passes too: 5xx, and errors that give no reason.
+    # All other errors pass too: 5xx, and errors that give no reason.
     Rule("model_unavailable", phrases=re.compile("")),
 )
 # fmt: on
-"""Read from the top. tests/unit/test_refusals.py has a row for each provider's error that we know."""
+"""The first match counts. tests/unit/test_refusals.py has a row for each known provider error."""
 
 PASSING = ("model_rate_limited", "model_unavailable")
 
@@ -170,8 +165,8 @@ def refusal(
     retry_after: float | None = None,
     request_id: str | None = None,
 ) -> Refusal:
-    """The ModelError for what a provider said. `status`: that of HTTP; None inside a stream. `error`: what it sent, as
-    parsed from JSON, or as text. `begun`: it had sent a part of the answer before."""
+    """The ModelError for a provider's error. `status`: of HTTP; None inside a stream. `error`: the error as parsed JSON
+    or text. `begun`: the provider had already sent a part of the answer."""
     said = _said(status, error)
     code = next(rule.code for rule in RULES if rule.fits(said))
     passing = code in PASSING
@@ -186,7 +181,7 @@ def refusal(
 
 
 async def body(response: httpx2.Response) -> bytes:
-    """The body of an error, as far as it comes within its bounds. The status counts, also if the body never ends."""
+    """The body of an error, up to the bounds of size and time. The status counts even if the body never ends."""
     found = b""
     with suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_BODY_SECONDS):
@@ -215,7 +210,7 @@ def _said(status: int | None, error: object) -> _Said:
     inner = outer.get("error") or outer.get("detail") or error
     if isinstance(inner, str):
         told: Mapping[str, Any] = {**outer, "message": inner}
-    elif isinstance(inner, list):  # FastAPI: what is wrong with each field, and what was sent in it, which is not read
+    elif isinstance(inner, list):  # FastAPI: the messages for each field; the quoted input is left out
         told = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
     else:
         told = inner if isinstance(inner, Mapping) else {}
@@ -225,7 +220,7 @@ def _said(status: int | None, error: object) -> _Said:
     names = frozenset(re.sub(r"[\s.-]+", "_", value.strip().lower()) for value in values if isinstance(value, str))
     numbers = [int(value) for value in map(str, values) if re.fullmatch("[345][0-9][0-9]", value)]
     told_status = numbers[0] if numbers else None
-    # A gateway's 500 may hide a request that is refused for good.
+    # A gateway's 500 may hide a permanent refusal.
     if told_status and (status is None or status < 300 or (status >= 500 and told_status < 500)):
         status = told_status
     texts = (told.get(name) for name in ("message", "msg", "error_description"))

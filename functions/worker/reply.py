@@ -1,4 +1,4 @@
-"""An answer while it is being written, for those who watch it."""
+"""An answer while the model writes it."""
 
 import asyncio
 import math
@@ -25,7 +25,7 @@ class Answer(NamedTuple):
     """`result`: {message, data, draft}.
 
     `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, cost_usd, persona,
-    persona_version}; the counts are null if the server gave none, the cost is without them or a price.
+    persona_version}; the counts are null if the server sent none, and the cost is null without counts or a price.
     """
 
     result: dict[str, Any]
@@ -35,10 +35,10 @@ class Answer(NamedTuple):
 class Reply:
     """An answer while it is being written. `structured`: it is a JSON document.
 
-    `headers_at`: when the server accepted the call (2xx), in seconds since the epoch. `on_headers` is called then.
-    `last_progress_at`: when the model last sent text or thoughts, or else when it was asked. `first_token_ms`: from the
-    question to the first text that a user may read. `request_id`: the provider's name for the call. `model`: the name
-    that the server gives its model, as it sent it. `begun`: whether the model has sent any text or thoughts.
+    `headers_at`: when the server accepted the call (2xx), in seconds since the epoch; `on_headers` is called at that
+    time. `last_progress_at`: when the model last sent text or thoughts, or else when it was asked. `first_token_ms`:
+    from the call to the first text that a user may read. `request_id`: the provider's id for the call. `model`: the
+    name that the server gives its model, as it sent it. `begun`: whether the model has sent any text or thoughts.
     """
 
     def __init__(self) -> None:
@@ -61,14 +61,14 @@ class Reply:
         self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
-        """The model is being asked now: the time to its first token begins. `prompt_tokens`: by estimate."""
+        """The model is asked now, so the time to its first token begins. `prompt_tokens`: by estimate."""
         self.headers_at = None
         self._prompt_tokens = prompt_tokens
         self._reported = {}
         self._asked_at = self.last_progress_at = time.time()
 
     def accepted(self) -> None:
-        """The server has accepted the call: it answered with a status of 2xx."""
+        """The server has accepted the call with a 2xx status."""
         self.headers_at = time.time()
         if self.on_headers:
             self.on_headers()
@@ -79,7 +79,7 @@ class Reply:
         self._reported = {}
 
     def add(self, text: str) -> None:
-        """Append what the model has said now. Raises ModelError when it is more than can be kept."""
+        """Append text of the answer. Raises ModelError if the answer is larger than a turn can store."""
         self.begun = True
         self.last_progress_at = time.time()
         if not self._thoughts.over:
@@ -88,19 +88,19 @@ class Reply:
         self._append(text)
 
     def thought(self, text: str) -> None:
-        """Count thoughts of the model. They are neither shown nor kept."""
+        """Count the model's thoughts. They are neither shown nor stored."""
         self.begun = True
         self.last_progress_at = time.time()
         self._thought_bytes += _bytes(text)
 
     def call(self, piece: Call) -> None:
-        """Take a piece of a call of a function. Raises ModelError when it is more than can be kept."""
+        """Take a piece of a function call. Raises ModelError if the calls are larger than a turn can store."""
         self.begun = True
         self.last_progress_at = time.time()
         self._size += _bytes(piece.id + piece.name + piece.arguments)
         if self._size > MAX_RESULT_BYTES or len(self._calls) > _MOST_CALLS:
             raise ModelError("result_too_large")
-        # Some servers number no call, or each with 0: then an id that is new begins one.
+        # Some servers send no number, or 0 for each call. There, a new id begins a new call.
         same = [call for call in self._calls if piece.number is not None and call["number"] == piece.number]
         found = same[-1] if same else None
         if found is None and piece.number is None and not piece.id and self._calls:
@@ -113,7 +113,7 @@ class Reply:
         found["arguments"] += piece.arguments
 
     def calls(self) -> list[dict[str, str]]:
-        """The functions that the model asks for: {call_id, name, arguments}, in order."""
+        """The functions that the model calls: {call_id, name, arguments}, in order."""
         return [
             {
                 "call_id": clean(call["call_id"])[:200] or f"call_{secrets.token_hex(12)}",
@@ -125,7 +125,7 @@ class Reply:
         ]
 
     def ended(self) -> None:
-        """The answer is whole: what was held back, because it might have become a thought, is text."""
+        """The answer is complete. Text that was held back as a possible thought counts as text."""
         self._append(self._thoughts.rest())
 
     def _append(self, text: str) -> None:
@@ -135,7 +135,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # without this piece: what was said is kept as the partial answer
+            raise ModelError("result_too_large")  # without this piece; the text so far is stored as the partial answer
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
@@ -143,24 +143,24 @@ class Reply:
             self._grown.set()
 
     async def grow(self, size: int) -> None:
-        """Wait until more than `size` bytes of the answer have come. One waits at a time."""
+        """Wait until more than `size` bytes of the answer have come. Only one caller may wait."""
         if self._size <= size:
             self._wanted = size
             self._grown.clear()
             await self._grown.wait()
 
     def report(self, usage: Mapping[str, Any]) -> None:
-        """Take the counts that the server reports, as it sent them. What is no count is left out."""
+        """Take the counts that the server reports, as it sent them. Malformed counts are left out."""
         self._reported |= {name: count for name in COUNTS if (count := _count(usage.get(name))) is not None}
 
     def usage(self, model: str) -> dict[str, Any]:
         """The usage of this attempt so far: {model, prompt_tokens, completion_tokens, cached_tokens, estimated}.
 
-        `model`: the name that was asked for, in case the server told none. Counts that the server did not report, or
-        not as a count, are estimated from bytes, and `estimated` is true. A call that was turned away used nothing.
+        `model`: the requested name, in case the server sent none. Missing or malformed counts are estimated from bytes,
+        and `estimated` is true then. A refused call used nothing.
         """
         prompt, completion, cached = map(self._reported.get, COUNTS)
-        # A server that has answered and counts 0 has not counted.
+        # A server that has answered and reports 0 has not counted.
         unknown_prompt = not prompt and self._prompt_tokens > 0
         unknown_completion = not completion and self.begun
         if unknown_prompt:
@@ -177,26 +177,26 @@ class Reply:
 
     @property
     def text(self) -> str:
-        """All that was said."""
+        """The whole text so far."""
         return clean("".join(self._parts))
 
     @property
     def size(self) -> int:
-        """The bytes of all that was said."""
+        """The bytes of the whole text so far."""
         return self._size
 
     def readable(self) -> str:
-        """The part that a user may read already: of a structured answer its `message`, so far as it has come."""
+        """The part that a user may read already. Of a structured answer, this is its `message` so far."""
         return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:
-        """From 0 to 0.95. A guess, because nobody knows how long an answer will be: half of it at 500 bytes."""
+        """From 0 to 0.95. An estimate, because nobody knows the final length: one half at 500 bytes."""
         return round(0.95 * self._size / (self._size + 500), 2)
 
 
 def clean(text: str) -> str:
-    """Text of the model's that every store takes: half a surrogate pair, which JSON can hold and UTF-8 cannot, becomes
-    a replacement character. Halves that stand together become the character that they are."""
+    """Make the text valid UTF-8. Half a surrogate pair, which JSON allows, becomes a replacement character. Two halves
+    that stand together become their character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -205,5 +205,5 @@ def _bytes(text: str) -> int:
 
 
 def _count(value: object) -> int | None:
-    """A number of tokens as a server reports it; None if it is none. True is an int in Python, and no count."""
+    """A token count as a server reports it; None if it is malformed. True is an int in Python, and not a count."""
     return value if type(value) is int and 0 <= value < _MOST_TOKENS else None

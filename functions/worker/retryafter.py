@@ -1,4 +1,4 @@
-"""How long a provider asks to wait, from the headers of its refusal.
+"""The time that a provider asks to wait, from the headers of its refusal.
 
 Providers say it in three ways: `retry-after-ms`, `Retry-After` (seconds, with fractions from some, or an HTTP date),
 and `x-ratelimit-reset-NAME` beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), seconds, a time in
@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 86_400.0
-"""Longer waits are cut to a day: no turn lives that long."""
+"""Longer waits are cut to a day, because no turn lives that long."""
 
 _REMAINING = re.compile(r"(.*ratelimit)-remaining(.*)|(.*ratelimit.*)-remaining")
 _NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,12})?")
@@ -19,12 +19,12 @@ _DURATION = re.compile(
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,12})?)s)?(?:([0-9]{1,9})ms)?"
 )
 _UNITS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
-_EPOCH_SECONDS = 1e9  # A larger number is a time and not a duration: this is the year 2001.
+_EPOCH_SECONDS = 1e9  # A larger number is a time and not a duration: it stands for the year 2001.
 _EPOCH_MILLISECONDS = 1e12
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds to wait, from 0 to LONGEST_SECONDS; None if no header says. `headers`: names in lower case, or a
+    """The seconds to wait, from 0 to LONGEST_SECONDS. None if no header says. `headers`: names in lower case, or a
     mapping that ignores case. `now`: seconds since the epoch."""
     waits = [*_asked(headers, now), *_resets(headers, now)]
     return min(max(*waits, 0.0), LONGEST_SECONDS) if waits else None
@@ -37,7 +37,7 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
     elif _NUMBER.fullmatch(value):
         yield float(value)
     elif (moment := _date(value)) is not None:
-        # Against the server's clock, if it tells its time.
+        # Relative to the server's clock, if it sends its time.
         told = _date(headers.get("date", ""))
         yield moment - (now if told is None else told)
 

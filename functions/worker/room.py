@@ -1,8 +1,8 @@
-"""The memory that the turns of a process have for images.
+"""Limits the memory that the turns of a process use for images.
 
-Ten turns with images of 2 MiB take some 130 of the worker's 256 MiB (docs/operations.md, "Uploads"). Forty would take
-more than there is. The size of a turn's images shows only when they are read. So a turn takes room for the most that
-it may have, waits until there is some, and keeps what it needs.
+Ten turns with images of 2 MiB take some 130 of the worker's 256 MiB (docs/operations.md, "Uploads"). Forty such turns
+would take more than that. The size of a turn's images is known only after they are read. So a turn first takes room for
+the largest possible images, and waits until there is room. After the read it keeps only the room that it needs.
 """
 
 import asyncio
@@ -15,11 +15,11 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""Images of so many bytes count as one more turn."""
+"""Bytes of images that count as one more turn."""
 
 
 class Room:
-    """For one event loop."""
+    """Belongs to one event loop."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -27,13 +27,13 @@ class Room:
 
     @property
     def slots(self) -> int:
-        """What the images that are held now weigh, in turns."""
+        """The weight of the images that are held now, in turns."""
         return math.ceil(self._held / BYTES_OF_A_SLOT)
 
     @asynccontextmanager
     async def for_images(self) -> AsyncIterator[Callable[[int], None]]:
-        """Room for the images of one turn, while the block lasts. The block is given a function to tell how many bytes
-        they have. Until it does they count as MAX_UPLOAD_BYTES."""
+        """Hold room for the images of one turn during the block. The block gets a function to report their size in
+        bytes. Until then they count as MAX_UPLOAD_BYTES."""
         while self._held + MAX_UPLOAD_BYTES > BYTES:
             self._freed.clear()
             await self._freed.wait()

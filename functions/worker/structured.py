@@ -1,4 +1,4 @@
-"""Answers in the form of a persona: how a model is asked for them, and how they are read."""
+"""Structured answers: how the worker asks a model for them, and how it reads them."""
 
 import json
 import re
@@ -36,7 +36,7 @@ type Output = type[BaseModel] | Document
 
 
 def response_format(output: Output) -> dict[str, Any]:
-    """The form, strictly: the provider holds the model to the schema."""
+    """The form as a strict schema. The provider holds the model to it."""
     if isinstance(output, Document):
         return {"type": "json_schema", "json_schema": output.schema} if output.schema else {"type": "json_object"}
     schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
@@ -44,7 +44,7 @@ def response_format(output: Output) -> dict[str, Any]:
 
 
 def instructions(output: Output) -> str:
-    """The form in words, because the server cannot hold the model to a schema."""
+    """The form in words, for servers that cannot hold a model to a schema."""
     if isinstance(output, Document):
         form = (output.schema or {}).get("schema", {"type": "object"})
     else:
@@ -54,9 +54,8 @@ def instructions(output: Output) -> str:
 
 
 def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The answer as {message, data, draft, tool_calls?}. It is checked here again, because providers differ in how well
-    they hold a model to a schema. An answer that calls functions has no form. Raises ModelError: output_invalid or
-    result_too_large."""
+    """The answer as {message, data, draft, tool_calls?}. It is checked again here, because not every provider enforces
+    a schema well. An answer that calls functions has no form. Raises ModelError: output_invalid or result_too_large."""
     found: dict[str, Any] = {"message": text, "data": None, "draft": None}
     if calls:
         found["tool_calls"] = list(calls)
@@ -72,7 +71,7 @@ def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] 
 
 
 def readable(text: str) -> str:
-    """The `message` of a document that is still being written, as far as it has come."""
+    """The `message` of an unfinished document, as far as it has come."""
     if opening := _OPENING_FENCE.match(text):
         text = text[opening.end() :]
     try:
@@ -103,7 +102,7 @@ def _validated(output: type[BaseModel], text: str) -> dict[str, Any]:
 
 
 def _documents(text: str) -> Iterator[str]:
-    """Where the document may be: it is the text, or stands in it after thoughts or inside a Markdown fence."""
+    """The possible places of the document: the whole text, or a part after thoughts or inside a Markdown fence."""
     yield text
     if _END_OF_THOUGHTS in text:
         text = text.rpartition(_END_OF_THOUGHTS)[2]

@@ -1,19 +1,19 @@
-"""Takes the thoughts away that some servers leave at the beginning of an answer, between <think> and </think>."""
+"""Removes the thoughts that some servers put at the beginning of an answer, between <think> and </think>."""
 
 _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class LeadingThoughts:
-    """Reads an answer as it comes. Only a block at its very beginning is thoughts: later the tag is what it says."""
+    """Reads an answer piece by piece. Only a block at the very beginning counts as thoughts. A later tag is text."""
 
     def __init__(self) -> None:
         self._held = ""
         self._inside = self._behind = False
         self.over = False
-        """Whether all that follows is text, so that it need not come through here."""
+        """Whether everything that follows is text, so that it need not pass through here."""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """The next piece of the answer, divided into what is text and what is thoughts. It may hold back a little."""
+        """Split the next piece of the answer into text and thoughts. May hold back a few characters."""
         text, self._held = self._held + text, ""
         thoughts = ""
         if not (self._inside or self._behind):
@@ -38,6 +38,6 @@ class LeadingThoughts:
         return text, thoughts
 
     def rest(self) -> str:
-        """The text that was held back, when nothing more comes."""
+        """The text that was held back. Call it at the end of the answer."""
         held, self._held = self._held, ""
         return "" if self._inside else held

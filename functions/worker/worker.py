@@ -1,9 +1,6 @@
-"""The worker: the queue's turns, answered by the model.
-
-This file builds the worker from the environment and hands it each batch. invocation.py says what becomes of messages,
-intake.py receives more of them. attempt.py says what becomes of a turn; decisions.py maps every outcome to one
-decision.
-"""
+"""The worker: answers the queue's turns with the model. This file builds the worker from the environment and gives it
+each batch. invocation.py handles messages, and intake.py receives more of them. attempt.py handles a turn. decisions.py
+maps every outcome to one decision."""
 
 import asyncio
 import os
@@ -36,12 +33,12 @@ from turnqueue.usage import UsageStore
 
 
 async def build(environment: Mapping[str, str]) -> Worker:
-    """The worker that these variables describe. Async, because the connections of a client belong to one event loop."""
+    """Build the worker from these variables. Async, because the connections of a client belong to one event loop."""
     turns, guards, queue = environment["TURNS_TABLE"], environment["GUARDS_TABLE"], environment["QUEUE_URL"]
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
-    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # a row that is late is soon part of the next
+    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try: if a row is late, its text is in the next row
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
 
     def server(base_url: str, name: str, secret: str, per_minute: int) -> Server:
@@ -56,13 +53,14 @@ async def build(environment: Mapping[str, str]) -> Worker:
         environment["MODEL_BASE_URL"], environment["MODEL_NAME"], environment["MODEL_KEY_SECRET_ARN"], per_minute
     )
     fallback = None
-    if name := environment["FALLBACK_MODEL_NAME"]:  # what its other parameters leave out is the first model's
+    # parameters that the fallback leaves empty are those of the first model
+    if name := environment["FALLBACK_MODEL_NAME"]:
         base_url = environment["FALLBACK_BASE_URL"] or environment["MODEL_BASE_URL"]
         secret = environment["FALLBACK_KEY_SECRET_ARN"] or environment["MODEL_KEY_SECRET_ARN"]
         fallback = server(base_url, name, secret, 0)
     return Worker(
         Services(
-            # Four tries of each call: an answer that cannot be recorded is an answer paid for twice.
+            # Four tries of each call, because an answer that cannot be recorded must be paid for again.
             store=TurnStore(turns, attempts=4, usage=usage),
             usage=usage,
             replies=KeptReplies(guards, attempts=1),
@@ -85,9 +83,10 @@ async def build(environment: Mapping[str, str]) -> Worker:
     )
 
 
-# One loop for the life of the process: connections of a client are bound to the loop that they were made on.
+# One loop for the life of the process, because a client's connections belong to the loop that made them.
 runner = asyncio.Runner()
-# boto blocks, so it runs in threads. 20 do for 40 turns: a call takes some 10 ms, and a turn makes one a second.
+# boto blocks, so it runs in threads. 20 are enough for 40 turns: a call takes some 10 ms, and a turn makes one a
+# second.
 runner.get_loop().set_default_executor(ThreadPoolExecutor(20))
 worker = runner.run(build(os.environ))
 
