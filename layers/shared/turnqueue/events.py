@@ -1,8 +1,8 @@
-"""The event log: the text of a growing answer, one small row per piece, for as many readers as like.
+"""The event log: the text of a growing answer, one small row per piece, for any number of readers.
 
 The rows of a turn have dense numbers from 1, and each is put only if its number is free. So the log fences itself: a
-worker that has lost its turn meets the row of the next attempt. No row says that the answer is whole: that is told by
-the turn alone. Row 0, which no reader is shown, carries the cancellation of the turn.
+worker that has lost its turn meets the row of the next attempt. No row says that the answer is complete; only the turn
+does. Row 0 carries the cancellation of the turn, and readers do not see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,7 +13,7 @@ from turnqueue import aws
 from turnqueue.turn import Key, Status, Turn
 
 RETENTION_SECONDS = 24 * 3600
-"""How long a row can be read. No turn runs longer than 12 h, and then the answer is in the turn."""
+"""Seconds that a row can be read. No turn runs longer than 12 h, and then the answer is in the turn."""
 
 
 class Event(NamedTuple):
@@ -28,12 +28,12 @@ class Event(NamedTuple):
 
 
 class Superseded(Exception):
-    """A later attempt has written to the log: the turn is no longer ours."""
+    """A later attempt has written to the log, so another worker has the turn."""
 
 
 class EventLog:
     """The events table. Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or
-    refuses; to repeat a put is safe."""
+    refuses; repeating a put is safe."""
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 1) -> None:
         self._table = table
@@ -42,12 +42,12 @@ class EventLog:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is needed first: a short answer needs no log.
+        # Made when it is first needed, because a short answer needs no log.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def put(self, key: Key, event: Event, now: float) -> Event:
-        """Put a row if its number is free. Returns the row that has the number now: this one, or that which was there.
-        When botocore repeats a put whose answer was lost, the row meets itself, and is returned as it is."""
+        """Put a row if its number is free. Returns the row that has the number now: this one, or an earlier one. If
+        botocore repeats a put whose response was lost, the put finds its row and returns it."""
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -78,11 +78,11 @@ class EventLog:
             if "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-        # DynamoDB does not promise that a replica which has a row has the one before it.
+        # A replica of DynamoDB may have a row and miss the one before it.
         return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]
 
     def last(self, key: Key) -> Event | None:
-        """The last row; None if there is none."""
+        """The last row; None if the log is empty."""
         items = self._query(key, 0, ConsistentRead=True, ScanIndexForward=False, Limit=1)["Items"]
         return _event(items[0]) if items else None
 
@@ -97,7 +97,7 @@ class EventLog:
         return answer
 
     def ask_to_cancel(self, turn: Turn, now: float) -> None:
-        """Tell the worker that runs this attempt of a turn to look at the turn's mark now."""
+        """Tell the worker of this attempt to look at the turn's cancellation now."""
         self._client.put_item(
             TableName=self._table,
             Item={
@@ -109,8 +109,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """Which of up to 100 turns, each claimed, were told to look. One call, at half a read unit a turn. A turn whose
-        row DynamoDB did not come to is left out."""
+        """The turns of up to 100 claimed turns whose workers were told to look. One call, at half a read unit a turn.
+        Leaves a turn out if DynamoDB did not process its row."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -124,29 +124,30 @@ class EventLog:
 
 
 class Growing:
-    """The log of a claimed turn, as the attempt that claimed it writes it."""
+    """The log of a claimed turn, for the attempt that claimed it."""
 
     def __init__(self, log: EventLog, claimed: Turn) -> None:
         self._log = log
         self._turn = claimed
-        # The first claim of all finds an empty log. A later one must look, because its rows begin behind the others.
+        # The first claim finds an empty log. A later claim must read it, because its rows begin after the existing
+        # ones.
         self._next = 1 if claimed.attempt == 1 else 0
         self._is_void = False
         self._text = ""
 
     def begin(self, now: float) -> None:
-        """Tell the readers that the text of earlier attempts is void, if there is any. Raises Superseded."""
+        """Void the text of earlier attempts for readers, if there is any. Raises Superseded."""
         self.show("", 0.0, now)
 
     def show(self, text: str, progress: float, now: float) -> None:
-        """Append what the log lacks of `text`, the whole readable text of this attempt so far. A text that does not
-        begin with what was shown voids that. Raises Superseded."""
+        """Append the part of `text` that the log lacks; `text` is the whole readable text of this attempt so far. If
+        the text does not continue the shown text, a row voids that first. Raises Superseded."""
         if not self._next:
             last = self._log.last(self._turn.key)
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # A shorter one that begins alike is not whole: half a character, or half an escape of JSON.
+            # A shorter text with the same beginning is incomplete: it ends in half a character, or half a JSON escape.
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:
@@ -158,12 +159,12 @@ class Growing:
             self._take(self._log.put(self._turn.key, event, now))
 
     def _take(self, there: Event) -> None:
-        """The row `there` has our next number. Another attempt has another number, so its attempt tells whose it is:
-        ours also if we were never told that our put took effect."""
+        """The row `there` has our next number. Its attempt says whose row it is. It can be our row if the response to
+        our put was lost."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1
-        if there.attempt < self._turn.attempt:  # of a worker that does not know yet that it has lost the turn
+        if there.attempt < self._turn.attempt:  # from a worker that does not know yet that it has lost the turn
             self._is_void = True
         elif there.kind == "s":
             self._is_void, self._text = False, ""
@@ -172,7 +173,7 @@ class Growing:
 
 
 def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
-    """The text of an attempt so far, and its progress; None before the first words."""
+    """The text of an attempt so far, and its progress. None before the first text."""
     text, progress = "", None
     for event in events:
         if event.attempt == attempt:
@@ -181,12 +182,13 @@ def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
 
 
 def is_told_by_log(turn: Turn) -> bool:
-    """Whether the text of the turn, so far, is in its log: not if it is not begun, nor if the turn has it itself."""
+    """Whether the log has the turn's text so far: not before the turn begins, and not if the turn itself has the
+    text."""
     return turn.status is not Status.SUCCESS and turn.tries > 0 and turn.partial is None
 
 
 def with_text(turn: Turn, events: Iterable[Event]) -> Turn:
-    """The turn with the `partial` and `progress` that the rows of its log, from the first on, tell."""
+    """The turn with `partial` and `progress` from all rows of its log."""
     if not is_told_by_log(turn):
         return turn
     text, progress = so_far(events, turn.attempt)

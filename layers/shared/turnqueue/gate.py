@@ -25,54 +25,55 @@ from turnqueue.telemetry import count, error_name, logger
 from turnqueue.turn import guard_key
 
 OUTAGE_REFUSALS = 2
-"""Refusals that open the server's gate. One may be a broken connection."""
+"""Refusals that open the server's gate. A single one may be a broken connection."""
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
 """Refusals with 429 that open the model's gate, and how long they must last with no answer between. A provider at its
-limit mixes them with answers. Then the gate stays closed, because while it is open the granted calls are not made."""
+limit mixes them with answers. Then the gate stays closed, because an open gate would waste calls that the provider
+grants."""
 
 WINDOW_SECONDS = 60.0
-"""How long refusals count, from the first. Two attempts of one turn are at most 60 s apart."""
+"""Seconds that refusals count, from the first one. Two attempts of one turn are at most 60 s apart."""
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
-"""Doubling would probe a server that was down for a minute up to 40 s after its return."""
+"""Doubling would probe a server that was down for a minute only up to 40 s after its return."""
 
 SLOWER, FASTER = 1.1, 0.97
-"""The factors of the seconds between two calls: for a 429, and for each second without one. With these, a model that
+"""The factors for the time between two calls: after a 429, and after each second without one. With these, a model that
 grants 120 of 150 calls a minute refuses 0.2 for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
-_SHORTEST_INTERVAL_SECONDS = 0.02  # a faster pace is none
+_SHORTEST_INTERVAL_SECONDS = 0.02  # a faster pace counts as no limit
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""How far ahead a place of the learned pace is given. The pace changes sooner than a longer line would move."""
+"""Seconds ahead for which places of the learned pace are given. The pace changes sooner than a longer line would
+move."""
 
 PROBE_LEASE_SECONDS = 15.0
-"""How long one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
+"""Seconds that one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
 
 MOST_HIDDEN_SECONDS = 60.0
-"""The longest that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
+"""The most seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
 
-_KEPT_SECONDS = 86_400  # after the last change: no outage goes without a change for a day
+_KEPT_SECONDS = 86_400  # seconds after the last change: no outage goes without a change for a day
 _WATCHED_SECONDS = 5.0
-_TRIES = 3  # of a change that meets another's: each lost race means that another worker has counted too
+_TRIES = 3  # tries of a change that meets another's: each lost race means that another worker has counted too
 
 
 class Phase(StrEnum):
-    CLOSED = "closed"  # call
-    OPEN = "open"  # do not call
-    HALF_OPEN = "half-open"  # the first who asks may probe
+    CLOSED = "closed"  # calls are allowed
+    OPEN = "open"  # calls are not allowed
+    HALF_OPEN = "half-open"  # the first caller may probe
 
 
 class Gate(NamedTuple):
-    """`refusals` were counted since the last answer, and count until `counted_until`. `open_until`: 0 while closed.
+    """`refusals`: counted since the last answer; they count until `counted_until`. `open_until`: 0 while closed.
     `since`: when the trouble began. `periods`: how often the gate has opened since. `closed_at`: when it closed last.
-    `call_interval`: the seconds between two calls at `slowed_at`, the time of the last 429 that counted.
-    """
+    `call_interval`: the seconds between two calls at `slowed_at`, the time of the last 429 that counted."""
 
     refusals: int = 0
     periods: int = 0
@@ -89,56 +90,57 @@ class Gate(NamedTuple):
         return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
 
     def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Gate":
-        """After a refusal of a call that was made while the gate was closed. `most`: the refusals that open it, if the
-        first of them is `span` seconds old. `at_least`: the seconds that the provider asked for."""
+        """The gate after a refusal of a call that was made while it was closed. `most`: this number of refusals opens
+        it, if the first is `span` seconds old. `at_least`: the seconds that the provider asked for."""
         if self.open_until:
             return self
         is_counted = now < self.counted_until
         refusals = self.refusals + 1 if is_counted else 1
         counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
-        lasted = now - (counted_until - WINDOW_SECONDS)  # may be below 0: clocks differ
+        lasted = now - (counted_until - WINDOW_SECONDS)  # may be below 0, because clocks differ
         if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
 
     def pace(self, now: float) -> float:
-        """The seconds from one call to the next, of all workers together; 0: no limit is known."""
+        """The seconds from one call to the next, of all workers together. 0: no known limit."""
         interval: float = self.call_interval * FASTER ** max(now - self.slowed_at, 0.0)
         return interval if interval >= _SHORTEST_INTERVAL_SECONDS else 0.0
 
     def slowed(self, asked_at: float, now: float) -> "Gate":
-        """After a 429 for a call that was made at `asked_at`. A call that was made before the last change says nothing
-        about the pace since."""
+        """The gate after a 429 for a call that was made at `asked_at`. A call before the last change says nothing about
+        the pace since."""
         if asked_at <= self.slowed_at:
             return self
         interval = max(self.pace(now) * SLOWER, FIRST_INTERVAL_SECONDS)
         return self._replace(call_interval=round(min(interval, _LONGEST_INTERVAL_SECONDS), 6), slowed_at=_millis(now))
 
     def answered(self, now: float) -> "Gate":
-        """After an answer to a call that was made while the gate was closed."""
+        """The gate after an answer to a call that was made while it was closed."""
         return self if self.open_until or not self.refusals else self._replace(refusals=0, counted_until=0.0)
 
     def probed(self, now: float) -> "Gate":
-        """With a probe, if one may be made. Its identity is the end of its lease, `open_until`."""
+        """The gate with a probe under way, or None if none is allowed. The end of the lease, `open_until`, identifies
+        the probe."""
         if self.phase(now) is not Phase.HALF_OPEN:
             return self
         return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
 
     def settled(self, probe: float, now: float, *, let_in: bool, at_least: float = 0.0) -> "Gate":
-        """After the probe whose lease ends at `probe`. Unchanged if another probe has taken its place."""
+        """The gate after the probe whose lease ends at `probe`. Unchanged if another probe has taken its place."""
         if self.open_until != probe:
             return self
         return self.shut(now) if let_in else self._opened(now, at_least)
 
     def given_back(self, probe: float, now: float) -> "Gate":
-        """After a probe that made no call: the next who asks may probe."""
+        """The gate after a probe that made no call. The next caller may probe."""
         return self._replace(open_until=_millis(now)) if self.open_until == probe else self
 
     def opened_by_hand(self, now: float, seconds: float) -> "Gate":
         return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
 
     def shut(self, now: float) -> "Gate":
-        """Closed again. It remembers its periods: trouble within a minute continues where it stopped."""
+        """The closed gate. It remembers its periods, so that trouble within a minute continues where it stopped."""
         return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
 
     def _opened(self, now: float, at_least: float) -> "Gate":
@@ -152,8 +154,8 @@ class Gate(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds after which a turn that met the open gate comes back: when the period is over, and up to half of
-        the time that the trouble has lasted, by chance. So the waiting turns do not come back together."""
+        """The seconds after which a turn comes back that met the open gate: the rest of the period, and a random part
+        of up to half of the trouble's duration. So the waiting turns do not come back together."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
         # Too long to hide a message: it asks once more before, because those that are all cut to the same length come
@@ -162,33 +164,33 @@ class Gate(NamedTuple):
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds after which a turn comes back that got no place of the learned pace. The line is never empty
-    meanwhile, because other turns come back too."""
+    """The seconds after which a turn comes back that got no place of the learned pace. The line does not run empty,
+    because other turns come back too."""
     return 5.0 + 15.0 * draw()
 
 
 def _millis(seconds: float) -> float:
-    """To the millisecond, which a table keeps as it is."""
+    """To the millisecond, which the table stores exactly."""
     return round(seconds, 3)
 
 
 def server_name(base_url: str) -> str:
-    """The name of the gate that all models of a server share."""
+    """The name of a server's gate, which all its models share."""
     return base_url.rstrip("/")
 
 
 def model_name(base_url: str, model: str) -> str:
-    """The name of the gate of one model of a server."""
+    """The name of the gate of one model on a server."""
     return f"{server_name(base_url)} {model}"
 
 
 def gate_names(base_url: str, model: str) -> tuple[str, str]:
-    """The gates that a call of a model must pass: that of its server, and that of the model there."""
+    """The gates that a call of a model must pass: the server's and the model's."""
     return server_name(base_url), model_name(base_url, model)
 
 
 class Wait(NamedTuple):
-    """A model must not be called for `seconds`. `code`: of the trouble, one of FAILURES."""
+    """The model must not be called for `seconds`. `code`: the kind of trouble, a key of FAILURES."""
 
     seconds: float
     code: str
@@ -200,8 +202,8 @@ class Change(NamedTuple):
 
 
 class GateStore:
-    """The gates of a stack, in the guards table. No call raises: if the table does not answer, a gate counts as it was
-    last known, and no turn fails because of it."""
+    """The gates of a stack, in the guards table. No call raises. If the table does not answer, the last known state
+    counts, so that no turn fails because of the table."""
 
     def __init__(self, table: str) -> None:
         self._table = table
@@ -209,15 +211,15 @@ class GateStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is needed first: most processes meet no trouble.
+        # Made when it is first needed, because most processes meet no trouble.
         return aws.client("dynamodb", attempts=1, read_timeout=1)
 
     def known(self, name: str) -> Gate:
-        """The gate as this process saw it last."""
+        """The last state of the gate that this process saw."""
         return self._known.get(name, Gate())
 
     def read(self, name: str, *, consistent: bool = False) -> Gate:
-        """The gate as it is. One read."""
+        """The current state of the gate. One read."""
         try:
             return self._read(name, consistent=consistent)
         except (BotoCoreError, ClientError) as error:
@@ -225,8 +227,8 @@ class GateStore:
             return self.known(name)
 
     def change(self, name: str, step: Callable[[Gate], Gate]) -> Change | None:
-        """Take the gate one step further: a read and a conditional write. None if there was no step to take, or the
-        table did not let us."""
+        """Move the gate one step: a read and a conditional write. None if no step was needed, or the table did not
+        allow it."""
         try:
             for _ in range(_TRIES):
                 before = self._read(name, consistent=True)
@@ -245,8 +247,8 @@ class GateStore:
         return RateLimiter(self._table, attempts=1, read_timeout=1)
 
     def place(self, name: str, interval: float, now: float) -> float | None:
-        """When a call may be made at the learned pace; None if that is more than LINE_SECONDS away. One write, or two.
-        If the table does not answer, the call may be made now."""
+        """The time at which a call may be made at the learned pace. None if that is more than LINE_SECONDS away. One or
+        two writes. If the table does not answer, the call may be made now."""
         rate = Rate(60 / interval, burst=int(LINE_SECONDS / interval) + 1)
         try:
             grant = self._limiter.take(name, rate, now, kind="learned-pace")
@@ -263,7 +265,7 @@ class GateStore:
         return self._known[name]
 
     def _write(self, name: str, before: Gate, after: Gate) -> bool:
-        """Whether the gate was still as `before`, and is now as `after`."""
+        """Write `after` if the gate is still as `before`. Returns whether it was."""
         # A field is missing if there is no item yet, or if an earlier version wrote it.
         was = " AND ".join(
             f"{field} = :was_{field}" if value else f"(attribute_not_exists({field}) OR {field} = :was_{field})"
@@ -292,9 +294,10 @@ class GateStore:
 
 
 class ModelGates:
-    """The gates of a stack's models, for a function that calls none of them: it reads them at most each 5 seconds.
+    """The gates of a stack's models, for functions that call no model. Reads them at most every 5 s.
 
-    `variables`: MODEL_BASE_URL, MODEL_NAME, FALLBACK_MODEL_NAME and FALLBACK_BASE_URL, as the template gives them."""
+    `variables`: MODEL_BASE_URL, MODEL_NAME, FALLBACK_MODEL_NAME and FALLBACK_BASE_URL, as the template gives them.
+    """
 
     def __init__(self, table: str, variables: Mapping[str, str]) -> None:
         base_url, name = variables["MODEL_BASE_URL"], variables["MODEL_NAME"]
@@ -305,7 +308,7 @@ class ModelGates:
         self._read_at = 0.0
 
     def wait(self, now: float) -> Wait | None:
-        """How long no model of the stack may be called; None if one may."""
+        """The seconds for which no model of the stack may be called. None if one may."""
         if abs(now - self._read_at) >= _WATCHED_SECONDS:
             self._read_at = now
             for name in {gate for base_url, model in self._models for gate in gate_names(base_url, model)}:
@@ -322,7 +325,7 @@ class ModelGates:
 
 
 def report_opened(change: Change | None, code: str) -> None:
-    """Count and log a gate that has opened, or has opened again after a probe in vain."""
+    """Count and log a gate that opened, or opened again after a refused probe."""
     if change and change.after.periods > change.before.periods:
         count("GateOpened")
         logger.warning("gate opened", extra={"code": code})

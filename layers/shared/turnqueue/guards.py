@@ -1,6 +1,6 @@
 """Small guards in DynamoDB, each an item with a time to live under one key: idempotency keys, rates, usage.
 
-Every method raises botocore's ClientError or BotoCoreError as those of `TurnStore` do.
+Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
 
 import math
@@ -11,11 +11,11 @@ from turnqueue import aws
 from turnqueue.turn import guard_key
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-"""How long an Idempotency-Key is remembered."""
+"""Seconds that an Idempotency-Key is remembered."""
 
 
 class Reservation(NamedTuple):
-    """What an Idempotency-Key stands for: the task it made, and the fingerprint of the request that made it."""
+    """The task that an Idempotency-Key made, and the fingerprint of its request."""
 
     task_id: str
     fingerprint: str
@@ -29,12 +29,12 @@ class IdempotencyKeys:
         self._client = aws.client("dynamodb", attempts=attempts)
 
     def reserve(self, owner: str, key: str, wanted: Reservation, now: float) -> Reservation:
-        """Bind the key to `wanted`, unless it is bound. Returns what it is bound to then."""
+        """Bind the key to `wanted` unless it is bound already. Returns its binding."""
         try:
             self._client.put_item(
                 TableName=self._table,
                 Item={
-                    # Both in one hash: an owner must not reach another's key.
+                    # One hash of both, so that no owner reaches another's key.
                     "guard": {"S": guard_key("idempotency", f"{owner}\n{key}")},
                     "task_id": {"S": wanted.task_id},
                     "fingerprint": {"S": wanted.fingerprint},
@@ -83,27 +83,24 @@ class ApiKeys:
 
 
 class Rate(NamedTuple):
-    """So many requests a minute, and of them so many at once after a pause."""
+    """A rate: requests a minute, and how many of them at once after a pause."""
 
     per_minute: float
     burst: int
 
     @property
     def interval(self) -> float:
-        """Seconds from one request to the next, of those who send evenly."""
+        """Seconds from one request to the next, at an even rate."""
         return 60 / self.per_minute
 
     def times(self, number: int) -> "Rate":
-        """So many times as much, a minute and at once."""
+        """This rate, `factor` times as high."""
         return Rate(self.per_minute * number, self.burst * number)
 
 
 class Grant(NamedTuple):
-    """What became of a request for a place.
-
-    `wait`: the seconds until there is one, 0 if this request has it; `left`: how many more there are at once;
-    `full_after`: the seconds until the whole burst is there again.
-    """
+    """The result of a request for a place. `wait`: seconds until there is one, 0 if this request got it. `left`: how
+    many more requests may follow at once. `full_after`: seconds until the whole burst is available again."""
 
     wait: float
     left: int
@@ -111,11 +108,11 @@ class Grant(NamedTuple):
 
 
 class RateLimiter:
-    """The rates of all owners, by the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3): of an owner one number is
-    kept, the time at which a request that keeps to the rate is due next (`tat`, theoretical arrival time).
+    """The rates of all owners, by the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3): one number per owner is
+    stored, the time at which the next request at the even rate is due (`tat`, theoretical arrival time).
 
-    DynamoDB compares and adds in one step, so that requests at once are granted exactly as many places as there are.
-    A request whose answer was lost on its way may take two.
+    DynamoDB compares and adds in one step, so that concurrent requests get exactly the places that exist. A request
+    whose response was lost may take two places.
     """
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float) -> None:
@@ -123,8 +120,8 @@ class RateLimiter:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
-        """Take a place of a kind, if there is one. One write; a second one for who is ahead of the rate, within the
-        burst."""
+        """Take a place of this kind, if there is one. One write, or two for an owner who is ahead of the rate but
+        within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)
@@ -135,11 +132,11 @@ class RateLimiter:
             taken, due = self._move(key, "tat = tat + :interval", "tat <= :latest", steps | {":latest": latest})
         if not taken:
             return Grant(due - latest, 0, due - now)
-        left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6: for sums of floats
+        left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6 for rounding errors of floats
         return Grant(0, max(left, 0), due - now)
 
     def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
-        """Whether the condition held, and the due time as it is now."""
+        """Whether the condition held, and the due time after the write."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,

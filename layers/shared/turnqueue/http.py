@@ -1,4 +1,4 @@
-"""HTTP as API Gateway hands it to a function (payload format 2.0): reading a request, answering, refusing.
+"""Requests and responses in API Gateway's payload format 2.0.
 
 Errors are `application/problem+json` (RFC 9457) with an extra member `error`, which the OpenAI SDKs read too.
 """
@@ -22,7 +22,7 @@ MAX_BODY_BYTES = 512 * 1024
 """The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
 
 MAX_OWNER_CHARACTERS = 255
-"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is a part of the turn's key."""
+"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is a part of the turn's key, too."""
 
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
@@ -30,8 +30,8 @@ _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "confl
 class Problem(Exception):
     """Ends the handling of a request with a problem document.
 
-    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. No value that
-    the client sent belongs in any of them.
+    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. Never put a
+    value that the client sent into them.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
     """Answer the request by the route that API Gateway chose; if that is `$default`, by method and path.
 
-    Nothing escapes: an exception that is no Problem becomes a 503 (AWS) or a 500 (us), which tell the client nothing of
-    the cause. The log names its type, never its text.
+    Nothing escapes: other exceptions than Problem become a 503 (AWS fails) or a 500 (our bug), without the cause. The
+    log has the type of the exception and never its text.
     """
     try:
         key = event["routeKey"]
@@ -124,7 +124,7 @@ def path(event: Event, name: str) -> str:
 
 
 def task_key(event: Event) -> Key:
-    """The key of the caller's task that the path names. Raises a 404 Problem if that cannot be an id of ours."""
+    """The key of the caller's task that the path names. Raises a 404 Problem if the id is malformed."""
     key = Key.of_task(owner(event), path(event, "task_id"))
     if key is None:
         raise no_such_task()
@@ -141,7 +141,7 @@ def claim(event: Event, name: str) -> str:
 
 
 def header(event: Event, name: str) -> str | None:
-    """A request header; API Gateway lower-cases the names and joins repeated ones by commas."""
+    """A request header. API Gateway lower-cases the names and joins repeated headers with commas."""
     return (event.get("headers") or {}).get(name.lower())
 
 
@@ -162,7 +162,7 @@ def body(event: Event) -> bytes:
 
 
 def integer(text: str | None, param: str, *, default: int, low: int, high: int) -> int:
-    """A query parameter or preference as an integer from `low` to `high`; a higher one is taken as `high`."""
+    """A query parameter or preference as an integer from `low` to `high`. A greater number counts as `high`."""
     if text is None:
         return default
     if not re.fullmatch("[0-9]+", text) or (number := int(text[-9:]) if len(text.lstrip("0")) <= 9 else high) < low:

@@ -1,4 +1,4 @@
-"""How much an owner may use: as the deployer has set it, counted, and told to the client.
+"""The limits of owners: reads the parameter, counts, and tells the client.
 
 The response fields are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
@@ -20,16 +20,16 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""How many waits go with each message of a limit: a wait of 20 s three times is a minute of answer."""
+"""Waits for each message of a limit: three waits of 20 s are a minute for an answer."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
-# Tokens that are reserved, and not used yet, come free as the owner's turns end: in seconds, as a rule.
+# Seconds. Reserved tokens usually come free when the owner's turns end, which is soon.
 _RESERVED_SECONDS = 30
 
 
 class Limit(NamedTuple):
-    """`rate` of messages; `tokens_per_day` of prompts and answers, None for any number."""
+    """`rate` of messages. `tokens_per_day` of prompts and answers; None for no limit."""
 
     rate: Rate
     tokens_per_day: int | None
@@ -39,8 +39,8 @@ def parse_limits(text: str) -> dict[str, Limit]:
     """The limits of groups of owners in "default:20/5/100000,pro:100/20": messages a minute, how many of them at once,
     and tokens a day. An empty text has no limits.
 
-    Raises ValueError, which names the part that is wrong. There must be a group "default": an owner whose token names
-    no group that has limits belongs to it, and must not be without any.
+    Raises ValueError, which names the part that is wrong. The group "default" is required, so that an owner whose token
+    names no group with limits has limits too.
     """
     limits: dict[str, Limit] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -57,8 +57,8 @@ def parse_limits(text: str) -> dict[str, Limit]:
 
 
 class Verdict(NamedTuple):
-    """The answer of a limiter: the `fields` for the response and, of a refused request, the seconds to `wait` and the
-    `limit` that it breaks, for people. `reserved`: the tokens of the day that the request has now."""
+    """The decision of a limiter. `fields`: for the response. A refused request has the seconds to `wait` and the
+    exceeded `limit`, as text for people. `reserved`: the tokens of the day that the request has now."""
 
     fields: dict[str, str]
     limit: str = ""
@@ -68,8 +68,8 @@ class Verdict(NamedTuple):
 
 class Limiter:
     """Holds owners to the limits of their groups. The group of an owner is the first with limits that the token's claim
-    `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless they say another.
-    """
+    `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their docstring
+    says otherwise."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -81,8 +81,8 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        It tries each call once and briefly: a limit that cannot be checked is a 503, soon. To let everybody in would be
-        what a flood hopes for. Raises ValueError as `parse_limits` does.
+        It tries each call once and briefly, so that a limit that cannot be checked is soon a 503. Letting everybody in
+        would help a flood. Raises ValueError as `parse_limits` does.
         """
         if not (parsed := parse_limits(limits)):
             return None
@@ -96,14 +96,15 @@ class Limiter:
         return self._take("messages", caller, rate, text, kind="rate")
 
     def take_uploads(self, event: Event, caller: str, each_message: int) -> Verdict:
-        """Take a place of the rate of uploads, if there is one: `each_message` go with each message."""
+        """Take a place of the rate of uploads, if there is one. Each message of the limit allows `each_message`
+        uploads."""
         rate = self._limit(event).rate.times(each_message)
         text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
         return self._take("uploads", caller, rate, text, kind="uploads")
 
     def may_wait(self, event: Event, caller: str) -> bool:
-        """Take a place of the rate of waits, if there is one: a request that waits keeps a function busy. False if
-        DynamoDB does not answer, because not to wait harms nobody."""
+        """Take a place of the rate of waits, if there is one, because a waiting request keeps a function busy. False if
+        DynamoDB does not answer, because answering at once does no harm."""
         rate = self._limit(event).rate.times(WAITS_OF_A_MESSAGE)
         try:
             return not self._rates.take(caller, rate, time.time(), kind="waits").wait
@@ -112,7 +113,7 @@ class Limiter:
             return False
 
     def reserve(self, event: Event, caller: str, tokens: int, now: float) -> Verdict:
-        """Reserve tokens of the day `now`, if there are any left; nothing if the owner has no such limit."""
+        """Reserve tokens of the day `now`, if any are left. Does nothing if the owner has no such limit."""
         quota = self._limit(event).tokens_per_day
         if quota is None:
             return Verdict({})
@@ -134,19 +135,19 @@ class Limiter:
         return Verdict(_rate_fields(name, rate, grant), text, grant.wait)
 
     def _limit(self, event: Event) -> Limit:
-        """That of the caller's group."""
+        """The limits of the caller's group."""
         named = re.findall(r"[\w-]+", claim(event, self._group_claim)) if self._group_claim else []
         return self._limits[next((group for group in named if group in self._limits), DEFAULT_GROUP)]
 
 
 def joined(*several: Mapping[str, str]) -> dict[str, str]:
-    """The fields of several limits as those of one response."""
+    """The response fields of several limits, joined."""
     names = dict.fromkeys(name for fields in several for name in fields)
     return {name: ", ".join(fields[name] for fields in several if name in fields) for name in names}
 
 
 def whole_seconds(seconds: float) -> int:
-    """Rounded up, but for what a sum of floats may have added."""
+    """Rounded up, except for rounding errors of floats."""
     return math.ceil(round(seconds, 3))
 
 

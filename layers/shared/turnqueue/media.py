@@ -1,7 +1,5 @@
-"""Uploaded images in S3: the client puts one there by a form that we have signed, and the worker reads it.
-
-Nobody lists what is there, and nobody's name is in a key.
-"""
+"""Uploaded images in S3. The client uploads by a form that submit signed, and the worker reads. No function lists the
+bucket, and no key contains a name."""
 
 import re
 from contextlib import closing
@@ -14,11 +12,11 @@ from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024
-"""Of one image, and of all uploads together that the model is shown with a message. Ten turns at a time, which hold
-theirs several times over, leave room in the worker's 256 MB (docs/operations.md, "Uploads")."""
+"""Bytes of one image, and of all uploads together that the model sees with a message. With ten turns at a time, which
+hold each image several times, this leaves room in the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
-"""How long a form may be used; or less, if the credentials of the function's role that signed it end before that."""
+"""Seconds that a form may be used, or less if the credentials that signed it end before."""
 
 IMAGES = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -26,21 +24,22 @@ IMAGES = {
     "image/gif": rb"GIF8[79]a",
     "image/webp": rb"(?s)RIFF....WEBP",
 }
-"""How a file of each type that we take begins: a regular expression, which most processes need not compile."""
+"""The first bytes of each accepted type: a regular expression, which most processes need not compile."""
 
 
 def image_type(content: bytes) -> str | None:
-    """The media type that the first bytes show, whatever the file is named; None if they show none of IMAGES."""
+    """The media type by the first bytes, whatever the declared type. None if they are none of IMAGES."""
     return next((name for name, beginning in IMAGES.items() if re.match(beginning, content)), None)
 
 
 _HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
-# The whole authority of a URL, so that no user name, backslash, escape or port makes two readers see two hosts.
+# Matches the whole authority of a URL, so that a user name, backslash, escape or port cannot make two readers see two
+# hosts.
 _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
 class MediaUrls:
-    """The parameter MediaUrls: which https URLs of images the model's server is given, and so may fetch.
+    """The parameter MediaUrls: which https URLs of images the model's server gets and may fetch.
 
     `text`: "https" for all, "off" for none, or hosts with commas between, as in "cdn.example.com,*.example.org"; the
     latter is each subdomain. Raises ValueError for another text.
@@ -53,7 +52,7 @@ class MediaUrls:
             raise ValueError(f"MediaUrls must be https, off, or hosts with commas between: {text}")
 
     def allows(self, url: str) -> bool:
-        """Whether a model may be given the URL. A data URL always: nobody fetches it."""
+        """Whether a model may get the URL. Data URLs are always allowed, because nobody fetches them."""
         if url.startswith("data:") or self.text == "https":
             return True
         match = re.fullmatch(_AUTHORITY, url, re.DOTALL)
@@ -61,14 +60,14 @@ class MediaUrls:
         return any(host.endswith(each[1:]) if each[0] == "*" else host == each for each in self.hosts)
 
     def __str__(self) -> str:
-        """For people: what a message may name."""
+        """A text for people: which URLs a message may name."""
         if not self.hosts:
             return "any https URL" if self.text == "https" else "only uploads and data URLs"
         return f"only uploads, data URLs and https URLs of these hosts: {self.text}"
 
 
 class Form(NamedTuple):
-    """An upload that was offered: a form with these `fields`, and the file as the last, is to be posted to `url`."""
+    """An upload that the API offers: the client posts a form to `url`, with these `fields` and the file as the last."""
 
     upload_id: str
     url: str
@@ -85,7 +84,7 @@ class Image(NamedTuple):
 
 
 class Unusable(Exception):
-    """There is no image to be had. `code` is one of FAILURES."""
+    """The image cannot be used. `code` is one of FAILURES."""
 
     def __init__(self, code: str) -> None:
         super().__init__(code)
@@ -101,12 +100,12 @@ class Uploads:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is needed first: most processes never need it, and S3's is the dearest of all to make.
+        # Made when it is first needed, because most processes never need it and S3's client is the slowest to make.
         return aws.form_client(attempts=self._attempts)
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:
-        """Sign a form for one image of the owner's, of that type and of `size` bytes, or of any up to the limit. Calls
-        nobody."""
+        """Sign a form for one image of the owner, of that type and of `size` bytes, or of any size up to the limit.
+        Makes no call."""
         upload_id = new_ulid(now)
         signed = self._client.generate_presigned_post(
             self._bucket,
@@ -122,10 +121,10 @@ class Uploads:
         return Form(upload_id, signed["url"], signed["fields"], expires_at, size or MAX_UPLOAD_BYTES)
 
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The image, of the type that its first bytes show: a JPEG may have been uploaded as a PNG.
+        """The image, with the type that its first bytes show, because a JPEG may be declared as a PNG.
 
-        Raises Unusable if the image is not there, is larger than `max_bytes`, or is none of IMAGES; botocore's
-        ClientError or BotoCoreError when S3 does not answer or refuses.
+        Raises Unusable if the image is not there, is larger than `max_bytes`, or has another type than IMAGES;
+        botocore's ClientError or BotoCoreError when S3 does not answer or refuses.
         """
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))

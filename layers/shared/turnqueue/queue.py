@@ -1,4 +1,4 @@
-"""The FIFO queue of turns. A message is the key of a turn and nothing else: no prompt ever lies in a queue."""
+"""The FIFO queue of turns. A message is the key of a turn and nothing else, so no prompt is ever in a queue."""
 
 import json
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 _MAX_KEY_BYTES = 2048
-"""DynamoDB's limit of a partition key: it refuses a longer one each time, which would look like an AWS that fails."""
+"""DynamoDB's limit of a partition key. It refuses a longer key each time, which would look like an outage of AWS."""
 
 
 MOST_AT_ONCE = 10
-"""Messages in one call, SQS's limit."""
+"""Messages in one call: SQS's limit."""
 
 
 class Malformed(Exception):
@@ -20,7 +20,7 @@ class Malformed(Exception):
 
 
 class Message(NamedTuple):
-    """A message as it was received. `handle` belongs to this delivery, which `deliveries` counts too; `group` names the
+    """A received message. `handle` belongs to this delivery, and `deliveries` counts it too. `group` names the
     session."""
 
     id: str
@@ -58,8 +58,8 @@ class TurnQueue:
         self._client = aws.client("sqs", attempts=attempts, read_timeout=read_timeout)
 
     def send(self, key: Key) -> None:
-        """Queue the turn behind the others of its session. A second send within 5 minutes is dropped by SQS; a later
-        one makes a second message, which the claim refuses."""
+        """Queue the turn after the others of its session. SQS drops a second send within 5 minutes. A later one makes a
+        second message, and the claim refuses it."""
         self._client.send_message(
             QueueUrl=self._url,
             MessageBody=encode(key),
@@ -68,8 +68,9 @@ class TurnQueue:
         )
 
     def receive(self, most: int, *, hidden_for: int, wait: int, attempt_id: str) -> list[Message]:
-        """Receive up to `most` messages (1 to 10), those of a session in order, each hidden for so many seconds. Waits
-        up to `wait` seconds for the first. If an answer was lost, the same `attempt_id` brings its messages again."""
+        """Receive up to `most` messages (1 to 10), those of a session in order. Each is hidden for `hide` seconds.
+        Waits up to `wait` seconds for the first. If a response was lost, the same `attempt_id` brings its messages
+        again."""
         answer = self._client.receive_message(
             QueueUrl=self._url,
             MaxNumberOfMessages=most,
@@ -90,8 +91,8 @@ class TurnQueue:
         ]
 
     def hide(self, seconds_by_handle: Mapping[str, int]) -> None:
-        """Make up to 10 received messages visible again in so many seconds (0 to 43,200) from now, each by its receipt
-        handle. One that SQS refuses (its handle is too old) is left as it is."""
+        """Make up to 10 received messages visible again in `seconds` (0 to 43,200) from now, each by its receipt
+        handle. If SQS refuses a message because its handle is too old, the message stays as it is."""
         self._client.change_message_visibility_batch(
             QueueUrl=self._url,
             Entries=[

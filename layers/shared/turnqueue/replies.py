@@ -1,8 +1,5 @@
-"""Replies that may be given again: an equal message that begins a conversation is answered without queue and model.
-
-What is kept, in the guards table, is where the answered turn is. The answer stays in its one place and is deleted with
-its turn; and a turn that is answered never changes.
-"""
+"""The cache of replies: identical first messages are answered without queue and model. The guards table stores only
+where the answered turn is. The answer stays in that turn and is deleted with it. An answered turn never changes."""
 
 import hashlib
 import json
@@ -16,11 +13,12 @@ from turnqueue.turn import Key, guard_key
 
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
-    """The key of the reply to a request {message, role, media?, ...} of `owner`: their own, or all owners' if `shared`.
+    """The cache key of a request {message, role, media?, ...} of `owner`: one key for each owner, or one for all if
+    `shared`.
 
     `model`: the base URL of its server, and its name there: two servers may give one name to two models. Two requests
-    share a key if model, persona, message and media are equal; `metadata` does not count. The key of a request with an
-    upload is always the owner's own, because to others the upload does not exist.
+    share a key if model, persona, message and media are equal; `metadata` does not count. A request with an upload
+    always has a key for its owner alone, because for others the upload does not exist.
     """
     role, media = request["role"], request.get("media") or []
     told = json.dumps([*model, role, version(role), request["message"], media])
@@ -30,7 +28,7 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
 
 
 class KeptReplies:
-    """The replies of all owners. Every method raises botocore's ClientError or BotoCoreError."""
+    """The cached replies of all owners. Every method raises botocore's ClientError or BotoCoreError."""
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._table = table
@@ -39,11 +37,11 @@ class KeptReplies:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is needed first: many stacks keep no replies.
+        # Made when it is first needed, because many stacks cache no replies.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
-        """Keep for so many seconds that the turn `key` is answered, under the key `reply`."""
+        """Cache for `seconds` that the turn `key` answers requests with the cache key `reply`."""
         self._client.update_item(
             TableName=self._table,
             Key={"guard": {"S": reply}},
@@ -57,6 +55,6 @@ class KeptReplies:
         )
 
     def find(self, reply: str) -> Key | None:
-        """The turn that is kept under the key `reply`, as it was a moment ago. It may be too old, or gone."""
+        """The turn that is cached under `reply`. An eventually consistent read. The turn may be too old, or deleted."""
         item = self._client.get_item(TableName=self._table, Key={"guard": {"S": reply}}).get("Item")
         return Key.of_task(item["owner"]["S"], item["task_id"]["S"]) if item else None

@@ -1,7 +1,7 @@
-"""Turns in DynamoDB. Every change of a turn is one conditional write, so what is final stays final.
+"""Turns in DynamoDB. Every change of a turn is one conditional write, so a final turn never changes.
 
-A turn that becomes final here is reported here, whoever ended it: so no outcome is missing from the metrics. One that
-is final as it is recorded is not: nobody has run it.
+This module counts each turn that becomes final, so no outcome is missing from the metrics. Cache hits are not counted:
+no worker ran them.
 """
 
 import json
@@ -51,12 +51,12 @@ _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNFINISHED = "(#status = :pending OR #status = :started)"
 _UNCLAIMED = "#status = :pending AND #attempt = :zero"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# A turn has a last_attempt only since a replay or a refund. A missing attribute is not greater than anything.
+# Only a replay or a refund sets last_attempt. A comparison with a missing attribute is false.
 _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 class Refused(Exception):
-    """The condition of a write did not hold, and nothing was written. `current` is the turn as it stands, or None."""
+    """The condition of a write did not hold, and nothing was written. `current`: the turn as it is, or None."""
 
     def __init__(self, current: Turn | None) -> None:
         super().__init__(current.status if current else "no such turn")
@@ -68,10 +68,10 @@ class AlreadyAnswered(Exception):
 
 
 class TurnStore:
-    """The turns table. `usage`: where the turns that end without a worker are settled; None to settle none.
+    """The turns table. `usage`: settles turns that end without a worker; None settles none.
 
     Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
-    then have taken effect or not, and to repeat it is safe.
+    have taken effect or not, and repeating it is safe.
     """
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 3, usage: UsageStore | None = None) -> None:
@@ -143,10 +143,8 @@ class TurnStore:
             earlier = other
 
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
-        """The turn, or None if there is none or its retention is over.
-
-        An unfinished turn past its deadline is made FAILURE here: every reader repairs it.
-        """
+        """The turn, or None if it does not exist or its retention is over. Makes an unfinished turn past its deadline
+        FAILURE, so every reader repairs it."""
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
         if turn is None or turn.expires_at <= now or turn.deleted:
@@ -154,7 +152,7 @@ class TurnStore:
         return self.close_overdue(turn, now)
 
     def close_overdue(self, turn: Turn, now: float) -> Turn:
-        """The turn, made FAILURE if it is unfinished past its deadline."""
+        """The turn. Makes it FAILURE if it is unfinished past its deadline."""
         if not turn.overdue(now):
             return turn
         try:
@@ -165,12 +163,12 @@ class TurnStore:
     def page(
         self, owner: str, session_id: str, now: float, *, after: str | None, limit: int
     ) -> tuple[list[Turn], bool]:
-        """Up to `limit` turns of a session in order, those after the ULID `after`; and whether there may be more."""
+        """Up to `limit` turns of a session in order, after the ULID `after`; and whether there may be more."""
         answer = self._client.query(
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn > :after",
             ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            # The items that are expired but not deleted yet (that takes DynamoDB up to days) are not even read.
+            # Skip expired items, which DynamoDB may delete days later, without reading them.
             ExpressionAttributeValues=_values(
                 session=session_key(owner, session_id), after=max(after or "", oldest_ulid(now))
             ),
@@ -183,11 +181,8 @@ class TurnStore:
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
         """The last `limit` successful turns before this one in its session, oldest first; with `previous`, the ULID of
-        the turn that this one continues, only that turn and those that it continues.
-
-        One Query, as a rule; a second and a third where there are failures among them. What lies behind 3 x `limit`
-        turns is not looked for.
-        """
+        the turn that this one continues, only that turn and those that it continues. Usually one Query, and up to three
+        if there are failures among them. Looks at 3 x `limit` turns at most."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -222,10 +217,8 @@ class TurnStore:
         return any(turn and not turn.final for turn in map(_turn, answer["Items"]))
 
     def claim(self, key: Key, now: float, lease_until: float) -> Turn:
-        """Take the turn for one attempt: it is ours until `lease_until`. Returns the whole turn.
-
-        Raises Refused if it is not there, final, held by another, past its deadline or out of attempts.
-        """
+        """Take the turn for one attempt, until `lease_until`. Returns the whole turn. Raises Refused if the turn does
+        not exist, is final, is held by another worker, is past its deadline or has no attempts left."""
         claim_id = secrets.token_hex(8)
         try:
             return self._update(
@@ -244,13 +237,14 @@ class TurnStore:
                 },
             )
         except Refused as refused:
-            # Every write may meet itself: botocore repeats the one whose answer was lost.
+            # A write may meet itself, because botocore repeats a write whose response was lost.
             if refused.current and refused.current.claim_id == claim_id:
                 return refused.current
             raise
 
     def renew(self, claimed: Turn, lease_until: float) -> None:
-        """Keep the turn until `lease_until`. Raises Refused if it is no longer ours, or its cancellation was asked."""
+        """Keep the turn until `lease_until`. Raises Refused if another worker has it, or its cancellation was
+        requested."""
         self._write(
             claimed.key,
             set_={"lease_until": lease_until},
@@ -267,7 +261,7 @@ class TurnStore:
         *,
         provider_request_id: str | None = None,
     ) -> Turn:
-        """Record the answer of our attempt. Raises Refused if the turn is no longer ours, or its deadline is past."""
+        """Record the answer of this attempt. Raises Refused if another worker has the turn, or its deadline is past."""
         return self._finish(
             claimed,
             {"status": Status.SUCCESS, "result": result, "usage": usage, "finished_at": now},
@@ -278,8 +272,8 @@ class TurnStore:
         )
 
     def fail_attempt(self, claimed: Turn, code: str, partial: str, now: float) -> Turn:
-        """End the turn of our attempt as FAILURE. `partial`: the text so far that may be read, "" for none. Raises
-        Refused if the turn is no longer ours."""
+        """End the turn of this attempt as FAILURE. `partial`: the readable text so far, "" for none. Raises Refused if
+        another worker has the turn."""
         return self._finish(
             claimed,
             _failure(code, now) | {"partial": partial},
@@ -318,9 +312,9 @@ class TurnStore:
         refusal: str | None = None,
         place_at: float | None = None,
     ) -> None:
-        """Give our attempt up, so that the next delivery may claim the turn. `is_refund`: the attempt does not count.
-        `refusal`: the error code of the refusal that ended it. Raises Refused if the turn is no longer ours, or its
-        cancellation was asked, because the client would have to wait for the next delivery."""
+        """End this attempt, so that the next delivery may claim the turn. `is_refund`: the attempt does not count.
+        `refusal`: the error code of the refusal that ended it. Raises Refused if another worker has the turn. Also if
+        its cancellation was requested, because the client would wait for the next delivery."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -344,13 +338,13 @@ class TurnStore:
                 raise
 
     def fail_overdue(self, seen: Turn, now: float) -> Turn:
-        """End a turn that was seen past its deadline as FAILURE, even if a worker holds it. Raises Refused if it is
+        """End a turn as FAILURE that was seen past its deadline, even if a worker holds it. Raises Refused if it is
         final by now, or was replayed."""
         return self._fail(seen.key, seen.overdue_code, now, f"{_UNFINISHED} AND #deadline_at <= :now")
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
-        """End a turn as FAILURE, without a claim: `enqueue_failed` only before its first claim, every other code only
-        while no worker holds the turn by a valid lease. Raises Refused otherwise."""
+        """End a turn as FAILURE without a claim. `enqueue_failed` works only before the first claim, every other code
+        only while no worker has a valid lease. Raises Refused otherwise."""
         return self._fail(key, code, now, _UNCLAIMED if code == "enqueue_failed" else _UNHELD)
 
     def _fail(self, key: Key, code: str, now: float, condition: str) -> Turn:
@@ -367,7 +361,8 @@ class TurnStore:
         return turn
 
     def _settle(self, turn: Turn, now: float) -> None:
-        """End the reservation of a turn that no worker has ended. If that fails, it stays until the end of the day."""
+        """End the reservation of a turn that ended without a worker. If that fails, the reservation stays until the end
+        of the day."""
         is_lost = turn.error_code == "worker_lost" and turn.attempt > 0
         if self._usage is None or not (is_lost or turn.reserved_tokens):
             return
@@ -377,11 +372,9 @@ class TurnStore:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
-        """Cancel the turn: at once if no worker holds it, else by a mark that its worker sees.
-
-        Returns the turn as it stands then; a final one is unchanged. Raises Refused if there is no such turn.
-        """
-        while True:  # A round more for each attempt that is handed back between the two writes.
+        """Cancel the turn: at once if no worker holds it, otherwise by a mark for its worker. Returns the turn after
+        that; a final turn is unchanged. Raises Refused if the turn does not exist."""
+        while True:  # One more round for each attempt that is handed back between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
             except Refused as refused:
@@ -399,8 +392,8 @@ class TurnStore:
                     return self._existing(refused)
 
     def empty(self, key: Key) -> None:
-        """Delete what was said in a final turn; what leads to the turns before it stays. Raises Refused if the turn is
-        not final, or not there."""
+        """Delete the texts of a final turn, but keep its link to the turns before it. Raises Refused if the turn is not
+        final, or does not exist."""
         turn = _turn(self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item"))
         if turn is None:
             raise Refused(None)
@@ -420,7 +413,7 @@ class TurnStore:
         return refused.current
 
     def _update(self, key: Key, **write: Any) -> Turn:
-        """As `_write`; returns the turn after it."""
+        """As `_write`. Returns the turn after the write."""
         turn = _turn(self._write(key, returns="ALL_NEW", **write))
         assert turn is not None, "an update that is not refused leaves an item"
         return turn
@@ -438,8 +431,8 @@ class TurnStore:
         remove: tuple[str, ...] = (),
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
-        """One conditional UpdateItem, whose condition names attributes as #name and `values` as :name. `copy`: numbers
-        that become what another attribute was before; 0 if there was none."""
+        """One conditional UpdateItem. Its condition names attributes as #name and `values` as :name. `copy`: numbers
+        that get the old value of another attribute, or 0 if it had none."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
@@ -471,8 +464,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Of turns of a session, the last first, those on the way back from `previous`, and where the way leads on. It ends
-    at a turn that continues none: all before that are told."""
+    """Turns of a session that lie on the way back from `previous`, the last first, and where the way continues. It ends
+    at a turn that continues none, because that turn was told everything before it."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):
@@ -498,7 +491,7 @@ def _values(**values: Any) -> dict[str, Any]:
 
 
 def _value(name: str, value: Any) -> dict[str, Any]:
-    """A DynamoDB value. Nested ones are kept as JSON text: no query looks inside them."""
+    """A DynamoDB value. Nested values are stored as JSON text, because no query looks inside them."""
     if name.removeprefix("set_") in _JSON:
         return {"S": json.dumps(value, ensure_ascii=False, separators=(",", ":"))}
     if isinstance(value, bool):

@@ -1,7 +1,5 @@
-"""A turn as clients see it: the task of the HTTP API, in the members that the replaced system had and ours beside.
-
-The types here are what the functions send, held by mypy, and what docs/openapi.yaml is generated from, words and all.
-"""
+"""A turn as clients see it: the task of the HTTP API. It has the members of the replaced system, and more. The
+functions send these types, which mypy checks. docs/openapi.yaml is generated from them, texts included."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, overload
@@ -20,27 +18,27 @@ class ChatResponse(TypedDict):
     """The answer to a message."""
 
     session_id: str
-    """The conversation: send it with the next message to go on with it."""
+    """The conversation. Send it with the next message to continue."""
     message: str
     """The answer, for the user to read."""
     data: dict[str, Any] | None
-    """What the role found out, in the role's own form; null for a role that has none."""
+    """Structured facts, in the role's own form. Null for a role without such a form."""
     draft: dict[str, Any] | None
-    """What the role has put together so far, growing over the turns; null for a role that has none."""
+    """The draft that the role builds up over the turns. Null for a role without a draft."""
     task_id: str
     """The task that answered."""
 
 
 class Accepted(TypedDict):
-    """A message that is recorded and queued, and not answered yet: ask for the task."""
+    """A message that is recorded and queued, but not answered yet. Ask for the task."""
 
     session_id: str
-    """The conversation: send it with the next message to go on with it."""
+    """The conversation. Send it with the next message to continue."""
     message: Literal["Processing..."]
     data: None
     draft: None
     task_id: str
-    """The task to ask for, at `Location`."""
+    """The task to ask for; its address is in `Location`."""
     status: Status
 
 
@@ -52,46 +50,47 @@ class Usage(TypedDict):
     completion_tokens: int | None
     cached_tokens: int | None
     estimated: bool | None
-    """Whether a count is an estimate from bytes, because the model's server sent none."""
+    """Whether a count is an estimate from bytes, because the model's server reported none."""
     finish_reason: str
-    """Why the model stopped, in its own words: `stop`, or `length` when the answer was cut."""
+    """The server's reason for the end of the answer: `stop`, or `length` if the answer was cut."""
     first_token_ms: int | None
-    """From the call of the model to its first words; null if served from the cache."""
+    """Milliseconds from the call of the model to its first text. Null if served from the cache."""
     attempts: int | None
-    """How many attempts the answer took."""
+    """The number of attempts that the answer took."""
     queue_ms: int | None
-    """From queueing to the first attempt."""
+    """Milliseconds from queueing to the first attempt."""
     total_ms: int | None
-    """From queueing to the answer."""
+    """Milliseconds from queueing to the answer."""
     cost_usd: float | None
-    """An estimate in dollars, by the deployer's prices; null if the model has none."""
+    """Estimated cost in dollars, by the deployer's prices. Null if the model has no price."""
     persona: str | None
     """The role that answered."""
     persona_version: str | None
-    """Changes whenever the role's instructions or forms do."""
+    """Changes whenever the role's file changes."""
     cached: bool
-    """Served from the cache: no model was asked, and the tokens are 0."""
+    """Served from the cache. No model was called, and the token counts are 0."""
 
 
 class TaskStatus(TypedDict):
-    """A task as it stands. `status`, `result` and `error` tell the outcome; the other members tell the way there."""
+    """A task in its present state. `status`, `result` and `error` have the outcome; the other members describe the way
+    there."""
 
     task_id: str
     status: Status
     result: ChatResponse | None
     """Set when the status is SUCCESS."""
     error: str | None
-    """Set when the status is FAILURE: a sentence that may be shown to the user."""
+    """Set when the status is FAILURE: a sentence for the user."""
     progress: float | None
-    """From 0 to 1, an estimate; null before the first words."""
+    """From 0 to 1, an estimate. Null before the first text."""
     error_code: ErrorCode | None
-    """Set when the status is FAILURE: for programs."""
+    """Set when the status is FAILURE: a stable code for programs."""
     retryable: bool | None
     """Set when the status is FAILURE: whether the same message may succeed later."""
     partial: str | None
-    """The answer as far as it has come; of a failed task, as far as it came. A new attempt begins with nothing."""
+    """The answer so far. A failed task keeps its last partial answer. A new attempt begins with an empty one."""
     attempt: int
-    """How often the model has been tried."""
+    """The number of attempts so far."""
     session_id: str
     created_at: Timestamp
     started_at: Timestamp | None
@@ -99,29 +98,29 @@ class TaskStatus(TypedDict):
     deadline_at: Timestamp
     """An unfinished task becomes FAILURE (`deadline_exceeded`) at this time."""
     expires_at: Timestamp
-    """The task can be read until then."""
+    """The end of the retention: the task can be read until then."""
     waiting_for: Literal["turn_before", "model_unavailable", "rate_limit"] | None
-    """Why a task that is PENDING for longer than usual waits; else null."""
+    """Why a PENDING task waits longer than usual; otherwise null."""
     next_try_at: Timestamp | None
-    """When a waiting task is tried next, if that is known."""
+    """When a waiting task is tried next. Null if that is unknown."""
     poll_after_ms: int | None
-    """When to ask again, in milliseconds; null when the status is final."""
+    """When to ask again, in milliseconds. Null when the status is final."""
     usage: Usage | None
     """Set when the status is SUCCESS."""
     retry_of: str | None
-    """The failed task whose message this one sends again."""
+    """The failed task whose message this task sends again."""
 
 
 class TaskEvent(TypedDict):
-    """What is new of an answer. Which members it has beside the first two depends on `event`.
+    """News of an answer. The members besides the first two depend on `event`.
 
-    `snapshot`: the task, and the `text` of its `attempt` so far. `start`: the first text comes. `delta`: `text` follows
-    what was shown. `retract`: drop what was shown, because another attempt began. `done`: the task, final; its `result`
-    or `partial` is the whole text and takes the place of what was shown.
+    `snapshot`: the task, and the `text` of its `attempt` so far. `start`: the first text comes. `delta`: append `text`
+    to the shown text. `retract`: drop the shown text, because another attempt began. `done`: the final task; its
+    `result` or `partial` replaces the shown text.
     """
 
     id: int
-    """Where to read on: the next request's `after`. Only to be compared for equality."""
+    """The position of this event: the next request's `after`. Compare positions only for equality."""
     event: Literal["snapshot", "start", "delta", "retract", "done"]
     task: NotRequired[TaskStatus]
     attempt: NotRequired[int]
@@ -129,7 +128,7 @@ class TaskEvent(TypedDict):
 
 
 class TaskEvents(TypedDict):
-    """What is new of an answer, in order."""
+    """The new events of an answer, in order."""
 
     events: list[TaskEvent]
     next: int
@@ -137,11 +136,11 @@ class TaskEvents(TypedDict):
     done: bool
     """Whether the last of these events is `done`."""
     poll_after_ms: int | None
-    """When to ask again, in milliseconds; null behind the end."""
+    """When to ask again, in milliseconds. Null after the end."""
 
 
 class Attachment(TypedDict):
-    """An attachment, as it was sent."""
+    """An attachment, as the client sent it."""
 
     type: Literal["image"]
     url: NotRequired[str]
@@ -149,39 +148,39 @@ class Attachment(TypedDict):
 
 
 class Upload(TypedDict):
-    """Where to put an image: post a form with these `fields`, and as its last field `file`, the image, to `url`."""
+    """Where to upload an image. Post a form with these `fields` to `url`, with the image as its last field, `file`."""
 
     upload_id: str
-    """What a message's `media` names the image by, once it is there."""
+    """The name of the upload in a message's `media`."""
     url: str
     fields: dict[str, str]
     expires_at: Timestamp
-    """The form is good until then."""
+    """The form can be used until this time."""
     max_bytes: int
-    """What S3 takes."""
+    """The largest image that S3 accepts, in bytes."""
 
 
 class SessionTurn(TaskStatus):
     """A message with its task."""
 
     message: str
-    """What the user said."""
+    """The user's message."""
     role: str
     media: list[Attachment]
     metadata: dict[str, str]
 
 
 class SessionPage(TypedDict):
-    """A part of a conversation, in the order in which its messages were sent."""
+    """A part of a conversation, in the order of submission."""
 
     session_id: str
     turns: list[SessionTurn]
     next_cursor: str | None
-    """The `cursor` of the next page; null on the last."""
+    """The `cursor` of the next page. Null on the last page."""
 
 
 class UsageDay(TypedDict):
-    """The caller's usage of a day, by every attempt of the model, however it ended."""
+    """The caller's usage of a day. It counts every attempt, however the attempt ended."""
 
     day: str
     """YYYY-MM-DD, in UTC."""
@@ -193,9 +192,9 @@ class UsageDay(TypedDict):
     estimated_tokens: int
     """Of the prompt and completion tokens, those that the model's server did not report: an estimate."""
     reserved_tokens: int
-    """For messages that are not answered yet, where the caller has a limit of tokens: an estimate."""
+    """Tokens reserved for unanswered messages, if the caller has a token limit: an estimate."""
     cost_usd: float | None
-    """An estimate in dollars, by the deployer's prices; null if no attempt's model has one."""
+    """Estimated cost in dollars, by the deployer's prices. Null if no model of an attempt has a price."""
 
 
 class Health(TypedDict):
@@ -204,11 +203,11 @@ class Health(TypedDict):
     status: Literal["ok"]
     version: str
     roles: list[str]
-    """What `role` a message may have."""
+    """The roles that a message may have."""
 
 
 class ProblemError(TypedDict):
-    """The problem once more, in the form that OpenAI's SDKs read."""
+    """The same problem in the form that OpenAI's SDKs read."""
 
     message: str
     type: str
@@ -220,7 +219,7 @@ class FieldError(TypedDict):
     """What is wrong with one field of the body."""
 
     field: str
-    """Where: `media.0.url`, for example; empty for the body as a whole."""
+    """The place in the body, for example `media.0.url`. Empty for the body as a whole."""
     code: str
     detail: str
 
@@ -234,17 +233,17 @@ class ProblemDocument(TypedDict):
     """The name of the HTTP status."""
     status: int
     detail: str
-    """For people; may be shown."""
+    """A sentence for people. May be shown to the user."""
     code: str
-    """For programs."""
+    """A stable code for programs."""
     error: ProblemError
     task_id: NotRequired[str]
-    """The task that failed: it can be read at `/chat/task/{task_id}`."""
+    """The failed task. Read it at `/chat/task/{task_id}`."""
     session_id: NotRequired[str]
     retryable: NotRequired[bool]
-    """Of a task that failed: whether the same message may succeed later."""
+    """Present if a task failed: whether the same message may succeed later."""
     errors: NotRequired[list[FieldError]]
-    """Of a body that does not fit: its first ten errors."""
+    """Present if the body is malformed: its first ten errors."""
 
 
 def chat_response(turn: Turn) -> ChatResponse:
@@ -260,7 +259,7 @@ def chat_response(turn: Turn) -> ChatResponse:
 
 
 def accepted(turn: Turn) -> Accepted:
-    """The ChatResponse of a turn that is not answered yet."""
+    """The ChatResponse of an unanswered turn."""
     return {
         "session_id": turn.key.session_id,
         "message": "Processing...",
@@ -272,7 +271,7 @@ def accepted(turn: Turn) -> Accepted:
 
 
 def upload(form: Form) -> Upload:
-    """The answer to who wants to upload an image."""
+    """The response with the form for an upload."""
     return {
         "upload_id": form.upload_id,
         "url": form.url,
@@ -290,7 +289,7 @@ class Waiting(NamedTuple):
 
     @classmethod
     def of(cls, code: str, next_try_at: float | None) -> "Waiting":
-        """For a model that turned calls away with `code`."""
+        """The reason to wait for a model that refused calls with `code`."""
         return cls("rate_limit" if code == "model_rate_limited" else "model_unavailable", next_try_at)
 
 
@@ -321,15 +320,15 @@ def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskS
 
 
 def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> int:
-    """When to ask again: soon for a young task, because most are short; up to 5 s later in the first minute, and up to
-    15 s later for a long wait, or when the task is not tried before."""
+    """The milliseconds until the client should ask again. Short for a young task, because most tasks are short. Up to 5
+    s in the first minute, and up to 15 s during a long wait or before the next try."""
     age = now - turn.created_at
     usual = min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0)
     return int(min(max(usual, (next_try_at or 0) - now), 15.0) * 1000)
 
 
 def _usage(turn: Turn) -> Usage | None:
-    """With every member, also of a turn that was answered before there was such a member."""
+    """With every member, even if the turn was answered by a version without that member."""
     if turn.usage is None:
         return None
     return cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage | {"cached": turn.cached})

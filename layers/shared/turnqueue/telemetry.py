@@ -1,8 +1,9 @@
 """Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded
 Metric Format (EMF): so a chat is a line of submit and one of the worker. A line for metrics alone has what is left.
 
-No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; `FIELDS` is all that a line can have.
-The metrics have no dimension but `service`: each value of another would be one more metric to pay for.
+No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; A line has only the fields of
+`FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would be a metric to
+pay for.
 """
 
 import json
@@ -71,8 +72,8 @@ FIELDS = {
     "completion_tokens": "a count",
     "provider_request_id": "the model provider's name for the call: printable ASCII, at most 100 characters",
 }
-"""What a log line may hold, and what that is. All else is dropped, whoever logs it: an exception's text, or what a
-library adds to a record, may quote the user."""
+"""The fields of a log line and their meanings. Other fields are dropped, whoever logs them, because an exception's text
+or a library's record may quote the user."""
 
 
 def _line(fields: dict[str, Any]) -> str:
@@ -80,10 +81,11 @@ def _line(fields: dict[str, Any]) -> str:
     return json.dumps(allowed | _taken(), separators=(",", ":"), default=lambda value: type(value).__name__)
 
 
-# RFC 3339: Lambda takes a line with any other time as INFO, so that a filter of levels would be wrong.
+# RFC 3339. Lambda takes a line with another time format as INFO, and then filters of levels would be wrong.
 logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
-# Powertools' list of a metric's values is read, added to and written back. The worker's turns end in threads.
+# The lock for Powertools' list of a metric's values, which it reads, extends and writes back. The worker's turns end in
+# threads.
 _lock = threading.Lock()
 
 
@@ -114,11 +116,9 @@ def where(error: BaseException) -> str:
 
 
 def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
-    """Count and log a turn that has just become final: as succeeded, failed or cancelled.
-
-    TaskFailed is 1 of a failure and 0 of a success. So its sum counts the failures and its average is their share,
-    which an alarm can watch without metric math. Who cancels has not met a failure.
-    """
+    """Count and log a turn that has just become final: succeeded, failed or cancelled. TaskFailed is 1 for a failure
+    and 0 for a success. So its sum counts the failures and its average is their share, which an alarm can watch without
+    metric math. A cancellation does not count as a failure."""
     seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
     if turn.error_code == "cancelled":
@@ -167,7 +167,7 @@ def _taken() -> dict[str, Any]:
 def observed(
     handler: Callable[[dict[str, Any], Any], dict[str, Any]],
 ) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Decorates a handler: its log lines carry the request id, and its metrics are written when it ends."""
+    """Decorates a handler. Its log lines have the request id, and its metrics are written when it ends."""
 
     @wraps(handler)
     def wrapper(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""A turn - one message of a user and its answer - and the rules of its life. Plain data: no AWS, no clock of its own.
+"""A turn (one message of a user and its answer) and the rules of its life. Plain data: no AWS, no clock.
 
 All times are seconds since the epoch, with milliseconds.
 """
@@ -10,16 +10,16 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 DEADLINE_SECONDS = 15 * 60
-"""How long after its submission a turn may still be answered, unless the stack or the request says otherwise."""
+"""Seconds after submission in which a turn may be answered, unless the stack or the request says otherwise."""
 
 RETENTION_SECONDS = 7 * 24 * 3600
-"""How long after its submission a turn can be read."""
+"""Seconds after submission in which a turn can be read."""
 
 MAX_ATTEMPTS = 3
-"""The budget of a turn: how many attempts may fail, since it was queued, before it is given up. A refusal is no
+"""The attempts of a turn since it was queued. When all have failed, the turn fails. A refusal does not count as an
 attempt."""
 
-# DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for the rest.
+# DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for everything else.
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 128 * 1024
 
@@ -29,7 +29,8 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Status(StrEnum):
-    """The states that the clients of the replaced system know. There is no fifth, so that they always stop polling."""
+    """The states that clients of the replaced system know. There is no fifth, because those clients would poll it
+    forever."""
 
     PENDING = "PENDING"  # recorded and queued, or handed back for another attempt; no worker holds it
     STARTED = "STARTED"  # a worker holds it until `lease_until`
@@ -41,10 +42,8 @@ FINAL = (Status.SUCCESS, Status.FAILURE)
 
 
 class Failure(NamedTuple):
-    """What a client is told of a failed turn.
-
-    `http_status` answers the sync request whose turn failed so; `retryable`: the same message may succeed later.
-    """
+    """The error that a client gets for a failed turn. `http_status`: the status of the sync request. `retryable`: the
+    same message may succeed later."""
 
     text: str
     http_status: int
@@ -74,14 +73,14 @@ FAILURES = {
 
 
 class Key(NamedTuple):
-    """The primary key of a turn: computed from the caller and the task id, so that a read needs no index."""
+    """The primary key of a turn. It follows from the caller and the task id, so that a read needs no index."""
 
     session: str  # owner + "#" + session_id
     turn: str  # a ULID
 
     @classmethod
     def of_task(cls, owner: str, task_id: str) -> "Key | None":
-        """The key of the task that `owner` calls `task_id`; None if that cannot be an id of ours."""
+        """The key of the task that `owner` calls `task_id`. None if the id is malformed."""
         session_id, _, turn = task_id.rpartition(".")
         if SESSION_ID.fullmatch(session_id) and _ULID.fullmatch(turn):
             return cls(session_key(owner, session_id), turn)
@@ -101,23 +100,24 @@ class Key(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The SQS message group of the session: a hash, for an owner may hold any character and any length."""
+        """The SQS message group of the session. A hash, because an owner may have any characters and any length."""
         return hashlib.sha256(self.session.encode()).hexdigest()
 
 
 def session_key(owner: str, session_id: str) -> str:
-    # Unambiguous whatever the owner's name holds: a session id has no "#", and the last one divides.
+    # Unambiguous for every owner's name: a session id has no "#", so the last one is the separator.
     return f"{owner}#{session_id}"
 
 
 def guard_key(kind: str, name: str) -> str:
-    """The key of an item in the guards table. A hash: owners, and what they send, may hold any character."""
+    """The key of an item in the guards table. A hash, because owners and their inputs may have any characters and any
+    length."""
     return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def upload_key(owner: str, upload_id: str) -> str:
-    """Where an upload lies in the bucket: under a prefix of the owner's, so that for another it does not exist. The
-    prefix is a hash, for an owner may hold any character, and his name belongs into no key that others see."""
+    """The key of an upload in the bucket. Its prefix belongs to the owner, so that the upload does not exist for
+    others. The prefix is a hash, because an owner may have any characters, and others may see keys."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()}/{upload_id}"
 
 
@@ -141,7 +141,7 @@ def _ulid(seconds: float, low_bits: int) -> str:
 
 
 def is_utf8(text: str) -> bool:
-    """Whether the text can be written as UTF-8: JSON can hold half a surrogate pair, DynamoDB cannot."""
+    """Whether the text is valid UTF-8. JSON allows half a surrogate pair, DynamoDB does not."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -180,10 +180,10 @@ class Turn(NamedTuple):
     expires_at: int
     attempt: int = 0
     last_attempt: int = MAX_ATTEMPTS
-    replayed_at: float | None = None  # when an operator last queued it again
+    replayed_at: float | None = None  # when an operator last replayed it
     lease_until: float | None = None
-    lost_lease: float | None = None  # that of the attempt before, if its worker was killed; else 0
-    claim_id: str | None = None  # of the last claim: tells a worker its own from another's of the same moment
+    lost_lease: float | None = None  # the attempt before, if its worker was killed; otherwise 0
+    claim_id: str | None = None  # of the last claim: lets a worker recognise its claim among those of the same moment
     started_at: float | None = None
     finished_at: float | None = None
     cancel_requested: bool = False
@@ -219,7 +219,7 @@ class Turn(NamedTuple):
         )
 
     def answered_as(self, kept: "Turn") -> "Turn":
-        """This turn with the reply that another has got, at once and at no cost."""
+        """This turn, answered from the cache with the reply of `other`, at once and at no cost."""
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
         tokens, way = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
         free = dict.fromkeys((*tokens, *way, "cost_usd"), 0)
@@ -234,17 +234,17 @@ class Turn(NamedTuple):
 
     @property
     def cached(self) -> bool:
-        """Whether it was answered by the reply to another."""
+        """Whether the turn was answered from the cache."""
         return bool(self.usage and self.usage.get("cached"))
 
     @property
     def tries(self) -> int:
-        """How many attempts that count were made since it was queued."""
+        """The number of attempts since it was queued that count."""
         return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
 
     @property
     def is_first_claim(self) -> bool:
-        """Of a claimed turn: whether nobody has claimed it before, since it was queued."""
+        """Whether nobody had claimed this claimed turn before, since it was queued."""
         return self.tries == 1 and not self.refusals and self.place_at is None
 
     @property
@@ -256,7 +256,7 @@ class Turn(NamedTuple):
         return self.status in FINAL
 
     def held(self, now: float) -> bool:
-        """Whether a worker holds the turn by a lease that has not run out."""
+        """Whether a worker holds the turn by a valid lease."""
         return self.status is Status.STARTED and self.lease_until is not None and self.lease_until >= now
 
     def overdue(self, now: float) -> bool:
@@ -264,5 +264,5 @@ class Turn(NamedTuple):
 
     @property
     def overdue_code(self) -> str:
-        """The error code of this turn if it ends at its deadline: the reason of its wait, if that is known."""
+        """The error code of this turn if it ends at its deadline: the reason of its wait, if known."""
         return self.last_refusal or "deadline_exceeded"

@@ -26,22 +26,22 @@ from turnqueue import aws
 from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
-"""How long a day can be asked for: past the end of the month after it."""
+"""How long a day can be read: until the end of the following month."""
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
 BYTES_OF_A_TOKEN = 4
-"""Of English, as OpenAI's help says; other scripts have more tokens to a letter, and more bytes."""
+"""Bytes a token of English, by OpenAI's help. Other scripts have more tokens a letter, but also more bytes."""
 
 TOKENS_OF_AN_IMAGE = 1000
-"""About the most that one of OpenAI's models counts for an image of some size."""
+"""About the most tokens that one of OpenAI's models counts for an image."""
 
 TOKENS_OF_AN_ANSWER = 2000
-"""Reserved for an answer. Most are shorter, and a long one is settled with what it was."""
+"""Tokens reserved for an answer. Most answers are shorter, and a long one is settled with its real size."""
 
 _MOST_TOKENS = 10**9
-_MOST_DOLLARS = 10_000.0  # of one attempt; a larger price is a mistake
-_COST = "cost_micros"  # of a dollar: whole numbers add up exactly
+_MOST_DOLLARS = 10_000.0  # tokens of one attempt; a greater count is a mistake
+_COST = "cost_micros"  # millionths of a dollar, because whole numbers add up exactly
 _CHARGED = "charged_tokens"
 
 
@@ -52,7 +52,7 @@ def day_of(now: float) -> str:
 
 def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
     """How many tokens a turn with this request {message, media?, …} may take, answer included. `history_tokens`: the
-    most that the model is told of the turns before it in its session."""
+    most history that the model gets."""
     said = request["message"] + request.get("instructions", "")
     prompt = len(said.encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
     prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
@@ -65,7 +65,7 @@ def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int
 
 
 def lost_attempt(turn: Turn) -> dict[str, Any]:
-    """The usage of an attempt whose worker was killed, by estimate: {prompt_tokens, completion_tokens, estimated}."""
+    """The estimated usage of an attempt whose worker was killed: {prompt_tokens, completion_tokens, estimated}."""
     whole = turn.reserved_tokens or estimated_tokens(turn.request)
     return {
         "prompt_tokens": max(whole - TOKENS_OF_AN_ANSWER, 0),
@@ -75,8 +75,8 @@ def lost_attempt(turn: Turn) -> dict[str, Any]:
 
 
 class Charged(NamedTuple):
-    """How a day stands after a reservation. `taken`: it was made. `used`: tokens of the attempts that are over;
-    `charged`: those and all that is reserved."""
+    """The state of a day after a reservation. `taken`: the reservation was made. `used`: tokens of ended attempts.
+    `charged`: those and all reserved tokens."""
 
     taken: bool
     used: int
@@ -93,7 +93,7 @@ class UsageStore:
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
         """Reserve tokens of the day, unless `quota` of them are used or reserved already.
 
-        The last reservation may go over the quota: else a message of more than is left would wait for the next day.
+        The last reservation may exceed the quota. Otherwise a message larger than the rest would wait for the next day.
         """
         try:
             answer = self._client.update_item(
@@ -117,7 +117,7 @@ class UsageStore:
         day = _charged(True, answer["Attributes"])
         if day.used < quota:
             return day
-        # Its charge was too small: it is of an earlier version, or a settlement was counted twice.
+        # The charge was too small, because the item is of an earlier version or a settlement was counted twice.
         self._add(owner, day_of(now), {_CHARGED: -tokens}, now)
         return day._replace(taken=False)
 
@@ -127,9 +127,9 @@ class UsageStore:
         """Add what an attempt of a turn used: {prompt_tokens, completion_tokens, cached_tokens, cost_usd, estimated},
         each optional.
 
-        `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt: what is
-        added twice is counted twice. A count that is none is taken as 0, and no sum gets smaller. One write; two if the
-        reservation was made on an earlier day.
+        `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt, because a
+        second call counts twice. A malformed count counts as 0, and no sum decreases. One write; two if the reservation
+        was made on an earlier day.
         """
         reserved = turn.reserved_tokens if is_final else 0
         today, day = day_of(now), day_of(turn.created_at)
@@ -142,13 +142,13 @@ class UsageStore:
             self._add(turn.key.owner, today, counts | {_CHARGED: charge}, now)
 
     def release(self, turn: Turn) -> None:
-        """End the reservation of a turn that no attempt was made of."""
+        """End the reservation of a turn without any attempt."""
         if turn.reserved_tokens:
             self._add(turn.key.owner, day_of(turn.created_at), {_CHARGED: -turn.reserved_tokens}, turn.created_at)
 
     def read(self, owner: str, day: str) -> dict[str, Any]:
         """The counts of a day by the names in COUNTS, `reserved_tokens`, and `cost_usd` (None if nothing had a price).
-        Those of the last second may be missing."""
+        Counts of the last second may be missing."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
         charged = _charged(True, item)
         return {
@@ -185,12 +185,12 @@ def _number(item: Mapping[str, Any], name: str) -> int:
 
 def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
     used = _number(item, "prompt_tokens") + _number(item, "completion_tokens")
-    # An item of an earlier version has no charge, and one that was settled twice has too small a one.
+    # An item of an earlier version has no charge, and one that was settled twice has too small a charge.
     return Charged(taken, used, max(_number(item, _CHARGED), used))
 
 
 def _counts(used: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of an attempt as numbers that can be added up, whatever a server said."""
+    """The counts of an attempt as numbers that can be added, whatever the server reported."""
     prompt, completion = _tokens(used.get("prompt_tokens")), _tokens(used.get("completion_tokens"))
     counts = {
         "prompt_tokens": prompt,

@@ -1,4 +1,4 @@
-"""Waiting for a turn to become final, by reading it at growing intervals."""
+"""Waits for a turn to become final, by reads at growing intervals."""
 
 import time
 from functools import cache
@@ -13,29 +13,26 @@ from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# A pause is 0.1 s and 6% of the time so far, an answer half of that late; 50 reads in 25 s. Fewer would cost more: for
-# most turns a read is half a read unit, a thirteenth of what 0.25 s of this function are, at 256 MB.
+# A pause is 0.1 s and 6 % of the time so far. The mean delay is half a pause. 25 s take 50 reads. Fewer would cost
+# more: a read is half a read unit for most turns, a thirteenth of the price of 0.25 s of this function at 256 MB.
 _GROWTH = 1.06
-_PATIENCE_SECONDS = 1.0  # a turn begins within 0.1 s when nothing is wrong: then no gate is read
-_SECONDS_TO_ANSWER = 3.5  # before the function's end: for a last read that hangs (2 s), and the answer
+_PATIENCE_SECONDS = 1.0  # seconds: without trouble a turn begins within 0.1 s, and then no gate is read
+_SECONDS_TO_ANSWER = 3.5  # seconds before the function's end: for a last read that hangs (2 s), and the response
 
 
 @cache
 def hasty_store(turns: str, guards: str) -> TurnStore:
-    """The turns, read with one short try: for a caller that can do without, or try again, near its function's end."""
+    """The turns, read with one short try, for callers that can do without or try again, near their function's end."""
     return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 
 def wait_until_final(
     store: TurnStore, turn: Turn, seconds: float, ends_at: float, gates: ModelGates | None = None
 ) -> Turn:
-    """The turn once it is final, or as it was last seen after `seconds`, or at most 2 more if the last read hangs, but
-    in time for an answer before the function ends at `ends_at`. With `gates`, a turn that is not begun after a second
-    is not waited for while no model may be called.
-
-    The reads are eventually consistent, at half the price: a stale one only tells the news a moment later. One that
-    fails does not end the wait.
-    """
+    """The turn when it is final, or as last seen after `seconds`. That may take 2 s more if the last read hangs, but
+    ends before the function does at `ends_at`. With `gates`, it does not wait for a turn that has not begun after a
+    second while no model may be called. The reads are eventually consistent, at half the price: a stale one only delays
+    the news. A failed read does not end the wait."""
     began = time.time()
     end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:

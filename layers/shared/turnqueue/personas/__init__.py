@@ -1,7 +1,5 @@
-"""The personas, one TOML file a role: submit accepts their names, status tells them, the worker does what they say.
-
-What a file may hold, and its limits, is in bundle/personas.py, which checks them when they are built.
-"""
+"""The personas, one TOML file a role. Submit accepts their names, status lists them, and the worker follows them.
+bundle/personas.py says what a file may contain, and checks the files when they are built."""
 
 import hashlib
 from functools import cache
@@ -12,11 +10,10 @@ FOLDER = Path(__file__).parent
 DEFAULT_ROLE = "general"
 
 ROLES = frozenset(file.stem for file in FOLDER.glob("*.toml"))
-"""The names of the roles there are."""
+"""The names of all roles."""
 
 
 @cache
 def version(role: str) -> str:
-    """Twelve hex digits that are others as soon as a byte of the role's file is. Raises FileNotFoundError for a role
-    that is none."""
+    """The first 12 hex digits of the SHA-256 of the role's file. Raises FileNotFoundError for an unknown role."""
     return hashlib.sha256((FOLDER / f"{role}.toml").read_bytes()).hexdigest()[:12]

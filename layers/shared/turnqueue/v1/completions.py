@@ -1,4 +1,4 @@
-"""An answered turn as Chat Completions shows it."""
+"""An answered turn in the form of Chat Completions."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def completion(turn: Turn) -> dict[str, Any]:
 
 
 def usage(turn: Turn) -> dict[str, Any]:
-    """The tokens of an answer, in the names of Chat Completions."""
+    """The tokens of an answer, with the names of Chat Completions."""
     used = turn.usage or {}
     prompt, completion_tokens = used.get("prompt_tokens") or 0, used.get("completion_tokens") or 0
     return {

@@ -1,4 +1,4 @@
-"""Requests of the OpenAI API as API Gateway hands them over, and what its clients read in the header of an answer."""
+"""The requests of the OpenAI API, and the response headers that its clients read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from turnqueue.turn import FAILURES, Turn
 from turnqueue.v1.items import response_id
 
 NO_RETRY = {"x-should-retry": "false"}
-"""OpenAI's clients send a request again after a 409, 429 or 5xx, unless this says otherwise."""
+"""OpenAI's clients repeat a request after a 409, 429 or 5xx, unless this header says otherwise."""
 
 
 def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Response:
     """Answer by the route that matches: "METHOD path", a regular expression whose groups are the handler's arguments.
 
-    Raises a 400 Problem for what is not served here; every Problem has the fields that OpenAI's clients read.
+    Raises a 400 Problem for a route that does not exist here. Every Problem has the fields that OpenAI's clients read.
     """
     wanted = f"{event['requestContext']['http']['method']} {path(event, 'proxy')}"
     more = {"x-request-id": str(event["requestContext"].get("requestId", ""))}
@@ -41,7 +41,7 @@ def no_such_conversation(param: str = "conversation_id") -> Problem:
 
 
 def unfinished(turn: Turn) -> Problem:
-    """For a request that waits, when the wait is over: the turn goes on."""
+    """The problem for a request whose wait is over. The turn continues."""
     return Problem(
         504,
         "response_in_progress",
@@ -53,7 +53,8 @@ def unfinished(turn: Turn) -> Problem:
 
 
 def failed(turn: Turn) -> Problem:
-    """For a request whose turn has failed. A client does not repeat it: the turn had all its attempts."""
+    """The problem for a request whose turn failed. The client must not repeat it, because the turn had all its
+    attempts."""
     code = turn.error_code or "internal_error"
     failure = FAILURES.get(code, FAILURES["internal_error"])
     more: dict[str, Any] = {"response_id": response_id(turn.key), "task_id": turn.key.task_id}

@@ -1,9 +1,8 @@
 """Items of the Responses API and the part of a turn's request or result that each stands for.
 
-A request keeps what precedes its message under `context`, a list of entries in order:
-{role, text, media?} for a message, {call_id, name, arguments} for a call of a function, {call_id, output} for its
-result.
-An item's id contains the task's id, so that a reference to an item is one read under the caller's own key.
+A request has everything before its message in `context`, a list of entries in order: {role, text, media?} for a
+message, {call_id, name, arguments} for a function call, {call_id, output} for its result. An item's id contains the
+task's id, so that a reference to an item is one read under the caller's own key.
 """
 
 import re
@@ -34,7 +33,7 @@ def conversation_id(session_id: str) -> str:
 
 
 def response_key(owner: str, response: str) -> Key | None:
-    """The key of the turn that `owner` calls by this response id; None if that cannot be one."""
+    """The key of the turn that `owner` calls by this response id. None if the id is malformed."""
     return Key.of_task(owner, response.removeprefix(_RESPONSE)) if response.startswith(_RESPONSE) else None
 
 
@@ -44,13 +43,13 @@ def session_of(conversation: str) -> str:
 
 
 def referred_key(owner: str, item_id: str) -> Key | None:
-    """The key of the caller's turn that an item id leads to; None if that cannot be an item's id."""
+    """The key of the caller's turn that an item id leads to. None if the id is malformed."""
     match = _ITEM_ID.fullmatch(item_id)
     return Key.of_task(owner, match[1]) if match else None
 
 
 def referred(turn: Turn, item_id: str) -> Entry | None:
-    """The entry of the turn that an item id names; None if it names none."""
+    """The entry of the turn that an item id names. None if there is no such entry."""
     match = _ITEM_ID.fullmatch(item_id)
     if match is None:
         return None
@@ -64,7 +63,7 @@ def referred(turn: Turn, item_id: str) -> Entry | None:
 
 
 def entries(request: dict[str, Any]) -> list[Entry]:
-    """Everything that a request tells the model, in order: its context and its message."""
+    """All entries of a request for the model, in order: its context and its message."""
     context: list[Entry] = list(request.get("context") or ())
     if request["message"] or request.get("media"):
         media = {"media": request["media"]} if request.get("media") else {}
@@ -78,7 +77,7 @@ def input_items(turn: Turn) -> list[Item]:
 
 
 def output_items(turn: Turn) -> list[Item]:
-    """What the model has answered: the message, unless it only calls functions, and the calls."""
+    """The items of the model's answer: the message, unless the model only calls functions, and the calls."""
     result = turn.result or {}
     calls = result.get("tool_calls") or []
     message = result.get("message", "")
@@ -87,7 +86,7 @@ def output_items(turn: Turn) -> list[Item]:
 
 
 def message_item(key: Key, text: str, status: str = "completed") -> Item:
-    """The answer, or the part of it that there is."""
+    """The answer, or its part so far."""
     return _item(key, {"role": "assistant", "text": text}) | {"status": status}
 
 

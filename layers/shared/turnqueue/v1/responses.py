@@ -1,4 +1,5 @@
-"""A turn as the Responses API shows it. Every member that a strict client demands is there, null if it has no value."""
+"""A turn in the form of the Responses API. It has every member that strict clients demand, null if there is no
+value."""
 
 from typing import Any
 
@@ -8,7 +9,7 @@ from turnqueue.v1.items import conversation_id, message_item, output_items, resp
 
 _STATUSES = {Status.PENDING: "queued", Status.STARTED: "in_progress", Status.SUCCESS: "completed"}
 
-# OpenAI's list is closed, and a strict client refuses a code that is not in it. Our code is in `x_turnqueue`.
+# OpenAI's list is closed, and strict clients refuse other codes. Our code is in `x_turnqueue`.
 _ERROR_CODES = {
     "model_rate_limited": "rate_limit_exceeded",
     "model_quota": "rate_limit_exceeded",
@@ -28,7 +29,7 @@ def status_of(turn: Turn) -> str:
 
 
 def is_cut(turn: Turn) -> bool:
-    """Whether the answer ends at its limit of tokens."""
+    """Whether the answer was cut at its token limit."""
     return turn.status is Status.SUCCESS and (turn.usage or {}).get("finish_reason") == "length"
 
 
@@ -78,7 +79,7 @@ def response(turn: Turn) -> dict[str, Any]:
 
 
 def usage(turn: Turn) -> dict[str, Any] | None:
-    """The tokens of an answer, in the names of the Responses API."""
+    """The tokens of an answer, with the names of the Responses API."""
     if turn.usage is None:
         return None
     prompt, completion = turn.usage.get("prompt_tokens") or 0, turn.usage.get("completion_tokens") or 0
@@ -92,7 +93,7 @@ def usage(turn: Turn) -> dict[str, Any] | None:
 
 
 def polling(turn: Turn, now: float) -> dict[str, str]:
-    """The response fields that say when to ask again; none for a final turn."""
+    """The response fields that say when to ask again. None for a final turn."""
     if turn.final:
         return {}
     wait_ms = poll_after_ms(turn, now)
