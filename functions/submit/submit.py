@@ -104,7 +104,7 @@ def retry(event: Event, ends_at: float) -> Response:
     if failed is None:
         raise no_such_task()
     if failed.status is not Status.FAILURE:
-        raise Problem(409, "not_failed", "Only a task that has failed can be tried again.", param="task_id")
+        raise Problem(409, "not_failed", "Only a failed task can be sent again.", param="task_id")
     _require_allowed_urls(failed.request)
 
     key = Key(old.session, new_ulid(now))

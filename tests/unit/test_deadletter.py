@@ -33,7 +33,7 @@ def test_a_pending_task_is_lost(account: Account, dead: str) -> None:
 
     task = account.task(dead)
     assert (task["status"], task["error_code"], task["retryable"]) == ("FAILURE", "worker_lost", True)
-    assert task["error"] == "The task was lost in processing. Please send it again."
+    assert task["error"] == "The task was lost. Please send the message again."
     assert account.waiting("DeadLetterQueue") == (0, 0)
 
 

@@ -97,11 +97,11 @@ def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) ->
         return unavailable().response()
     except Exception as error:
         logger.error("request failed", extra={"error": error_name(error), "where": where(error)})
-        return Problem(500, "internal_error", "The request failed for a reason of ours.").response()
+        return Problem(500, "internal_error", "Something went wrong on our side.").response()
 
 
 def unavailable() -> Problem:
-    return Problem(503, "unavailable", "The service is unavailable for the moment.", headers={"Retry-After": "2"})
+    return Problem(503, "unavailable", "The service is unavailable. Please try again in a moment.", headers={"Retry-After": "2"})
 
 
 def owner(event: Event) -> str:

@@ -52,7 +52,7 @@ def parse_limits(text: str) -> dict[str, Limit]:
         tokens = int(match[4]) if match[4] else None
         limits[match[1]] = Limit(Rate(int(match[2]), int(match[3])), tokens)
     if text and DEFAULT_GROUP not in limits:
-        raise ValueError(f"no limits for the group {DEFAULT_GROUP}, of which everybody is who has no other")
+        raise ValueError(f"no limits for the group {DEFAULT_GROUP}, which applies to everybody without another group")
     return limits
 
 
