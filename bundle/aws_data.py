@@ -1,4 +1,4 @@
-"""What the layer ships in place of botocore's data, and the authorities that are tried first.
+"""Makes the layer's selection of botocore's data, and the list of authorities that are tried first.
 
 Lambda brings botocore, which reads descriptions of some 400 services. The layer ships those of the services that are
 called, cut to the operations that are called. Each cut fails the build if botocore's files have changed under it.
@@ -13,7 +13,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# What is called of AWS. Of botocore's data, which describes some 400 services, only this is shipped.
+# The AWS operations that the functions call. The layer ships only these of botocore's data, which describes some 400
+# services.
 OPERATIONS = {
     "dynamodb": "BatchGetItem GetItem PutItem Query TransactWriteItems UpdateItem",
     # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
@@ -24,13 +25,13 @@ OPERATIONS = {
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# The authorities that sign the certificates of AWS's endpoints today: Amazon, by its roots or those of Starfield, which
-# it bought, and DigiCert. They are tried first; layers/shared/turnqueue/aws.py says why.
+# The authorities that sign the certificates of AWS's endpoints today: Amazon (its roots and those of Starfield, which
+# it bought) and DigiCert. They are tried first; layers/shared/turnqueue/aws.py says why.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
 def cut(botocore: Path, into: Path) -> None:
-    """Copy into a new folder what layers/shared/turnqueue/aws.py needs of an installed botocore's data."""
+    """Copy the parts of an installed botocore's data that layers/shared/turnqueue/aws.py needs into a new folder."""
     into.mkdir()
     for service, operations in OPERATIONS.items():
         cut_service(botocore / "data" / service, into / service, operations.split())
@@ -44,7 +45,7 @@ def cut(botocore: Path, into: Path) -> None:
 
 
 def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
-    """Copy of the newest description of a service these operations, what they take and give, and its endpoints."""
+    """Copy these operations of a service's newest description, their shapes, and its endpoints."""
     newest = max(path for path in data.iterdir() if path.is_dir())
     description = read_json(newest, "service-2")
     if gone := [name for name in operations if name not in description["operations"]]:

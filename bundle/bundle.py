@@ -1,13 +1,12 @@
-"""What `sam build` runs for each function and for the layer, in the place of SAM's own Python builder.
+"""`sam build` runs this for each function and for the layer, in place of SAM's Python builder.
 
 SAM's builder ships no bytecode, and Lambda's folders are read-only, so every cold start would compile every module
 again. This one ships, for the architecture that the template names:
 
 - the wheels of requirements.txt, each with a hash that is listed there, without what is never imported, and with
-  openai's types imported when they are needed (lazy_types.py);
-- the folder's own files;
-- in the layer, what botocore reads of its data for the services that are called (botocore.txt, aws_data.py);
-- unchecked-hash bytecode of Python 3.13 for all of it, good whatever a zip does to the files' times.
+openai's types imported when they are needed (lazy_types.py); - the folder's own files; - in the layer, what botocore
+reads of its data for the services that are called (botocore.txt, aws_data.py); - unchecked-hash bytecode of Python 3.13
+for all of it, good whatever a zip does to the files' times.
 
 SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. It does
 not give the architecture: the template's ContextPath picks arm64/Makefile or x86_64/Makefile, and that gives it.
@@ -35,18 +34,18 @@ from bundle import aws_data, lazy_types
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
-# Where the bundle is unpacked in Lambda, so that tracebacks name the files there.
+# The place of the bundle in Lambda, so that tracebacks name the files there.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
-# What a distribution brings beside the modules we import. tests/build imports every handler without these, tests/e2e
-# runs them. A name that is no longer there fails the build.
+# Files of a distribution beside the modules that we import. tests/build imports every handler without these, and
+# tests/e2e runs them. The build fails if a name no longer exists.
 UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # Chat Completions is the one API that is called; `openai.types.responses` is imported with it.
+    # Only Chat Completions is called. `openai.types.responses` is imported with it.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks
@@ -87,26 +86,26 @@ def main(architecture: str, logical_id: str) -> None:
 
 
 def check_personas() -> None:
-    """Those that are about to be shipped. A mistake in one is told now and not by a task that fails."""
+    """The personas to ship. The build reports a mistake in one, instead of a failed task."""
     check = Path(__file__).with_name("personas.py")
     if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
         sys.exit("correct the persona; `python bundle/personas.py` checks it again")
 
 
 def packages(requirements: str, architecture: str, root: str) -> Path:
-    """The folder that holds what `requirements` names, unpacked and compiled."""
+    """The folder with the packages of `requirements`, unpacked and compiled."""
 
     def make(new: Path) -> None:
         install("requirements.txt", new, architecture)
         leave_out_unused(new)
         lazy_types.make_lazy(new)
-        compile_all(new, root, workers=0)  # 0: one a core
+        compile_all(new, root, workers=0)  # 0: one process for each core
 
     return made(make, requirements, architecture, root)
 
 
 def botocore_data(requirements: str) -> Path:
-    """The folder that holds what aws_data.py cuts from the botocore that `requirements` pins."""
+    """The folder with the parts of botocore that aws_data.py cuts, of the version that `requirements` pins."""
 
     def make(new: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -117,7 +116,7 @@ def botocore_data(requirements: str) -> Path:
 
 
 def made(make: Callable[[Path], None], *parts: str) -> Path:
-    """The folder that `make` makes of the `parts`, made now if it never was. Its files cannot be written to."""
+    """The folder that `make` makes of the `parts`. It is made only once, and its files are read-only."""
     key = hashlib.sha256()
     code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
     for part in (*parts, sys.version, *code):
@@ -131,11 +130,11 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             make(new)
             for path in new.rglob("*.*"):
                 if path.is_file():
-                    path.chmod(0o444)  # They are linked into the artefacts: no edit there may come to stay here.
+                    path.chmod(0o444)  # They are linked into the artefacts, so an edit there would change this copy.
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # else a build beside this one was first
+                if not done.exists():  # otherwise a build beside this one was first
                     raise
     return done
 

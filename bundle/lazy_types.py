@@ -8,7 +8,8 @@ import ast
 import sys
 from pathlib import Path
 
-# Packages that only say again what their modules define: helpers and hundreds of types, none of which the worker needs.
+# Packages that only repeat the definitions of their modules: helpers and hundreds of types. The worker needs none of
+# them.
 LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
 
 
@@ -39,7 +40,7 @@ def __dir__():
 
 
 def reexports(init: Path) -> dict[str, str]:
-    """The modules of a package by the names that its __init__.py takes from them; it may do nothing else."""
+    """The modules of a package, by the names that its __init__.py imports from them. It may do nothing else."""
     modules: dict[str, str] = {}
     for statement in ast.parse(init.read_text(encoding="utf-8")).body:
         match statement:

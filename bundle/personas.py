@@ -1,8 +1,6 @@
-"""Checks personas: `python bundle/personas.py` those of this repository, with a folder as its argument those in there.
-
-`sam build` runs it before it ships them, so it needs nothing but Python. It names the file, the key or the line, and
-what is allowed there, and ends with exit code 1 if anything is wrong.
-"""
+"""Checks personas. `python bundle/personas.py` checks those of this repository, `python bundle/personas.py FOLDER`
+those in a folder. `sam build` runs it before it ships them, so it needs only Python. An error names the file, the key
+or the line, and the allowed values. The exit code is 1 if anything is wrong."""
 
 import json
 import re
@@ -20,24 +18,24 @@ FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
-MAX_INSTRUCTIONS = 16_000  # characters: some 4,000 tokens, which every message of the role pays for
+MAX_INSTRUCTIONS = 16_000  # characters: some 4,000 tokens, which every message of the role costs
 MAX_MODEL = 50  # as ModelName in template.yaml
-HIGHEST_TEMPERATURE = 2  # of Chat Completions
+HIGHEST_TEMPERATURE = 2  # the temperatures of Chat Completions
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
 MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role carries
 
-# The request's fields that the worker sets, and those whose answers it does not read.
+# Request fields that the worker sets, and fields that change the answer in a way that it does not read.
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
 NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
-# The form is a class of pydantic's, and these are its own. Plain Python runs this, so they are written down.
+# The form becomes a pydantic class, which has these names. They are listed here, because plain Python runs this.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
 TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")
 
 
 def problems(folder: Path) -> Iterator[str]:
-    """What is wrong with the personas in a folder, a line each."""
+    """The errors in a folder of personas, one line each."""
     files = sorted(path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__"))
     if DEFAULT not in {path.name for path in files}:
         yield f"{DEFAULT}: must be there; it answers who names no role"
@@ -52,7 +50,7 @@ def problems(folder: Path) -> Iterator[str]:
             definition = tomllib.loads(path.read_text("utf-8"))
         except UnicodeDecodeError as error:
             yield f"{path.name}: must be UTF-8; byte {error.start} is not"
-        except tomllib.TOMLDecodeError as error:  # which names line and column
+        except tomllib.TOMLDecodeError as error:  # it names line and column
             yield f"{path.name}: must be TOML. {error}"
         else:
             yield from (f"{path.name}: {problem}" for problem in _problems(definition))

@@ -1,1 +1,1 @@
-"""Programs of those who change Turnqueue, and the template as they read it: see docs/development.md."""
+"""Programs for people who change Turnqueue, and the template as those programs read it. See docs/development.md."""

@@ -58,8 +58,8 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    """The variables of all functions, as the template gives them: parameters by their defaults (empty where there is
-    none), resources by their logical ids."""
+    """The variables of all functions in the template. Parameters have their defaults (or are empty), resources their
+    logical ids."""
     document = template()
     kinds = [each for each in document["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
     functions = [document["Globals"]["Function"], *(function["Properties"] for function in kinds)]
@@ -81,13 +81,13 @@ def environment() -> dict[str, str]:
 
 
 def role(function: str) -> str:
-    """The logical id of the role of a function, given by its own."""
+    """The logical id of a function's role, by the function's logical id."""
     name: str = resources("AWS::Serverless::Function")[function]["Role"]["Fn::GetAtt"].partition(".")[0]
     return name
 
 
 def permissions(role: str) -> set[tuple[str, str]]:
-    """What the role with this logical id always may: each action with the logical id of the resource."""
+    """The permissions of the role with this logical id: each action with the logical id of the resource."""
     return {
         (action, target(resource))
         for statement in statements(resources("AWS::IAM::Role")[role])
@@ -97,7 +97,7 @@ def permissions(role: str) -> set[tuple[str, str]]:
 
 
 def statements(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The statements of a role or a policy, by its properties."""
+    """The statements of a role or a policy, from its properties."""
     for policy in properties.get("Policies", [properties]):
         yield from policy["PolicyDocument"]["Statement"]
 

@@ -1,7 +1,8 @@
-"""Links in the documents lead somewhere: `python -m development.links` names each that does not, and then exits with 1.
+"""Checks the links of the documents. `python -m development.links` prints each dead link, and exits with 1 if there is
+one.
 
-It knows `[text](path#heading)`; the way in which our pages name a section, `docs/operations.md`, "Deploy"; and names of
-files such as `events/submit.json`. Links to other sites are not followed, because they can be down.
+It knows `[text](path#heading)`; names of sections such as `docs/operations.md`, "Deploy"; and names of files such as
+`events/submit.json`. Links to other sites are not followed, because they can be down.
 """
 
 import re
@@ -20,7 +21,7 @@ _FILE = re.compile(
 )
 _IGNORED = re.compile(r"(^|/)(\.(?!github/)|node_modules/)")
 _OF_THE_PAST = ("CHANGELOG.md", "results.md")
-"""They may name what is gone."""
+"""Pages about the past may name deleted files."""
 
 
 def documents() -> list[Path]:
@@ -30,7 +31,7 @@ def documents() -> list[Path]:
 
 
 def dead(document: Path) -> Iterator[str]:
-    """The links of a document that lead nowhere, one line each."""
+    """The dead links of a document, one line each."""
     text = _CODE.sub(lambda code: "\n" * code[0].count("\n"), document.read_text())
     for link in _LINK.finditer(text):
         path, _, anchor = link[1].partition("#")
@@ -65,7 +66,7 @@ def _headings(document: Path) -> frozenset[str]:
 
 
 def _anchor(title: str) -> str:
-    """As GitHub makes it: small letters, no punctuation, hyphens for blanks."""
+    """The anchor that GitHub makes: small letters, no punctuation, hyphens for blanks."""
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 

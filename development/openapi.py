@@ -1,9 +1,7 @@
-"""docs/openapi.yaml, from the code: `python -m development.openapi` writes it, `--check` only says what differs.
-
-Routes and their security are those of template.yaml, the request is pydantic's model of it, the responses are the types
-of turnqueue/task.py, the problems of a route are those that its function can raise, and the examples are what the code
-makes of a sample turn. Only the words are written here.
-"""
+"""Generates docs/openapi.yaml from the code. `python -m development.openapi` writes it, `--check` only prints the
+differences. Routes and their security come from template.yaml, requests from the pydantic models, and responses from
+the types of turnqueue/task.py. The problems of a route are those that its function can raise. The examples are made by
+the code from a sample turn. Only the texts are written here."""
 
 import argparse
 import ast
@@ -32,7 +30,7 @@ sys.path.extend(
 from development import cfn
 from local.stack import API_PORT
 
-# What the handlers want to find when they are imported.
+# The variables that the handlers need when they are imported.
 os.environ.update(cfn.environment(), AWS_DEFAULT_REGION="us-east-1")
 
 import preference
@@ -55,18 +53,18 @@ FUNCTIONS = {"SubmitFunction": submit, "StatusFunction": status}
 TARGET = cfn.ROOT / "docs" / "openapi.yaml"
 
 DESCRIPTION = f"""\
-A client sends a message and gets its answer: in the same request if that comes soon enough, otherwise by asking for
-the *task* that the message became. What was accepted ends as SUCCESS or FAILURE, whatever happens in between, and the
-messages of a session are answered in the order in which they were sent.
+A client sends a message. It gets the answer in the response if that comes soon enough. Otherwise it asks for the *task*
+that the message became. Every accepted task ends as SUCCESS or FAILURE, whatever happens meanwhile. The messages of a
+session are answered in the order of submission.
 
-**Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457) whose `code` is for programs. Their member
-`error` says the same in the form that OpenAI's SDKs read. What never reaches our code is answered by API Gateway with
-`{{"message": "…"}}`: 401 without a valid token, 404 where there is no route, 413 above 10 MB, 429 above the account's
-rate, 500 and 503 when a function cannot be run.
+**Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). Their `code` is for programs. Their member
+`error` has the form that OpenAI's SDKs read. API Gateway answers requests that never reach the functions with
+`{{"message": "…"}}`: 401 without a valid token, 404 without a route, 413 above 10 MB, 429 above the account's rate, 500
+and 503 if a function cannot run.
 
-**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB, and a message with all that goes with it
-{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered before its deadline or not at all,
-and can be read for {turn.RETENTION_SECONDS // 86400} days.
+**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB. A message with all its parts has at most
+{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered before its deadline or not at all, and can be read
+for {turn.RETENTION_SECONDS // 86400} days.
 
 Members may be added to any response; clients ignore those that they do not know. No response may be cached.
 """
@@ -74,10 +72,10 @@ Members may be added to any response; clients ignore those that they do not know
 
 # ---- Schemas
 
-# A data URL's payload as base64.b64decode(…, validate=True) takes it.
+# A data URL's payload, as base64.b64decode(…, validate=True) accepts it.
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 
-# With the length that the validator allows; the first 9 characters are "https://" and that of a host.
+# The length is what the validator allows. The first 9 characters are "https://" and one of the host.
 _HTTPS_URL = f"{request._HTTPS_URL.removesuffix('*')}{{0,{request.MAX_URL_CHARACTERS - 9}}}"
 
 _DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
@@ -87,12 +85,12 @@ def _pattern(pattern: re.Pattern[str] | str) -> str:
     return f"^{pattern if isinstance(pattern, str) else pattern.pattern}$"
 
 
-# What the validators of the request check, for pydantic cannot look into them. One that is missing here is a KeyError.
+# The checks of the request's validators, because pydantic cannot look into them. A missing one is a KeyError.
 LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
     request._upload_id: {"pattern": _pattern(turn._ULID)},
-    # In words only, because generators make of a oneOf classes that nobody can use.
+    # Only in words, because code generators make useless classes of a oneOf.
     request.Media._either: {
         "description": "One attachment, by its `url` or by its `upload_id`: exactly one of the two. "
         "The model's provider may fetch an https URL; Turnqueue never does."
@@ -106,32 +104,32 @@ LIMITS: dict[Any, Json] = {
 }
 
 STATUS_WORDS = {
-    turn.Status.PENDING: "It waits, for its first attempt or for another.",
-    turn.Status.STARTED: "It is being answered.",
+    turn.Status.PENDING: "It waits for its first or its next attempt.",
+    turn.Status.STARTED: "A worker answers it.",
     turn.Status.SUCCESS: "It is answered. Final.",
     turn.Status.FAILURE: "It will not be answered. Final.",
 }
 
 REQUEST_WORDS = {
-    "message": "What the user says.",
-    "session_id": "The conversation to go on with, or the name of a new one; made up when absent.",
-    "role": f"Who answers: `{DEFAULT_ROLE}` if absent.",
-    "metadata": "Kept with the message and given back with it; nobody else looks at it.",
-    "stream": "Whether somebody watches the answer grow: its text is then shown up to four times a second, else once. "
-    "It is read at `/chat/task/{task_id}/events`.",
-    "deadline_seconds": "How long the task may take, in seconds; the most and the default is the deployment's "
+    "message": "The user's message.",
+    "session_id": "The conversation to continue, or the name of a new one. Made by the service if absent.",
+    "role": f"The role that answers: `{DEFAULT_ROLE}` if absent.",
+    "metadata": "Stored and returned with the message. The service does not read it.",
+    "stream": "Whether to show the growing answer up to four times a second, instead of once. "
+    "Read it at `/chat/task/{task_id}/events`.",
+    "deadline_seconds": "The seconds that the task may take. The maximum and the default are the deployment's "
     "`DeadlineMinutes`.",
 }
 
 
 UPLOAD_WORDS = {
-    "content_type": "What the image is; S3 takes it under this type only, and the file must begin as one of it does.",
-    "size": "Its bytes: the form is then good for a file of just this size.",
+    "content_type": "The type of the image. S3 accepts only this type, and the file must begin like one of this type.",
+    "size": "Its size in bytes. The form is then valid only for a file of exactly this size.",
 }
 
 
 class Schema(GenerateJsonSchema):
-    """JSON Schema as a person would write it: without generated titles, and `null` as one of the types."""
+    """JSON Schema in the form that people write: without generated titles, and `null` as one of the types."""
 
     def function_after_schema(self, schema: Any) -> JsonSchemaValue:
         return super().function_after_schema(schema) | LIMITS[schema["function"]["function"]]
@@ -140,7 +138,7 @@ class Schema(GenerateJsonSchema):
         return False
 
     def none_schema(self, schema: Any) -> JsonSchemaValue:
-        # openapi-generator crashes on a property that is null and nothing else.
+        # openapi-generator crashes on a property that is only null.
         return {"type": ["object", "null"]}
 
     def nullable_schema(self, schema: Any) -> JsonSchemaValue:
@@ -164,7 +162,7 @@ def schemas() -> Json:
     for schema in generated.values():
         schema.pop("title", None)
         for member in schema.get("properties", {}).values():
-            # A generator takes a member with a default for one that is always there.
+            # Code generators take a member with a default for one that is always present.
             member.pop("default", None)
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
@@ -181,7 +179,7 @@ def schemas() -> Json:
     generated["SessionTurn"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
     generated["GatewayMessage"] = {
         "type": "object",
-        "description": "API Gateway's own refusal.",
+        "description": "A refusal by API Gateway.",
         "properties": {"message": {"type": "string"}},
         "required": ["message"],
     }
@@ -189,7 +187,7 @@ def schemas() -> Json:
 
 
 def _ordered(schema: Any) -> Any:
-    """The schema with its keywords in the order in which one reads them."""
+    """The schema with its keywords in reading order."""
     if isinstance(schema, list):
         return [_ordered(each) for each in schema]
     if not isinstance(schema, dict):
@@ -225,7 +223,7 @@ def _docstrings(document: type) -> dict[str, str]:
 
 
 def _failure_words() -> dict[str, str]:
-    """By code: what it means, and how a request is answered that waited for the task."""
+    """For each error code: its meaning, and the status of a request that waited for the task."""
     return {
         code: f"({failure.http_status}{', retryable' if failure.retryable else ''}) {failure.text}"
         for code, failure in turn.FAILURES.items()
@@ -240,7 +238,7 @@ def _list(words: dict[str, str]) -> str:
 
 
 class Refusal(NamedTuple):
-    """A problem document that a route can answer with. `of_task`: a turn that failed while its sender waited."""
+    """A problem document of a route. `of_task`: a turn that failed while the request waited."""
 
     status: int
     code: str
@@ -248,18 +246,18 @@ class Refusal(NamedTuple):
     of_task: bool = False
 
 
-# Those whose text depends on the request.
+# Problems whose text depends on the request.
 PROBLEM_WORDS = {
-    "invalid_request": "The body does not fit its schema; `errors` names its fields.",
+    "invalid_request": "The body does not match its schema; `errors` names the wrong fields.",
     "media_url_not_allowed": "An image has a URL of a host that the service does not take, or of any; `error.param` "
     "names it.",
-    "rate_limited": "The owner has sent too much, by the limits that the service was deployed with.",
-    "invalid_parameter": "A parameter or preference has a value that means nothing; `error.param` names it.",
+    "rate_limited": "The owner has exceeded a limit of the deployment.",
+    "invalid_parameter": "A parameter or preference has a malformed value; `error.param` names it.",
 }
 
 
 def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
-    """What the handler of a Lambda function can refuse a request of this route with, by status and code."""
+    """The problems that a function's handler can raise for a request of this route, by status and code."""
     start = _handler_of(function, route)
     found = set(_raised(start))
     aws = TurnStore | TurnQueue | IdempotencyKeys | Uploads | UsageStore
@@ -269,7 +267,7 @@ def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
 
 
 def _handler_of(function: types.ModuleType, route: str) -> list[Callable[..., Any]]:
-    """The functions that a handler's table names for a route, be it through a local variable."""
+    """The functions that a handler's table names for a route, directly or through a local variable."""
     handler = inspect.unwrap(function.handler)
     tree = _tree(handler)
     local = {
@@ -317,7 +315,7 @@ def _globals(start: Iterable[Callable[..., Any]]) -> Iterator[Any]:
 
 
 def _reachable(start: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
-    """The functions of ours that are called, or named, by these or by one that they reach."""
+    """Our functions that these call or name, directly or through others."""
     reached = list(start)
     for function in reached:
         for value in _named(_tree(function), function):
@@ -331,7 +329,7 @@ def _reachable(start: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
 
 
 def _named(tree: ast.AST, function: Callable[..., Any]) -> list[Any]:
-    """The globals that are named in a piece of a function."""
+    """The globals that a piece of a function names."""
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*function.__code__.co_varnames}
     return [function.__globals__[name] for name in sorted(names) if name in function.__globals__]
 
@@ -363,7 +361,7 @@ def _problem(number: int, found: list[Refusal]) -> Json:
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                # The longest, for it shows most.
+                # The longest text, because it shows most.
                 "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
         },
@@ -478,20 +476,20 @@ def _body_of(problem: http.Problem) -> Any:
 
 HEADERS: dict[str, Json] = {
     "Cache-Status": {
-        "description": "The answer is the reply that an equal message had got (RFC 9211).",
+        "description": "The answer was served from the cache (RFC 9211).",
         "schema": {"type": "string", "enum": ["turnqueue; hit"]},
     },
     "Location": {
-        "description": "Where the task is to be found.",
+        "description": "The address of the task.",
         "schema": {"type": "string", "format": "uri-reference", "pattern": r"^/chat/task/[^/]+$"},
     },
     "Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer", "minimum": 1}},
     "Preference-Applied": {
-        "description": "What was heeded of `Prefer`.",
+        "description": "The preferences of `Prefer` that were applied.",
         "schema": {"type": "string", "pattern": "^(respond-async|wait=[0-9]+|respond-async, wait=[0-9]+)$"},
     },
     "Idempotency-Replayed": {
-        "description": "The task had been made by an earlier request with this Idempotency-Key.",
+        "description": "An earlier request with this Idempotency-Key made the task.",
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {
@@ -501,7 +499,7 @@ HEADERS: dict[str, Json] = {
         "example": '"tokens";q=100000;qu="tokens";w=86400, "messages";q=5;w=15',
     },
     "RateLimit": {
-        "description": "What is left of them: `r`, and in `t` seconds all of it.",
+        "description": "The rest of the limits: `r` is left now, and the whole limit in `t` seconds.",
         "schema": {"type": "string"},
         "example": '"tokens";r=87412;t=31022, "messages";r=4;t=3',
     },
@@ -525,29 +523,29 @@ PARAMETERS: dict[str, Json] = {
     },
     "Cache-Control": {
         "in": "header",
-        "description": "Where replies are kept (the service may be deployed so), a message without `session_id` may be "
-        "answered by the reply that an equal one has got. `no-cache`: not this one; `max-age=N`: by one of at most N "
-        "seconds; `no-store`: not this one, nor keep its reply "
-        "([RFC 9111](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1)).",
+        "description": "If the deployment caches replies, identical messages without `session_id` are answered from "
+        "the cache. `no-cache`: the model answers. `max-age=N`: accept a cached reply of up to N seconds. "
+        "`no-store`: the model answers, and its reply is not cached ([RFC "
+        "9111](https://www.rfc-editor.org/rfc/rfc9111#section-5.2.1)).",
         "schema": {"type": "string"},
         "example": "no-cache",
     },
     "Idempotency-Key": {
         "in": "header",
-        "description": "A name of the client's for this message, quoted or not, so that it can be sent again without "
-        "harm: for 24 hours the same key and body mean the same task.",
+        "description": "The client's key for this message, quoted or not. It makes retries safe: for 24 hours the "
+        "same key and body make one task.",
         "schema": {"type": "string", "pattern": r'^("[!-~]{1,255}"|[!#-~][!-~]{0,254})$'},
         "example": "4e0f4e0c-6f0e-4c43-9a5b-0d7f8f3f2a10",
     },
     "task_id": {
         "in": "path",
-        "description": "As the response to the message gave it.",
+        "description": "The `task_id` of the response to the message.",
         "schema": {"type": "string", "pattern": _pattern(rf"{turn.SESSION_ID.pattern}\.{turn._ULID.pattern}")},
         "example": QUEUED.key.task_id,
     },
     "session_id": {
         "in": "path",
-        "description": "As a response gave it, or the client's own name.",
+        "description": "The `session_id` of a response, or the name that the client chose.",
         "schema": {"type": "string", "pattern": _pattern(turn.SESSION_ID)},
         "example": QUEUED.key.session_id,
     },
@@ -559,13 +557,13 @@ PARAMETERS: dict[str, Json] = {
     },
     "after": {
         "in": "query",
-        "description": "The `id` up to which the client has read. It wins over `Last-Event-ID`; without both the "
+        "description": "The `id` up to which the client has read. It overrides `Last-Event-ID`. Without both, the "
         "client has read nothing.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Last-Event-ID": {
         "in": "header",
-        "description": "As `after`: what an EventSource sends when it connects again.",
+        "description": "As `after`. An EventSource sends it when it reconnects.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "limit": {
@@ -580,7 +578,7 @@ PARAMETERS: dict[str, Json] = {
     },
     "cursor": {
         "in": "query",
-        "description": "`next_cursor` of the page before.",
+        "description": "The `next_cursor` of the previous page.",
         "schema": {"type": "string", "pattern": _pattern(turn._ULID)},
     },
 }
@@ -601,7 +599,7 @@ def _parameter(name: str) -> Json:
 
 
 def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json]) -> Json:
-    """A response that is no problem; `examples`: one, or several by their names."""
+    """A response without a problem. `examples`: one, or several by name."""
     named = isinstance(examples, dict) and all(name.isupper() for name in examples)
     shown: Json = (
         {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}
@@ -615,14 +613,14 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
 
 def _events() -> Json:
     """The response in its two forms."""
-    response = _success("What is new.", "TaskEvents", _events_example())
+    response = _success("The new events.", "TaskEvents", _events_example())
     text = stream.response({"headers": {"accept": "text/event-stream"}}, stream.news(ROWS), 2, 300)
     response["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": text["body"]}
     return response
 
 
 def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
-    """The responses to a message: its answer, or `words` that it is queued."""
+    """The responses to a message: its answer, or `words` for the queued one."""
     asked_for = [header("Location", required=True), header("Retry-After", required=True)]
     return {
         "200": _success("The answer.", "ChatResponse", task.chat_response(ANSWERED), *headers),
@@ -640,9 +638,9 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "chat",
         "tags": ["Messages"],
         "summary": "Send a message",
-        "description": "The request waits for the answer, if nobody says otherwise, for up to "
-        f"{preference.MAX_WAIT_SECONDS} seconds. It is answered 202 then, and the task goes on. `async_mode` wins over "
-        "`Prefer`, and `Prefer` over the default of the service.",
+        "description": f"By default, the request waits for the answer for up to {preference.MAX_WAIT_SECONDS} "
+        "seconds. After that it is answered 202, and the task continues. `async_mode` overrides `Prefer`, and "
+        "`Prefer` overrides the default of the service.",
         "parameters": ["async_mode", "Prefer", "Cache-Control", "Idempotency-Key"],
         "requestBody": {
             "required": True,
@@ -677,12 +675,12 @@ OPERATIONS: dict[str, Json] = {
     "POST /chat/media": {
         "operationId": "offerUpload",
         "tags": ["Messages"],
-        "summary": "Ask where to upload an image",
-        "description": "Post the image to the `url` of the answer then, as `multipart/form-data`: the `fields`, and "
-        "after them the field `file`. S3 answers 204, or 400 or 403 (in XML) if it is not what was said here. A "
-        "message names the image by its `upload_id`, as soon as it is there and for a week at the least. The uploads "
-        f"of a message may have {media.MAX_UPLOAD_BYTES // 1024**2} MiB together. The answer is as good as a key for "
-        "one upload: it is not to be shown to others.",
+        "summary": "Get a form to upload an image",
+        "description": "Then post the image to the `url` of the answer, as `multipart/form-data`: first the "
+        "`fields`, then the field `file`. S3 answers 204. If the image does not match the request, it answers 400 or "
+        "403 in XML. After that, messages can name the image by its `upload_id`, for at least a week. The uploads of "
+        f"a message may have {media.MAX_UPLOAD_BYTES // 1024**2} MiB together. Keep the answer secret, because it "
+        "allows everyone one upload.",
         "requestBody": {
             "required": True,
             "content": {
@@ -694,7 +692,7 @@ OPERATIONS: dict[str, Json] = {
         },
         "responses": {
             "201": _success(
-                "Where to put it.",
+                "The form.",
                 "Upload",
                 task.upload(
                     media.Form(
@@ -722,7 +720,7 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "getTask",
         "tags": ["Tasks"],
         "summary": "Ask for a task",
-        "description": "200 while the task exists, whatever became of it.",
+        "description": "200 while the task exists, whatever its status.",
         "parameters": ["task_id", "wait"],
         "responses": {
             "200": _success(
@@ -737,10 +735,10 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "getTaskEvents",
         "tags": ["Tasks"],
         "summary": "Watch an answer grow",
-        "description": "What is new of the answer, at once: no request waits for news. As Server-Sent Events if the "
-        "client accepts `text/event-stream`, else as JSON. Ask again after `retry` or `poll_after_ms`, with the last "
-        "id, until `done` has come. An event is the same for every reader, and can be read again for a day. Text that "
-        "came with `delta` may stop short of the answer; that of `done` is whole.",
+        "description": "The new events of the answer, at once: no request waits for events. The response has "
+        "Server-Sent Events if the client accepts `text/event-stream`, otherwise JSON. Ask again after `retry` or "
+        "`poll_after_ms`, with the last id, until `done` comes. An event is the same for every reader, and can be "
+        "read again for a day. The text of all `delta` events may be incomplete; `done` has the whole answer.",
         "parameters": ["task_id", "after", "Last-Event-ID"],
         "responses": {
             "200": _events(),
@@ -751,8 +749,8 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "cancelTask",
         "tags": ["Tasks"],
         "summary": "Cancel a task",
-        "description": "A task that waits is cancelled at once, one that runs when its worker sees it, and one that is "
-        "final stays as it is. To ask again does no harm.",
+        "description": "A waiting task is cancelled at once, and a running one when its worker sees the request. A "
+        "final task does not change. Safe to repeat.",
         "parameters": ["task_id"],
         "responses": {
             "200": _success(
@@ -772,9 +770,9 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "retryTask",
         "tags": ["Tasks"],
         "summary": "Send the message of a failed task again",
-        "description": "As a new task of the same session, behind all that is there; the old one stays as it is. It is "
-        "answered 202 unless `async_mode` or `Prefer` says otherwise. To ask again within 24 hours gives the same new "
-        "task, unless an `Idempotency-Key` says that it is another retry.",
+        "description": "Makes a new task at the end of the session. The old task does not change. The response is "
+        "202, unless `async_mode` or `Prefer` says otherwise. A repetition within 24 hours returns the same new "
+        "task, unless another `Idempotency-Key` asks for another retry.",
         "parameters": ["task_id", "async_mode", "Prefer", "Idempotency-Key"],
         "responses": _answered_or_accepted(
             "Accepted: the new task is recorded and queued.",
@@ -785,15 +783,15 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "getSession",
         "tags": ["Conversations"],
         "summary": "Read a conversation",
-        "description": "The messages of a session with their tasks, in the order in which they were sent.",
+        "description": "The messages of a session with their tasks, in the order of submission.",
         "parameters": ["session_id", "limit", "cursor"],
         "responses": {"200": _success("A page of the conversation.", "SessionPage", _session_example())},
     },
     "GET /chat/usage": {
         "operationId": "getUsage",
         "tags": ["Usage"],
-        "summary": "Ask what was used",
-        "description": "The tokens of a day: of every attempt of the model for the caller's messages.",
+        "summary": "Read the usage of a day",
+        "description": "The tokens of a day, from every attempt at the caller's messages.",
         "parameters": ["day"],
         "responses": {
             "200": _success(
@@ -834,7 +832,7 @@ OPERATIONS["HEAD /health"] = {
 
 TAGS = {
     "Messages": "Send a message, and the images that go with it.",
-    "Tasks": "What has become of a message.",
+    "Tasks": "The states and results of messages.",
     "Conversations": "The messages of a session with their answers.",
     "Usage": "Tokens and cost.",
     "Health": "Whether the service answers.",
@@ -853,8 +851,8 @@ LINKS: dict[str, Json] = {
 def paths() -> Json:
     """Every route of template.yaml with the operation that its function performs.
 
-    Without $default, which forgives a slash at the end of /chat, because tools refuse two paths that mean the same;
-    without browsers' preflights; and without the OpenAI API, which its owner describes.
+    Leaves out $default, which accepts a slash after /chat, because tools refuse two paths for one operation. Leaves out
+    browsers' preflights, and the OpenAI API, which OpenAI describes.
     """
     template = cfn.template()["Resources"]
     described: Json = {}
@@ -874,7 +872,7 @@ def paths() -> Json:
         if BODIES.get(key) == "Chat":
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
-        # A HEAD has no body, so no problem document either.
+        # HEAD has no body, so it has no problem document either.
         refused = {} if method == "HEAD" else dict(sorted(problems(function, key).items()))
         operation["responses"] = successes | refused
         operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
@@ -884,7 +882,7 @@ def paths() -> Json:
 
 def document() -> Json:
     described = paths()
-    responses: Json = {}  # One that several operations give is written once.
+    responses: Json = {}  # A response of several operations is written once.
     for methods in described.values():
         for operation in methods.values():
             for code, answer in operation["responses"].items():
@@ -915,8 +913,8 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A token of the issuer that the stack was deployed with. Its `sub` owns what it "
-                    "makes; for everybody else that does not exist.",
+                    "description": "A token of the stack's issuer. Its `sub` owns everything that it makes. For all "
+                    "others, those things do not exist.",
                 }
             },
             "parameters": {name: _parameter(name) for name in PARAMETERS},
@@ -930,13 +928,14 @@ def document() -> Json:
 
 
 def _shared_headers(responses: Json) -> set[str]:
-    """The header fields that are written once for all responses, because none of them must have it."""
+    """The headers that are written once for all responses, because none of them requires it."""
     fields = (field for answer in responses.values() for field in answer.get("headers", {}).items())
     return {name for name, described in fields if "$ref" in described}
 
 
 def _response_name(operation: Json, code: str, answer: Json) -> str:
-    """InvalidJson for a problem with one code, else ChatBadRequest for what its operation alone answers."""
+    """The name of a shared problem: InvalidJson for a problem with one code, or ChatBadRequest for one that only its
+    operation has."""
     codes = answer.get("x-codes", [])
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]
@@ -945,7 +944,7 @@ def _response_name(operation: Json, code: str, answer: Json) -> str:
 
 
 class Writer(yaml.SafeDumper):
-    """YAML as a person would write it: no anchors, text of several lines as such."""
+    """YAML in the form that people write: no anchors, and block style for text of several lines."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -959,7 +958,7 @@ Writer.add_representer(str, _string)
 
 
 def text() -> str:
-    plain = json.loads(json.dumps(document()))  # an enum's member as its value
+    plain = json.loads(json.dumps(document()))  # the value of an enum's member
     written = yaml.dump(plain, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
     return f"# Generated from the code by development/openapi.py.\n{written}"
 

@@ -1,4 +1,4 @@
-"""The version and its notes: `python -m development.release` prints the notes of the version that is to be released.
+"""The version and its notes: `python -m development.release` prints the notes of the next release.
 
 The version is `__version__` of layers/shared/turnqueue, and nowhere else. If the changelog is not ready, the command
 says why and ends with 1: a section of that version needs a date, and nothing may be left under "Unreleased".
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class NotReady(Exception):
-    """The message says what is missing."""
+    """The message names what is missing."""
 
 
 def version(root: Path = ROOT) -> str:
@@ -26,7 +26,7 @@ def version(root: Path = ROOT) -> str:
 
 
 def notes(root: Path = ROOT) -> str:
-    """What the changelog says of the version, without its heading. Raises NotReady."""
+    """The changelog's notes for the version, without the heading. Raises NotReady."""
     wanted = version(root)
     sections = _sections((root / "CHANGELOG.md").read_text())
     if left := sections.get("Unreleased", ("", ""))[1]:

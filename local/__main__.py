@@ -1,6 +1,6 @@
-"""`python -m local demo`: start everything, show a chat in each mode, stop. `python -m local run`: the same,
-but go on serving until Ctrl-C. `python -m local invoke FUNCTION EVENT`: run one function of that on one event.
-The exit code is 0 if all went as it should."""
+"""`python -m local demo`: start everything, show a chat in each mode, stop. `python -m local run`: the same, but serve
+until Ctrl-C. `python -m local invoke FUNCTION EVENT`: run one function of the running stack on one event. The exit code
+is 0 on success."""
 
 import argparse
 import json
@@ -53,10 +53,10 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # A shell starts a background job of a script with SIGINT ignored, and Python then leaves it so.
+    # A shell starts a background job of a script with SIGINT ignored, and Python then keeps it ignored.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it, and means it
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
         signal.signal(signal.SIGHUP, _end)
     progress = Progress()
     started = time.monotonic()
@@ -86,7 +86,7 @@ def _start(command: str) -> int:
 
 
 def _serve(stack: LocalStack, progress: Progress) -> None:
-    """Until a KeyboardInterrupt."""
+    """Serve until a KeyboardInterrupt."""
     variables = env_file.read(stack.folder)
     env_file.lead_here(variables)
     from local import events

@@ -19,11 +19,11 @@ from botocore.credentials import (
 
 REGION = "us-east-1"
 ROOT_KEY = "local"
-"""Access key and secret of the account's root, who may do anything."""
+"""Access key and secret of the account's root, who has all rights."""
 
 
 class _Fixed(CredentialProvider):
-    """Knows the given credentials and nothing else: not the shell's, not a profile's, not a file's."""
+    """Uses only the given credentials, never those of the shell, a profile or a file."""
 
     METHOD = "fixed"
 
@@ -46,8 +46,7 @@ def _session(credentials: Credentials) -> boto3.Session:
 
 @dataclass(frozen=True)
 class Account:
-    """The account at `endpoint_url`, a MiniStack on loopback, as its root sees it, or as one of its roles
-    does."""
+    """The account at `endpoint_url`, a MiniStack on loopback, seen by its root or by one of its roles."""
 
     endpoint_url: str
     _credentials: Credentials = field(default_factory=lambda: Credentials(ROOT_KEY, ROOT_KEY), repr=False)
@@ -55,7 +54,7 @@ class Account:
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def client(self, service: str) -> Any:
-        """The boto3 client of the AWS service named `service`: one, for all threads."""
+        """The boto3 client of the AWS service `service`, shared by all threads."""
         with self._lock:
             if service not in self._clients:
                 self._clients[service] = self._new_client(service)
@@ -63,7 +62,7 @@ class Account:
 
     def _new_client(self, service: str) -> Any:
         config = Config(
-            proxies={},  # the shell's proxy knows nothing of our loopback
+            proxies={},  # a proxy of the shell cannot reach our loopback
             max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 3},
         )
@@ -71,14 +70,14 @@ class Account:
         return make(service, endpoint_url=self.endpoint_url, config=config)
 
     def as_role(self, arn: str) -> "Account":
-        """The account as the role `arn` sees it, for as long as it is used."""
+        """The account with the rights of the role `arn`, for as long as it is used."""
         parameters = {"RoleArn": arn, "RoleSessionName": "local"}
         refresh = create_assume_role_refresher(self.client("sts"), parameters)
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))
 
     def variables(self, role: str | None = None) -> dict[str, str]:
-        """The environment variables that lead a child process's AWS SDK here and nowhere else: as root, or as
-        the role with this ARN, for an hour then."""
+        """The environment variables that make a child process's AWS SDK use this account and no other: as root, or for
+        an hour with the role of this ARN."""
         keys = {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_KEY}
         if role:
             answer = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]

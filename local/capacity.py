@@ -1,27 +1,28 @@
-"""What DynamoDB bills for an access, by the rules of its developer guide (read and write capacity; item sizes): the
-emulator's own figures do not heed the size of what is read."""
+"""The units that DynamoDB bills for an access, by its developer guide (read and write capacity; item sizes). The
+emulator's figures ignore the size of the items that it reads."""
 
 import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 type Item = Mapping[str, Mapping[str, Any]]
-"""An item as the API has it: {"name": {"S": "text"}}."""
+"""An item in the form of the API: {"name": {"S": "text"}}."""
 
 
 def write_units(*items: Item) -> int:
-    """Of a write; of one that replaces an item, or changes it, give it as it was and as it is: the larger counts."""
+    """Write units. If the write replaces or changes an item, give the item before and after it: the larger one
+    counts."""
     return max(1, *(math.ceil(size(item) / 1024) for item in items))
 
 
 def read_units(items: Iterable[Item], *, consistent: bool) -> float:
-    """Of a GetItem, or of a Query that has read these."""
+    """Read units of a GetItem, or of a Query that has read these items."""
     blocks = max(1, math.ceil(sum(map(size, items)) / 4096))
     return blocks if consistent else blocks / 2
 
 
 def size(item: Item) -> int:
-    """In bytes: names, text in UTF-8, a number as half its digits and a byte."""
+    """Size in bytes: names, text in UTF-8, and for a number half its digits and one byte."""
     return sum(len(name) + _value_size(*next(iter(value.items()))) for name, value in item.items())
 
 

@@ -1,7 +1,5 @@
-"""The functions' log lines and metrics, brought to the account's CloudWatch as Lambda and CloudWatch do on AWS.
-
-Each line becomes an event of the function's log group. A line in the Embedded Metric Format also becomes metrics.
-"""
+"""Brings the functions' log lines and metrics to the account's CloudWatch, as Lambda does on AWS. Each line becomes an
+event of the function's log group. A line in the Embedded Metric Format also becomes metrics."""
 
 import json
 import logging
@@ -19,8 +17,8 @@ from local.functions import Function
 _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.5
-_EVENTS_AT_ONCE = 500  # PutLogEvents takes 10,000 and 1 MB
-_DATA_AT_ONCE = 200  # PutMetricData takes 1,000 and 1 MB
+_EVENTS_AT_ONCE = 500  # limits of PutLogEvents: 10,000 events and 1 MB
+_DATA_AT_ONCE = 200  # limits of PutMetricData: 1,000 values and 1 MB
 STREAM = "local"
 
 
@@ -76,7 +74,7 @@ class CloudWatch:
 
 
 def metrics(line: str) -> list[tuple[str, dict[str, Any]]]:
-    """The metrics of a line in the Embedded Metric Format, each with its namespace, as PutMetricData takes them."""
+    """The metrics of a line in the Embedded Metric Format, each with its namespace, in the form of PutMetricData."""
     if '"_aws"' not in line:
         return []
     try:

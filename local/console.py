@@ -1,5 +1,5 @@
-"""The console on loopback: the page in web/, the client that it uses, and what it must know to talk to this
-stack. Whoever hosts it elsewhere sends the same headers: docs/security.md, "The console on a server of yours"."""
+"""The console on loopback: the page in web/, the client that it uses, and the configuration for this stack. On another
+server, send the same headers: docs/security.md, "The console on a server of yours"."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str]], port: int = 0) -> LoopbackServer:
-    """Serve it on `port`. GET /config.json tells the page the API's URL and a token by each owner's name; it answers
+    """Serve it on `port`. GET /config.json gives the page the API's URL and a token for each owner's name. It answers
     503 while the URL is empty. Raises OSError if the port is taken."""
 
     def answer(request: Request) -> Response:
@@ -39,7 +39,7 @@ def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str
 
 
 def _files() -> dict[str, Path]:
-    """Each by the path that it is served at. As they are now: one edits them while the page is open."""
+    """The files by their paths on the server. They are read at each request, so that edits show at once."""
     return {
         prefix + file.name: file
         for prefix, folder in _FOLDERS.items()
@@ -59,7 +59,7 @@ def _headers(content_type: str) -> list[tuple[str, str]]:
 
 
 def _policy() -> str:
-    """That of the page, and `frame-ancestors`, which browsers take from a header only."""
+    """The page's policy, and `frame-ancestors`, which browsers take from a header only."""
     page = (ROOT / "web" / "index.html").read_text()
     match = re.search(r'http-equiv="Content-Security-Policy"\s+content="([^"]+)"', page)
     assert match, "web/index.html has no Content-Security-Policy"

@@ -1,5 +1,4 @@
-"""Shows on a running stack what became of a chat in each mode, request by request, with the answers and their
-times."""
+"""Shows a chat in each mode on a running stack, request by request, with the answers and their times."""
 
 import http.client
 import json
@@ -15,11 +14,11 @@ _SHOWN_OF_AN_ANSWER = 600
 
 
 class Unexpected(Exception):
-    """The stack answered something else than it should."""
+    """The stack gave an unexpected answer."""
 
 
 class Client:
-    """A client of the API as `owner`, which shows what it does."""
+    """A client of the API as `owner`. It prints what it does."""
 
     def __init__(self, stack: LocalStack, owner: str, progress: Progress) -> None:
         self._address = urlsplit(stack.api_url).netloc
@@ -53,8 +52,7 @@ class Client:
         return decoded
 
     def finished(self, task_id: str) -> dict[str, Any]:
-        """Polls the task as clients do, and shows its states. Raises Unexpected if it does not end in
-        SUCCESS."""
+        """Poll the task as clients do, and print its states. Raises Unexpected if it does not end in SUCCESS."""
         target = f"/chat/task/{task_id}"
         self._say(f"  $ curl '{self._url}{target}' -H \"Authorization: Bearer $TOKEN\"   # until it is final")
         started = time.monotonic()
@@ -74,7 +72,7 @@ class Client:
 
 
 def show(stack: LocalStack, progress: Progress) -> None:
-    """Raises Unexpected if something is not as it should be."""
+    """Raises Unexpected if the stack gives an unexpected answer."""
     alice = Client(stack, "alice", progress)
 
     progress.say("\nIs it there?")

@@ -1,8 +1,5 @@
-"""What a user does against AWS: `sam build` and `sam deploy` of the project's own template, here to the
-emulated account.
-
-Nothing of a real account can be reached from here: the AWS settings of the caller's shell are not passed on.
-"""
+"""Builds and deploys the project's template with `sam build` and `sam deploy`, as a user does, but to the emulated
+account. It cannot reach a real account, because SAM does not get the AWS settings of the caller's shell."""
 
 import contextlib
 import json
@@ -23,16 +20,16 @@ _NOT_PASSED_ON = ("AWS_", "OPENAI_", "SAM_")
 
 
 class DeployFailed(Exception):
-    """A sam command ended with an error; the message ends with the last lines it wrote."""
+    """A sam command failed. The message ends with its last lines."""
 
 
 def architecture() -> str:
-    """That of this machine, as Lambda calls it: the functions run here."""
+    """The architecture of this machine in Lambda's words, because the functions run here."""
     return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
 
 
 class Sam:
-    """The SAM CLI, used on the project in `root`. What it writes is added to the file `log`."""
+    """The SAM CLI, used on the project in `root`. Its output is appended to the file `log`."""
 
     def __init__(self, processes: Processes, sam: Path, *, root: Path, log: Path) -> None:
         self._processes = processes
@@ -42,20 +39,20 @@ class Sam:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No other run builds in the project meanwhile: what is deployed is what was built."""
+        """No other run builds in the project meanwhile, so the deployed code is the code just built."""
         folder = self._root / ".aws-sam"
         folder.mkdir(exist_ok=True)
         with locked(folder / "lock"):
             yield
 
     def build(self, architecture: str, tell: Callable[[str], None]) -> None:
-        """Build what has changed since the last build, for `architecture` (x86_64 or arm64). `tell` gets each
-        line of output. Raises DeployFailed."""
+        """Build the changes since the last build, for `architecture` (x86_64 or arm64). `tell` gets each line of
+        output. Raises DeployFailed."""
         overrides = ["--parameter-overrides", f"Architecture={architecture}"]
         self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
 
     def deploy(self, account: Account, parameters: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, str]:
-        """Deploy what is built; a parameter that is not among `parameters` has its default.
+        """Deploy the build. Parameters that are not in `parameters` have their defaults.
 
         The template first goes through AWS::LanguageExtensions here, because MiniStack leaves references to parameters
         in it. Returns the outputs of the stack. Raises DeployFailed.
@@ -78,7 +75,7 @@ class Sam:
             str(self._root / "samconfig.toml"),
         ]
         command += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
-        # It would look for the end of each step every 5 s.
+        # Otherwise SAM looks for the end of each step only every 5 s.
         self._run(command, {**account.variables(), "SAM_CLI_POLL_DELAY": "0.2"}, tell)
         stack = account.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
@@ -86,7 +83,7 @@ class Sam:
     def _run(self, arguments: list[str], variables: Mapping[str, str], tell: Callable[[str], None]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
         environment = inherited | {
-            # The build looks for a python3.13: the one that runs this is one.
+            # The build looks for a python3.13, and this process runs one.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "SAM_CLI_TELEMETRY": "0",
             "AWS_CONFIG_FILE": os.devnull,

@@ -17,11 +17,11 @@ _SECONDS_TO_START = 30
 
 
 class EmulatorFailed(Exception):
-    """MiniStack did not come up; the message ends with the last lines of its log."""
+    """MiniStack did not start. The message ends with the last lines of its log."""
 
 
 class Emulator:
-    """A running MiniStack. Its state is in memory and ends with it, unless `keep` names a folder for it."""
+    """A running MiniStack. Its state is in memory and ends with it, unless `keep` names a folder for the state."""
 
     def __init__(
         self,
@@ -47,21 +47,21 @@ class Emulator:
             "HOME": str(folder),
             "TMPDIR": str(folder),
             "BIND_HOST": HOST,
-            "MINISTACK_HOST": HOST,  # the host of the URLs it hands out
+            "MINISTACK_HOST": HOST,  # the host of the URLs that it returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
-            "PYTHONPATH": str(ROOT),  # for the guard
+            "PYTHONPATH": str(ROOT),  # read by the guard
             guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
-            # Policies are enforced: a role may do what it is allowed, and only this key everything.
+            # Enforce policies: a role may do only what they allow, and only this key may do everything.
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
-            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as a new account on AWS; its default depends on this machine
+            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as a new account on AWS has; otherwise it depends on this machine
             # Listeners on every interface that we have no use for.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # It would look for containers of an earlier run to remove.
+            # Otherwise it looks for containers of an earlier run and removes them.
             "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
             "PERSIST_STATE": "0" if keep is None else "1",
             "S3_PERSIST": "0" if keep is None else "1",
@@ -81,7 +81,7 @@ class Emulator:
 
 
 def _wait_until_ready(process: Process, port: int) -> None:
-    """Raises TimeoutError, also if the process ends instead."""
+    """Raises TimeoutError, also if the process ends before it is ready."""
     give_up_at = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection(HOST, port, timeout=5)

@@ -1,4 +1,4 @@
-"""What `make run` leaves below .local while it serves, for other programs: where everything is, and by which names."""
+"""The files that `make run` leaves below .local for other programs while it serves: addresses, tokens and names."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ CONTAINERS_NAME_OF_THIS_MACHINE = "host.docker.internal"
 
 
 class NotRunning(Exception):
-    """No `make run` has left its file."""
+    """No `make run` serves, so its file is missing."""
 
 
 def variables(stack: LocalStack) -> dict[str, str]:
@@ -44,12 +44,12 @@ def shouted(name: str) -> str:
 
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
-    """The files are there meanwhile, in the folder of the stack: `env`, to be sourced or read as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`. Afterwards `events` is gone too: its turns are."""
+    """During the block, the folder of the stack has these files: `env`, to be sourced or read as a dotenv file, and
+    `functions.json`, for `sam local invoke --env-vars`. Afterwards `events` goes too, because its turns are gone."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):
-        file.touch(mode=0o600)  # there are tokens in it
+        file.touch(mode=0o600)  # the file has tokens
         file.write_text(text)
     try:
         yield
@@ -60,14 +60,14 @@ def left(stack: LocalStack) -> Iterator[None]:
 
 
 def lead_here(variables: Mapping[str, str]) -> None:
-    """Make the AWS SDK of this process find the emulated account and nothing else."""
+    """Make the AWS SDK of this process use the emulated account and no other."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update({name: value for name, value in variables.items() if name.startswith("AWS_")})
 
 
 def _for_containers(stack: LocalStack) -> dict[str, dict[str, str]]:
-    """The variables of each function, where loopback is this machine and not the container itself."""
+    """The variables of each function, with loopback replaced by the address of this machine for a container."""
     endpoint = {"AWS_ENDPOINT_URL": stack.emulator.account.endpoint_url}
     return {
         label: {
@@ -79,7 +79,7 @@ def _for_containers(stack: LocalStack) -> dict[str, dict[str, str]]:
 
 
 def read(folder: Path) -> dict[str, str]:
-    """The variables that a running stack has left in `folder`. Raises NotRunning."""
+    """The variables in the file of a running stack in `folder`. Raises NotRunning."""
     try:
         text = (folder / "env").read_text()
     except FileNotFoundError:

@@ -1,9 +1,7 @@
-"""One execution environment of a function: a process of the real runtime client, and the Runtime API it talks
-to.
+"""One execution environment of a function: a process of the real runtime client, and the Runtime API it talks to.
 
-As on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and is gone
-for good after a timeout or a crash. Unlike there, nothing limits its memory and its code folder can be
-written to.
+As on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and is gone for good
+after a timeout or a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
 """
 
 import json
@@ -26,17 +24,16 @@ from local.processes import Processes
 
 _API = "/2018-06-01/runtime"
 _SECONDS_TO_INIT = 60
-"""AWS gives 10 s and every environment its own CPU; here dozens may start at once on two."""
+"""Seconds. AWS gives 10 s and every environment its CPU. Here dozens may start at once on two cores."""
 
 
 THROTTLED = "TooManyRequestsException"
-"""The error of an invocation for which there was no environment."""
+"""The error of an invocation that got no environment."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of an invocation: the payload, as the runtime sent it, and the type of the error if it
-    failed."""
+    """The result of an invocation: the payload from the runtime, and the type of the error if it failed."""
 
     payload: bytes
     error: str | None = None
@@ -46,11 +43,11 @@ class Result:
 
 
 class NotInvoked(Exception):
-    """The environment ended before it took the invocation: no line of the function was run for it."""
+    """The environment ended before it took the invocation, so no line of the function ran for it."""
 
 
 class InitFailed(Exception):
-    """The function could not be initialised; `result` is what its invocation answers."""
+    """The function's init failed. `result` is the answer to its invocation."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.payload.decode(errors="replace"))
@@ -61,20 +58,20 @@ class InitFailed(Exception):
 class _Invocation:
     request_id: str
     payload: bytes
-    deadline_ms: int  # since the epoch
+    deadline_ms: int  # seconds since the epoch
 
 
 @dataclass(frozen=True)
 class _Event:
-    """What happened in the process; the payload is that of a response or an error."""
+    """An event of the process. The payload is that of a response or an error."""
 
     kind: Literal["idle", "taken", "response", "error", "init error", "exit"]
     payload: bytes = b""
 
 
 class Environment:
-    """Started by construction; `wait_until_ready` before the first `invoke`. Not for two threads at once,
-    save `kill`."""
+    """Starts at construction. Call `wait_until_ready` before the first `invoke`. Not for two threads at once, except
+    `kill`."""
 
     def __init__(
         self,
@@ -86,8 +83,7 @@ class Environment:
         log: Path,
         freeze: bool,
     ) -> None:
-        """`aws` leads the function's AWS SDK to the account. Raises OSError if the process cannot be
-        started."""
+        """`aws` selects the account for the function's AWS SDK. Raises OSError if the process cannot be started."""
         self._function = function
         self._log = log
         self._freeze = freeze
@@ -201,7 +197,7 @@ class Environment:
         if self._freeze:
             self._process.signal(signal.SIGCONT)
         if invocation is None or not self._process.alive:
-            return Response(500)  # to nobody
+            return Response(500)  # no invocation waits for it
         self._events.put(_Event("taken"))
         headers = (
             ("Content-Type", "application/json"),
@@ -212,11 +208,10 @@ class Environment:
         )
         return Response(200, invocation.payload, headers)
 
-    # ---- What is told about the process
+    # ---- The log of the process
 
     def _report(self, request_id: str, result: Result, seconds: float) -> None:
-        """A failed invocation in the function's log, as the platform itself writes it there: a function that
-        was killed has said nothing."""
+        """Log a failed invocation as Lambda does, because a killed function has logged nothing."""
         record = {
             "requestId": request_id,
             "status": "timeout" if result.error == "Sandbox.Timedout" else "error",
@@ -229,11 +224,11 @@ class Environment:
 
 
 def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a function's process, but for the address of its Runtime API: nothing of this one's,
-    where a developer's own keys may lie."""
+    """The whole environment of a function's process, except the address of its Runtime API. It has nothing of this
+    process's environment, which may contain a developer's keys."""
     folders = [
         folder
-        for layer in reversed(function.layers)  # of two files with one name, the later layer's is in /opt
+        for layer in reversed(function.layers)  # the later layer wins if two files in /opt have one name
         for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
     ]
     log_settings = {
@@ -248,7 +243,7 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-        # On AWS the code folders are read-only, so nothing is compiled for the next start either.
+        # On AWS the code folders are read-only, so no bytecode is kept for the next start either.
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(function.code),
         "LAMBDA_RUNTIME_DIR": str(python.parent.parent),

@@ -1,11 +1,10 @@
-"""The event source mapping: takes messages from a queue, hands them to a function in batches, deletes what it
-is done with.
+"""The event source mapping: receives messages from a queue, gives them to a function in batches, and deletes the
+handled ones.
 
-MiniStack's own takes one batch at a time from a FIFO queue. Here several invocations run side by side, as on
-AWS; the order within a message group is kept by the queue, which gives out nothing of a group while some of
-it is in flight. What is not deleted comes back when its visibility timeout is over, and goes to the
-dead-letter queue by the queue's rule. A function may receive from the queue, too: then whoever asks first gets
-a message, and a stopped event source stops only what it would take itself.
+MiniStack's event source takes one batch at a time from a FIFO queue. Here several invocations run side by side, as on
+AWS. The queue keeps the order within a message group, because it delivers nothing of a group while a message of it is
+in flight. Messages that are not deleted come back after their visibility timeout, and go to the dead-letter queue by
+the queue's rule. A function may receive from the queue too. A stopped event source does not stop those receives.
 """
 
 import json
@@ -21,9 +20,9 @@ from local.environment import Result
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_OF_A_POLL = 1  # a stop waits for the poll under way
+_SECONDS_OF_A_POLL = 1  # seconds: a stop waits for the poll under way
 _SECONDS_AFTER_TROUBLE = 0.5
-_MOST_AT_ONCE = 10  # messages in a ReceiveMessage
+_MOST_AT_ONCE = 10  # messages in one ReceiveMessage
 _DEFAULT_CONCURRENCY = 5
 
 
@@ -40,8 +39,8 @@ class Mapping:
 
 
 def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
-    """The mappings of the account's queues; MiniStack itself polls for none (guarded_ministack.py). Raises
-    ValueError if one asks for something that is not emulated here."""
+    """The mappings of the account's queues. MiniStack itself polls none of them (guarded_ministack.py). Raises
+    ValueError if a mapping needs a feature that is not emulated here."""
     mappings = []
     for deployed in lambda_client.list_event_source_mappings()["EventSourceMappings"]:
         arn = deployed["EventSourceArn"]
@@ -61,7 +60,7 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
 
 
 class EventSource:
-    """Polls between start and stop, as often as these are called. `invoke` runs a function, by name, on an
+    """Polls between `start` and `stop`, as often as these are called. `invoke` runs a function, by name, on an
     event."""
 
     def __init__(self, mapping: Mapping, sqs: Any, invoke: Callable[[str, Any], Result]) -> None:
@@ -73,16 +72,16 @@ class EventSource:
         self._poller: threading.Thread | None = None
 
     def start(self) -> None:
-        """Does nothing if it is running."""
+        """Does nothing if it runs already."""
         if self._poller is None:
             self._stopping.clear()
             self._poller = threading.Thread(target=self._poll, name=f"poll for {self.mapping.function}", daemon=True)
             self._poller.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Take no more messages, and with `drain` wait for the invocations under way, which may take some
-        themselves until they end. A poll under way is waited for: a message that it is still given would else
-        be lost to everyone for its visibility timeout."""
+        """Receive no more messages. With `drain`, also wait for the invocations under way, which may receive messages
+        until they end. Waits for a poll under way. Otherwise its messages would be hidden from everyone for their
+        visibility timeout."""
         self.abandon()
         if self._poller is not None:
             self._poller.join()
@@ -98,7 +97,7 @@ class EventSource:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # First a free place, then messages: their visibility timeout runs from when they are received.
+            # First wait for a free place, then receive, because the visibility timeout begins at the receive.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -141,16 +140,15 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # Of single messages it may answer that they are gone: the function may have deleted them itself.
+            # Some of the messages may be gone already, because the function may have deleted them.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
-        except (BotoCoreError, ClientError) as error:  # They come back, as on AWS.
+        except (BotoCoreError, ClientError) as error:  # The messages come back, as on AWS.
             logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 
 def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:
-    """Which of a batch's messages the function's response gives back. As AWS reads it: nothing, null, or no
-    failures means that all went well; what cannot be understood, or names no message of the batch, that all
-    failed."""
+    """The messages of a batch that the function gives back, read as AWS does. Nothing, null, or no failures means that
+    all succeeded. A malformed response, or one with an unknown message, means that all failed."""
     everything = set(ids)
     try:
         response = json.loads(payload or b"null")

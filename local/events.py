@@ -1,7 +1,7 @@
-"""The files in events/, each with a turn that exists in place of the one that it names.
+"""The files in events/, with existing turns in place of those that they name.
 
 A new turn is recorded and not queued, so no worker takes it before the event is used. Import this only after
-env_file.lead_here: the store is the functions' own, and finds the account as they do.
+env_file.lead_here, because the functions' store finds the account by the environment.
 """
 
 import json
@@ -17,11 +17,9 @@ NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:
-    """The event `text`, for a new turn of alice: a failed one to retry, else one that waits.
-
-    An event about neither that turn nor its conversation stays as it is. `variables` are those of local/env_file.py.
-    Raises ValueError if the text is not JSON.
-    """
+    """The event `text` for a new turn of alice: a failed turn for a retry, otherwise a waiting one. An event without
+    turn or conversation stays as it is. `variables` are those of local/env_file.py. Raises ValueError if the text is
+    not JSON."""
     event = json.loads(text)
     route = event.get("routeKey", "") if isinstance(event, dict) else ""
     if NAMED.turn not in text and not ("{session_id}" in route and NAMED.session_id in text):
@@ -52,7 +50,7 @@ def _cancel(key: Key, api: str, token: str) -> None:
 
 
 def leave(examples: Path, folder: Path, variables: dict[str, str]) -> None:
-    """Write each of the `examples` to `folder`, with a turn of its own."""
+    """Write each of the `examples` to `folder`, each with a new turn."""
     folder.mkdir(exist_ok=True)
     for example in examples.glob("*.json"):
         (folder / example.name).write_text(with_turn(example.read_text(), variables))

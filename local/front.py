@@ -1,9 +1,6 @@
-"""The API's address: a server on loopback that hands each request to MiniStack's API Gateway and its answer
-back.
-
-MiniStack has the API at a path with an id that is new at each start. A client needs an address that stays,
-and one whose root is the API's, or the `Location` of an answer leads nowhere.
-"""
+"""The API's address: a server on loopback that forwards each request to MiniStack's API Gateway. MiniStack serves the
+API below a path with an id that is new at each start. A client needs a stable address whose root is the API's root,
+because of the `Location` of answers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,7 +26,7 @@ def _forward_to(emulator: Emulator, prefix: str, routes: Sequence[Mapping[str, A
     address = urlsplit(emulator.account.endpoint_url).netloc
 
     def hand_on(request: Request) -> Response:
-        # MiniStack answers every preflight. On AWS the authorizer of $default refuses those that no other route takes.
+        # MiniStack answers every preflight. On AWS the authorizer of $default refuses preflights without a route.
         if request.method == "OPTIONS":
             route = chosen_route(routes, "OPTIONS", urlsplit(request.target).path)
             if route and route.get("AuthorizationType") == "JWT":

@@ -1,5 +1,4 @@
-"""The functions of the account as they are deployed: configuration, code and layers, read from the Lambda
-API."""
+"""The deployed functions of the account: configuration, code and layers, read from the Lambda API."""
 
 import base64
 import os
@@ -15,8 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"
-"""The variable of a function that makes MiniStack hand its invocations to a URL. The function itself does not
-see it."""
+"""The variable of a function that makes MiniStack forward its invocations to a URL. The function does not see it."""
 
 _SECONDS_KEPT = 7 * 24 * 3600
 
@@ -42,7 +40,7 @@ class Function:
 
 
 class CodeStore:
-    """Deployed code, unpacked once for each content in a folder of its own below `folder`."""
+    """Deployed code, unpacked once for each content, in a separate folder below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -63,20 +61,20 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # else another stack was faster
+                if not target.exists():  # otherwise another stack was faster
                     raise
         return target
 
     def forget_old(self) -> None:
-        """Delete what no stack has used for a week."""
+        """Delete code that no stack has used for a week."""
         for folder in self._folder.iterdir():
             if folder.stat().st_mtime < time.time() - _SECONDS_KEPT:
                 shutil.rmtree(folder, ignore_errors=True)
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """As Lambda does it: file modes and times are those in the archive (bytecode is checked against the
-    times)."""
+    """As Lambda does: file modes and times are those of the archive, because Python checks bytecode against the
+    times."""
     with zipfile.ZipFile(archive) as files:
         for info in files.infolist():
             path = Path(files.extract(info, target))
@@ -85,15 +83,15 @@ def _unpack(archive: Path, target: Path) -> None:
                     path.chmod(mode)
                 written = time.mktime((*info.date_time, 0, 0, -1))
                 os.utime(path, (written, written))
-    target.mkdir(exist_ok=True)  # an archive of nothing
+    target.mkdir(exist_ok=True)  # an empty archive
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:
-    """The function called `name`, its code and its layers unpacked. Raises botocore's ClientError if there is
-    none."""
+    """The function `name`, with its code and its layers unpacked. Raises botocore's ClientError if it does not
+    exist."""
     answer = lambda_client.get_function(FunctionName=name)
     configuration = answer["Configuration"]
-    # Texts, as on AWS: MiniStack keeps the default of a Number as a number, which boto3 then refuses to send.
+    # Convert to text, as on AWS. MiniStack keeps the default of a Number as a number, which boto3 refuses to send.
     variables = {name: str(value) for name, value in configuration.get("Environment", {}).get("Variables", {}).items()}
     variables.pop(PROXY_URL, None)
     logging = configuration.get("LoggingConfig", {})
@@ -121,8 +119,8 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack send the function's invocations, and those of its API, to `url` instead of running
-    them. Its aliases lead to a version of what was just deployed."""
+    """Make MiniStack forward the function's invocations, and those of its API, to `url`. Its aliases lead to the
+    version just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )

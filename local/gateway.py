@@ -1,4 +1,4 @@
-"""What lies between API Gateway's HTTP API and a function where MiniStack differs from AWS."""
+"""The differences between MiniStack's API Gateway and AWS's, corrected between the HTTP API and a function."""
 
 import concurrent.futures
 import json
@@ -11,21 +11,19 @@ from typing import Any
 from local.environment import THROTTLED, Result
 
 SECONDS_TO_ANSWER = 30
-"""API Gateway's own limit for an integration, whatever the function's timeout."""
+"""API Gateway's limit for an integration in seconds, whatever the function's timeout."""
 
 _SECONDS_BETWEEN_SIGNS = 1
 
 
 def is_http_event(event: Any) -> bool:
-    """Whether it comes from an HTTP API (payload format 2.0)."""
+    """Whether the event comes from an HTTP API (payload format 2.0)."""
     return isinstance(event, dict) and "http" in (event.get("requestContext") or {})
 
 
 def chosen_route(routes: Iterable[Mapping[str, Any]], method: str, path: str) -> Mapping[str, Any] | None:
-    """The route that an HTTP API chooses for a request, of `routes` as GetRoutes gives them.
-
-    A route that matches the whole path comes before one with a greedy parameter ({proxy+}), and `$default` comes last.
-    """
+    """The route that an HTTP API chooses for a request, from `routes` as GetRoutes gives them. A route that matches the
+    whole path comes before a route with a greedy parameter ({proxy+}), and `$default` comes last."""
     matching = [route for route in routes if _matches(route["RouteKey"], method, path)]
     return min(matching, key=lambda route: ("$" in route["RouteKey"], "+}" in route["RouteKey"]), default=None)
 
@@ -39,16 +37,14 @@ def _matches(key: str, method: str, path: str) -> bool:
 
 
 def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
-    """AWS leaves out what there is not; MiniStack writes null."""
+    """AWS leaves absent members out; MiniStack writes null."""
     return {name: value for name, value in event.items() if value is not None}
 
 
 def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
-    """The response of the function that `invoke` runs, in payload format 2.0; of a function that failed, the
-    one that API Gateway makes then. In pieces: MiniStack counts the function's timeout from when it asked, a
-    wait for an environment and its start included, and would answer a 502 of its own; a blank now and then
-    keeps it waiting.
-    """
+    """The response of the function that `invoke` runs, in payload format 2.0. If the function failed, the response that
+    API Gateway makes then. It comes in pieces: MiniStack's timeout includes the wait for an environment and its start,
+    and would end in a 502. A blank now and then keeps MiniStack waiting."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
     threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
     give_up_at = time.monotonic() + SECONDS_TO_ANSWER

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
-"""Names that no foreign DNS answers for. The last is this machine, as a container of Docker Desktop calls it."""
+"""Names that no foreign DNS resolves. The last is this machine's name inside a container of Docker Desktop."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
-"""Carries the pass from one of our listeners to the next."""
+"""The header with the pass from one of our listeners to the next."""
 
 _SITES = {"none", "same-origin"}
 
@@ -30,17 +30,17 @@ type Headers = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Guard:
-    """The requests that one listener lets in."""
+    """The requests that one listener accepts."""
 
     any_origin: bool = False
-    """The API answers pages of every origin by CORS, as API Gateway does."""
+    """Whether pages of every origin may call. The API allows it by CORS, as API Gateway does."""
     upload_origins: frozenset[str] = frozenset()
     """Origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
     """A request with this pass comes from a guarded listener that has let it in."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
-        """Why the request is refused, for people, or None. `target` is its path and query."""
+        """The reason to refuse the request, for people, or None. `target` is its path and query."""
         fields: dict[str, list[str]] = {}
         for name, value in headers:
             fields.setdefault(name.lower(), []).append(value)
@@ -62,7 +62,7 @@ class Guard:
         return None
 
     def to_json(self) -> str:
-        """For the environment of a child process."""
+        """The guard as JSON, for the environment of a child process."""
         return json.dumps({"upload_origins": sorted(self.upload_origins), "pass": self.pass_})
 
     @classmethod
@@ -82,7 +82,8 @@ def _name(host: str) -> str:
 
 
 def _is_upload(method: str, target: str, fields: dict[str, list[str]]) -> bool:
-    """Whether it is a form for a bucket, whose signature S3 checks. A query would name another operation."""
+    """Whether the request posts a form to a bucket. S3 checks the form's signature. A query would name another
+    operation."""
     content_types = fields.get("content-type", [])
     bucket = target.strip("/")
     return (
@@ -102,7 +103,7 @@ type App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
 class Guarded:
-    """An ASGI application behind a guard. It sees no pass."""
+    """An ASGI application behind a guard. The application does not see the pass."""
 
     def __init__(self, app: App, guard: Guard) -> None:
         self._app = app
@@ -119,7 +120,7 @@ class Guarded:
             passed = [(name, value) for name, value in raw if name.lower() != PASS_HEADER.lower().encode()]
             return await self._app({**scope, "headers": passed}, receive, send)
         if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})  # before it is accepted: a 403
+            return await send({"type": "websocket.close", "code": 1008})  # before the WebSocket is accepted: a 403
         body = refused_body(refusal)
         sent = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 403, "headers": sent})

@@ -1,7 +1,7 @@
 """`make invoke`: run one function of the running stack on one event, once.
 
-Where there is Docker, by `sam local invoke`, in a container; else in the local Lambda host, in the process of a
-function that `make run` would use. The tables, the queue and the model are those of `make run` both times.
+With Docker, `sam local invoke` runs it in a container. Otherwise the local Lambda host runs it, as `make run` does.
+Both use the tables, the queue and the model of `make run`.
 """
 
 import contextlib
@@ -28,12 +28,12 @@ _BUILT = ROOT / ".aws-sam" / "build"
 
 
 class Failed(Exception):
-    """The function failed, or could not be run; the message says why."""
+    """The function failed or did not run. The message says why."""
 
 
 def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> str:
-    """What the function returned, as JSON. `name` is `submit` or SubmitFunction; `variables` are those that the running
-    stack has left in `folder`. Raises Failed, env_file.NotRunning or OSError."""
+    """The function's result as JSON. `name` is `submit` or SubmitFunction; `variables` are those that the running stack
+    left in `folder`. Raises Failed, env_file.NotRunning or OSError."""
     functions: dict[str, dict[str, str]] = json.loads((folder / "functions.json").read_text())
     label = name if name in functions else f"{name.capitalize()}Function"
     if label not in functions:
@@ -53,7 +53,7 @@ def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> s
 
 
 def _in_host(endpoint: str, function: str, payload: str) -> str:
-    """By Lambda's own API."""
+    """Invoke by Lambda's API."""
     url = f"{endpoint}/2015-03-31/functions/{quote(function)}/invocations"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -73,7 +73,7 @@ def _in_host(endpoint: str, function: str, payload: str) -> str:
 
 
 def _docker_runs() -> bool:
-    """Whether there is an engine, and not only the command."""
+    """Whether a Docker engine runs, not only the command exists."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "info"], capture_output=True).returncode == 0
 
@@ -93,7 +93,7 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
         try:
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
-        except OSError:  # The address is in Docker Desktop's own machine. It relays by itself.
+        except OSError:  # The address is inside Docker Desktop's virtual machine, which relays by itself.
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -110,8 +110,8 @@ def _gateway() -> str:
 
 @contextlib.contextmanager
 def relay(address: str, port: int) -> Iterator[None]:
-    """Hands on what comes to `port` of `address` to the same port of loopback, where the listeners of the stack are.
-    Raises OSError if the address is not this machine's."""
+    """Relays connections to `port` of `address` to the same port of loopback, where the stack listens. Raises OSError
+    if the address is not this machine's."""
     with socket.create_server((address, port)) as server:
         threading.Thread(target=_accept, args=(server, port), daemon=True).start()
         yield
@@ -134,22 +134,22 @@ def _hand_on(near: socket.socket, port: int) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # one side has gone
+    with contextlib.suppress(OSError):  # one side has closed
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
 
 
 def declaring_endpoint(template: dict[str, object]) -> dict[str, object]:
-    """The template with AWS_ENDPOINT_URL among the variables of every function: SAM gives a container no variable that
-    the template does not declare."""
+    """The template with AWS_ENDPOINT_URL among the variables of every function, because SAM gives a container only the
+    variables that the template declares."""
     changed = json.loads(json.dumps(template))
     changed["Globals"]["Function"]["Environment"]["Variables"]["AWS_ENDPOINT_URL"] = ""
     return changed  # type: ignore[no-any-return]
 
 
 def sam_command(sam: Path, label: str, template: Path, folder: Path, gateway: str | None) -> Sequence[str]:
-    """`gateway` is the address of this machine in the container's network; None where Docker itself knows it."""
+    """`gateway`: the address of this machine in the container's network. None if Docker knows it."""
     command = [str(sam), "local", "invoke", label, "--template", str(template), "--event", str(folder / "event.json")]
     command += ["--env-vars", str(folder / "functions.json")]
     command += ["--parameter-overrides", f"Architecture={architecture()}"]

@@ -1,9 +1,6 @@
-"""A STAND-IN identity provider, for development only: whoever asks it for a token gets one.
-
-On loopback it serves what a JWT authorizer reads of a real one, the discovery document and the public key, and a token
-endpoint (RFC 6749, client credentials) that believes every client.
-The key is made at start and kept nowhere, so its tokens are worthless after the end and everywhere else.
-"""
+"""A STAND-IN identity provider, for development only: it gives a token to everyone. On loopback it serves the discovery
+document and the public key for a JWT authorizer, and a token endpoint (RFC 6749, client credentials) that accepts every
+client. The key is made at start and stored nowhere, so the tokens are worthless after the end and everywhere else."""
 
 import base64
 import json
@@ -33,7 +30,7 @@ class Issuer:
         return self.signed({"sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl})
 
     def signed(self, claims: dict[str, Any]) -> str:
-        """An RS256 JWT of these claims, and this issuer's name if they have no other."""
+        """An RS256 JWT with these claims. `iss` is this issuer unless they have another."""
         claims = {"iss": self.url} | claims
         header = {"alg": "RS256", "typ": "JWT", "kid": self._key_id}
         signed = f"{_encode(header)}.{_encode(claims)}"

@@ -1,9 +1,7 @@
-"""The Lambda service: runs the deployed functions, each invocation in an execution environment of its own.
-
-An idle environment is used again, the last one first; a new one is started when there is none. A function has
-at most ReservedConcurrentExecutions of them (the next invocation is throttled), or else `max_environments`
-(it waits).
-"""
+"""The Lambda service: runs the deployed functions, one invocation at a time in each execution environment. It reuses
+the environment that became idle last, and starts a new one if none is idle. A function has at most
+ReservedConcurrentExecutions environments, and further invocations are throttled. Without a reservation it has at most
+`max_environments`, and further invocations wait."""
 
 import json
 import re
@@ -22,22 +20,21 @@ from local.loopback import LoopbackServer, Request, Response
 from local.processes import Processes
 
 MAX_ENVIRONMENTS = 40
-"""Some 60 MB each. On AWS hundreds of synchronous requests are as many environments; here they take turns."""
+"""Some 60 MB each. On AWS hundreds of synchronous requests have as many environments. Here they take turns."""
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Its credentials are good for an hour, of which its last invocation may take 15 minutes."""
+"""Seconds. Its credentials are valid for an hour, of which its last invocation may take 15 minutes."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 _SECONDS_IN_LINE = 25
-"""How long an invocation waits for an environment: API Gateway, which most often asks, gives up soon
-after."""
+"""Seconds that an invocation waits for an environment. API Gateway, the most frequent caller, gives up soon after."""
 
 
 class Invocation(NamedTuple):
-    """One that has ended, for who watches: the function by its label, its event as JSON, the times in seconds since the
-    epoch."""
+    """A finished invocation, for observers: the function by its label, its event as JSON, the times in seconds since
+    the epoch."""
 
     function: str
     payload: bytes
@@ -49,7 +46,7 @@ class Invocation(NamedTuple):
 class LambdaHost:
     """Runs functions from construction until close. Safe to call from many threads.
 
-    `watch` is told of each invocation, in the thread of its caller.
+    `watch` is called with each invocation, in the thread of the invocation's caller.
     """
 
     watch: Callable[[Invocation], object]
@@ -64,8 +61,8 @@ class LambdaHost:
         max_environments: int = MAX_ENVIRONMENTS,
         freeze: bool = True,
     ) -> None:
-        """`aws` gives the variables that lead a function's AWS SDK to the account, good for an hour; it is
-        asked for each environment. What a function writes goes to `logs`/<label>.log."""
+        """`aws` returns the variables that select the account for a function's AWS SDK. They are valid for an hour, and
+        each environment gets new ones. A function's output goes to `logs`/<label>.log."""
         self._processes = processes
         self._python = runtime_python
         self._aws = aws
@@ -77,7 +74,7 @@ class LambdaHost:
         self._server = LoopbackServer(self._answer)
 
     def add(self, function: Function) -> None:
-        """From now on `function` can be invoked by its name."""
+        """Make `function` available under its name."""
 
         def start() -> Environment:
             log = self._logs / f"{function.label}.log"
@@ -99,11 +96,11 @@ class LambdaHost:
         return self._pools[name].function
 
     def processes_of(self, name: str) -> list[int]:
-        """The process ids of the function's environments, idle ones too."""
+        """The process ids of the function's environments, including idle ones."""
         return [environment.pid for environment in self._pools[name].environments()]
 
     def running(self, name: str) -> int:
-        """How many invocations of the function are under way."""
+        """The number of the function's invocations under way."""
         return self._pools[name].running
 
     def kill(self, name: str) -> int:
@@ -115,13 +112,13 @@ class LambdaHost:
         return len(environments)
 
     def url(self, name: str) -> str:
-        """Where an event for the function can be POSTed; the answer is the function's, an error has a status
-        of 500."""
+        """The URL to POST an event for the function to. The answer is the function's. An error has the status 500."""
         return f"{self._server.url}/invoke/{quote(name)}"
 
     @property
     def endpoint_url(self) -> str:
-        """Where a Lambda client invokes a function, as with `sam local start-lambda`: no other call is known there."""
+        """The URL at which a Lambda client invokes functions, as with `sam local start-lambda`. It knows no other
+        call."""
         return self._server.url
 
     def close(self) -> None:
@@ -197,7 +194,7 @@ class _Pool:
                 self._give_back(environment)
 
     def _take(self) -> Environment | None:
-        """An environment that is ready, or None if the function is throttled. Raises InitFailed."""
+        """A ready environment, or None if the function is throttled. Raises InitFailed."""
         give_up_at = time.monotonic() + (0 if self._reserved else _SECONDS_IN_LINE)
         with self._changed:
             while self._taken >= self._most:
@@ -240,7 +237,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # The first in the list has been idle for longest.
+            # The first in the list has been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

@@ -19,14 +19,14 @@ HOST = "127.0.0.1"
 @dataclass(frozen=True)
 class Request:
     method: str
-    target: str  # path and query as they came, still percent-encoded
+    target: str  # path and query as received, still percent-encoded
     headers: Message
     body: bytes
 
 
 @dataclass(frozen=True)
 class Response:
-    """`body` in pieces is sent piece by piece as they come, chunked."""
+    """If `body` is in pieces, each is sent when it comes, chunked."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -36,17 +36,18 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""Lets in programs, and pages of the listener itself."""
+"""Accepts programs, and pages of the listener itself."""
 
-_SECONDS_TO_FORWARD = 60  # API Gateway ends what takes longer than 30
+_SECONDS_TO_FORWARD = 60  # seconds: API Gateway ends a request after 30
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
 def forward(
     address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
 ) -> Response:
-    """The answer of the server at `address` (host:port) to the request, sent on with its own Host header, its target
-    after `prefix` and `more` headers; 503 if there is none. The guard there lets it in if `pass_` is its pass."""
+    """Forward the request to the server at `address` (host:port), with its Host header, `prefix` before its target, and
+    `more` headers. Returns the answer, or a 503 without one. The server's guard accepts the request if `pass_` is its
+    pass."""
     more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
     headers = [*_of_the_message(request.headers.items()), *more]
     connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)
@@ -68,7 +69,7 @@ def _of_the_message(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def free_port(wished: int) -> int:
-    """`wished` if nothing listens there, else any free one."""
+    """The port `wished` if nothing listens there, otherwise a free one."""
     for port in (wished, 0):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
             return int(probe.getsockname()[1])
@@ -76,8 +77,8 @@ def free_port(wished: int) -> int:
 
 
 class LoopbackServer:
-    """Answers what `guard` lets in with `handle`, from construction until close. Port 0 takes a free one. Raises
-    OSError if it is taken."""
+    """Answers the requests that `guard` accepts with `handle`, from construction until close. Port 0 takes a free one.
+    Raises OSError if it is taken."""
 
     def __init__(self, handle: Handle, port: int = 0, *, guard: Guard = NO_PAGES) -> None:
         self._server = _Server((HOST, port), _handler(handle, guard))
@@ -87,7 +88,7 @@ class LoopbackServer:
         threading.Thread(target=self._server.serve_forever, name=f"server {self.port}", daemon=True).start()
 
     def close(self) -> None:
-        """Stop taking connections; those that are open end with the process. Does not wait."""
+        """Stop accepting connections. Open ones end with the process. Does not wait."""
         threading.Thread(target=self._close, daemon=True).start()
 
     def _close(self) -> None:
@@ -100,13 +101,15 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512  # the default of 5 resets connections when hundreds come at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away, or was killed, is nothing to report."""
+        """A client that left, or was killed, needs no report."""
 
 
 def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        wbufsize = -1  # headers and body in one packet: apart they cost 40 ms, Nagle waiting for a delayed ACK
+        # Headers and body in one packet. Separate packets take 40 ms, because Nagle's algorithm waits for a delayed
+        # ACK.
+        wbufsize = -1
         disable_nagle_algorithm = True
 
         def answer(self) -> None:
@@ -115,7 +118,7 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)
-            else:  # Whatever else comes on this connection comes from the same page.
+            else:  # Everything else on this connection comes from the same page.
                 headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
                 response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)

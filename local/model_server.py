@@ -1,17 +1,17 @@
 """A stand-in for an OpenAI-compatible model server, to run and test Turnqueue without a model.
 
-An answer is made from the conversation alone, so the same conversation gets the same answer, and every answer
-says that it comes from a stand-in. It quotes what the user said now and before, so it shows its memory.
+An answer is made from the conversation alone, so the same conversation gets the same answer, and every answer says that
+it comes from a stand-in. It quotes what the user said now and before, so it shows its memory.
 
-Trouble can be ordered inside the last user message (see `Fault` for what can be asked):
+The last user message can order trouble (see `Fault` for all orders):
 
-    [[status=429 retry_after=3 times=2]]      refuse the first two calls that carry this very message
-    [[drip=0.5 tokens=40]] [[cut=5 times=1]]  several orders, each with its own `times`
-    [[latency=2 echo=any text]]               `echo` takes the rest of its brackets
+[[status=429 retry_after=3 times=2]] refuse the first two calls that carry this very message [[drip=0.5 tokens=40]]
+[[cut=5 times=1]] several orders, each with its own `times` [[latency=2 echo=any text]] `echo` takes the rest of its
+brackets
 
-or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it.
-GET /stand-in/calls tells what was asked of the model, and what images it was shown, DELETE forgets it.
-POST /stand-in/key {"only": "sk-2"} refuses every other API key from then on; {} takes any again.
+or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it. GET
+/stand-in/calls lists the calls and the images in them, DELETE forgets them. POST /stand-in/key {"only": "sk-2"} refuses
+every other API key from then on; {} accepts any key again.
 """
 
 import argparse
@@ -48,9 +48,10 @@ SIGNATURE = "[stand-in model]"
 REFUSED_KEY = "bad-key"
 CALLS_KEPT = 1000
 QUOTE_LENGTH = 80
-WORDS_PER_CHUNK = 8  # of a stream that is not slowed down
-CHUNKS_PER_SECOND = 20  # of a slow one: enough to see progress, and cheap with hundreds of streams at once
-DEEPEST_OBJECT = 8  # where a schema that contains itself is ended with null
+WORDS_PER_CHUNK = 8  # characters in a chunk of a fast stream
+# characters in a chunk of a slow stream: enough to see progress, and cheap with hundreds of streams at once
+CHUNKS_PER_SECOND = 20
+DEEPEST_OBJECT = 8  # the depth at which a recursive schema ends with null
 
 # fmt: off
 KNOWN_FIELDS = frozenset({
@@ -63,7 +64,7 @@ KNOWN_FIELDS = frozenset({
 # fmt: on
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 DEFAULT_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
-# Those of OpenAI. A gateway passes them on, and not the codes.
+# OpenAI's error codes. A gateway passes them on, but not its own.
 MESSAGES = {
     "context_length_exceeded": "This model's maximum context length is 8192 tokens. Please reduce your messages.",
     "insufficient_quota": "You exceeded your current quota, please check your plan and billing details.",
@@ -72,7 +73,7 @@ MESSAGES = {
 
 @dataclass(eq=False)
 class ApiError(Exception):
-    """A request that is refused, told in OpenAI's error shape."""
+    """A refused request, in OpenAI's error form."""
 
     status: int
     message: str
@@ -93,24 +94,24 @@ class ApiError(Exception):
 
 
 class Fault(TypedDict, total=False):
-    """What a message or the whole server can be told to do. The annotation is also how a value is read."""
+    """The orders that a message or a request to the server can give. The annotation also says how a value is read."""
 
-    times: int  # only the first so many calls; then all is well
+    times: int  # only the first calls, up to this number; the later ones succeed
     latency: float  # seconds that the answer takes
-    hang: float  # seconds in which nothing at all is sent, before everything else
+    hang: float  # seconds of silence before everything else
     status: int  # an HTTP error instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
-    window: int  # how many tokens a prompt may have; a longer one is refused
-    blind: bool  # a prompt with an image is refused, also if the image came earlier
+    window: int  # the most tokens of a prompt; a longer one is refused
+    blind: bool  # refuse a prompt with an image, also if an earlier message has it
     retry_after: float
-    per_minute: int  # the server grants so many calls a minute, at an even pace, and refuses the others with 429
+    per_minute: int  # calls a minute that the server grants, at an even pace; it refuses the others with 429
     drip: float  # seconds between one word and the next
     words: int  # the length of the answer
     tokens: int  # the same as words
     echo: str  # the answer itself
-    cut: int  # the connection is dropped after so many chunks with content
-    broken_json: bool  # structured output that does not parse
-    wrong_shape: bool  # structured output that parses and is not what the schema says
+    cut: int  # drop the connection after this number of chunks with content
+    broken_json: bool  # structured output that is not valid JSON
+    wrong_shape: bool  # structured output that does not match the schema
     refuse: bool
     content_filter: bool
     calls: int  # of so many functions, if the request has tools
@@ -133,7 +134,7 @@ def checked_fault(asked: JsonObject) -> Fault:
             if name == "odd" and value not in odd_replies.ODD:
                 raise ValueError("unknown")
             lowest, highest = (400, 599) if name == "status" else (0, 1e6)
-            # bool("no") is true and float(True) is 1.0, so a flag must be a flag and a value a value
+            # bool("no") is true and float(True) is 1.0, so flags and values are read strictly
             if (kind is bool) != (value is True) or not (kind is str or lowest <= fault[name] <= highest):
                 raise ValueError("out of range")
         except (TypeError, ValueError) as error:
@@ -158,7 +159,7 @@ def directives(message: str) -> list[Fault]:
 
 @dataclass(frozen=True)
 class Ask:
-    """What a chat completion request asks for."""
+    """The wishes of a chat completion request."""
 
     model: str
     stream: bool
@@ -169,8 +170,8 @@ class Ask:
     tool_said: list[str]  # the results of functions after the last message that is none
     message: str  # the last user message as it came, directives and all
     said: list[str]  # every user message without its directives, oldest first
-    images: list[list[str]]  # what came with each user message: see image_of
-    history: int  # how many messages of user and assistant came before it
+    images: list[list[str]]  # the images of each user message: see image_of
+    history: int  # the number of user and assistant messages before it
     prompt_tokens: int
     cached_tokens: int
 
@@ -208,7 +209,7 @@ class Ask:
             images=[images_of(messages[position]) for position in users],
             history=sum(message["role"] in ("user", "assistant") for message in messages[:newest]),
             prompt_tokens=sum(map(tokens_in, texts)),
-            # OpenAI caches a prefix from 1024 tokens on, in steps of 128
+            # OpenAI caches a prefix from 1,024 tokens on, in steps of 128
             cached_tokens=earlier_tokens // 128 * 128 if earlier_tokens >= 1024 else 0,
         )
 
@@ -223,7 +224,7 @@ def images_of(message: JsonObject) -> list[str]:
 
 
 def image_of(url: str) -> str:
-    """A URL as it is; of a data URL its type, and the number and the SHA-256 of its bytes."""
+    """An https URL unchanged. For a data URL its type, the number of its bytes and their SHA-256."""
     head, _, data = url.partition(";base64,")
     if not head.startswith("data:"):
         return url
@@ -235,7 +236,7 @@ def image_of(url: str) -> str:
 
 
 def text_of(message: Any, position: int) -> str:
-    """The text of one message; refuses a message that OpenAI would refuse."""
+    """The text of one message. Refuses a message that OpenAI would refuse."""
     where = f"messages[{position}]"
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise ApiError(400, f"Invalid value: '{where}.role'.", code="invalid_value", param=where)
@@ -327,11 +328,11 @@ def clock(said: str) -> str | None:
 
 DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday|today|tomorrow"
 SERVICES = "haircut|beard trim|shave|massage|manicure|pedicure|facial|colou?ring|colou?r"
-# How a property is read from what a user says: (pattern, how the match is written)
+# How the value of a property is found in the user's text: (pattern, the form in which the match is written)
 READ_SERVICE = (rf"(?i)\b({SERVICES})\b", str.lower)
 READ_DATE = (rf"(?i)\b({DAYS}|\d{{4}}-\d\d-\d\d)\b", str.lower)
 NAME = rf"(?!(?i:{DAYS})\b)([^\W\d][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)"
-# "my name is ann" is taken as it is; after "I'm" and "for" only a capital letter tells a name
+# a name after "my name is" may have small letters; after "I'm" and "for" only a capital letter marks a name
 READ_NAME = (rf"\b(?:(?i:my name is) |(?i:i'm|i am|for) (?=[A-ZÀ-Þ])){NAME}", str)
 READ_PEOPLE = (r"(?i)\b(\d+)(?= (?:people|persons|guests)\b)|\b(?:party of|table for) (\d+)\b", str)
 READERS: dict[str, tuple[str, Callable[[str], str | None]]] = {
@@ -355,7 +356,7 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 
 
 class Form:
-    """A JSON schema, filled in from what the user has said. The newest message that tells a value wins."""
+    """Fills in a JSON schema from the user's texts. The newest message with a value wins."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
         """`guess`: a field of which the user has said nothing gets a number or the text of theirs."""
@@ -427,7 +428,7 @@ def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False
     anything = likely.get(schema.get("type", "string"), "(?!)")
     for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (anything, str)):
         for said in last_match(pattern, text):
-            with contextlib.suppress(KeyError, ValueError):  # said, but not of the type that is wanted
+            with contextlib.suppress(KeyError, ValueError):  # said, but not of the wanted type
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
 
 
@@ -531,7 +532,7 @@ def clipped(text: str) -> str:
 def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     ordered = ordered_text(fault)
     if ordered and ordered.startswith("{"):
-        return ordered  # an echo that is the whole document, right or wrong
+        return ordered  # the echo is the whole document, right or wrong
     form = Form(schema, ask.said)
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):
@@ -541,7 +542,7 @@ def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
         data |= {name: told for name, told in (("complete", not missing), ("missing", missing)) if name in data}
     if "wrong_shape" in fault:
         document = {name: {"wrong": "shape"} for name in document}
-    # compact, so that the words of the document are nearly those of its message
+    # compact, so that the document has about as many words as its message
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text[:-2] if "broken_json" in fault else text
 
@@ -560,7 +561,7 @@ def offer(form: Form, document: JsonObject) -> str:
 
 
 class StandIn:
-    """What the server was asked so far, and what it was told to do to every call."""
+    """The calls so far, and the orders for every call."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -584,7 +585,7 @@ class StandIn:
         return call
 
     def fault_of(self, ask: Ask) -> Fault:
-        """Several orders add up; those of the message win over those for the whole server."""
+        """Several orders add up. Those of the message override those for the whole server."""
         if time.monotonic() > self.outage_ends or self.outage.get("times", 1) < 1:
             self.outage = {}
         fault = self.outage.copy()
@@ -655,7 +656,7 @@ async def json_body(request: Request) -> JsonObject:
 
 
 class ChatCompletions:
-    """POST /v1/chat/completions; plain ASGI, to hear the client leave and to cut its own body short."""
+    """POST /v1/chat/completions, in plain ASGI, to notice that the client leaves, and to cut the body short."""
 
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
@@ -776,7 +777,7 @@ async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: S
         await asyncio.sleep(pause)
         await write(some)
     if "cut" in fault:
-        return  # the body has no end, so the server drops the connection
+        return  # the body does not end, so the server drops the connection
     ending = chunk({}, answer.finish_reason)
     if ask.include_usage:
         ending += event(chunk_header | {"choices": [], "usage": usage(ask, answer)})
@@ -818,7 +819,7 @@ def make_app(latency: float = 0.0) -> ASGIApp:
 
 
 class Server(uvicorn.Server):
-    """On loopback only; tells its base URL once it takes requests."""
+    """On loopback only. Returns its base URL when it accepts requests."""
 
     def __init__(self, latency: float, port: int, on_ready: Callable[[str], None]) -> None:
         quiet: Any = {"log_config": None, "log_level": "error", "access_log": False}

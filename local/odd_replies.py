@@ -1,6 +1,6 @@
 """Replies of model servers that speak Chat Completions in their own way, each seen in a public bug report.
 
-The stand-in model sends one for `[[odd=NAME]]` in a message. docs/model-servers.md tells what becomes of each.
+The stand-in model sends one for `[[odd=NAME]]` in a message. docs/model-servers.md has the result of each.
 """
 
 import gzip
@@ -24,7 +24,7 @@ CONTEXT = (
 
 @dataclass(frozen=True)
 class OddReply:
-    """`broken`: the connection breaks where the body ends."""
+    """`broken`: the connection breaks at the end of the body."""
 
     pieces: Iterable[Piece] = ()
     status: int = 200
@@ -59,7 +59,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """Refuses a field of the request; without it, the answer comes as it should."""
+    """Refuses a field of the request. Without the field the answer is normal."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)

@@ -1,6 +1,5 @@
-"""Child processes that do not outlive this one, whatever ends it. Each leads a process group, so that what it
-starts goes with it, and so that Ctrl-C in a terminal reaches this process alone, which then ends them in
-order."""
+"""Child processes that do not outlive this one, however it ends. Each leads a process group, so that its children end
+with it. Ctrl-C in a terminal reaches this process alone, which then ends them in order."""
 
 import contextlib
 import fcntl
@@ -27,7 +26,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:  # Popen.poll says None, whatever is the case, while another thread waits for the process.
+        try:  # Popen.poll returns None while another thread waits for the process, whatever its state.
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
@@ -43,7 +42,7 @@ class Process:
         code = self._popen.wait(timeout)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
-        self.signal(signal.SIGKILL)  # what it may have left behind
+        self.signal(signal.SIGKILL)  # its children may still run
         self._forget(self.pid)
         return code
 
@@ -56,7 +55,7 @@ class Process:
         return self.wait()
 
     def stop(self, grace: float = 3.0) -> int:
-        """Ask it to end, and make it after `grace` seconds. Returns its exit code."""
+        """Ask the process to end, and kill it after `grace` seconds. Returns its exit code."""
         if self.alive:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -65,7 +64,7 @@ class Process:
 
 
 class Processes:
-    """Starts processes, and ends at close what still runs. A context manager."""
+    """Starts processes, and ends those that still run at close. A context manager."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -82,8 +81,8 @@ class Processes:
         cwd: Path | None = None,
         log: Path | None,
     ) -> Process:
-        """Run `command` with exactly the environment `env`. Its output is added to the file `log`, or is to
-        be read from `output` if that is None. Raises OSError if it cannot be started."""
+        """Run `command` with exactly the environment `env`. Its output is appended to the file `log`. If `log` is None,
+        read it from `output`. Raises OSError if it cannot be started."""
         with contextlib.ExitStack() as files:
             output = subprocess.PIPE if log is None else files.enter_context(log.open("ab"))
             popen = subprocess.Popen(
@@ -129,8 +128,7 @@ class Processes:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file, which no other process can meanwhile. Raises BlockingIOError if another does and `wait` is
-    not."""
+    """Hold the lock file exclusively. Raises BlockingIOError if another process holds it and `wait` is false."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         yield

@@ -1,5 +1,4 @@
-"""What a person at the terminal sees while things are set up: a line for each step, with the seconds it
-took."""
+"""The terminal output during the setup: a line for each step, with its seconds."""
 
 import contextlib
 import sys
@@ -10,7 +9,7 @@ _WIDTH = 100
 
 
 class Progress:
-    """Prints to standard output. On a terminal the line of a step also shows what the step says meanwhile."""
+    """Prints to standard output. On a terminal the line of a step also shows its notes while it runs."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet

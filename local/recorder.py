@@ -1,8 +1,5 @@
-"""What the functions call in the account: a server between them and MiniStack that hands each call on and writes it
-down.
-
-Each caller has an address of its own, so that it is known whose call it is.
-"""
+"""Records the calls of the functions: a server between them and MiniStack that forwards and records each call. Each
+caller has a separate address, so that the recorder knows the caller."""
 
 import json
 from collections.abc import Callable
@@ -17,20 +14,19 @@ from local.loopback import Handle, LoopbackServer, Request, Response, forward
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an AWS API, whatever came of it."""
+    """One call of an AWS API, successful or not."""
 
     caller: str
-    action: str  # as in a policy, but of one operation: dynamodb:GetItem, sqs:DeleteMessageBatch
+    action: str  # as in a policy, but for one operation: dynamodb:GetItem, sqs:DeleteMessageBatch
     parameters: dict[str, Any]
     status: int
 
 
 class Recorder:
-    """Serves from the first `endpoint` until close. Understood are calls of the AWS JSON and query protocols, and of S3
-    those that read an object, or put one by a form (which whoever has it posts to the address of who signed it).
-
-    `watch` is told of each call and the body of its answer, in the thread of its caller, before that has it.
-    """
+    """Serves from the first `endpoint` until close. It understands calls of the AWS JSON and query protocols. Of S3 it
+    understands those that read an object or post a form. A form goes to the address of the caller that signed it.
+    `watch` is called with each call and the body of its answer, in the thread of its caller, before the caller gets the
+    answer."""
 
     watch: Callable[[Call, bytes], object]
 
@@ -44,13 +40,13 @@ class Recorder:
         self.watch = lambda call, answer: None
 
     def endpoint(self, caller: str) -> str:
-        """The URL under which `caller` finds the account."""
+        """The URL at which `caller` reaches the account."""
         if caller not in self._servers:
             self._servers[caller] = LoopbackServer(self._handle(caller), guard=self._guard)
         return self._servers[caller].url
 
     def calls(self) -> list[Call]:
-        """All so far."""
+        """All calls so far."""
         return list(self._calls)
 
     def close(self) -> None:
@@ -71,7 +67,7 @@ class Recorder:
 
 
 def _action(request: Request) -> str:
-    """The service for which the call is signed, and the operation."""
+    """The service of the call's signature, and the operation."""
     if of_s3 := _action_of_s3(request):
         return of_s3
     operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
@@ -79,7 +75,7 @@ def _action(request: Request) -> str:
 
 
 def _action_of_s3(request: Request) -> str | None:
-    """S3 tells the operation by method and path, and a form is not signed as other calls are."""
+    """S3 names the operation by method and path, and a form is not signed like other calls."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
     return "s3:GetObject" if request.method == "GET" and _service(request) == "s3" else None

@@ -1,4 +1,4 @@
-"""What MiniStack makes of the deployed template that AWS would not, put right after the deployment."""
+"""Repairs resources that MiniStack makes differently from AWS, after the deployment."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ _ALSO_IN_BATCHES = {"sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVi
 
 
 def repair(account: Account, stack_name: str) -> None:
-    """Put right all that is wrong with the resources of the stack."""
+    """Repair all wrong resources of the stack."""
     cloudformation = account.client("cloudformation")
     declared = cloudformation.get_template(StackName=stack_name, TemplateStage="Processed")["TemplateBody"]
     for resource in cloudformation.describe_stack_resources(StackName=stack_name)["StackResources"]:

@@ -1,4 +1,4 @@
-"""Where the tools are that the emulated account is made of, each in a virtual environment of its own.
+"""Finds the tools of the emulated account, each in a separate virtual environment.
 
 `make setup` makes them in `.tools/`; LOCAL_TOOLS names another folder of the same shape.
 """
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ToolMissing(Exception):
-    """A tool is not installed; the message says which, and what installs it."""
+    """A tool is not installed. The message names it, and the command that installs it."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,11 @@ class Tools:
 
     emulator_python: Path  # has MiniStack, and cryptography: without it no token is ever valid
     sam: Path
-    runtime_python: Path  # what the Lambda runtime brings: awslambdaric and boto3, and nothing else
+    runtime_python: Path  # the packages of the Lambda runtime: awslambdaric and boto3, and nothing else
 
 
 def find_tools() -> Tools:
-    """Raises ToolMissing if one of them is not there."""
+    """Raises ToolMissing if a tool is not installed."""
     folder = Path(os.environ.get("LOCAL_TOOLS", ROOT / ".tools")).absolute()
     tools = Tools(
         emulator_python=folder / "ministack/bin/python",

@@ -1,9 +1,8 @@
-"""Ends the process groups named on standard input once that closes: whoever started them is gone, however it
-died.
+"""Ends the process groups named on standard input when it closes, because then the process that started them has died.
 
-A line `+123` names a group, `-123` takes it back. A process of its own, so that `kill -9` of its parent is no
-way around it, and on any Unix (Linux alone could do without: PR_SET_PDEATHSIG, which ends a child also when
-only the thread that started it is gone).
+A line `+123` names a group, `-123` takes it back. It is a separate process, so that it also works after `kill -9` of
+its parent. PR_SET_PDEATHSIG would do so on Linux only, and it ends a child already when the thread that started it
+ends.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""Commands for the operator of a deployed stack, run with the operator's own rights: `python -m operations`."""
+"""Commands for the operator of a deployed stack: `python -m operations`. They use the operator's AWS rights."""
 
 import sys
 from pathlib import Path
 
-# The functions' own rules of a turn and of a message, not a second copy.
+# The functions' rules of a turn and of a message, so that there is no second copy.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
 
 
 class CommandFailed(Exception):
-    """A command cannot go on. The text says why, for the operator."""
+    """A command cannot continue. The text tells the operator why."""

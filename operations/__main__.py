@@ -1,4 +1,4 @@
-"""`python -m operations`: see docs/operations.md. The exit code is 0 if everything went as it should."""
+"""`python -m operations`: see docs/operations.md. The exit code is 0 on success."""
 
 import argparse
 import os
@@ -242,7 +242,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _api(options: argparse.Namespace, stack: Stack) -> Api:
-    """The API, called with the token or as the user of the environment."""
+    """The API, called with the token of the environment, or as its user."""
     token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
     if not token and not user:
         raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")

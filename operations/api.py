@@ -1,4 +1,4 @@
-"""The deployed API as a client calls it, read without trust in what answers: the token goes to one place only."""
+"""The deployed API as a client calls it. Its answers are not trusted, and the token goes to one place only."""
 
 import json
 import re
@@ -16,11 +16,11 @@ _TIMEOUT_SECONDS = 35
 """API Gateway gives up after 30 s."""
 
 _MAX_BYTES = 2 * 1024 * 1024
-"""Of an answer. The largest of ours, a page of a session, has 1 MiB."""
+"""The most bytes of an answer. The largest of the API, a page of a session, has 1 MiB."""
 
 
 class ApiFailed(CommandFailed):
-    """The API did not answer as it should. The text names the request, and quotes neither the token nor the answer."""
+    """The API gave no usable answer. The text names the request, and quotes neither the token nor the answer."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Answer:
 
     @property
     def task_id(self) -> str:
-        """The id of a task that was accepted. Raises ApiFailed if it is none: it becomes a part of the next URL."""
+        """The id of an accepted task. Raises ApiFailed if it is malformed, because it becomes a part of the next
+        URL."""
         task_id = self.text("task_id")
         if not Key.of_task("owner", task_id):
             raise ApiFailed("the answer's `task_id` is no id of a task")
@@ -69,8 +70,8 @@ class Api(AbstractContextManager["Api"]):
     def call(
         self, method: str, path: str, body: Any = None, *, token: bool = True, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request and return the answer, whatever its status. Raises ApiFailed if there is none, or if it
-        is larger than 2 MiB."""
+        """Send a request and return the answer, whatever its status. Raises ApiFailed without an answer, or if it
+        exceeds 2 MiB."""
         authorization = {"Authorization": f"Bearer {self._token}"} if token else {}
         try:
             with self._http.stream(
@@ -81,7 +82,7 @@ class Api(AbstractContextManager["Api"]):
             raise ApiFailed(f"{method} {self.url}{path} is not answered: {type(error).__name__}") from None
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """The same, but raises ApiFailed if the answer has another status."""
+        """As `send`, but raises ApiFailed if the answer has another status."""
         answer = self.call(method, path, body, **options)
         if answer.status != status:
             redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""

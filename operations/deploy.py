@@ -13,13 +13,13 @@ TRAFFIC_SHIFTS = ("AllAtOnce",)
 
 
 class NotDeployed(CommandFailed):
-    """`sam deploy` could not be run, or failed and has said why."""
+    """`sam deploy` did not start, or failed. SAM has printed the reason."""
 
 
 def deploy(config_env: str, *, traffic_shift: str | None = None, confirm: bool = True) -> None:
     """Deploy what `sam build` has built, with the table `config_env` of samconfig.toml. Raises NotDeployed.
 
-    `traffic_shift` takes the place of the table's TrafficShift. The next deployment without it sets that again.
+    `traffic_shift` overrides the table's TrafficShift for this deployment only.
     """
     try:
         ran = subprocess.run(command(config_env, traffic_shift=traffic_shift, confirm=confirm), cwd=ROOT, check=False)
@@ -34,7 +34,7 @@ def command(config_env: str, *, traffic_shift: str | None, confirm: bool) -> lis
     if not confirm:
         arguments.append("--no-confirm-changeset")
     if traffic_shift is not None:
-        # SAM takes the command line's list in place of the file's. Of two values for one parameter the last counts.
+        # SAM takes the command line's list in place of the file's. If a parameter has two values, the last one counts.
         arguments += ["--parameter-overrides", *_overrides(config_env), f"TrafficShift={traffic_shift}"]
     return arguments
 

@@ -1,6 +1,6 @@
 """`python -m operations forget` deletes an owner's data.
 
-A worker that runs one of the turns at that moment cannot bring it back: each of its writes is conditional on the turn.
+A worker that runs one of the turns meanwhile cannot restore it, because each of its writes is conditional on the turn.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from operations.stack import Reads, Stack
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
 _UPLOADS_AT_ONCE = 1000
-"""As many as S3 deletes in one call."""
+"""Keys in one call: S3's limit."""
 
 
 class NotDeleted(CommandFailed):
@@ -23,8 +23,8 @@ class NotDeleted(CommandFailed):
 
 @dataclass
 class Forgotten:
-    """What was deleted, or would be: the keys of the turns, of the guards and of the uploads, and the read units
-    that it took to find the first two."""
+    """The deleted items, or those that would be deleted: the keys of turns, guards and uploads. `read_units`: the price
+    of finding turns and guards."""
 
     turns: list[Key] = field(default_factory=list)
     guards: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Forgotten:
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     """Delete the turns of `owner`, the guards that lead to one of them, the counts of usage, and the uploads.
 
-    What comes in meanwhile may remain: repeat it until nothing is found.
+    Items that arrive meanwhile may remain, so repeat it until it finds nothing.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
@@ -43,8 +43,8 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # The guards first: they are found by their turns, so that a run that was interrupted can be repeated.
-        with stack.guards.batch_writer() as batch:  # 25 at a time, and again what was not processed
+        # Delete guards first. They are found by their turns, so an interrupted run can be repeated.
+        with stack.guards.batch_writer() as batch:  # 25 at a time; repeat the unprocessed ones
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
         with stack.turns.batch_writer() as batch:
@@ -64,7 +64,7 @@ def _uploads(stack: Stack, owner: str) -> list[str]:
 
 
 def _delete(stack: Stack, keys: Sequence[str]) -> None:
-    """Delete up to 1,000 uploads. Raises NotDeleted, which S3 tells in the body of a success."""
+    """Delete up to 1,000 uploads. Raises NotDeleted, because S3 reports failures inside a 200."""
     answer = stack.s3.delete_objects(
         Bucket=stack.outputs["MediaBucketName"], Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
     )
@@ -73,7 +73,7 @@ def _delete(stack: Stack, keys: Sequence[str]) -> None:
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
-    """The keys of the owner's turns. "a#" begins the keys of owner "a#b" too: the last "#" divides."""
+    """The keys of the owner's turns. "a#" also begins the keys of owner "a#b", so the last "#" is the separator."""
     items = reads.items(
         stack.turns.scan,
         FilterExpression=Attr("session").begins_with(session_key(owner, "")),
@@ -86,12 +86,12 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:
-    """An attribute may hold a list, which a set cannot be asked for."""
+    """An attribute may hold a list, which cannot be looked up in a set."""
     return isinstance(value, str) and value in names
 
 
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards that name the owner or one of the tasks, and those whose keys begin with a hash of the owner."""
+    """The guards of the owner or of one of the tasks, and those whose keys begin with a hash of the owner."""
     items = reads.items(
         stack.guards.scan,
         ProjectionExpression="#guard, #task_id, #owner",

@@ -1,7 +1,7 @@
 """The gates of a stack's models: `python -m operations gate show|open|close`.
 
-A gate that is open sends turns back to wait. Workers learn of a change with their next turn that was delivered before,
-and at the latest with their next refusal.
+An open gate sends turns back to wait. Workers notice a change with their next turn that was delivered before, or at the
+latest with their next refused call.
 """
 
 import os
@@ -13,7 +13,7 @@ from turnqueue.gate import Gate, GateStore, Phase, gate_names
 
 
 def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
-    """A title for each gate, by the gate's name. `parameters`: those of the stack."""
+    """A title for each gate, by the gate's name. `parameters`: the parameters of the stack."""
     base_url = parameters["ModelBaseUrl"]
     models = [(base_url, parameters["ModelName"])]
     if fallback := parameters.get("FallbackModelName"):
@@ -32,7 +32,7 @@ def store_of(stack: Stack) -> GateStore:
 
 
 def show(stack: Stack, say: Callable[[str], object]) -> None:
-    """Tell the state of each gate."""
+    """Print the state of each gate."""
     store, now = store_of(stack), time.time()
     for name, title in gates(stack, stack.parameters).items():
         say(f"{title}: {described(store.read(name, consistent=True), now)}")

@@ -1,4 +1,4 @@
-"""Items of a turns table, read without trust: anyone who may write to the table may have written them."""
+"""Reads items of a turns table without trusting them, because everyone with write access may have changed them."""
 
 from decimal import Decimal
 from typing import Any
@@ -8,11 +8,11 @@ from turnqueue.turn import Key
 type Item = dict[str, Any]
 
 _LATEST = 10**11
-"""Seconds since the epoch: the year 5138. Larger numbers are no times."""
+"""Seconds since the epoch: the year 5138. Greater numbers are not times."""
 
 
 class Malformed(Exception):
-    """No function could have written this item. The text names the attribute and never its value."""
+    """No function can have written this item. The text names the attribute and never its value."""
 
 
 def turn_key(item: Item) -> Key:

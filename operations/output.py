@@ -1,15 +1,15 @@
-"""All output of the commands. Tables, logs and servers hold text that others wrote, so every line is escaped."""
+"""All output of the commands. Tables, logs and servers contain other people's text, so every line is escaped."""
 
 import sys
 import traceback
 from typing import TextIO
 
 _MAX_CHARACTERS = 1000
-"""The longest line. An attribute of an item can hold 400 KB."""
+"""The longest line in characters. An attribute of an item can hold 400 KB."""
 
 
 def printable(value: object) -> str:
-    """The text of `value` on one line, without characters that could steer a terminal.
+    """The text of `value` on one line, without characters that could control a terminal.
 
     Control characters, line breaks, and characters that are invisible or turn the direction of text become Python's
     escapes. Long texts are cut.
@@ -25,7 +25,7 @@ def say(line: object) -> None:
 
 
 def complain(line: object) -> None:
-    """Print a line about what went wrong."""
+    """Print a line about an error."""
     _print(line, sys.stderr)
 
 

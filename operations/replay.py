@@ -1,12 +1,12 @@
 """`python -m operations replay` queues failed tasks again.
 
 Dead letters cannot be used for this: the deadletter function has closed their turns and deleted them, and a claim
-refuses a final turn. So a replay starts from the turn. One conditional write makes it PENDING again, with a new
-deadline and a new budget of attempts. Then the command sends its message. The command may die between the two. The
-turn is then PENDING and untouched since its replay. The next run sends the message of every such turn again, which is
-harmless if it was sent before. If nobody runs it again, the turn becomes FAILURE(deadline_exceeded) like any other.
+refuses a final turn. So a replay begins with the turn. One conditional write makes it PENDING again, with a new
+deadline and new attempts. Then the command sends its message. The command may die between the two. The turn is then
+PENDING and untouched since its replay. The next run sends the message of every such turn again, which is harmless if it
+was sent before. Without another run, the turn becomes FAILURE(deadline_exceeded) like any other.
 
-`attempt` is not set back: it is the fencing token, and a worker that was thought lost may still hold attempt 1.
+`attempt` is not reset, because it is the fencing token, and a worker that seemed lost may still hold attempt 1.
 """
 
 import functools
@@ -37,9 +37,9 @@ from turnqueue.turn import (
 )
 
 CODES = tuple(code for code, failure in FAILURES.items() if failure.retryable)
-"""The failures that may not happen again."""
+"""The failures that a retry may avoid."""
 
-# No prompt and no answer is read.
+# The attributes to read. They contain no prompt and no answer.
 _ATTRIBUTES = (
     "session",
     "turn",
@@ -67,7 +67,7 @@ _REMOVED = (
     "result",
     "usage",
     "lost_lease",
-    "reserved_tokens",  # which ended with the turn
+    "reserved_tokens",  # the lease ended with the turn
     "refusals",
     "last_refusal",
     "next_try_at",
@@ -77,8 +77,8 @@ _REMOVED = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """Which tasks to replay: failed with one of `codes`, at `since` (seconds since the epoch) or later; only those of
-    `owner`, of `session_id`, and of `task_ids`, where these are given. At most `limit`."""
+    """The tasks to replay: those that failed with one of `codes`, at `since` (seconds since the epoch) or later.
+    `owner`, `session_id` and `task_ids` restrict them further. At most `limit` tasks."""
 
     codes: Collection[str] = ("worker_lost",)
     since: float = 0.0
@@ -90,17 +90,17 @@ class Wanted:
 
 @dataclass
 class Replayed:
-    """The result; `task_ids` are the tasks that were queued, or would be."""
+    """The result. `task_ids`: the queued tasks, or those that would be queued."""
 
     task_ids: list[str] = field(default_factory=list)
-    changed: int = 0  # by somebody else, between our read and our write
+    changed: int = 0  # changed by another process, between our read and our write
     malformed: int = 0
     units: float = 0.0  # read units
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """The part of an unanswered turn that a replay needs. The names are those of the item."""
+    """The part of an unanswered turn that a replay needs. The names are those of the item's attributes."""
 
     key: Key
     status: Status
@@ -112,7 +112,7 @@ class _Seen:
     lease_until: Decimal | None = None  # of a STARTED turn
     finished_at: Decimal | None = None  # of a FAILURE
     error_code: str | None = None  # of a FAILURE
-    has_waited: bool = False  # was refused, or took a place below the model's rate: both move `last_attempt`
+    has_waited: bool = False  # was refused, or took a place below the model's rate; both increase `last_attempt`
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
@@ -140,10 +140,8 @@ class _Seen:
 def replay(
     stack: Stack, wanted: Wanted, say: Callable[[str], object] = print_line, *, dry_run: bool = False
 ) -> Replayed:
-    """Replay the wanted tasks and tell `say` of each. The turns of a session go in their order.
-
-    Malformed items stay as they are, and `say` is told of each.
-    """
+    """Replay the wanted tasks, the turns of a session in order. Malformed items stay as they are. Calls `say` with a
+    line for each task and each malformed item."""
     done, reads = Replayed(), Reads()
     for item in _candidates(stack, wanted, reads):
         done.units = reads.units
@@ -177,8 +175,8 @@ def _replay(
 
 
 def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
-    """The turns that may be wanted, each session's in order. Queries if the owner and the session are known, else
-    scans the whole table."""
+    """The candidate turns, those of a session in order. Queries if owner and session are known, otherwise scans the
+    table."""
     places: list[tuple[str, str | None]] = []
     if wanted.owner and wanted.task_ids:
         tasks = [Key.of_task(wanted.owner, task_id) for task_id in wanted.task_ids]
@@ -189,7 +187,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        "ConsistentRead": bool(places),  # half the price for a Scan; what it sees too late the condition refuses
+        "ConsistentRead": bool(places),  # half the price for a Scan; the condition of the write refuses stale turns
     }
     if not places:
         yield from (item for item in reads.items(stack.turns.scan, **request) if _is_meant(item, wanted))
@@ -202,7 +200,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """A coarse filter: it saves transfer, not read units. A deleted turn has no message to send again."""
+    """A coarse filter. It saves transfer, but no read units. A deleted turn has no message to send again."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
@@ -217,21 +215,21 @@ def _is_meant(item: Item, wanted: Wanted) -> bool:
 
 
 def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
-    """Why the turn is replayed, or None if it is not to be."""
+    """The reason to replay the turn, or None."""
     if turn.expires_at <= now:
         return None
     if turn.error_code is not None and turn.finished_at is not None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
         return "replayed and not begun"
-    # Nobody has read it since its deadline. The next reader would close it.
+    # No reader has closed the turn since its deadline. The next reader would.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
     is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
     return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None
 
 
 def _is_untouched(turn: _Seen) -> bool:
-    """Whether nobody has claimed the turn since its replay: its message may never have been sent."""
+    """Whether no worker has claimed the turn since its replay, so its message may never have been sent."""
     return (
         turn.status == Status.PENDING
         and turn.replayed_at is not None
@@ -245,10 +243,8 @@ def _is_under_way(turn: _Seen, now: float) -> bool:
 
 
 def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
-    """Make the turn PENDING if it is still as it was read. Returns the time of the replay, or None if it is not.
-
-    Raises Malformed if DynamoDB does not take the item back.
-    """
+    """Make the turn PENDING if it has not changed since it was read. Returns the time of the replay, or None if it
+    changed. Raises Malformed if DynamoDB refuses the item."""
     at = Decimal(str(round(now, 3)))
     written = {
         "status": Status.PENDING.value,
@@ -257,7 +253,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
         "deadline_at": at + DEADLINE_SECONDS,
         "expires_at": int(now) + RETENTION_SECONDS,
     }
-    # The attempt changes with each claim, the deadline with each replay, the time of the end with each failure.
+    # Each claim changes the attempt, each replay the deadline, and each failure the time of the end.
     names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if turn.status in FINAL else ()))
     seen = functools.reduce(operator.and_, (Attr(name).eq(getattr(turn, name)) for name in names))
     try:
@@ -277,7 +273,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
             raise Malformed("DynamoDB does not take it back") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
-        # botocore repeats a write whose answer was lost, and the repetition meets the first.
+        # botocore repeats a write whose response was lost, and the repetition finds its own result.
         current = error.response.get("Item", {}).get("replayed_at")  # type: ignore[attr-defined]
         return at if current == {"N": str(at)} else None
     return at
@@ -285,7 +281,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
 
 def _send(stack: Stack, key: Key, replayed_at: Decimal) -> None:
     """Queue the turn. SQS drops a repeated deduplication id for 5 minutes. This id differs from the submission's, and
-    stays the same when one replay is sent again."""
+    is the same for each send of one replay."""
     stack.sqs.send_message(
         QueueUrl=stack.outputs["QueueUrl"],
         MessageBody=encode(key),

@@ -14,7 +14,7 @@ from operations.stack import Reads, Stack
 
 @dataclass
 class Restored:
-    """How many turns were put back (or would be), were there already, had expired, or were malformed."""
+    """The numbers of turns that were put back (or would be), existed already, had expired, or were malformed."""
 
     turns: int = 0
     present: int = 0
@@ -33,7 +33,7 @@ def restore(
 ) -> Restored:
     """Put each turn of the table `source` into the stack's table, unless its key is there. Safe to run again.
 
-    Malformed items stay where they are, and `say` is told of each.
+    Malformed items stay where they are. Calls `say` with a line for each.
     """
     done, reads, now = Restored(), Reads(), time.time()
     for item in reads.items(stack.table(source).scan):
@@ -57,7 +57,7 @@ def restore(
 
 
 def _put(stack: Stack, item: Item) -> bool:
-    """Whether the item was missing and is there now. Raises Malformed if DynamoDB does not take it."""
+    """Whether the item was missing and exists now. Raises Malformed if DynamoDB refuses it."""
     try:
         stack.turns.put_item(Item=item, ConditionExpression=Attr("session").not_exists())
     except ClientError as error:

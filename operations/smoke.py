@@ -10,14 +10,14 @@ from operations.stack import Stack
 MESSAGE = "Hello. Please answer with one word."
 
 NOT_CACHED = {"Cache-Control": "no-store"}
-"""With CacheSeconds, the reply to an earlier smoke test would be served, without a worker and a model."""
+"""With CacheSeconds, the cache would serve the reply to an earlier smoke test, without worker and model."""
 
 _PAUSE_SECONDS = 0.2
-"""Between polls: the API may answer a wait at once, if it has no place for one more."""
+"""Seconds between polls, because the API may answer a wait at once."""
 
 
 class SmokeFailed(CommandFailed):
-    """The chat was not answered as it should be. The text names the step and never quotes an answer."""
+    """The chat was not answered. The text names the step and never quotes an answer."""
 
 
 def sign_in(stack: Stack, user: str, password: str) -> str:

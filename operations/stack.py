@@ -1,4 +1,4 @@
-"""A deployed stack, found by its name: its outputs, and clients of what it is made of."""
+"""Finds a deployed stack by its name: its outputs, and clients for its resources."""
 
 import contextlib
 import json
@@ -22,7 +22,8 @@ class Resource(NamedTuple):
 
 
 class Stack:
-    """The stack `name` of `region`, or of the region of the environment. AWS_ENDPOINT_URL leads to an emulated account.
+    """The stack `name` in `region`, by default the region of the environment. AWS_ENDPOINT_URL selects an emulated
+    account.
 
     Raises botocore's ClientError or BotoCoreError when AWS does not answer or refuses.
     """
@@ -39,7 +40,7 @@ class Stack:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """As DescribeStacks gives it. Raises StackNotFound too."""
+        """The answer of DescribeStacks. Raises StackNotFound too."""
         try:
             stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
@@ -98,7 +99,7 @@ class Stack:
         return self.client("cognito-idp")
 
     def client(self, service: str) -> Any:
-        """The one client of the service."""
+        """The client of the service, shared by all callers."""
         if service not in self._clients:
             self._clients[service] = self._session.client(service, config=self._config)  # type: ignore[call-overload]
         return self._clients[service]
@@ -108,16 +109,16 @@ class Stack:
 
 
 class Reads:
-    """Pages of a Scan or a Query, and what reading them has cost."""
+    """Reads the pages of a Scan or a Query, and adds up their read units."""
 
     def __init__(self) -> None:
         self.units = 0.0
 
     def items(self, read: Any, **request: Any) -> Any:
-        """All items that `read`, a table's `scan` or `query`, finds, page after page."""
+        """All items of `read`, which is a table's `scan` or `query`, page after page."""
         while True:
             answer = read(ReturnConsumedCapacity="TOTAL", **request)
-            with contextlib.suppress(KeyError):  # an emulator may not tell
+            with contextlib.suppress(KeyError):  # an emulator may leave it out
                 self.units += float(answer["ConsumedCapacity"]["CapacityUnits"])
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:

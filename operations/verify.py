@@ -1,4 +1,5 @@
-"""`python -m operations verify` checks a deployed stack from outside: its API by chats, its parts by what AWS says.
+"""`python -m operations verify` checks a deployed stack from outside: the API by chats, the resources by AWS's own
+APIs.
 
 Each check yields a sentence for each failure. docs/operations.md, "Verify", has an entry for each check.
 """
@@ -45,10 +46,10 @@ class Verification:
     api: Api
     patience: float
     began_at: float = field(default_factory=time.time)
-    task_ids: list[str] = field(default_factory=list)  # of answered chats
+    task_ids: list[str] = field(default_factory=list)  # task ids of answered chats
 
     def submit(self, message: str = MESSAGE, *, headers: dict[str, str] | None = None, **request: str) -> str:
-        """The task of a chat that is accepted. Raises ApiFailed."""
+        """Submit a chat and return its task id. Raises ApiFailed."""
         body = {"message": message, **request}
         path, sent = "/chat?async_mode=true", NOT_CACHED | (headers or {})
         return self.api.expect(202, "POST", path, body, headers=sent).task_id
@@ -62,7 +63,7 @@ class Verification:
         }
 
     def until(self, found: Callable[[], bool]) -> bool:
-        """Whether it is found within the patience."""
+        """Poll `find` until it is true, for as long as the patience lasts. Returns whether it was."""
         end = time.monotonic() + self.patience
         while not found():
             if time.monotonic() > end:
@@ -107,7 +108,7 @@ _READ: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def check_configuration(v: Verification) -> Failures:
-    """The variables of each live function against the template, with the stack's parameters."""
+    """The expected variables of each live function, from the template and the stack's parameters."""
     for label, name in v.functions().items():
         declared = v.stack.template["Resources"][label]["Properties"].get("Environment", {}).get("Variables", {})
         configuration = v.stack.client("lambda").get_function_configuration(FunctionName=name, Qualifier=ALIAS)
@@ -119,7 +120,7 @@ def check_configuration(v: Verification) -> Failures:
 
 
 def _resolved(stack: Stack, value: Any) -> str | None:
-    """The text of a plain value or a Ref; None for what this does not resolve."""
+    """The text of a plain value or a Ref. None for other intrinsics, which are not resolved here."""
     if not isinstance(value, dict):
         return str(value)
     name = value.get("Ref")
@@ -165,7 +166,7 @@ def check_alarms(v: Verification) -> Failures:
         if name not in found:
             yield f"the alarm {entry} is gone"
             continue
-        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # which rings whenever nobody chats
+        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # it rings whenever nobody chats
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
@@ -174,7 +175,7 @@ def check_alarms(v: Verification) -> Failures:
 
 
 def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
-    """The dimensions of each metric of ours that the alarm watches."""
+    """The dimensions of each of our metrics that the alarm watches."""
     metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
     return [
         {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
@@ -225,13 +226,13 @@ def _is_problem(answer: Answer) -> bool:
 
 
 def _paths(v: Verification) -> list[tuple[str, str]]:
-    """Method and path of each route, with an id in the place of a variable."""
+    """Method and path of each route, with an id in place of a variable."""
     routes = [key.split(" ") for key in _declared_routes(v) if " " in key and not key.startswith("OPTIONS")]
     return [(method, re.sub(r"\{\w+\}", "verify", path)) for method, path in routes] + [("POST", "/chat/")]
 
 
 def check_preflight(v: Verification) -> Failures:
-    """Browsers ask before they send a token."""
+    """Browsers send this request before they send a token."""
     allowed = v.stack.parameters.get("AllowedOrigins", "*").split(",")
     origin = ORIGIN if "*" in allowed else allowed[0]
     for method, path in _paths(v):
@@ -317,7 +318,7 @@ def check_order(v: Verification) -> Failures:
 
 
 def check_cancel(v: Verification) -> Failures:
-    """The second message of a session waits for the first, so it can be cancelled, unless the first is quick."""
+    """The second message of a session waits for the first, so it can be cancelled unless the first is quick."""
     for _ in range(3):
         session = f"verify-{uuid.uuid4().hex}"
         v.submit(session_id=session)
@@ -381,14 +382,14 @@ def _lines(v: Verification, group: str) -> list[str]:
 
 
 def _fault(line: str) -> str | None:
-    """Why Lambda and CloudWatch cannot read the line, or None."""
+    """The reason why Lambda or CloudWatch cannot read the line, or None."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
         return "a line that is no JSON"
     if not isinstance(document, dict):
         return "a line that is no JSON object"
-    if "_aws" in document or "type" in document:  # metrics, and the platform's own lines
+    if "_aws" in document or "type" in document:  # metrics, and Lambda's own lines
         return None
     if not _RFC3339.fullmatch(str(document.get("timestamp", ""))):
         return "a line without an RFC 3339 timestamp, which Lambda takes for INFO"
@@ -448,7 +449,7 @@ CHECKS: dict[str, Callable[[Verification], Failures]] = {
     "logs": check_logs,
     "dashboard": check_dashboard,
 }
-"""In this order: the first failure is most often the cause of those after it."""
+"""In this order, because the first failure most often causes those after it."""
 
 
 def verify(
@@ -459,9 +460,9 @@ def verify(
     only: Collection[str] = CHECKS,
     patience: float = 180.0,
 ) -> dict[str, list[str]]:
-    """Run the checks named in `only` and tell of each. Returns the failures of each check that failed.
+    """Run the checks named in `only` and print each result. Returns the failures of each check that failed.
 
-    All of them submit nine chats as the owner of the token.
+    All checks together submit nine chats as the owner of the token.
     """
     verification, failed = Verification(stack, api, patience), {}
     for name, check in CHECKS.items():
@@ -483,7 +484,7 @@ def _failures(check: Callable[[Verification], Failures], verification: Verificat
         yield from check(verification)
     except (CommandFailed, ClientError, BotoCoreError) as error:
         yield str(error)
-    except Exception as error:  # whatever an answer holds, the other checks run
+    except Exception as error:  # the other checks run, whatever an answer contains
         yield f"the answer has another form than expected ({type(error).__name__} at {_where(error)})"
 
 

@@ -16,10 +16,10 @@ from local.progress import Progress
 from local.stack import LocalStack
 from local.tools import ROOT, ToolMissing
 
-# So that there is an estimate to see: those of gpt-4.1-mini as it came out (OpenAI, April 2025).
+# So that the picture has a cost estimate: the prices of gpt-4.1-mini at its release (OpenAI, April 2025).
 _PARAMETERS = {
     "ModelPrices": "gpt-4.1-mini:0.4/1.6",
-    "WorkerConcurrency": "6",  # Two, as elsewhere here, would wait for their slowest turns together.
+    "WorkerConcurrency": "6",  # With two workers, as elsewhere here, chats would wait for the slowest turns.
 }
 
 
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def _bytes_logged(load: Load) -> str:
-    """What the chats cost in the log, which is paid for by the byte."""
+    """Log bytes of the chats, because CloudWatch bills each byte."""
     lines = list(log_lines(load.logs))
     chats = sum("TaskSubmitted" in line for line in lines)
     of_all = sum(map(_bytes, lines)) / chats

@@ -1,4 +1,4 @@
-"""The state of an alarm by its own rule, as CloudWatch evaluates it."""
+"""Computes the state of an alarm by its rule, as CloudWatch does."""
 
 import operator
 from typing import Any
@@ -15,7 +15,7 @@ _MISSING_IS_BREACHING = {"breaching": True, "notBreaching": False}
 
 
 def metric_of(alarm: dict[str, Any]) -> Metric:
-    """`alarm`: as DescribeAlarms gives it."""
+    """`alarm`: an answer of DescribeAlarms."""
     dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
     return Metric.of(alarm["Namespace"], alarm["MetricName"], dimensions)
 
@@ -24,7 +24,7 @@ def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
     """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms gives it, and one that says
     whether a period without data breaches.
 
-    CloudWatch reaches further back for periods that are missing, so it may leave ALARM some minutes later than this.
+    CloudWatch looks further back for missing periods, so it may leave ALARM some minutes later.
     """
     breaches = _COMPARISONS[alarm["ComparisonOperator"]]
     breached = 0

@@ -1,8 +1,6 @@
-"""A minute of chats on a local stack, with what goes wrong in a day of them, and what CloudWatch would measure.
-
-The functions measure themselves. What AWS measures from outside is measured here instead: the API by its caller, Lambda
-by its host, the queue by its attributes. SQS tells an age to CloudWatch only: it is taken from the turns.
-"""
+"""A minute of chats on a local stack, with the troubles of a day, and the metrics that CloudWatch would have. The
+functions write their metrics. This module measures what AWS measures: the API at its caller, Lambda at its host, and
+the queue by its attributes. SQS reports the age of messages only to CloudWatch, so here it comes from the turns."""
 
 import http.client
 import json
@@ -31,7 +29,7 @@ _POLL_SECONDS = 0.7
 
 
 class Load:
-    """Chats for so many seconds: from `start` to `end`, times since the epoch, that are known once it runs."""
+    """Chats for `seconds`. `start` and `end` (seconds since the epoch) are known after it runs."""
 
     start: float
     end: float
@@ -40,7 +38,7 @@ class Load:
         self._stack = stack
         self._address = urlsplit(stack.api_url).netloc
         self._tokens = {owner: stack.token(owner) for owner in _OWNERS}
-        # Always the same chats; the times that they take differ from run to run.
+        # Always the same chats. Their times differ from run to run.
         self._random = random.Random(5)
         self._outside = Metrics()
         self.logs = stack.logs
@@ -51,7 +49,7 @@ class Load:
 
     def run(self, tell: Callable[[str], None]) -> None:
         """Start the functions' processes, then chat until the end. For a twelfth of the time the model refuses every
-        call. `tell` is told how far it is."""
+        call. Calls `tell` with the progress."""
         with ThreadPoolExecutor(_CLIENTS // 2) as clients:
             for _ in range(2 * _CLIENTS):
                 clients.submit(self._call, "alice", "POST", "/chat", {"message": "[[latency=0.5]] hello"})
@@ -70,7 +68,7 @@ class Load:
                 time.sleep(1 / self._pace((now - self.start) / (self.end - self.start)))
 
     def metrics(self) -> Metrics:
-        """All that was measured so far."""
+        """All samples so far."""
         metrics = emitted(log_lines(self._stack.logs))
         for metric in self._outside.names():
             for at, value in self._outside.samples(metric):
@@ -83,7 +81,8 @@ class Load:
         return 3 + 3 * math.exp(-(((part - 0.3) / 0.12) ** 2)) + 2 * math.exp(-(((part - 0.75) / 0.1) ** 2))
 
     def _chat(self, owner: str, session: int) -> None:
-        """One chat as a client has it: submit, poll until it is final; some hang up, repeat themselves or cancel."""
+        """One chat as a client has it: submit, then poll until it is final. Some clients hang up, repeat a request or
+        cancel."""
         with self._lock:
             chance, kind = self._random.random(), self._random.random()
             words = self._random.randint(20, 160)
@@ -94,7 +93,7 @@ class Load:
         wants = {"Prefer": "wait=1"} if chance > 0.9 else {"Prefer": "respond-async"}
         status, answer = self._call(owner, "POST", "/chat", body, headers | wants)
         if 0.3 < chance < 0.36:
-            self._call(owner, "POST", "/chat", body, headers | wants)  # its answer was lost on the way
+            self._call(owner, "POST", "/chat", body, headers | wants)  # its response was lost
         task_id = answer.get("task_id", "")
         if status == 202 and chance < 0.02:
             self._call(owner, "POST", f"/chat/task/{task_id}/cancel")
@@ -103,11 +102,11 @@ class Load:
             if task.get("status") in ("SUCCESS", "FAILURE"):
                 break
         if chance > 0.985:
-            self._call(owner, "GET", f"/chat/task/x.{task_id[-26:]}")  # not there: a 404
+            self._call(owner, "GET", f"/chat/task/x.{task_id[-26:]}")  # an unknown task: a 404
 
     @staticmethod
     def _trouble(kind: float) -> str:
-        """What the stand-in model is told to do with the chat, of most nothing."""
+        """The trouble that the stand-in model makes for the chat. Most have none."""
         if kind < 0.02:
             return "[[refuse]]"
         if kind < 0.03:
@@ -157,7 +156,7 @@ class Load:
 
     @contextmanager
     def _sampled(self) -> Iterator[None]:
-        """Look at the queues and the functions meanwhile, and end the polls of the clients."""
+        """Look at the queues and the functions meanwhile, and end the clients' polls."""
         sampler = threading.Thread(target=self._sample, name="sampler")
         sampler.start()
         try:
@@ -184,7 +183,7 @@ class Load:
                 self._add("AWS/Lambda", "ConcurrentExecutions", {"FunctionName": function.name}, running)
 
     def _age_of_the_oldest(self) -> float | None:
-        """In seconds; None if no task is open."""
+        """Age in seconds of the oldest open task. None if no task is open."""
         pages = (
             self._stack.client("dynamodb")
             .get_paginator("scan")

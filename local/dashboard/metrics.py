@@ -1,4 +1,4 @@
-"""Metrics as CloudWatch keeps them: samples by namespace, name and dimensions, and statistics of them over time."""
+"""Metrics in the form of CloudWatch: samples by namespace, name and dimensions, and statistics of them over time."""
 
 import json
 import math
@@ -33,17 +33,17 @@ class Metrics:
         return list(self._samples.get(metric, ()))
 
     def values(self, metric: Metric, start: float, end: float) -> list[float]:
-        """Those from `start` to just before `end`."""
+        """The samples from `start` to just before `end`."""
         return [value for at, value in self.samples(metric) if start <= at < end]
 
     def statistic(self, metric: Metric, stat: str, start: float, end: float) -> float | None:
-        """`stat` as CloudWatch names it, of the values between two times; None if there is none."""
+        """The statistic `stat`, by CloudWatch's name, of the values between two times. None if there is no value."""
         values = self.values(metric, start, end)
         return statistic(values, stat) if values else None
 
 
 def statistic(values: Sequence[float], stat: str) -> float:
-    """Raises ValueError for a statistic that nothing here asks for."""
+    """Raises ValueError for a statistic that the dashboard does not use."""
     match stat:
         case "Sum":
             return sum(values)
@@ -64,13 +64,13 @@ def log_lines(logs: Path) -> Iterator[dict[str, Any]]:
             try:
                 document = json.loads(line)
             except ValueError:
-                continue  # a traceback, or what a process wrote before it was killed
+                continue  # a traceback, or the last text of a killed process
             if isinstance(document, dict):
                 yield document
 
 
 def emitted(lines: Iterator[dict[str, Any]]) -> Metrics:
-    """What CloudWatch would take from the lines: the metrics of those in the Embedded Metric Format."""
+    """The metrics of the lines in the Embedded Metric Format, as CloudWatch would read them."""
     metrics = Metrics()
     for line in lines:
         for directive in line.get("_aws", {}).get("CloudWatchMetrics", ()):

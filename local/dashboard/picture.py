@@ -1,7 +1,5 @@
-"""The dashboard as a picture (SVG): each widget where its x, y, width and height say, on a grid of 24 columns.
-
-It is drawn by hand, so that it needs no package and no fonts, and is small enough to lie in the repository.
-"""
+"""Draws the dashboard as a picture (SVG): each widget at its x, y, width and height, on a grid of 24 columns. It needs
+no package and no fonts, and the file is small enough for the repository."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,15 +17,14 @@ _COLUMN, _ROW, _GAP, _HEAD = 60, 48, 5, 64
 _INK, _DIM, _RULE, _PAPER = "#16191f", "#5f6b7a", "#e9ebed", "#f2f3f3"
 _STATES = {"OK": ("#1d8102", "#f2fcf3"), "ALARM": ("#d13212", "#fdf3f1")}
 _SECONDS_OF_A_POINT = 5
-_POINTS_OF_AN_HOUR = 2  # So many points are one where the period is an hour.
+_POINTS_OF_AN_HOUR = 2  # Points of a line, for a widget with a period of an hour.
 
 type Draw = Callable[[dict[str, Any], float, float], str]
 """(properties, width, height of the card in pixels) -> SVG below the title, from the card's corner on"""
 
 
 class Picture:
-    """`body`: the deployed dashboard; `described`: its alarms, as DescribeAlarms gives them; `load`: a run that is
-    over."""
+    """`body`: the deployed dashboard. `described`: its alarms, from DescribeAlarms. `load`: a finished run."""
 
     def __init__(self, body: dict[str, Any], described: list[dict[str, Any]], load: Load) -> None:
         self._widgets = body["widgets"]
@@ -174,7 +171,7 @@ class Picture:
 
 
 class _Scale:
-    """An axis from 0 to a round number not below `highest`, with its ticks."""
+    """An axis from 0 to a round number of at least `highest`, with its ticks."""
 
     def __init__(self, highest: float) -> None:
         step = _round_up(max(highest, 1e-9) / 4)
@@ -198,7 +195,7 @@ def _highest(shown: Sequence[Line], right: bool, stacked: bool) -> float:
 
 
 def _runs(values: Sequence[float | None]) -> list[list[int]]:
-    """The places of the values that are there, in stretches without a gap."""
+    """The places of the existing values, in stretches without a gap."""
     runs: list[list[int]] = [[]]
     for number, value in enumerate(values):
         if value is not None:
@@ -219,7 +216,7 @@ def _path(places: Sequence[tuple[float, float]]) -> str:
 
 
 def _legend(shown: Sequence[Line], width: float, height: float) -> tuple[str, float]:
-    """The legend at the bottom of a card, and how high it is."""
+    """The legend at the bottom of a card, and its height."""
     rows: list[list[Line]] = [[]]
     taken = 0.0
     for line in shown:
@@ -239,12 +236,12 @@ def _legend(shown: Sequence[Line], width: float, height: float) -> tuple[str, fl
 
 
 def _wide(line: Line) -> float:
-    """About the pixels that a line takes in a legend."""
+    """About the width of a line's legend, in pixels."""
     return 32 + 6.1 * len(line.label)
 
 
 def _told(value: float) -> str:
-    """A number as people read it: 12,345, 12.3 or 0.12."""
+    """A number in the form that people read: 12,345, 12.3 or 0.12."""
     if abs(value) >= 1_000_000:
         return f"{value / 1e6:,.3g}M"
     if abs(value) >= 100_000:

@@ -1,4 +1,4 @@
-"""What the widgets of a dashboard show: their lines and numbers from metrics, the table of failures from log lines."""
+"""The contents of a dashboard's widgets: lines and numbers from metrics, and the table of failures from log lines."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -8,25 +8,25 @@ from typing import Any
 
 from local.dashboard.metrics import Metric, Metrics
 
-# In the order in which CloudWatch gives them to lines that name no colour.
+# The colours that CloudWatch gives to lines without one, in its order.
 _COLOURS = ("#1f77b4", "#ff7f0e", "#2ca02c", "#d62728", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f")
 
 
 @dataclass
 class Line:
-    """A metric or an expression of a widget; a value for each point, None where there is none."""
+    """A metric or an expression of a widget. It has a value for each point, None where there is none."""
 
     label: str
     colour: str
     values: list[float | None]
     visible: bool
-    right: bool  # by the axis at the right
+    right: bool  # on the right axis
     id: str
 
 
 def lines(properties: dict[str, Any], metrics: Metrics, points: Sequence[tuple[float, float]]) -> list[Line]:
-    """The lines of a widget at `points` (from, to). Sums are put at the pace of the widget's period, so that what is
-    titled "a minute" is a minute's, however short the points are."""
+    """The lines of a widget at `points` (from, to). Sums are scaled to the widget's period, so that a line titled "a
+    minute" shows the sum of a minute however short the points are."""
     found: list[Line] = []
     for number, row in enumerate(properties["metrics"]):
         *named, options = row if isinstance(row[-1], dict) else [*row, {}]
@@ -53,7 +53,7 @@ def _paced(value: float | None, period: float, point: tuple[float, float]) -> fl
 
 
 def _calculated(expression: str, known: Iterable[Line]) -> list[float | None]:
-    """Arithmetic over the lines that the expression names by their ids: all that our template asks of metric math."""
+    """Arithmetic over lines, which the expression names by their ids. The template needs no other metric math."""
     named = {line.id: line.values for line in known if line.id and re.search(rf"\b{line.id}\b", expression)}
     if not re.fullmatch(r"[\w\s.+*/()-]+", expression):
         raise ValueError(expression)
@@ -66,7 +66,7 @@ def _calculated(expression: str, known: Iterable[Line]) -> list[float | None]:
 
 
 COLUMNS = ("@timestamp", "event", "task_id", "code", "attempt", "cause")
-"""Of the table of failures: the fields of its query."""
+"""The columns of the table of failures: the fields of its query."""
 
 
 def failures(lines: Iterable[dict[str, Any]], limit: int) -> list[dict[str, str]]:
@@ -83,5 +83,5 @@ def failures(lines: Iterable[dict[str, Any]], limit: int) -> list[dict[str, str]
 
 
 def _moment(text: str) -> str:
-    """The time of a log line as Logs Insights shows it."""
+    """The time of a log line in the form of Logs Insights."""
     return datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]

@@ -124,7 +124,10 @@ MUTANTS = [
     mutant(
         "a send that failed with a key is answered 202",
         SUBMIT,
-        ("        # The turn stays PENDING. Another", "        return turn, False\n        # The turn stays PENDING. Another"),
+        (
+            "        # The turn stays PENDING. Another",
+            "        return turn, False\n        # The turn stays PENDING. Another",
+        ),
     ),
     mutant(
         "the histories of a batch are read before its first claim",

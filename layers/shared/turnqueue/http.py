@@ -101,7 +101,9 @@ def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) ->
 
 
 def unavailable() -> Problem:
-    return Problem(503, "unavailable", "The service is unavailable. Please try again in a moment.", headers={"Retry-After": "2"})
+    return Problem(
+        503, "unavailable", "The service is unavailable. Please try again in a moment.", headers={"Retry-After": "2"}
+    )
 
 
 def owner(event: Event) -> str:

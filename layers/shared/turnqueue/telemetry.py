@@ -1,7 +1,7 @@
 """Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded
 Metric Format (EMF): so a chat is a line of submit and one of the worker. A line for metrics alone has what is left.
 
-No line holds a prompt, an answer or a key: only ids, sizes, codes and durations; A line has only the fields of
+No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
 `FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would be a metric to
 pay for.
 """
