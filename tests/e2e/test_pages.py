@@ -1,5 +1,7 @@
-"""The programs of docs/python.md and the commands of docs/tokens.md, as they stand there, against deployed stacks."""
+"""The requests of README.md and docs/api.md, the programs of docs/python.md and the commands of docs/tokens.md, as they
+stand there, against deployed stacks."""
 
+import json
 import os
 import re
 import shutil
@@ -20,7 +22,7 @@ from tests.e2e.conftest import Deployment
 
 def blocks(page: str) -> list[str]:
     """The indented blocks of a page."""
-    found = re.findall(r"(?:^(?: {4}.*)?\n)+", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    found = re.findall(r"(?:^(?: {4}.*)?\n)+", (ROOT / page).read_text(), re.MULTILINE)
     return [textwrap.dedent(block) for block in found if block.strip()]
 
 
@@ -42,6 +44,34 @@ def test_a_python_caller(name: str, deployment: Deployment) -> None:
         assert deployment.stack is None or text in ran.stdout
 
 
+# ---- Requests
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
+@pytest.mark.parametrize("page", ["README.md", "docs/api.md", "local/README.md"])
+def test_the_requests_of_a_page_are_answered_as_it_says(page: str, stack: LocalStack) -> None:
+    """Each shown answer has the members of the real one. An answer about a task is about the one just made."""
+    variables = {"API": stack.api_url, "TOKEN": stack.token("alice"), "MODEL": stack.model_url, "NO_PROXY": "127.0.0.1"}
+    task_id, count = "", 0
+    for block in blocks(page):
+        parts = re.fullmatch(r"((?:.*\n)*?\$? ?curl (?:.*\\\n)*.*)\n((?:.*\n)*)", block)
+        if not parts:
+            continue
+        command = re.sub(r"^(\$ )?set -a.*\n|^\$ ", "", parts[1], flags=re.MULTILINE)
+        command = re.sub(r"session_123\.\w+", task_id, command) if task_id else command
+        ran = subprocess.run(
+            ["bash", "-ec", command], env={**os.environ, **variables}, capture_output=True, text=True, timeout=50
+        )
+        assert ran.returncode == 0, ran.stderr
+        answer = json.loads(ran.stdout.split("\r\n\r\n")[-1])
+        task_id = answer.get("task_id", task_id)
+        if shown := parts[2].split("\n\n")[-1].replace("{…}", "{}").replace(", …}", "}").strip():
+            assert list(json.loads(shown.replace("\n", " "))) == list(answer), command
+        count += 1
+    httpx.post(stack.model_url.removesuffix("/v1") + "/stand-in/faults", json={}, trust_env=False)
+    assert count
+
+
 # ---- How to get a token
 
 
@@ -54,7 +84,7 @@ def with_a_pool() -> Iterator[LocalStack]:
 
 
 def commands(number: int) -> str:
-    return blocks("tokens.md")[number].replace("turnqueue-dev", STACK_NAME)
+    return blocks("docs/tokens.md")[number].replace("turnqueue-dev", STACK_NAME)
 
 
 def token_of(script: str, folder: Path, environment: dict[str, str]) -> str:

@@ -39,17 +39,17 @@ WHEN = {
     # Each is a loss or a crash: one is one too many.
     "DeadLetterAlarm": Rings("Sum", 1, "SQS gave up on a task after 1,000 receives"),
     # Longer than the deadletter function takes from one look at the message to the next.
-    "MalformedMessageAlarm": Rings("Sum", 1, "stays there, and rings, until you decide", DEAD_LETTER_VISIBILITY + 120),
+    "MalformedMessageAlarm": Rings("Sum", 1, "the alarm rings until you delete it", DEAD_LETTER_VISIBILITY + 120),
     "WorkerErrorAlarm": Rings("Sum", 1, f"The worker crashed or ran out of its {WORKER_SECONDS} s", 300),
     # After five tries to close the letter.
     "StuckDeadLetterAlarm": Rings("Maximum", 5 * DEAD_LETTER_VISIBILITY, "older than 15 minutes", points=5, of=5),
     # A third of the time that a task has.
-    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; it has 10 left", points=3, of=3),
-    "FailureRateAlarm": often(1 / 10, "One task in ten, or more, failed in three of the last five minutes", "Average"),
-    "WorkerThrottleAlarm": often(1, "no place for a worker in three of the last five minutes"),
-    "SubmitThrottleAlarm": often(1, "no place for submit in three of the last five minutes"),
-    "StatusThrottleAlarm": often(1, "The same of status"),
-    "ModelGateAlarm": often(1, "for 3 of the last 5 minutes"),
+    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; 10 remain", points=3, of=3),
+    "FailureRateAlarm": often(1 / 10, "In three of the last five minutes, one task in ten or more failed", "Average"),
+    "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for a worker"),
+    "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for submit"),
+    "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for status"),
+    "ModelGateAlarm": often(1, "In 3 of the last 5 minutes"),
     # 20 s before the worker gives up on the model.
     "WorkerDurationAlarm": Rings(
         "Maximum",
@@ -59,9 +59,9 @@ WHEN = {
         points=2,
         of=3,
     ),
-    "Api5xxAlarm": often(1 / 20, "One request in twenty, or more, was answered 5xx in three of the last five minutes"),
+    "Api5xxAlarm": often(1 / 20, "In three of the last five minutes, one request in twenty or more was answered 5xx"),
     # It rings while the value is below.
-    "NoSuccessAlarm": Rings("Sum", 1, "no task succeeded in 5 minutes", 300),
+    "NoSuccessAlarm": Rings("Sum", 1, "nobody chats for 5 minutes", 300),
 }
 
 

@@ -38,10 +38,10 @@ def test_every_check_of_verify_has_an_entry_and_every_entry_a_check() -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_an_entry_says_what_it_means_what_to_run_first_and_how_to_mend(name: str) -> None:
+def test_an_entry_says_what_it_means_what_to_run_first_and_how_to_repair(name: str) -> None:
     meaning, _, rest = re.split(r"^ {4}((?:aws|logs) .*(?:\n {4}.*)*)$", ALARMS[name], maxsplit=1, flags=re.MULTILINE)
     assert meaning.strip()
-    assert "Mend" in rest
+    assert "Repair" in rest
 
 
 def test_the_commands_name_resources_of_the_template() -> None:
