@@ -455,7 +455,7 @@ def _problem_example(refusal: Refusal) -> Any:
     if refusal.of_task:
         return _body_of(submit._failed(failed(refusal.code), {}))
     real: dict[str, Callable[[], Any]] = {
-        "unauthenticated": lambda: http.owner({}),
+        "unauthenticated": lambda: http.owner({"requestContext": {}}),
         "unsupported_media_type": lambda: submit._require_json({"headers": {"content-type": "text/plain"}}),
         "invalid_idempotency_key": lambda: submit._idempotency_key({"headers": {"idempotency-key": ""}}),
         "invalid_parameter": lambda: http.integer("soon", "wait", default=0, low=0, high=status.MAX_WAIT_SECONDS),

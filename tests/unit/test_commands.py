@@ -27,6 +27,7 @@ RUN_BY = {
     r'curl (-i )?"\$API': "tests/e2e/test_pages.py",
     r'curl "\$\{MODEL': "tests/e2e/test_pages.py",
     r"python -m operations (replay|forget|restore|gate)\b": "tests/e2e/test_operations.py",
+    r"python -m operations keys\b": "tests/e2e/test_openai.py",
     r"python -m operations verify\b": "tests/e2e/test_verify.py",
     r"python -m operations deploy\b": AWS,
     r"aws (cloudformation describe-stacks|cognito-idp)\b": "tests/e2e/test_pages.py",
