@@ -81,7 +81,7 @@ def test_the_costs_are_those_of_what_is_there() -> None:
     rows = re.findall(r"^\| ([\w ]+) \| (\d+) \| \$([\d.]+) \| \$([\d.]+) \|$", costs, re.MULTILINE)
     counted = {
         "dashboard": len(rules.properties(template, "AWS::CloudWatch::Dashboard")),
-        "metrics of ours": len(METRICS),
+        "custom metrics": len(METRICS),
         "alarms": len(rules.properties(template, "AWS::CloudWatch::Alarm")),
         "composite alarm": len(rules.composites(template)),
     }
