@@ -10,6 +10,7 @@ from typing import Any
 
 from tokens import Tokens
 from turnqueue.guards import API_KEY_PREFIX, ApiKeys
+from turnqueue.http import is_owner
 from turnqueue.telemetry import observed
 
 keys = ApiKeys(os.environ["GUARDS_TABLE"], attempts=2)
@@ -27,7 +28,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 def _claims(secret: str) -> dict[str, str] | None:
     if not secret.startswith(API_KEY_PREFIX):
-        return tokens.claims(secret)
+        claims = tokens.claims(secret)
+        return claims if claims and is_owner(claims.get("sub")) else None
     key = keys.find(secret, time.time())
     if key is None:
         return None

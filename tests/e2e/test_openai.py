@@ -7,6 +7,7 @@ import httpx2
 import openai
 import pytest
 
+from local.deploy import STACK_NAME
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
 from tests.e2e.test_operations import operate
@@ -17,7 +18,7 @@ def client(deployment: object, alice: Api) -> Iterator[openai.OpenAI]:
     stack: LocalStack | None = deployment.stack  # type: ignore[attr-defined]
     if stack is None:
         pytest.skip("needs the emulated account: API_URL is set")
-    made = operate(stack, "keys", "create", "--owner", "alice", "--label", "e2e", "--stack", "turnqueue")
+    made = operate(stack, "keys", "create", "--owner", "alice", "--label", "e2e", "--stack", STACK_NAME)
     assert made.returncode == 0, made.stderr
     key = made.stdout.split()[3]
     with httpx2.Client(trust_env=False, timeout=40) as http:
@@ -84,9 +85,9 @@ def test_a_token_of_the_issuer_opens_it_too(client: openai.OpenAI, alice: Api) -
 
 
 def test_a_revoked_key_is_refused_within_a_minute(client: openai.OpenAI, stack: LocalStack) -> None:
-    made = operate(stack, "keys", "create", "--owner", "alice", "--stack", "turnqueue").stdout.split()
+    made = operate(stack, "keys", "create", "--owner", "alice", "--stack", STACK_NAME).stdout.split()
     key_id, key = made[1], made[3]
-    operate(stack, "keys", "revoke", key_id, "--stack", "turnqueue")
+    operate(stack, "keys", "revoke", key_id, "--stack", STACK_NAME)
 
     with pytest.raises(openai.PermissionDeniedError):
         client.with_options(api_key=key).models.list()

@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import NamedTuple
 
+from local.deploy import STACK_NAME
 from local.stack import LocalStack
 from local.tools import ROOT
 from operations import keys
@@ -38,7 +39,7 @@ class Outcome(NamedTuple):
 def main() -> int:
     with LocalStack(parameters={"AllowInstructions": "true"}) as stack:
         os.environ |= stack.emulator.account.variables()
-        key = keys.create(Stack("turnqueue"), "judge").key
+        key = keys.create(Stack(STACK_NAME), "judge").key
         os.environ |= {"JUDGED_URL": f"{stack.api_url}/v1", "JUDGED_KEY": key, "NO_PROXY": "127.0.0.1"}
         outcomes = [
             pytest("openai-python, newest", sys.executable, "openai_suite.py"),

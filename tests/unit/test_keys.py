@@ -159,6 +159,9 @@ def test_cognitos_access_tokens_name_the_client(authorizer: ModuleType, issuer: 
         {"exp": 1},
         {"exp": None},
         {"nbf": 9_999_999_999},
+        {"sub": None},
+        {"sub": ""},
+        {"sub": "a" * 256},
     ],
 )
 def test_a_token_that_is_not_for_us_is_refused(authorizer: ModuleType, issuer: Issuer, change: dict[str, Any]) -> None:

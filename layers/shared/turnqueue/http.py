@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeIs
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -109,9 +109,14 @@ def unavailable() -> Problem:
 def owner(event: Event) -> str:
     """Who is calling: the `sub` claim of the token that API Gateway has verified, or the owner of the API key."""
     sub = _claims(event).get("sub", "")
-    if not (isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)):
+    if not is_owner(sub):
         raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")
     return sub
+
+
+def is_owner(sub: Any) -> TypeIs[str]:
+    """Whether a `sub` claim can be the name of an owner."""
+    return isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)
 
 
 def _claims(event: Event) -> dict[str, Any]:
