@@ -16,6 +16,9 @@ from local.functions import Function
 from local.processes import Processes
 
 CALLS = 20
+_TURNS = 40
+_SECONDS = 3
+_FULL_MIB = 90
 _MIB_GOALS = {"submit": 50, "status": 42, "worker": 70}
 _MB_GOALS = {"submit": 3, "status": 3, "worker": 12}
 
@@ -37,11 +40,17 @@ def run() -> Section:
         stub.set(Settings(item=sides.turn_item()))
         for function in functions:
             side, place = function.name.split()
-            first, last = _high_water_mib(function, processes, stub)
+            first, last = _high_water_mib(function, sides.event_for(function), processes, stub)
             size = sum(_zipped_mb(folder) for folder in (function.code, *function.layers))
             goals = (goal(first, _MIB_GOALS[place]), goal(size, _MB_GOALS[place])) if side == "ours" else ("-", "-")
             rows.append((function.name, f"{first:.1f}", goals[0], f"{last:.1f}", f"{size:.1f}", goals[1]))
+        stub.set(Settings(item=sides.turn_item(), latency=_SECONDS))
+        full, _ = _high_water_mib(sides.ours("worker"), sides.worker_event(_TURNS), processes, stub)
     section.table(("function", "MiB after a call", "goal", f"after {CALLS}", "package, MB", "goal"), rows)
+    section.say(
+        f"A worker with {_TURNS} turns at a time, each of which waits {_SECONDS} s for the model: {full:.1f} MiB "
+        f"({goal(full, _FULL_MIB)})."
+    )
     submit = sides.ours("submit")
     whole, core, sources = (
         sum(_zipped_mb(folder, pattern) for folder in (submit.code, *submit.layers))
@@ -55,7 +64,7 @@ def run() -> Section:
     return section
 
 
-def _high_water_mib(function: Function, processes: Processes, stub: Stub) -> tuple[float, float]:
+def _high_water_mib(function: Function, event: sides.Event, processes: Processes, stub: Stub) -> tuple[float, float]:
     """After the first call, and after the last."""
     with tempfile.NamedTemporaryFile() as log:
         environment = Environment(
@@ -67,7 +76,7 @@ def _high_water_mib(function: Function, processes: Processes, stub: Stub) -> tup
             freeze=False,
         )
         environment.wait_until_ready()
-        payload = json.dumps(sides.event_for(function)).encode()
+        payload = json.dumps(event).encode()
         marks = []
         for number in range(CALLS):
             result = environment.invoke(payload, f"request-{number}")
