@@ -63,7 +63,9 @@ def test_the_document_has_every_route_and_no_other() -> None:
         for method, operation in methods.items()
     }
     unlisted = {("$default", True), ("OPTIONS /{proxy+}", False)}
-    assert operations == {(route.key, route.authorization != "NONE") for route in routes()} - unlisted
+    # OpenAI describes its API itself.
+    ours = {(route.key, route.authorization != "NONE") for route in routes() if " /v1/" not in route.key}
+    assert operations == ours - unlisted
 
 
 def schemas_within(schema: Any) -> Iterator[Json]:

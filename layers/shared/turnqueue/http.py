@@ -120,9 +120,13 @@ def is_owner(sub: Any) -> TypeIs[str]:
 
 
 def _claims(event: Event) -> dict[str, Any]:
-    """What the route's authorizer says of the caller: API Gateway's own, or functions/authorizer. No client sets it."""
-    authorizer = event["requestContext"].get("authorizer") or {}
-    claims = (authorizer.get("jwt") or {}).get("claims") if "jwt" in authorizer else authorizer.get("lambda")
+    """What the route's authorizer says of the caller: API Gateway's own, or functions/authorizer for the OpenAI API. No
+    client sets it."""
+    try:
+        authorizer = event["requestContext"]["authorizer"]
+        claims = authorizer["lambda"] if " /v1/" in event["routeKey"] else authorizer["jwt"]["claims"]
+    except (KeyError, TypeError):
+        return {}
     return claims if isinstance(claims, dict) else {}
 
 
