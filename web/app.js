@@ -32,7 +32,7 @@ const chat = new Chat({
 const settings = new Settings(connection, connect);
 
 let outbox = new Outbox(connection.scope);
-let opened = new Map(); // the conversations that are watched, by their ids
+let opened = new Map(); // the watched conversations, by their ids
 let current = null;
 
 // ---- Conversations
@@ -67,7 +67,7 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
-  if (current && !current.turns.length && current.id !== id) close(current); // nothing was said in it
+  if (current && !current.turns.length && current.id !== id) close(current); // it has no messages
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
   chat.show(current);
@@ -78,7 +78,7 @@ function navigate() {
   chat.toLatest();
 }
 
-/** Send {message, role, files} in the conversation that is shown now. Returns whether that is possible. */
+/** Send {message, role, files} in the shown conversation. Returns whether that is possible. */
 function send(message) {
   if (!connection.complete) {
     settings.open();
@@ -127,7 +127,7 @@ function close(it) {
   opened.delete(it.id);
 }
 
-/** To a new conversation. */
+/** Show a new conversation. */
 function leave() {
   history.pushState(null, "", location.pathname);
   navigate();
@@ -154,7 +154,7 @@ function connect() {
     settings.open();
     return;
   }
-  // Send and watch what an earlier page has begun.
+  // Send the messages and watch the tasks of an earlier page.
   const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
   const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
   for (const id of begun) conversation(id);
@@ -171,7 +171,7 @@ function showConnection() {
   $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
 }
 
-/** Show what is wrong with the page as a whole. */
+/** Show an error that concerns the whole page. */
 function showNotice() {
   const problem = current?.problem;
   let text = "";
@@ -208,7 +208,7 @@ $("new").addEventListener("click", () => {
 });
 addEventListener("hashchange", navigate);
 addEventListener("beforeunload", (event) => {
-  // Where the browser keeps nothing, a message that is not sent yet would be lost.
+  // If the browser stores nothing, leaving the page would lose an unsent message.
   if ([...opened.values()].some(({ fragile }) => fragile)) event.preventDefault();
 });
 conversations.addEventListener("change", showConversations);

@@ -14,7 +14,7 @@ export class Chat {
   #views = new Map(); // by turn
   #conversation = null;
   #doing;
-  #pinned = true; // whether the latest is in sight, and should stay there
+  #pinned = true; // whether the latest message is visible, and should stay visible
   #ticking = null;
 
   /** `edit` is called with the turn whose message the user wants to change; `apiUrl` tells where the API is. */
@@ -31,7 +31,7 @@ export class Chat {
     new ResizeObserver(() => this.#pinned && this.toLatest()).observe(scroll);
   }
 
-  /** Show a conversation, or what has become of it. */
+  /** Show a conversation in its present state. */
   show(conversation) {
     if (conversation !== this.#conversation) {
       this.#conversation = conversation;
@@ -61,7 +61,7 @@ export class Chat {
     this.#tick();
   }
 
-  /** Show what has become of one of its turns. */
+  /** Show the present state of one of its turns. */
   showTurn(turn) {
     const { turns, loading } = this.#conversation;
     const view = this.#views.get(turn);
@@ -242,7 +242,7 @@ function saidOf({ request: { message, role, media }, files }) {
   ].filter(Boolean);
 }
 
-/** What came with the answer. Of the draft, what is new since the turn before is marked. */
+/** The structured parts of the answer. New members of the draft are marked. */
 function cardsOf(result, draftBefore) {
   const cards = [];
   if (result?.draft) cards.push(card("Draft", result.draft, draftBefore ?? {}));

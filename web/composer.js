@@ -5,7 +5,7 @@ import { checkImage, MAX_IMAGES, sourceOf } from "./images.js";
 import { inThisTab } from "./storage.js";
 
 const MAX_CHARACTERS = 32_000; // of a message, as the API counts them
-const TEXTS = "texts"; // of the conversations, by their ids: they survive a reload
+const TEXTS = "texts"; // texts of the conversations, by their ids; they survive a reload
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
@@ -40,7 +40,7 @@ export class Composer {
     this.#typed();
   }
 
-  /** Turn to what is being written in the conversation with this id; "" is a new one. `role` is its role so far. */
+  /** Show the unsent message of the conversation with this id; "" is a new one. `role` is its role so far. */
   open(id, role) {
     if (id === this.#id) return;
     const message = $("message");
@@ -64,7 +64,7 @@ export class Composer {
     this.#id = id;
   }
 
-  /** Offer these roles, and the one that is chosen already. */
+  /** Offer these roles, and the chosen one. */
   offer(roles) {
     const chosen = $("role").value;
     $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
@@ -77,7 +77,7 @@ export class Composer {
     $("role").value = role;
   }
 
-  /** Put a message before what is written already. The user can undo it. */
+  /** Insert a message before the present text. The user can undo it. */
   write({ message, role, files = [] }) {
     const field = $("message");
     field.focus();
@@ -186,7 +186,7 @@ export class Composer {
     }
   }
 
-  /** If it was sent meanwhile, its turn says what is wrong with it. */
+  /** If the message was sent meanwhile, its turn shows the error. */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;
     this.#files = this.#files.filter((each) => each !== file);

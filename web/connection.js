@@ -1,5 +1,5 @@
 /**
- * Where the API is and who is asking. `make run` serves a config.json with the API and a token for each development
+ * The address of the API and the user. `make run` serves a config.json with the API and a token for each development
  * owner. Elsewhere the user enters both in the settings. A token entered there is kept for this tab only.
  */
 
@@ -10,14 +10,14 @@ const CHOSEN = "connection";
 const ASK_AGAIN_MS = 1000; // a stack starts within half a minute
 
 export class Connection extends EventTarget {
-  /** "unknown", "ok", "unreachable", or "refused" (401 or 403). Each change is told by the event "health". */
+  /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */
   health = "unknown";
   #config = null;
   #own = null;
   #as = null;
   #rolesKnown = false;
 
-  /** Find out what there is to connect to. */
+  /** Find the API and the token. */
   static async open() {
     const connection = new Connection();
     connection.#config = await readConfig();
@@ -34,7 +34,7 @@ export class Connection extends EventTarget {
     return Object.keys(this.#config?.tokens ?? {});
   }
 
-  /** What is chosen: {as} of the owners, or {apiUrl, token}. */
+  /** The chosen connection: {as} for a development owner, or {apiUrl, token}. */
   get chosen() {
     return this.#own ?? { as: this.#as };
   }
@@ -43,17 +43,17 @@ export class Connection extends EventTarget {
     return this.#own ? this.#own.apiUrl : this.#config.api_url;
   }
 
-  /** Whether there is enough to ask the API with. */
+  /** Whether the API can be called with these settings. */
   get complete() {
     return this.client !== null;
   }
 
-  /** Who is asking, as far as a token tells it. */
+  /** The user's name, as far as the token says it. */
   get owner() {
     return this.#own ? String(claims(this.#own.token).sub ?? "someone") : this.#as;
   }
 
-  /** A name for what belongs to this owner at this API. */
+  /** A name for the data of this owner at this API. */
   get scope() {
     return `${this.apiUrl} ${this.owner}`;
   }
@@ -86,7 +86,7 @@ export class Connection extends EventTarget {
     this.#readRoles();
   }
 
-  /** The call of the client, whose failure shows in `health`. */
+  /** A call of the client. Its failure shows in `health`. */
   #watched(call) {
     return async (...options) => {
       try {
@@ -116,13 +116,13 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** /health needs no token and tells the roles that there are: the event "roles", whose detail they are. */
+  /** /health needs no token and lists the roles. The event "roles" has them as its detail. */
   async #readRoles() {
     const { client, apiUrl } = this;
     const url = `${apiUrl.replace(/\/+$/, "")}/health`;
     const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
     const health = await told.catch(() => null);
-    if (client !== this.client) return; // another one is chosen meanwhile
+    if (client !== this.client) return; // the user has chosen another connection meanwhile
     if (health?.roles) {
       this.#rolesKnown = true;
       this.dispatchEvent(new CustomEvent("roles", { detail: health.roles }));

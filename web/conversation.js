@@ -1,4 +1,4 @@
-/** A conversation: its turns are read from the API, sent, watched to their end, cancelled and sent again. */
+/** A conversation: reads its turns from the API, sends them, watches them to their end, cancels them and sends them again. */
 
 import { ApiError, NetworkError, newIdempotencyKey, TurnqueueError } from "../clients/javascript/turnqueue.js";
 import { mediaOf } from "./images.js";
@@ -9,12 +9,12 @@ import { Turn } from "./turn.js";
 const PAGE = 100; // turns, the most that the API gives at once
 const CHECK_AGAIN_MS = 15_000;
 const KEEP_MS = 3000; // a database that takes longer than this must not keep a message from being sent
-const RESEND_WITHIN_MS = 3600_000; // a user may not mean an older message any more; its key would be good for 24 h
+const RESEND_WITHIN_MS = 3600_000; // a user may no longer want to send an older message, although its key works for 24 h
 
 export class Conversation extends EventTarget {
   turns = [];
   loading = false;
-  /** Why the history could not be read; null if it could. */
+  /** Why the history could not be read. Null if it was read. */
   problem = null;
 
   #client;
@@ -27,8 +27,8 @@ export class Conversation extends EventTarget {
   #reading = false;
 
   /**
-   * `conversations` is the list of them, `outbox` keeps what the API has not acknowledged. The event "turns" tells that
-   * turns have come or gone, the event "turn" that one has changed: its `detail`.
+   * `conversations` lists them, `outbox` stores messages that the API has not acknowledged. The event "turns"
+   * reports that turns were added or removed, the event "turn" that its `detail` has changed.
    */
   constructor(id, { client, conversations, outbox }) {
     super();
@@ -54,7 +54,7 @@ export class Conversation extends EventTarget {
     return this.turns.some((turn) => turn.key && !turn.taskId && !turn.kept);
   }
 
-  /** Read it from the API, send what was not acknowledged, and watch what is unfinished. */
+  /** Read it from the API, send unacknowledged messages, and watch unfinished tasks. */
   async open() {
     this.loading = true;
     for (const { key, request, at, images } of this.#outbox.all) {
@@ -73,7 +73,7 @@ export class Conversation extends EventTarget {
     this.#tell("turns");
   }
 
-  /** Read what is new: the page that was the last one, and those after it. While it cannot be read, try again. */
+  /** Read the new turns: the last known page and those after it. Tries again until the read succeeds. */
   async refresh() {
     const { signal } = this.#closed;
     try {
@@ -103,7 +103,7 @@ export class Conversation extends EventTarget {
     if (this.problem && !this.#closed.signal.aborted) this.refresh();
   }
 
-  /** Stop sending and watching. What was not acknowledged stays in the outbox. */
+  /** Stop sending and watching. Unacknowledged messages stay in the outbox. */
   close() {
     this.#closed.abort();
   }
@@ -116,7 +116,7 @@ export class Conversation extends EventTarget {
     this.#post(turn);
   }
 
-  /** Send it again: an unsent turn as what it is, a failed one as a new turn. */
+  /** Send it again: an unsent turn unchanged, a failed one as a new turn. */
   retry(turn) {
     if (turn.state === "unsent") {
       turn.resend();
@@ -194,7 +194,7 @@ export class Conversation extends EventTarget {
     });
   }
 
-  /** The images as the API takes them. Once prepared they stay the same, because an Idempotency-Key allows one body. */
+  /** The images in the form of the API. They do not change after that, because an Idempotency-Key allows one body. */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
     if (!files) {

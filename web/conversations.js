@@ -1,5 +1,5 @@
 /**
- * The conversations of an owner that this browser knows of, because the API keeps no list of them.
+ * The conversations of an owner that this browser knows, because the API has no list of them.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";
@@ -24,7 +24,7 @@ export class Conversations extends EventTarget {
     );
   }
 
-  /** Turn to those of another owner. */
+  /** Show the conversations of another owner. */
   set scope(scope) {
     this.#scope = scope;
     this.dispatchEvent(new Event("change"));
@@ -43,7 +43,7 @@ export class Conversations extends EventTarget {
     return this.all.find((each) => each.id === id) ?? null;
   }
 
-  /** Something has happened in the conversation: it comes first. It is listed if it was not. */
+  /** Move the conversation to the top of the list, or add it, because it has changed. */
   touch(id, { title = id, role } = {}) {
     const known = this.get(id) ?? { id, title: shortened(title, TITLE_LENGTH) };
     const others = this.all.filter((each) => each.id !== id);

@@ -2,7 +2,7 @@
 
 import { clockTime, duration } from "./words.js";
 
-/** The facts that are known of a turn's task, as [name, text]. */
+/** The known facts of a turn's task, as [name, text]. */
 export function factsOf({ task, request }) {
   const { usage } = task;
   const created = Date.parse(task.created_at);

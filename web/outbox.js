@@ -25,7 +25,7 @@ export class Outbox {
     return this.all.find((each) => each.key === key) ?? null;
   }
 
-  /** Resolves to whether a reload will find it. `images` as for keepImages(), null for none. */
+  /** Resolves to whether the message survives a reload. `images` as for keepImages(), null for none. */
   async add(entry, images) {
     const kept = everywhere.set(this.#key, [...this.all.filter(({ key }) => key !== entry.key), entry]);
     return (!images || (await this.keepImages(entry.key, images))) && kept;

@@ -8,7 +8,7 @@ const PREFIX = "turnqueue:";
 class Store {
   #name;
   #notKept = new Map();
-  /** Whether the browser has refused to keep something. */
+  /** Whether the browser has refused to store a value. */
   failed = false;
 
   constructor(name) {
@@ -25,7 +25,7 @@ class Store {
     }
   }
 
-  /** Returns whether it outlasts the page. */
+  /** Returns whether the value outlasts the page. */
   set(key, value) {
     const text = JSON.stringify(value);
     try {

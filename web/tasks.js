@@ -11,7 +11,7 @@ const KEPT = 200;
 export class Tasks extends EventTarget {
   #scope;
 
-  /** Tells of each change by the event "change". */
+  /** The event "change" reports each change. */
   constructor(scope) {
     super();
     this.#scope = scope;
@@ -21,7 +21,7 @@ export class Tasks extends EventTarget {
     );
   }
 
-  /** Turn to those of another owner. */
+  /** Show the tasks of another owner. */
   set scope(scope) {
     this.#scope = scope;
     this.dispatchEvent(new Event("change"));
@@ -36,7 +36,7 @@ export class Tasks extends EventTarget {
     return everywhere.get(this.#key, []).filter(({ finished, deadline }) => finished || time.now() < deadline);
   }
 
-  /** Note tasks as the API shows them. */
+  /** Store tasks in the form of the API. */
   note(tasks) {
     const before = everywhere.get(this.#key, []);
     const all = new Map(before.map((each) => [each.id, each]));
@@ -69,7 +69,7 @@ function noted(task) {
   };
 }
 
-/** What a task is counted as. */
+/** The state under which a task is counted. */
 export function kindOf({ status, code }) {
   if (status === "SUCCESS") return "done";
   if (status === "FAILURE") return code === "cancelled" ? "cancelled" : "failed";

@@ -1,4 +1,4 @@
-/** The server's time, as far as tasks tell it: the clock of this device may be wrong. */
+/** The server's time, estimated from tasks, because the clock of this device may be wrong. */
 
 let shortest = null; // from our clock to the server's, in ms
 

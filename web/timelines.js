@@ -43,7 +43,7 @@ export class Timelines {
     this.#tick();
   }
 
-  /** While a task lives, its line grows. */
+  /** While a task is unfinished, its line grows. */
   #tick() {
     clearTimeout(this.#ticking);
     const living = this.#turns.filter((turn) => turn.state === "accepted");
@@ -100,7 +100,7 @@ function lifeOf(turn) {
   const started = task.started_at && Date.parse(task.started_at);
   const finished = task.finished_at && Date.parse(task.finished_at);
   const end = Math.max(finished ?? time.now(), created, started ?? 0);
-  // The API tells of the last attempt how long its first words took, but not when that attempt began.
+  // The API reports the time to the first text of the last attempt, but not when that attempt began.
   const told = task.attempt === 1 && Number.isFinite(task.usage?.first_token_ms);
   const first = started && told ? started + task.usage.first_token_ms : turn.firstSeen;
 

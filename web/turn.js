@@ -82,7 +82,7 @@ export class Turn extends EventTarget {
     return this.#state === "final";
   }
 
-  /** Whether there is something to wait for. */
+  /** Whether the page must wait for its task. */
   get busy() {
     return this.#state !== "final" && this.#state !== "unsent";
   }
@@ -105,7 +105,7 @@ export class Turn extends EventTarget {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Note its task as the API shows it. A final task stays final: what was read before its end is ignored. */
+  /** Store its task in the form of the API. A final task stays final: what was read before its end is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);

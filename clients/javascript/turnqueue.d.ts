@@ -1,4 +1,4 @@
-/** The client of the Turnqueue API. What is sent and received has the names that it has on the wire. */
+/** The client of the Turnqueue API. Members have the names that they have on the wire. */
 
 export type Status = "PENDING" | "STARTED" | "SUCCESS" | "FAILURE";
 
@@ -7,7 +7,7 @@ export type Attachment = ImageUrl | ImageUpload;
 
 export interface ImageUrl {
   type: "image";
-  /** https, or a data URL; the data URLs of a message have up to 200,000 characters together. */
+  /** An https or data URL. The data URLs of a message have at most 200,000 characters together. */
   url: string;
   upload_id?: null | undefined;
 }
@@ -15,7 +15,7 @@ export interface ImageUrl {
 export interface ImageUpload {
   type: "image";
   url?: null | undefined;
-  /** As upload() gave it; the uploads of a message have up to 2 MiB together. */
+  /** From upload(). The uploads of a message have at most 2 MiB together. */
   upload_id: string;
 }
 
@@ -27,27 +27,27 @@ export interface ChatRequest {
   role?: string | undefined;
   media?: readonly Attachment[] | null | undefined;
   metadata?: Record<string, string> | null | undefined;
-  /** How long the task may take at most; the deployment's default if absent. */
+  /** The seconds that the task may take. The deployment's default if absent. */
   deadline_seconds?: number | null | undefined;
   /** Somebody will watch the answer grow: its text is then shown up to four times a second. chat() sets it for onDelta. */
   stream?: boolean | null | undefined;
 }
 
-/** A limit of the caller, and how it stands, from the header fields RateLimit-Policy and RateLimit. */
+/** A limit of the caller and its state, from the header fields RateLimit-Policy and RateLimit. */
 export interface RateLimit {
   /** "messages", "uploads" or "tokens". */
   policy: string;
-  /** How many at once, or in the window. */
+  /** The quota: requests at once, or tokens in the window. */
   quota: number | null;
-  /** What is counted: "requests" or "tokens". */
+  /** The unit of the quota: "requests" or "tokens". */
   unit: string;
   window_seconds: number | null;
   remaining: number | null;
-  /** Seconds until all of the quota is there again. */
+  /** Seconds until the whole quota is available again. */
   reset_seconds: number | null;
 }
 
-/** The API's document. `rateLimit` is null if the API told no limits; it is not enumerable, and so not a part of the JSON. */
+/** The API's document. `rateLimit` is null if the API sent no limits. It is not enumerable, so it is not a part of the JSON. */
 export type Result<Document> = Document & { readonly rateLimit: RateLimit[] | null };
 
 export interface ChatResponse {
@@ -73,11 +73,11 @@ export interface Usage {
   prompt_tokens: number | null;
   completion_tokens: number | null;
   cached_tokens: number | null;
-  /** Whether a count is an estimate from bytes, because the model's server sent none. */
+  /** Whether a count is an estimate from bytes, because the model's server reported none. */
   estimated: boolean | null;
   finish_reason: string;
   first_token_ms: number | null;
-  /** Served from the cache: no model was asked, and the tokens are 0. */
+  /** Served from the cache. No model was called, and the token counts are 0. */
   cached: boolean;
   attempts: number | null;
   queue_ms: number | null;
@@ -87,12 +87,12 @@ export interface Usage {
   persona_version: string | null;
 }
 
-/** What every task tells. Times are RFC 3339, in UTC. */
+/** The members of every task. Times are RFC 3339, in UTC. */
 interface TaskMembers {
   task_id: string;
   /** 0 to 1, an estimate. */
   progress: number | null;
-  /** The answer as far as it has come. */
+  /** The answer so far. */
   partial: string | null;
   attempt: number;
   session_id: string;
@@ -101,11 +101,11 @@ interface TaskMembers {
   deadline_at: string;
   expires_at: string;
   usage: Usage | null;
-  /** The failed task whose message this one sends again. */
+  /** The failed task whose message this task sends again. */
   retry_of: string | null;
-  /** Why the task has to wait; null if it does not. */
+  /** Why the task waits. Null if it does not. */
   waiting_for?: "turn_before" | "model_unavailable" | "rate_limit" | null;
-  /** When the model is asked again. */
+  /** When the task is tried next. */
   next_try_at?: string | null;
 }
 
@@ -119,12 +119,12 @@ interface UnfinishedTask extends TaskMembers {
   poll_after_ms: number;
 }
 
-/** It waits, for its first attempt or for another. */
+/** It waits for its first or its next attempt. */
 export interface PendingTask extends UnfinishedTask {
   status: "PENDING";
 }
 
-/** It is being answered. */
+/** A worker answers it. */
 export interface StartedTask extends UnfinishedTask {
   status: "STARTED";
   started_at: string;
@@ -146,17 +146,17 @@ export interface SucceededTask extends TaskMembers {
 export interface FailedTask extends TaskMembers {
   status: "FAILURE";
   result: null;
-  /** A sentence that may be shown. */
+  /** A sentence for the user. */
   error: string;
   /** For programs. */
   error_code: string;
-  /** Whether the same message may succeed later; null if the API does not know the code any more. */
+  /** Whether the same message may succeed later. Null if the API no longer knows the code. */
   retryable: boolean | null;
   finished_at: string;
   poll_after_ms: null;
 }
 
-/** A task as it stands: its `status` tells which members are set. */
+/** A task in its present state. `status` says which members are set. */
 export type TaskStatus = PendingTask | StartedTask | SucceededTask | FailedTask;
 
 /** A message of a conversation, with its task. */
@@ -174,7 +174,7 @@ export interface SessionPage {
   next_cursor: string | null;
 }
 
-/** What the caller has used on a day, by every attempt of the model, however it ended. */
+/** The caller's usage of a day. It counts every attempt, however the attempt ended. */
 export interface UsageDay {
   /** YYYY-MM-DD, in UTC. */
   day: string;
@@ -184,13 +184,13 @@ export interface UsageDay {
   cached_tokens: number;
   /** Of the prompt and completion tokens, those that the model's server did not report: an estimate. */
   estimated_tokens: number;
-  /** For messages that are not answered yet, where the caller has a limit of tokens: an estimate. */
+  /** Tokens reserved for unanswered messages, if the caller has a token limit: an estimate. */
   reserved_tokens: number;
   /** An estimate in dollars; null if the deployer set no prices. */
   cost_usd: number | null;
 }
 
-/** RFC 9457. API Gateway's own refusals have nothing but a `message`. */
+/** RFC 9457. Refusals by API Gateway only have a `message`. */
 export interface Problem {
   type?: string;
   title?: string;
@@ -206,7 +206,7 @@ export interface Problem {
   [member: string]: unknown;
 }
 
-/** As axios answers. The names of `headers` are in lower case. */
+/** A response in the form of axios. The names of `headers` are in lower case. */
 export interface Response<Data> {
   data: Data;
   status: number;
@@ -241,17 +241,17 @@ export interface StreamOptions extends CallOptions {
 }
 
 export interface CallOptions {
-  /** Ends the call with an AbortError. The task goes on: cancel() ends it. */
+  /** Ends the call with an AbortError. The task continues; cancel() ends it. */
   signal?: AbortSignal | null | undefined;
-  /** How long the call may take, from its begin on and whatever it waits for. No limit if not given. */
+  /** The milliseconds that the call may take, from its begin, whatever it waits for. No limit by default. */
   timeoutMs?: number | null | undefined;
 }
 
 /** Options of calls that send a message. */
 export interface SendOptions extends CallOptions {
   /**
-   * The key under which the message makes one task for 24 hours, however often it is sent. Each call makes a new one if
-   * none is given; its errors have it as `idempotencyKey`.
+   * The key under which the message makes one task for 24 hours, even if it is sent several times. By default each
+   * call makes a new key. Its errors have the key as `idempotencyKey`.
    */
   idempotencyKey?: string | undefined;
   /** "no-cache": an answer of the model and not of the cache; "no-store": and do not cache this one. */
@@ -281,9 +281,9 @@ export interface ChatOptions extends SendOptions, PollOptions {
 }
 
 export interface ClientOptions {
-  /** Where the API is: an absolute http(s) URL. */
+  /** The address of the API: an absolute http(s) URL. */
   baseUrl: string | URL;
-  /** The bearer token, or a function that gives it, called before every request. */
+  /** The bearer token, or a function that returns it and is called before every request. */
   token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
    * Called when the API refuses the token, and then `token`, a function, for the new one: the request is sent once more if
@@ -291,11 +291,11 @@ export interface ClientOptions {
    */
   refreshToken?: (() => unknown) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
-  /** How often a request is sent at most, while its failure may pass. 7 if not given. A task that is known is asked for until its deadline. */
+  /** The most tries of a request whose failure may pass; 7 by default. The client asks for a known task until its deadline. */
   attempts?: number | undefined;
-  /** How long one request may take. 40 s if not given. */
+  /** The milliseconds that one request may take; 40 s by default. */
   requestTimeoutMs?: number | undefined;
-  /** How long the upload of an image may take. 2 min if not given. */
+  /** The milliseconds that the upload of an image may take; 2 min by default. */
   uploadTimeoutMs?: number | undefined;
   /**
    * For how many seconds the API may hold one look at a task until the task is final, 0 to 20. 20 if not given. A held look
@@ -357,12 +357,12 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client;
 
-/** A key for submit() and chat(), to be kept before it is used. */
+/** A key for submit() and chat(). Store it before you use it. */
 export function newIdempotencyKey(): string;
 
 // The functions of the replaced api.js
 
-/** Say once where the API is and whose token to send; the functions below need it. */
+/** Set the API's address and the token once. The functions below need them. */
 export function configure(options: ClientOptions): void;
 
 /** Resolves when the message is accepted: `response.data.task_id` is the task to poll. */
@@ -389,18 +389,18 @@ export class TurnqueueError extends Error {
   constructor(message: string, members?: Record<string, unknown>);
   /** The HTTP status; null if the error is not an answer of the API. */
   status: number | null;
-  /** For programs: the problem's code, the task's error_code, or one of the client's. */
+  /** A stable code: the problem's code, the task's error_code, or a code of the client. */
   code: string;
   problem: Problem | null;
   taskId: string | null;
-  /** Whether the same may succeed later. */
+  /** Whether the same call may succeed later. */
   retryable: boolean;
-  /** What the server asked to wait. */
+  /** The wait that the server asked for, in milliseconds. */
   retryAfterMs: number | null;
-  /** The caller's limits, if the API told them. */
+  /** The caller's limits, if the API sent them. */
   rateLimit: RateLimit[] | null;
   response: Response<unknown> | null;
-  /** Of a message that was sent: the key that it was sent with. */
+  /** If the call sent a message: its Idempotency-Key. */
   idempotencyKey?: string;
 }
 
@@ -412,26 +412,26 @@ export class ApiError extends TurnqueueError {
   status: number;
 }
 
-/** No answer came (`network_error`, `request_timeout`), or none that can be read (`unreadable_answer`). */
+/** No answer came (`network_error`, `request_timeout`), or an unreadable one (`unreadable_answer`). */
 export class NetworkError extends TurnqueueError {}
 
 /** The task ended as FAILURE. */
 export class TaskFailedError extends TurnqueueError {
   taskId: string;
-  /** The task, if it was polled; what was said of it by a request that waited is in `problem`. */
+  /** The task, if it was polled. If the request waited, its answer is in `problem`. */
   task?: TaskStatus;
 }
 
-/** We stopped waiting for the task. The task itself goes on. */
+/** The client stopped waiting for the task. The task continues. */
 export class TaskTimeoutError extends TurnqueueError {
   taskId: string;
   task: TaskStatus;
 }
 
-/** The storage did not take an image (`upload_refused`). */
+/** The storage refused an image (`upload_refused`). */
 export class UploadError extends TurnqueueError {
   status: number;
 }
 
-/** The caller's signal ended the call (`aborted`). `cause` is the signal's reason; the task, if there is one, goes on. */
+/** The caller's signal ended the call (`aborted`). `cause` is the signal's reason. The task, if there is one, continues. */
 export class AbortError extends TurnqueueError {}

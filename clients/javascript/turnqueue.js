@@ -20,12 +20,12 @@
 import { createParser } from "./vendor/eventsource-parser/parse.js";
 
 const ATTEMPTS = 7; // over some 15 to 30 s
-const REQUEST_TIMEOUT_MS = 40_000; // API Gateway itself gives up after 30 s
+const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
 const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
 const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
-const LONGEST_RETRY_AFTER_MS = 60_000; // a longer wait is left to the caller, unless a task is known to run
+const LONGEST_RETRY_AFTER_MS = 60_000; // the caller decides about longer waits, unless a task is known to run
 
 const WAIT_SECONDS = 20; // the most that the API allows
 const HELD_SLACK_MS = 10_000; // a request held for N s and not answered 10 s later is lost
@@ -33,7 +33,7 @@ const EVENTS_TIMEOUT_MS = 10_000; // the API answers what it has at once
 const QUEUED_MS = 60_000; // a task that queues for longer is polled: each held request occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // where the server does not say
+const OWN_POLL_MS = 1_000; // if the server does not say
 const JITTER = 0.2;
 const SLACK_MS = 30_000; // after the task's deadline, by which the API closes the task
 const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has said when the task ends at the latest
@@ -93,7 +93,7 @@ const systemClock = {
       };
       const timer = setTimeout(end, ms);
       signal.addEventListener("abort", end);
-      globalThis.addEventListener?.("online", end); // back on the network: waiting longer has no use
+      globalThis.addEventListener?.("online", end); // the network is back, so there is no reason to wait longer
     }),
 };
 
@@ -152,7 +152,7 @@ export function createClient(options) {
     throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
   }
   const origin = globalThis.location?.origin;
-  // Only a page from elsewhere can be refused without seeing the refusal.
+  // Only for a page of another origin the browser can hide a refusal.
   const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
   let refreshing = null;
 
@@ -265,7 +265,7 @@ export function createClient(options) {
     }
   }
 
-  /** Whether a refused request is worth sending once more: there is another token, or the refusal is only inferred. */
+  /** Whether to send a refused request once more: there is another token, or the refusal is only inferred. */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
       const ask = async () => {
@@ -293,7 +293,7 @@ export function createClient(options) {
     return longest * (1 + clock.random()) * 0.5;
   }
 
-  /** Send a chat. It may be repeated, because all its copies have one key and make one task. */
+  /** Send a chat. It is safe to repeat, because all copies have one key and make one task. */
   function post(request, { asyncMode, idempotencyKey, cacheControl, onDelta }, limit) {
     const submit = (body) =>
       send("POST", "/chat", {
@@ -339,7 +339,7 @@ export function createClient(options) {
   async function put({ url, fields }, file, limit) {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
-    form.append("file", file); // the last field: the storage ignores those behind it
+    form.append("file", file); // the last field, because the storage ignores fields after it
     const request = { method: "POST", body: form, credentials: "omit" };
     const { status } = await within((signal) => exchange(url, { ...request, signal }), limit, uploadTimeoutMs);
     if (status >= 200 && status < 300) return;
@@ -372,7 +372,7 @@ export function createClient(options) {
     // Half of a request's time at most, so that a look that is held is not taken for one that is lost.
     let longest = clamp(wait ?? usualWait, 0, Math.min(WAIT_SECONDS, requestTimeoutMs / 2000));
 
-    /** For how many seconds the API may hold the next look. */
+    /** The seconds for which the API may hold the next request for the task. */
     const held = () => {
       if (task?.status === "PENDING" && clock.now() - began > QUEUED_MS) return 0;
       const progress = task === null ? 0 : Math.max(1, Math.ceil(pause / 1000));
@@ -505,7 +505,7 @@ export function createClient(options) {
     });
   }
 
-  /** How long to wait before asking for the task again. */
+  /** The milliseconds to wait before the next request for the task. */
   function pace(task, headers) {
     const told = Number.isFinite(task.poll_after_ms) ? task.poll_after_ms : retryAfter(headers);
     return spread(clamp(told ?? OWN_POLL_MS, SHORTEST_POLL_MS, LONGEST_POLL_MS));
@@ -545,7 +545,7 @@ export function createClient(options) {
       return eventsOf(taskId, options, limitOf(options));
     },
 
-    /** The task as it stands; `wait` lets the server wait for its end, up to so many seconds. */
+    /** The task in its present state. With `wait`, the server waits up to that many seconds for its end. */
     async task(taskId, options = {}) {
       return result(await aboutTask(taskId, { wait: options.wait, limit: limitOf(options) }));
     },
@@ -738,14 +738,14 @@ function unreadable(status) {
 
 // ---- Refusals
 
-/** Whether the same request may fare better soon. A task that failed stays failed under its key. */
+/** Whether the same request may succeed soon. A failed task stays failed under its key. */
 function passing(error) {
   if (error instanceof NetworkError) return true;
   if (error instanceof UploadError) return error.retryable;
   return error instanceof ApiError && (error.status === 408 || error.status === 429 || error.status >= 500);
 }
 
-/** The error for an answer that is not a success. API Gateway's own have a `message` and no code. */
+/** The error for an unsuccessful answer. Those of API Gateway have a `message` and no code. */
 function refusal({ status, headers, data }) {
   const problem = data !== null && typeof data === "object" ? data : null;
   // A message that was not queued is a failed task too, but its key is free again: the next try is a new task.
@@ -818,7 +818,7 @@ function clamp(value, low, high) {
 
 let configured = null;
 
-/** Say once where the API is and whose token to send: the options of createClient. */
+/** Set the API's address and the token once: the options of createClient. */
 export function configure(options) {
   configured = createClient(options);
 }
@@ -836,7 +836,7 @@ export async function sendChatMessage(data, asyncMode = false, options = {}) {
   return client().sendChatMessage(data, asyncMode, options);
 }
 
-/** The task as it stands: `response.data.status` and so on. */
+/** The task in its present state: `response.data.status` and so on. */
 export async function getChatTaskStatus(taskId, options = {}) {
   return client().getChatTaskStatus(taskId, options);
 }

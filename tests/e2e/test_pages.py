@@ -28,7 +28,7 @@ def blocks(page: str) -> list[str]:
 
 def recipes() -> dict[str, str]:
     """The Python programs by their names."""
-    sync, stream, concurrent = blocks("python.md")
+    sync, stream, concurrent = blocks("docs/python.md")
     first_import, _, function = stream.lstrip().partition("\n")
     shared = sync[: sync.index("def chat(")].replace("from typing", f"{first_import}\nfrom typing")
     return {"sync": sync, "async": concurrent, "stream": f"{shared}{function.lstrip()}"}
