@@ -114,7 +114,7 @@ class Fault(TypedDict, total=False):
     wrong_shape: bool  # structured output that does not match the schema
     refuse: bool
     content_filter: bool
-    calls: int  # of so many functions, if the request has tools
+    calls: int  # the number of function calls, if the request has tools
     length: bool  # ends in the middle, as if the token limit was reached
     odd: str  # a reply of odd_replies.py, by its name
 
@@ -167,7 +167,7 @@ class Ask:
     token_limit: int | None
     schema: JsonObject | None  # of the answer; None asks for plain text
     tools: list[JsonObject]  # the functions that it may call now, the one to call first; none after their results
-    tool_said: list[str]  # the results of functions after the last message that is none
+    tool_said: list[str]  # the function results at the end of the conversation
     message: str  # the last user message as it came, directives and all
     said: list[str]  # every user message without its directives, oldest first
     images: list[list[str]]  # the images of each user message: see image_of
@@ -484,8 +484,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """So many calls, of one function after the other. Each has an id of its own, as with OpenAI: not even an equal
-    request gets the same."""
+    """This number of calls, one function after the other. Each has a new id, as with OpenAI, even if the request is the
+    same."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}

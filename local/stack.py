@@ -280,7 +280,7 @@ class LocalStack:
         self.api_url = front.url
 
     def _variables(self, function: Function) -> dict[str, str]:
-        """What leads the function's AWS SDK to the account, as its role."""
+        """The variables that select the account for the function's AWS SDK, with the rights of its role."""
         variables = self.emulator.account.variables(function.role)
         return variables | ({"AWS_ENDPOINT_URL": self.recorder.endpoint(function.label)} if self.recorder else {})
 

@@ -20,7 +20,7 @@ class NoSuchKey(CommandFailed):
 
 
 class Made(NamedTuple):
-    """`key`: what the client sends as its bearer token."""
+    """`key`: the bearer token of the client."""
 
     key_id: str
     key: str
@@ -38,7 +38,7 @@ class Listed(NamedTuple):
 
 
 def create(stack: Stack, owner: str, *, label: str = "", group: str = "", seconds: float | None = None) -> Made:
-    """Make a key of `owner`, good for so many seconds, or until it is revoked. `group`: that of OwnerLimits."""
+    """Make a key of `owner` that works for `seconds`, or until it is revoked. `group`: the group in OwnerLimits."""
     key, now = API_KEY_PREFIX + secrets.token_urlsafe(32), int(time.time())
     item: dict[str, Any] = {"guard": api_key_guard(key), "owner": owner, "created_at": now}
     item |= {name: value for name, value in (("label", label), ("group", group)) if value}
@@ -60,7 +60,7 @@ def listed(stack: Stack, owner: str | None = None) -> list[Listed]:
 
 
 def revoke(stack: Stack, key_id: str) -> None:
-    """Delete a key by its id. API Gateway may take it for a minute more. Raises NoSuchKey."""
+    """Delete a key by its id. API Gateway may accept it for a minute more. Raises NoSuchKey."""
     guards = [item["guard"] for item in _items(stack) if _id(item["guard"]) == key_id]
     if len(guards) != 1:
         raise NoSuchKey(f"no key has the id {key_id}; `keys list` shows them")

@@ -8,13 +8,13 @@ import { Lexer, Marked } from "./vendor/marked.js";
 import DOMPurify from "./vendor/purify.js";
 import remend from "./vendor/remend.js";
 
-const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for so many
+const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for this number
 const MOST_BLOCKS = 2000; // 0.5 s
 const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // the parser copies the text for each level
 const SLOW_MS = 200; // an answer that takes longer is plain text from then on, so that it cannot block the page
 const COPIED_MS = 2000;
 
-/** What is closed while its end has not come: only what the finished text shows in the same way. */
+/** The marks that are closed while their end has not come: only those that the finished text shows in the same way. */
 const CLOSED = { images: false, katex: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
 
 const ALLOWED = {

@@ -221,11 +221,11 @@ export interface Progress {
 }
 
 /**
- * What is new of an answer. To have its text: a `snapshot` and a `retract` take the place of what was shown, a `delta` is
- * added to it, and that of `done` is the whole one: its task's `result`, or `partial` if it failed.
+ * News of an answer. To get its text: a `snapshot` and a `retract` replace the shown text, a `delta` is added to it, and
+ * `done` has the whole text: the `result` of its task, or `partial` if it failed.
  */
 export type StreamEvent =
-  /** How the task stands at the begin of a stream without `after`; also later if the API has begun the task anew. */
+  /** The task at the begin of a stream without `after`, and again if the API has restarted the task. */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
   /** The first text comes. */
   | { type: "start"; id: number | null; attempt: number }
@@ -286,8 +286,8 @@ export interface ClientOptions {
   /** The bearer token, or a function that returns it and is called before every request. */
   token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
-   * Called when the API refuses the token, and then `token`, a function, for the new one: the request is sent once more if
-   * it is another. Requests that are refused together share one call.
+   * Called when the API refuses the token. After that the client calls the function `token`. If it returns another token,
+   * the client sends the request once more. Requests that are refused together share one call.
    */
   refreshToken?: (() => unknown) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
@@ -328,7 +328,7 @@ export interface Client {
    * that the API wants, and ends with `done`. An API that has no events is polled; the `id`s are null then.
    */
   stream(taskId: string, options?: StreamOptions): AsyncGenerator<StreamEvent, void, void>;
-  /** The task as it stands; with `wait`, when it is final or so many seconds (up to 20) are over. */
+  /** The task in its present state. With `wait` (seconds, up to 20), when it is final or the wait is over. */
   task(taskId: string, options?: CallOptions & { wait?: number | undefined }): Promise<Result<TaskStatus>>;
   /**
    * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to what a message's `media` names it by. Rejects with
@@ -347,7 +347,7 @@ export interface Client {
     sessionId: string,
     options?: CallOptions & { cursor?: string | null | undefined; limit?: number | null | undefined },
   ): Promise<Result<SessionPage>>;
-  /** What the caller used on a day, YYYY-MM-DD in UTC; today if not given. */
+  /** The caller's usage of a day, YYYY-MM-DD in UTC; today by default. */
   usage(options?: CallOptions & { day?: string | null | undefined }): Promise<Result<UsageDay>>;
 
   sendChatMessage: typeof sendChatMessage;

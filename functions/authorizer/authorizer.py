@@ -1,7 +1,7 @@
-"""Who calls the OpenAI API: the owner of an API key, or of a token of the stack's issuer.
+"""Identifies the caller of the OpenAI API: the owner of an API key, or of a token of the stack's issuer.
 
-API Gateway keeps each outcome for a minute, so a revoked key is good for a minute more. It answers 403 to a caller who
-is refused here, and 500 when this function fails.
+API Gateway keeps each outcome for a minute, so a revoked key works for up to a minute. If this function refuses a
+caller, API Gateway answers 403. If this function fails, it answers 500.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Tokens of the stack's issuer, checked as API Gateway's own JWT authorizer checks them."""
+"""Checks tokens of the stack's issuer, like API Gateway's JWT authorizer."""
 
 import json
 import urllib.request
@@ -16,7 +16,7 @@ _KEYS_KEPT_SECONDS = 2 * 3600
 
 
 class Tokens:
-    """`issuer`: a URL, whose discovery document and keys are fetched when they are needed first, and kept."""
+    """`issuer`: a URL. Its discovery document and keys are fetched when they are first needed, and kept."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer = issuer
@@ -58,7 +58,7 @@ class Tokens:
 
 
 def _text(value: Any) -> str:
-    """As API Gateway hands claims to a function."""
+    """The claim as text, in the form that API Gateway gives to functions."""
     if isinstance(value, str):
         return value
     return f"[{' '.join(map(_text, value))}]" if isinstance(value, list) else json.dumps(value)

@@ -223,7 +223,8 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it stands after so many seconds, or at once if its owner may not wait."""
+    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limit has no place for a
+    wait."""
     if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)

@@ -20,7 +20,7 @@ MAX_TURNS = 500  # of a conversation whose items are listed: each page of items 
 
 
 class Desk(NamedTuple):
-    """What status.py does for a request: see its functions of these names."""
+    """The functions of status.py that this module needs, under the same names."""
 
     store: TurnStore
     conversations: Conversations
@@ -80,7 +80,7 @@ def retrieve_conversation(event: Event, desk: Desk, conversation: str) -> Respon
 
 
 def list_conversation_items(event: Event, desk: Desk, conversation: str) -> Response:
-    """What was said in the first turns of a conversation, up to MAX_TURNS."""
+    """The items of a conversation's first turns, up to MAX_TURNS."""
     session_id = _conversation(event, desk, conversation).session_id
     items: list[Item] = []
     after: str | None = None

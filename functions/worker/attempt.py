@@ -228,8 +228,8 @@ class Attempt:
     async def _asked(self, server: Server, told: Persona, history: Sequence[Turn], silence: float) -> Answer:
         """The answer of a model, if it comes in time and nobody cancels the turn meanwhile.
 
-        Raises ModelError; Refused when the turn was cancelled or is no longer ours; _Silent when the model has said
-        nothing for `silence` seconds (0: as long as the attempt lasts). Closes the model's stream before it raises.
+        Raises ModelError; Refused when the turn was cancelled or another worker has it; _Silent after `silence` seconds
+        without text or thoughts (0: no limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))

@@ -55,12 +55,12 @@ API_KEY_PREFIX = "tq_"
 
 
 def api_key_guard(key: str) -> str:
-    """The guard of an API key: a hash, so that nobody who reads the table has the key."""
+    """The guard of an API key. It is a hash, so that readers of the table do not get the key."""
     return guard_key("api-key", key)
 
 
 class ApiKey(NamedTuple):
-    """Whose key it is, and the owner's group for limits, empty for the default."""
+    """The owner of a key, and the owner's group for limits (empty for the default)."""
 
     owner: str
     group: str

@@ -107,7 +107,7 @@ def unavailable() -> Problem:
 
 
 def owner(event: Event) -> str:
-    """Who is calling: the `sub` claim of the token that API Gateway has verified, or the owner of the API key."""
+    """The caller: the `sub` claim of the token that API Gateway has verified, or the owner of the API key."""
     sub = _claims(event).get("sub", "")
     if not is_owner(sub):
         raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")

@@ -150,7 +150,7 @@ def flush() -> None:
 
 
 def _taken() -> dict[str, Any]:
-    """What was counted since the last time, in EMF: the caller writes it."""
+    """The metrics that were counted since the last time, in EMF. The caller writes them."""
     try:
         with _lock:
             if not _metrics.metric_set:

@@ -1,4 +1,5 @@
-"""Conversations of the OpenAI API. A conversation is a session; what only it has, its metadata, is a guard."""
+"""Conversations of the OpenAI API. A conversation is a session. Its metadata, which sessions do not have, is a
+guard."""
 
 import json
 from typing import Any, NamedTuple, Self
@@ -9,7 +10,7 @@ from turnqueue.v1.items import conversation_id
 
 
 class Conversation(NamedTuple):
-    """`created_at`: in seconds since the epoch."""
+    """`created_at`: seconds since the epoch."""
 
     session_id: str
     created_at: int
@@ -17,7 +18,7 @@ class Conversation(NamedTuple):
 
     @classmethod
     def of_first(cls, turn: Turn) -> Self:
-        """The conversation that a turn began, without being asked for it."""
+        """The conversation that a turn began without a request for one."""
         return cls(turn.key.session_id, int(turn.created_at), {})
 
     def shown(self) -> dict[str, Any]:
@@ -30,7 +31,7 @@ class Conversation(NamedTuple):
 
 
 class Conversations:
-    """Those of all owners. Every method raises botocore's ClientError or BotoCoreError."""
+    """The conversations of all owners. Every method raises botocore's ClientError or BotoCoreError."""
 
     def __init__(self, table: str, *, attempts: int) -> None:
         self._table = table

@@ -27,8 +27,8 @@ class Row(Protocol):
 
 
 def is_in_background(turn: Turn) -> bool:
-    """Whether its stream shows the text as it grew. A stream in the foreground has all of the text at its end: so a
-    reader of one sees no text that a later attempt takes back, which few clients can show."""
+    """Whether the turn's stream shows the growing text. A foreground stream has the whole text at its end, because few
+    clients can show text that a later attempt takes back."""
     return bool((turn.request.get("v1") or {}).get("background"))
 
 
@@ -38,8 +38,8 @@ def respond_stream(body: str, headers: dict[str, str]) -> Response:
 
 
 def response_stream(turn: Turn, rows: Iterable[Row], *, after: int = -1) -> str:
-    """The events of a response behind number `after`. If the turn is not final they end with an error, because a client
-    takes a stream that only ends for a whole answer."""
+    """The events of a response after number `after`. If the turn is not final they end with an error, because clients
+    take a stream without one for a complete answer."""
     events = list(_Writer(turn).events(rows))
     body = "".join(_block(event["type"], event) for event in events if event["sequence_number"] > after)
     if turn.final:
@@ -80,7 +80,7 @@ def completion_stream(turn: Turn, *, with_usage: bool) -> str:
 
 
 def starting_after(text: str | None) -> int:
-    """The number behind which a stream begins; -1 for all of it. Raises a 400 Problem."""
+    """The number after which a stream begins; -1 for all of it. Raises a 400 Problem."""
     if text is None:
         return -1
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
