@@ -65,7 +65,7 @@ def test_the_requests_of_a_page_are_answered_as_it_says(page: str, stack: LocalS
         assert ran.returncode == 0, ran.stderr
         answer = json.loads(ran.stdout.split("\r\n\r\n")[-1])
         task_id = answer.get("task_id", task_id)
-        if shown := parts[2].split("\n\n")[-1].replace("{…}", "{}").replace(", …}", "}").strip():
+        if shown := parts[2].strip().split("\n\n")[-1].replace("{…}", "{}").replace(", …}", "}"):
             assert list(json.loads(shown.replace("\n", " "))) == list(answer), command
         count += 1
     httpx.post(stack.model_url.removesuffix("/v1") + "/stand-in/faults", json={}, trust_env=False)
