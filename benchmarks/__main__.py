@@ -12,6 +12,7 @@ NAMES: tuple[str, ...] = (
     "memory",
     "cost",
     "refill",
+    "streaming",
     "scale",
 )
 """Modules of this package with a function `run() -> Section`, in the order of the report."""

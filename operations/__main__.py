@@ -150,13 +150,15 @@ def _forget(options: argparse.Namespace) -> int:
     sessions = len({key.session for key in found.turns})
     say(
         f"{'deleted' if options.yes else 'would delete'}: {len(found.turns)} turns of {sessions} sessions,"
-        f" {len(found.guards)} guards, {len(found.uploads)} uploads; {found.units:g} read units"
+        f" {len(found.rows)} event rows, {len(found.guards)} guards, {len(found.uploads)} uploads;"
+        f" {found.units:g} read units"
     )
     if not options.yes:
         say("Nothing is deleted yet. Run it again with --yes.")
         return 0
     say("This remains:")
     say("- turns and images that came in meanwhile: run this again until it finds none")
+    say("- event rows that the worker of a running turn still adds: run this again when it has ended, or wait a day")
     say("- guards of deleted turns: hashes, for 24 hours and until DynamoDB's time to live deletes them")
     say("- queued messages of these turns: keys, with the owner's id; each is dropped when it is received")
     say("- backups for point-in-time recovery, for 35 days")

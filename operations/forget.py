@@ -6,6 +6,7 @@ A worker that runs one of the turns meanwhile cannot restore it, because each of
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import batched
+from typing import Any
 
 from boto3.dynamodb.conditions import Attr
 
@@ -23,23 +24,26 @@ class NotDeleted(CommandFailed):
 
 @dataclass
 class Forgotten:
-    """The deleted items, or those that would be deleted: the keys of turns, guards and uploads. `read_units`: the price
-    of finding turns and guards."""
+    """The deleted items, or those that would be deleted: the keys of turns, event rows, guards and uploads. `units`:
+    the read units that finding all but the uploads took."""
 
     turns: list[Key] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     guards: list[str] = field(default_factory=list)
     uploads: list[str] = field(default_factory=list)
     units: float = 0.0
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner`, the guards that lead to one of them, the counts of usage, and the uploads.
+    """Delete the turns of `owner` with their event logs, the guards that lead to one of them, the counts of usage, and
+    the uploads.
 
     Items that arrive meanwhile may remain, so repeat it until it finds nothing.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
     found.guards = _guards(stack, owner, {key.task_id for key in found.turns}, reads)
+    found.rows = _rows(stack, owner, reads)
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
@@ -50,6 +54,9 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
         with stack.turns.batch_writer() as batch:
             for key in found.turns:
                 batch.delete_item(Key=key._asdict())
+        with stack.events.batch_writer() as batch:
+            for row in found.rows:
+                batch.delete_item(Key=row)
         for keys in batched(found.uploads, _UPLOADS_AT_ONCE, strict=False):
             _delete(stack, keys)
     return found
@@ -83,6 +90,18 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
     )
     keys = [Key(item["session"], item["turn"]) for item in items]
     return [key for key in keys if key.owner == owner]
+
+
+def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
+    """The keys of the rows of the owner's event logs, also of turns that are gone."""
+    items = reads.items(
+        stack.events.scan,
+        FilterExpression=Attr("task").begins_with(session_key(owner, "")),
+        ProjectionExpression="#task, n",
+        ExpressionAttributeNames={"#task": "task"},
+        ConsistentRead=True,
+    )
+    return [item for item in items if Key(*item["task"].rsplit(".", 1)).owner == owner]
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:

@@ -86,6 +86,10 @@ class Stack:
     def guards(self) -> Any:
         return self.table(self.outputs["GuardsTableName"])
 
+    @cached_property
+    def events(self) -> Any:
+        return self.table(self.outputs["EventsTableName"])
+
     @property
     def sqs(self) -> Any:
         return self.client("sqs")

@@ -39,8 +39,8 @@ table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 gates = ModelGates(guards, os.environ)
 usages = UsageStore(guards, attempts=3)
-store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1))
 log = EventLog(os.environ["EVENTS_TABLE"], attempts=3, read_timeout=3)
+store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1), log=log)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 
 MAX_WAIT_SECONDS = 20
@@ -140,8 +140,6 @@ def cancel(event: Event) -> Response:
         turn = store.cancel(key, now)
     except Refused:
         raise no_such_task() from None
-    if not turn.final:
-        log.ask_to_cancel(turn, now)
     return _task(200 if turn.final else 202, _told(turn))
 
 

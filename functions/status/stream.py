@@ -58,10 +58,10 @@ def news(rows: Sequence[Row]) -> list[StreamEvent]:
         left -= len(row.text)
         if row.kind == "s":
             found.append(StreamEvent(row.n, "retract", {"attempt": row.attempt, "text": ""}))
-            continue
-        if row.n == 1:
-            found.append(StreamEvent(0, "start", {"attempt": row.attempt}))
-        found.append(StreamEvent(row.n, "delta", {"attempt": row.attempt, "text": row.text}))
+        elif row.kind == "d":
+            if row.n == 1:
+                found.append(StreamEvent(0, "start", {"attempt": row.attempt}))
+            found.append(StreamEvent(row.n, "delta", {"attempt": row.attempt, "text": row.text}))
     return found
 
 

@@ -13,6 +13,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from caching import caching
 from preference import Preference, preference
 from request import MAX_MEDIA, UploadRequest, parse, parse_chat
+from turnqueue.events import EventLog
 from turnqueue.gate import ModelGates
 from turnqueue.guards import IdempotencyKeys, Reservation
 from turnqueue.http import Event, Problem, Response, body, dispatch, header, no_such_task, owner, respond, task_key
@@ -32,7 +33,8 @@ table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
 usage = UsageStore(guards, attempts=1, read_timeout=1)
-store = TurnStore(table, attempts=2, usage=usage)
+log = EventLog(os.environ["EVENTS_TABLE"], attempts=2)
+store = TurnStore(table, attempts=2, usage=usage, log=log)
 keys = IdempotencyKeys(guards, attempts=2)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)

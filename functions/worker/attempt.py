@@ -280,7 +280,7 @@ class Attempt:
         try:
             await asyncio.shield(writing)
         except asyncio.CancelledError:
-            await asyncio.wait([writing])
+            await asyncio.gather(writing, return_exceptions=True)
             raise
         except Superseded:
             await self._look()

@@ -7,6 +7,8 @@ from tests.faults.model import Answers
 from tests.faults.world import Exchange, World
 
 TRIES = 4
+MOST_WATCHED = 150.0
+"""Seconds for which a client watches an answer: longer than a lease and another attempt."""
 
 
 class Client:
@@ -27,10 +29,13 @@ class Client:
         wait: int | None = None,
         metadata: dict[str, str] | None = None,
         media: Sequence[dict[str, str]] | None = None,
+        stream: bool | None = None,
         answers: Sequence[Answers] = (),
     ) -> Exchange:
         """Post a message. `answers`: how the model behaves when it is asked to answer it."""
-        arguments = post(marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata, media=media)
+        arguments = post(
+            marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata, media=media, stream=stream
+        )
         if answers:
             self._world.model.planned[marker] = list(answers)
         return self._world.ask(self.owner, "POST /chat", **arguments)
@@ -65,6 +70,32 @@ class Client:
             return None
         query = {"wait": str(wait)} if wait else {}
         return self._world.ask(self.owner, "GET /chat/task/{task_id}", path={"task_id": task_id}, query=query)
+
+    def read_on(self, posted: Exchange, after: int | None) -> Exchange | None:
+        """Ask once what is new of the answer, if there is a task."""
+        task_id = posted.document.get("task_id")
+        if not task_id:
+            return None
+        query = {} if after is None else {"after": str(after)}
+        return self._world.ask(self.owner, "GET /chat/task/{task_id}/events", path={"task_id": task_id}, query=query)
+
+    def watch(self, posted: Exchange, pause: float, *, again: bool = False) -> None:
+        """Read the answer as it grows, to its end. `again`: whenever it has grown also as one who comes back at each
+        row."""
+        after, seconds = None, 0.0
+        while seconds < MOST_WATCHED:
+            told = self.read_on(posted, after)
+            if told is None or told.status == 204:
+                return
+            if told.status == 200 and told.document["events"]:
+                after = told.document["next"]
+                if told.document["done"]:
+                    assert self.read_on(posted, after)
+                    return
+                for row in range(after if again else 0):
+                    self.read_on(posted, row)
+            self.rest(pause)
+            seconds += pause
 
     def cancel(self, posted: Exchange) -> Exchange | None:
         task_id = posted.document.get("task_id")
@@ -101,10 +132,11 @@ def post(
     wait: int | None = None,
     metadata: dict[str, str] | None = None,
     media: Sequence[dict[str, str]] | None = None,
+    stream: bool | None = None,
 ) -> dict[str, Any]:
     """A post of a message, as arguments of World.send."""
     body: dict[str, Any] = {"message": f"planted-prompt-{marker}", "session_id": session, "role": role}
-    body |= {"metadata": metadata, "media": list(media) if media else None}
+    body |= {"metadata": metadata, "media": list(media) if media else None, "stream": stream}
     headers = ({"idempotency-key": key} if key else {}) | ({"prefer": f"wait={wait}"} if wait is not None else {})
     return {
         "body": {name: value for name, value in body.items() if value is not None},

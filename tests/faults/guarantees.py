@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tests.faults.model import ANSWER, PLANTED, PROMPT, ModelCall
+from tests.faults.model import ANSWER, PLANTED, PROMPT, ModelCall, answer_to
 from tests.faults.scheduler import Group, here
 from tests.faults.table import Item
 
@@ -30,9 +30,12 @@ GUARANTEES = {
     9: "no prompt, answer or key leaves its place",
     10: "a sync request never loses its result",
     11: "an owner's day shows the tokens that were used, and keeps to its quota",
+    12: "every reader of a growing answer is told the same, and nothing after its end",
 }
 
 FINAL = ("SUCCESS", "FAILURE")
+END = 2**31 - 1
+"""The id of the end of an answer."""
 HISTORY_TURNS = 20
 MOST_ATTEMPTS = 3
 LONGEST_UNWRITTEN = 20.0
@@ -57,6 +60,15 @@ class Claim:
     at: float
     lease_until: float
     is_over: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of an event log."""
+
+    kind: str
+    attempt: int
+    text: str
 
 
 @dataclass
@@ -90,6 +102,8 @@ class Watch:
     """The markers of messages whose conversation the model has refused as too long."""
     refused_at: list[float] = field(default_factory=list)
     """When the model has turned calls away that the metrics do not show yet."""
+    rows: dict[str, list["Row"]] = field(default_factory=lambda: defaultdict(list))
+    """The event logs, by their keys: row 1 is the first."""
     out_of_order: set[str] = field(default_factory=set)
     """Sessions whose messages the test itself has put out of order."""
 
@@ -160,6 +174,26 @@ class Watch:
         others = [r for r in self.by_marker[record.marker] if r is not record and r.session.rpartition("#")[0] == owner]
         if not any(self._item(other).get("result") == new.get("result") for other in others):
             self._broken(6, f"{_name(record)} is recorded as answered by what {owner} was never answered")
+
+    def logged(self, old: Item | None, new: Item) -> None:
+        """A write of the events table has taken effect."""
+        log, n = self.rows[new["task"]["S"]], int(new["n"]["N"])
+        if n == 0:  # a cancellation
+            return
+        if old is not None:
+            self._broken(12, f"row {n} of {new['task']['S'][-6:]} is written over")
+        if n != len(log) + 1:
+            self._broken(12, f"row {n} of {new['task']['S'][-6:]} is written behind {len(log)}")
+        row = Row(new["k"]["S"], int(new["a"]["N"]), new["t"]["S"])
+        if log and row.attempt < log[-1].attempt:
+            self._broken(12, f"row {n} of {new['task']['S'][-6:]} is of attempt {row.attempt}, after a later one")
+        if log and row.attempt > log[-1].attempt and row.kind != "s":
+            self._broken(12, f"row {n} of {new['task']['S'][-6:]} goes on with the text of another attempt")
+        log.append(row)
+        said = "".join(row.text for row in log if row.attempt == log[-1].attempt)
+        session, _, ulid = new["task"]["S"].rpartition(".")
+        if not answer_to(self.turns[session, ulid].marker).startswith(said):
+            self._broken(12, f"the rows of {ulid[-6:]} say {said!r}")
 
     def guarded(self, new: Item) -> None:
         """A write of the guards table has taken effect."""
@@ -294,7 +328,9 @@ class Watch:
             self._check_submit(exchange)
         if "task_id" in exchange.request["path"]:
             self._check_task(exchange)
-        if exchange.status == 200 and "GET" in exchange.route:
+        if exchange.route.endswith("/events"):
+            self._check_events(exchange)
+        elif exchange.status == 200 and "GET" in exchange.route:
             for task in exchange.document.get("turns", [exchange.document]):
                 self._check_deadline(exchange, task)
 
@@ -398,6 +434,40 @@ class Watch:
             self._broken(
                 7, f"request {exchange.number}: {_name(record)} is past its deadline and reads {task['status']}"
             )
+
+    def _check_events(self, exchange: "Exchange") -> None:
+        """What a reader is told follows from the rows alone, and from the turn at its end."""
+        session_id, _, ulid = exchange.request["path"]["task_id"].rpartition(".")
+        place = (f"{exchange.owner}#{session_id}", ulid)
+        record, log = self.turns.get(place), self.rows[".".join(place)]
+        is_over = record is not None and record.final_at is not None and record.final_at <= exchange.sent_at
+        after = exchange.request["query"].get("after")
+        what = f"answer {exchange.number} to the reader of {ulid[-6:]} after {after}"
+        if exchange.status == 204 and not (is_over and after == str(END)):
+            self._broken(12, f"{what} is 204")
+        if exchange.status != 200:
+            return
+        reached = int(after or 0)
+        for event in exchange.document["events"]:
+            number, kind = event["id"], event["event"]
+            if is_over and kind != "done":
+                self._broken(12, f"{what} tells {event} though the turn is final")
+            if kind == "done":
+                item = self._item(record) if record else {}
+                result = json.loads(item["result"]["S"])["message"] if "result" in item else None
+                told = (event["task"]["result"] or {}).get("message")
+                if number != END or item.get("status", {}).get("S") not in FINAL or told != result:
+                    self._broken(12, f"{what} ends with {event}")
+            elif kind == "snapshot":
+                rows = [row for row in log[:number] if row.attempt == event["attempt"]]
+                if after is not None or event["text"] != "".join(row.text for row in rows):
+                    self._broken(12, f"{what} tells {event}, but the log holds {log[:number]}")
+            elif kind != "start":
+                reached += 1
+                row = log[number - 1]
+                said = ("s" if kind == "retract" else "d", event["attempt"], event["text"])
+                if number != reached or said != (row.kind, row.attempt, row.text):
+                    self._broken(12, f"{what} tells {event}, but row {reached} is {row}")
 
     def _sent(self, exchange: "Exchange") -> float:
         return self.world.calendar() - self.world.now + exchange.sent_at

@@ -150,8 +150,13 @@ def _error(
     return httpx2.Response(status, headers=headers or {}, stream=body, request=request)
 
 
+def answer_to(marker: str) -> str:
+    """What a user is to read."""
+    return f"planted-answer-{marker} in a few words"
+
+
 def _pieces(marker: str, structured: bool, answers: Answers) -> list[str]:
-    text = f"planted-answer-{marker} in a few words"
+    text = answer_to(marker)
     if structured:
         draft = {"service": "haircut", "date": None, "time": None, "name": None}
         document = {"message": text, "draft": draft, "data": {"complete": False, "missing": ["date"]}}

@@ -36,6 +36,7 @@ SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
 DEADLETTER = "functions/deadletter/deadletter.py"
 MEDIA = "layers/shared/turnqueue/media.py"
+EVENTS = "layers/shared/turnqueue/events.py"
 
 
 @dataclass(frozen=True)
@@ -589,6 +590,55 @@ async def _flush_until""",
         "an image that is missing brings the turn back",
         MEDIA,
         ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
+    ),
+    mutant(
+        "a row takes the place of another",
+        EVENTS,
+        (
+            'ConditionExpression="attribute_not_exists(#task)"',
+            'ConditionExpression="attribute_not_exists(#task) OR attribute_exists(#task)"',
+        ),
+    ),
+    mutant(
+        "a lost worker goes on writing to the log",
+        EVENTS,
+        ("if there.attempt > self._turn.attempt:", "if there.attempt > self._turn.attempt + 9:"),
+    ),
+    mutant(
+        "a new attempt does not void the text of the one before",
+        EVENTS,
+        ("= (last.n + 1, True) if last", "= (last.n + 1, False) if last"),
+    ),
+    mutant(
+        "a row that has taken effect unheard is not looked at",
+        EVENTS,
+        (
+            "self._take(self._log.put(self._turn.key, event, now))",
+            "self._log.put(self._turn.key, event, now)\n            self._take(event)",
+        ),
+    ),
+    mutant(
+        "rows are told after the end",
+        STATUS,
+        ("    if turn.final:\n        found = [done(", "    if turn.final and not rows:\n        found = [done("),
+    ),
+    mutant(
+        "a reader that comes back misses a row",
+        STATUS,
+        ("rows = [] if after == END else log.after(key, after or 0)", "rows = log.after(key, (after or -1) + 1)"),
+    ),
+    mutant(
+        "a gap in what DynamoDB knows is passed over",
+        EVENTS,
+        (
+            "return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]",
+            "return [_event(item) for item in items]",
+        ),
+    ),
+    mutant(
+        "a cancellation is not told to the worker",
+        STORE,
+        ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
     ),
 ]
 

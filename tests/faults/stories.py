@@ -217,6 +217,15 @@ def below_a_known_rate(world: World) -> None:
         alice.insist(marker, marker)
 
 
+@story(seconds=20.0, after=1.0, a="SUCCESS")
+def watched(world: World) -> None:
+    """A streamed answer of some rows. One client looks often, and another now and then, and comes back at each row."""
+    alice = Client(world, "alice")
+    posted = alice.insist("a", stream=True, answers=[Answers(seconds=3.5, chunks=7)])
+    world.scheduler.spawn("alice's tablet", lambda: Client(world, "alice").watch(posted, 1.6, again=True))
+    alice.watch(posted, 0.5)
+
+
 @story(seconds=130.0, after=15.0, a="SUCCESS", b="SUCCESS")
 def a_slow_answer(world: World) -> None:
     """An answer of nearly two minutes: the worker renews its lease, and that of the message behind it."""
@@ -456,7 +465,7 @@ def quota_used_up(world: World) -> None:
     world.source.wake()
 
 
-@story(a="cancelled SUCCESS", b="SUCCESS")
+@story(seconds=6.0, a="cancelled SUCCESS", b="SUCCESS")
 def cancel_started(world: World) -> None:
     alice = Client(world, "alice")
     posted = alice.insist("a", answers=[Answers(seconds=8)])
@@ -573,10 +582,18 @@ def zombie_that_gives_up(world: World) -> None:
     _overtaken(world, 2.7, Answers(silence=3.5, status=500))
 
 
-def _overtaken(world: World, after: float, first: Answers) -> None:
+@story(seconds=200.0, after=math.inf, a="SUCCESS")
+def watched_zombie(world: World) -> None:
+    """It has shown some of its answer, and goes on showing it while another answers."""
+    _overtaken(world, 2.0, Answers(seconds=6, chunks=12), stream=True)
+
+
+def _overtaken(world: World, after: float, first: Answers, *, stream: bool = False) -> None:
     alice = Client(world, "alice")
     world.clocks["worker1"] = -200.0
-    alice.insist("a", answers=[first, Answers(seconds=8)])
+    posted = alice.insist("a", stream=stream, answers=[first, Answers(seconds=8, chunks=8)])
+    if stream:
+        world.scheduler.spawn("alice's tablet", lambda: Client(world, "alice").watch(posted, 0.3))
     alice.rest(after)
     for _, batch in list(world.source.running):
         world.source.deliver(batch)

