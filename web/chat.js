@@ -9,6 +9,7 @@ import { duration, sentence, shortened, stateOf, value, waitOf } from "./words.j
 
 const LIVE_MS = 250;
 const NEAR_PX = 80;
+const RETRACTED = "The attempt before this one broke off, and its words were taken back. The answer begins again.";
 
 export class Chat {
   #views = new Map(); // by turn
@@ -105,6 +106,7 @@ class TurnView {
     this.cards = h("div", { class: "cards" });
     this.trouble = h("p", { class: "trouble", hidden: true });
     this.waiting = h("p", { class: "waiting", hidden: true });
+    this.retracted = h("p", { class: "waiting retracted", hidden: true }, RETRACTED);
     this.chip = h("span", { class: "chip" });
     this.time = h("span", { class: "hint" });
     this.progress = h("progress", { max: 1, "aria-label": "Progress of the answer", hidden: true });
@@ -117,7 +119,7 @@ class TurnView {
     });
     this.discard = button("Discard", () => conversation.discard(turn));
     this.check = button("Check now", () => turn.wake());
-    this.copy = copyButton("Copy", () => answerOf(turn));
+    this.copy = copyButton("Copy", () => turn.answer);
     this.more = button("Details", () => this.#showDetails(this.details.hidden));
     const buttons = [this.cancel, this.check, this.again, this.edit, this.discard, this.copy, this.more];
     const state = h("div", { class: "state" }, this.chip, this.time, this.progress, ...buttons);
@@ -131,7 +133,8 @@ class TurnView {
       copyButton("Copy as curl", () => curlOf(turn.request, place())),
     );
     this.#showDetails(false);
-    this.answer = h("div", { class: "answer" }, this.text, this.cards, this.trouble, this.waiting, state, this.details);
+    const told = [this.retracted, this.text, this.cards, this.trouble, this.waiting];
+    this.answer = h("div", { class: "answer" }, ...told, state, this.details);
     this.said = h("div", { class: "said" });
     this.element = h("article", { class: "turn" }, this.said, this.answer);
   }
@@ -154,7 +157,7 @@ class TurnView {
     this.chip.className = `chip ${kind}`;
     setText(this.chip, label);
 
-    this.markdown.show(answerOf(turn), { unfinished: turn.busy });
+    this.markdown.show(turn.answer, { unfinished: turn.busy });
     this.text.classList.toggle("unfinished", task?.status !== "SUCCESS");
     const draftBefore = before?.task?.result?.draft;
     if (this.#shownTask !== task || this.#shownDraft !== draftBefore) {
@@ -170,6 +173,9 @@ class TurnView {
     setText(this.waiting, waiting);
     this.waiting.hidden = !waiting;
 
+    const retracted = turn.retracted && !turn.final;
+    const takenBack = retracted && this.retracted.hidden;
+    this.retracted.hidden = !retracted;
     this.progress.hidden = task?.status !== "STARTED";
     if (task?.progress) this.progress.value = task.progress;
     else this.progress.removeAttribute("value");
@@ -181,14 +187,15 @@ class TurnView {
     this.#offer(this.edit, notSent);
     this.#offer(this.discard, notSent);
     this.#offer(this.more, Boolean(task));
-    this.#offer(this.copy, turn.final && Boolean(answerOf(turn)));
+    this.#offer(this.copy, turn.final && Boolean(turn.answer));
     this.behind = Boolean(before?.taskId) && !before.final && task?.status === "PENDING" && !waiting;
     this.showTime();
 
     const news = label !== this.#label && this.#label !== null;
     this.#label = label;
     if (task?.status === "SUCCESS") return news ? `Answer: ${task.result.message}` : null;
-    return news ? [label, trouble || waiting].filter(Boolean).join(". ") : null;
+    if (!news && !takenBack) return null;
+    return [label, trouble || waiting, retracted && RETRACTED].filter(Boolean).join(". ");
   }
 
   showTime() {
@@ -217,11 +224,6 @@ class TurnView {
     button.hidden = !offered;
     if (focused && !offered) $("message").focus({ preventScroll: true });
   }
-}
-
-/** The answer as far as it is known, in Markdown. */
-function answerOf({ task }) {
-  return task?.result?.message ?? task?.partial ?? "";
 }
 
 function troubleOf({ state, error }) {

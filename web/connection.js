@@ -82,7 +82,8 @@ export class Connection extends EventTarget {
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });
-    this.client = Object.fromEntries(Object.entries(client).map(([name, call]) => [name, this.#watched(call)]));
+    const calls = Object.entries(client).filter(([name]) => name !== "stream"); // which is no promise
+    this.client = Object.fromEntries(calls.map(([name, call]) => [name, this.#watched(call)]));
     this.#readRoles();
   }
 

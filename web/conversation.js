@@ -110,7 +110,7 @@ export class Conversation extends EventTarget {
 
   /** Send a message: its text, its role, and images, which are files. */
   send({ message, role, files }) {
-    const request = { message, role, session_id: this.id };
+    const request = { message, role, session_id: this.id, stream: true };
     const turn = this.#add(Turn.written({ key: newIdempotencyKey(), request, files }));
     this.#tell("turns");
     this.#post(turn);
@@ -240,16 +240,36 @@ export class Conversation extends EventTarget {
     this.#watched.add(turn);
     const { signal } = this.#closed;
     while (!turn.final && !signal.aborted) {
+      const over = new AbortController();
+      const until = AbortSignal.any([signal, over.signal]);
+      this.#follow(turn, until).finally(() => turn.final && over.abort());
       try {
-        await this.#client.poll(turn.taskId, { signal, onProgress: ({ task }) => this.#see(turn, task) });
+        await this.#client.poll(turn.taskId, { signal: until, onProgress: ({ task }) => this.#see(turn, task) });
       } catch (error) {
         if (turn.final || signal.aborted) break;
         turn.lost(error);
         if (error.code === "task_not_found") break;
         await pause(CHECK_AGAIN_MS, { signal, target: turn });
+      } finally {
+        over.abort();
       }
     }
     this.#watched.delete(turn);
+  }
+
+  /** Show the words of its answer as they come. The looks at the task beside it tell all else, and what is wrong. */
+  async #follow(turn, signal) {
+    const look = () => this.#client.task(turn.taskId, { signal }).then((task) => this.#see(turn, task), () => {});
+    const onDelta = (words, event) => {
+      if (event.task) this.#see(turn, event.task);
+      if (event.type !== "done") turn.grow(words, event);
+      if (event.type === "start" || event.type === "retract") look(); // the next look may be seconds away
+    };
+    try {
+      await this.#client.poll(turn.taskId, { signal, onDelta });
+    } catch {
+      if (!signal.aborted) turn.grow(null, {}); // from now on the words are those of the looks
+    }
   }
 
   #see(turn, task) {

@@ -6,7 +6,7 @@
  *     preparing  its images are read and uploaded        uploaded() → sending, failed() → unsent
  *     sending    it is submitted, or waits for its turn  accepted() → accepted, failed() → unsent
  *     unsent     the API does not have it                resend() → preparing or sending
- *     accepted   the API has it, and we watch its task   see() → accepted or final, lost() → lost
+ *     accepted   the API has it, and we watch its task   see() → accepted or final, lost() → lost, grow()
  *     lost       the API has it, but we cannot see it    see() → accepted or final, lost() → lost
  *     final      it is answered, failed or cancelled
  *
@@ -22,6 +22,7 @@ const FROM = {
   resend: ["unsent"],
   accepted: ["sending"],
   see: ["accepted", "lost", "final"],
+  grow: ["accepted", "lost"],
   lost: ["accepted", "lost"],
   cancel: ["accepted", "lost"],
 };
@@ -38,6 +39,10 @@ export class Turn extends EventTarget {
   sentAt = null;
   /** The server's time in ms when we first saw words of its answer; null if we did not see them come. */
   firstSeen = null;
+  /** The words of its answer as its events told them; null if none did. */
+  words = null;
+  /** Whether words that were shown were taken back, because another attempt began. */
+  retracted = false;
   /** The changes of its task that we saw, by the server's time: [{status, attempt, at}]. */
   seen = [];
   #state;
@@ -117,6 +122,21 @@ export class Turn extends EventTarget {
     if (task.partial && task.status === "STARTED") this.firstSeen ??= time.now();
     const error = final || this.#state === "lost" ? null : this.error;
     this.#become("see", final ? "final" : "accepted", { task, error, cancelling: this.cancelling && !final });
+  }
+
+  /** Note the answer so far, as an event of its task told it. */
+  grow(words, { type }) {
+    if (this.final) return;
+    const retracted = this.retracted || (type === "retract" && Boolean(this.words));
+    if (type === "retract") this.firstSeen = null;
+    if (words) this.firstSeen ??= time.now();
+    this.#become("grow", this.#state, { words, retracted });
+  }
+
+  /** Its answer as far as it is known, in Markdown. */
+  get answer() {
+    const { task } = this;
+    return task?.result?.message ?? (this.final ? task.partial : (this.words ?? task?.partial)) ?? "";
   }
 
   lost(error) {

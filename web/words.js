@@ -15,7 +15,7 @@ export function stateOf(turn) {
     return task.error_code === "cancelled" ? state("cancelled", "Cancelled") : state("failed", "Failed");
   }
   if (turn.cancelling) return state("running", "Cancelling");
-  if (task.status === "STARTED") return state("running", task.partial ? "Answering" : "Running");
+  if (task.status === "STARTED") return state("running", turn.answer ? "Answering" : "Running");
   const refused = task.waiting_for === "model_unavailable" || task.waiting_for === "rate_limit";
   return task.attempt || refused ? state("queued", "Waiting to try again") : state("queued", "Queued");
 }

@@ -35,7 +35,7 @@ TALK = [
     ("And when would you not use one?", "When the caller can do nothing without the answer, and the answer is quick."),
     (
         "Write me the shortest consumer that you can.",
-        "while message := queue.receive():\n    handle(message)\n    queue.delete(message)\n\n"
+        "```python\nwhile message := queue.receive():\n    handle(message)\n    queue.delete(message)\n```\n\n"
         "Deleting comes last: what dies before it is done again.",
     ),
     ("Does the order hold?", "Within one conversation, yes. Between two of them there is none to hold."),

@@ -15,6 +15,7 @@ async ({ state, transition }) => {
         see: (turn) => turn.see(task("STARTED")),
         finish: (turn) => turn.see(task("SUCCESS")),
         lost: (turn) => turn.lost(new Error("x")),
+        grow: (turn) => turn.grow("words", { type: "delta" }),
         cancel: (turn) => turn.cancel(),
     };
     const ways = {
@@ -38,15 +39,15 @@ async ({ state, transition }) => {
     return turn.state;
 }
 """
-TRANSITIONS = ("uploaded", "failed", "resend", "accepted", "see", "finish", "lost", "cancel")
+TRANSITIONS = ("uploaded", "failed", "resend", "accepted", "see", "finish", "lost", "cancel", "grow")
 LEADS_TO = {
     "preparing": {"uploaded": "sending", "failed": "unsent"},
     "sending": {"accepted": "accepted", "failed": "unsent"},
     "unsent": {"resend": "preparing"},
-    "accepted": {"see": "accepted", "finish": "final", "lost": "lost", "cancel": "accepted"},
-    "lost": {"see": "accepted", "finish": "final", "lost": "lost", "cancel": "lost"},
+    "accepted": {"see": "accepted", "finish": "final", "lost": "lost", "cancel": "accepted", "grow": "accepted"},
+    "lost": {"see": "accepted", "finish": "final", "lost": "lost", "cancel": "lost", "grow": "lost"},
     # What was read before the end and comes late changes nothing.
-    "final": {"see": "final", "finish": "final"},
+    "final": {"see": "final", "finish": "final", "grow": "final"},
 }
 
 
