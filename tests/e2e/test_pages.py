@@ -63,7 +63,7 @@ def test_the_requests_of_a_page_are_answered_as_it_says(page: str, stack: LocalS
             ["bash", "-ec", command], env={**os.environ, **variables}, capture_output=True, text=True, timeout=50
         )
         assert ran.returncode == 0, ran.stderr
-        answer = json.loads(ran.stdout.split("\r\n\r\n")[-1])
+        answer = json.loads(ran.stdout.split("\n\n")[-1])
         task_id = answer.get("task_id", task_id)
         if shown := parts[2].strip().split("\n\n")[-1].replace("{…}", "{}").replace(", …}", "}"):
             assert list(json.loads(shown.replace("\n", " "))) == list(answer), command
