@@ -166,8 +166,14 @@ def schemas() -> Json:
             member.pop("default", None)
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
-    _describe(generated["ChatRequest"], REQUEST_WORDS)
-    _describe(generated["UploadRequest"], UPLOAD_WORDS)
+    for name, words in (("ChatRequest", REQUEST_WORDS), ("UploadRequest", UPLOAD_WORDS)):
+        _describe(generated[name], words)
+        if silent := [
+            field
+            for field, schema in generated[name]["properties"].items()
+            if not schema.keys() & {"description", "const"}
+        ]:
+            raise LookupError(f"{name}: no words for {', '.join(silent)}, in REQUEST_WORDS or UPLOAD_WORDS")
     generated["Status"]["description"] = _list({each: STATUS_WORDS[each] for each in turn.Status})
     generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
     generated["ErrorCode"] |= {
