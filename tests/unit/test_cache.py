@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from request import ChatRequest
 from tests.unit.conftest import Account, Clock, Printed, Response, StandIn, Wire, refusing, unreachable
+from turnqueue.replies import reply_key
 
 type SetCache = Callable[..., None]
 
@@ -431,3 +433,34 @@ def test_no_answer_and_no_message_is_in_the_guards_table(account: Account, on: N
     assert FIRST["message"] not in str(kept)
     assert task["result"]["message"] not in str(kept)
     assert "alice" not in kept["guard"]["S"]
+
+
+# ---- The key
+
+
+REQUEST = {"message": "hello", "role": "general", "metadata": {"from": "a test"}}
+
+
+def _key(**changed: Any) -> str:
+    return reply_key("alice", REQUEST | changed, ("https://model.example/v1", "a-model"), shared=False)
+
+
+@pytest.mark.parametrize("changed", [{"metadata": {"from": "another"}}, {"stream": True}, {"media": []}])
+def test_what_the_model_never_sees_makes_no_other_key(changed: dict[str, Any]) -> None:
+    assert _key(**changed) == _key()
+
+
+def test_a_field_that_nobody_has_thought_of_makes_another_key() -> None:
+    """So a new field of a request cannot be answered with what was kept without it."""
+    assert _key(a_new_field="x") not in (_key(), _key(a_new_field="y"))
+
+
+def test_every_field_of_a_request_is_in_the_key_or_known_to_be_unseen() -> None:
+    """The session is in no stored request, and a message in a session is never answered from the cache."""
+    stored = ChatRequest.model_validate({"message": "hello", "session_id": "s", "stream": True, "deadline_seconds": 60})
+    assert set(ChatRequest.model_fields) - set(stored.stored()) == {
+        "session_id",
+        "deadline_seconds",
+        "media",
+        "metadata",
+    }

@@ -11,18 +11,22 @@ from turnqueue import aws
 from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
+_NOT_SEEN = ("metadata", "stream")
+"""The fields of a request that never reach the model. Any other field makes another key: a new one costs cache misses
+until it is listed here, and never serves a wrong answer."""
+
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
     """The cache key of a request {message, role, media?, ...} of `owner`: one key for each owner, or one for all if
     `shared`.
 
     `model`: the base URL of its server, and its name there: two servers may give one name to two models. Two requests
-    share a key if model, persona, message and media are equal; `metadata` does not count. A request with an upload
-    always has a key for its owner alone, because for others the upload does not exist.
+    share a key if model, persona and all that the model may see of them are equal. A request with an upload always has a
+    key for its owner alone, because for others the upload does not exist.
     """
-    role, media = request["role"], request.get("media") or []
-    told = json.dumps([*model, role, version(role), request["message"], media])
-    own = not shared or any("upload_id" in item for item in media)
+    seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
+    told = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
+    own = not shared or any("upload_id" in item for item in request.get("media") or [])
     whose = guard_key("reply", owner) if own else "reply#shared"
     return f"{whose}#{hashlib.sha256(told.encode()).hexdigest()}"
 
