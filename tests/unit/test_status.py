@@ -415,6 +415,26 @@ def test_the_conversation_shows_no_overdue_turn_as_unfinished(account: Account, 
     assert account.item(task_id)["status"] == {"S": "FAILURE"}
 
 
+def test_a_page_closes_ten_overdue_turns_and_the_next_one_goes_on(account: Account, clock: Clock, wire: Wire) -> None:
+    sent = [account.queued(str(number), session_id="s-1") for number in range(23)]
+    clock.forward(15 * 60 + 1)
+
+    seen: list[str] = []
+    pages = 0
+    cursor: str | None = ""
+    while cursor is not None:
+        wire.clear()
+        page = account.session("s-1", query={"limit": "100"} | ({"cursor": cursor} if cursor else {}))["json"]
+        assert len(wire.made("UpdateItem")) <= 20  # the turn, and the tokens that it had reserved
+        assert {turn["status"] for turn in page["turns"]} == {"FAILURE"}
+        seen += [turn["task_id"] for turn in page["turns"]]
+        cursor = page["next_cursor"]
+        pages += 1
+
+    assert seen == sent
+    assert pages == 3
+
+
 def test_an_overdue_task_is_past_cancelling(account: Account, clock: Clock) -> None:
     task_id = account.queued()
     clock.forward(15 * 60)
