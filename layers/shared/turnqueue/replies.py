@@ -21,8 +21,8 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
     `shared`.
 
     `model`: the base URL of its server, and its name there: two servers may give one name to two models. Two requests
-    share a key if model, persona and all that the model may see of them are equal. A request with an upload always has a
-    key for its owner alone, because for others the upload does not exist.
+    share a key if model, persona and all that the model may see of them are equal. A request with an upload always has
+    a key for its owner alone, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
     told = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
