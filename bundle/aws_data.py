@@ -16,7 +16,7 @@ from typing import Any
 # The AWS operations that the functions call. The layer ships only these of botocore's data, which describes some 400
 # services.
 OPERATIONS = {
-    "dynamodb": "BatchGetItem GetItem PutItem Query TransactWriteItems UpdateItem",
+    "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
     # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
     # sends it elsewhere and does not say where.
     "s3": "CreateBucket GetObject HeadBucket",

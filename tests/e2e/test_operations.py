@@ -135,12 +135,12 @@ def test_an_owner_is_forgotten(stack: LocalStack) -> None:
 
         asked = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol")
         assert (asked.returncode, asked.stderr) == (0, "")
-        assert "would delete: 2 turns of 2 sessions, 3 guards" in asked.stdout  # her key, rate and usage
+        assert "would delete: 2 turns of 2 sessions, 0 event rows, 3 guards" in asked.stdout  # her key, rate and usage
         assert apis["carol"].task(waiting)["status"] == "PENDING"
 
         done = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
         assert (done.returncode, done.stderr) == (0, "")
-        assert "deleted: 2 turns of 2 sessions, 3 guards" in done.stdout
+        assert "deleted: 2 turns of 2 sessions, 0 event rows, 3 guards" in done.stdout
 
     again = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol", "--yes")
     assert "deleted: 0 turns" in again.stdout
