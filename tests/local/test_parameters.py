@@ -37,8 +37,8 @@ class Deployed:
             function = self.ids[name]
             self.live[name] = functions.get_function_configuration(FunctionName=function, Qualifier="live")
         self.stage = api.get_stage(ApiId=outputs["HttpApiId"], StageName="$default")
-        [authorizer] = api.get_authorizers(ApiId=outputs["HttpApiId"])["Items"]
-        self.tokens = authorizer["JwtConfiguration"]
+        authorizers = api.get_authorizers(ApiId=outputs["HttpApiId"])["Items"]
+        [self.tokens] = [each["JwtConfiguration"] for each in authorizers if each["AuthorizerType"] == "JWT"]
 
     def variable(self, function: str, name: str) -> str:
         value: str = self.live[function]["Environment"]["Variables"][name]

@@ -20,8 +20,8 @@ from local.env_file import NotRunning
 from local.tools import ROOT
 
 FUNCTIONS = {
-    "submit": ["submit", "media", "retry"],
-    "status": ["status", "cancel", "session", "usage", "health"],
+    "submit": ["submit", "media", "retry", "openai-create"],
+    "status": ["events", "status", "cancel", "session", "usage", "health", "openai-retrieve", "openai-delete"],
     "worker": ["worker"],
     "deadletter": ["deadletter"],
 }
@@ -125,7 +125,7 @@ def test_the_event_of_a_message_names_a_turn_that_waits(
 
 def test_make_invoke_says_what_is_wrong(run: Run) -> None:
     for function, event, message in [
-        ("nothing", "events/submit.json", "FUNCTION: there is no nothing. There are DeadletterFunction, "),
+        ("nothing", "events/submit.json", "FUNCTION: there is no nothing. There are AuthorizerFunction, "),
         ("submit", "events/nothing.json", "No such file"),
         ("worker", "Makefile", "EVENT: "),
     ]:
