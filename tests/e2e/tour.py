@@ -74,6 +74,13 @@ def by_key(stack: LocalStack, nobody: Api) -> None:
     path = f"/v1/responses/{answer.json()['id']}"
     assert nobody.http.get(f"{path}/input_items", headers=headers).status_code == 200
     assert nobody.http.delete(path, headers=headers).status_code == 200
+    streamed = nobody.http.post("/v1/responses", json=asked | {"stream": True, "background": True}, headers=headers)
+    assert "response.completed" in streamed.text, streamed.text
+    slow = {"input": f"[[drip=0.3 tokens=100]] {ANSWER}", "background": True}
+    path = f"/v1/responses/{nobody.http.post('/v1/responses', json=asked | slow, headers=headers).json()['id']}"
+    while nobody.http.get(path, headers=headers).json()["status"] == "queued":
+        time.sleep(0.2)
+    assert nobody.http.post(f"{path}/cancel", headers=headers).json()["status"] == "cancelled"
 
 
 def shown(alice: Api) -> None:
@@ -88,7 +95,7 @@ def worked_on(alice: Api) -> None:
     """Watched while the model speaks and while it is silent, waited for, tried again, cancelled."""
     silent = alice.submit(**request("[[hang=4]]"))
     assert alice.task(silent, wait=1)["status"] != "FAILURE"  # unfinished, however slow this machine is: it waits
-    again = alice.submit(**request(f"[[status=500 times=1]] {uuid.uuid4()}"))
+    again = alice.submit(**request(f"[[status=500 times=1]] [[drip=0.3 tokens=8]] {uuid.uuid4()}"))
     running = alice.submit(**request(f"[[drip=0.3 tokens=100]] {ANSWER}"))
     alice.until(running, lambda task: bool(task["partial"]))
     assert alice.http.post(f"/chat/task/{running}/cancel").status_code == 202
