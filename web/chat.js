@@ -106,7 +106,7 @@ class TurnView {
     this.cards = h("div", { class: "cards" });
     this.trouble = h("p", { class: "trouble", hidden: true });
     this.waiting = h("p", { class: "waiting", hidden: true });
-    this.retracted = h("p", { class: "waiting retracted", hidden: true }, RETRACTED);
+    this.retracted = h("p", { class: "retracted", hidden: true }, RETRACTED);
     this.chip = h("span", { class: "chip" });
     this.time = h("span", { class: "hint" });
     this.progress = h("progress", { max: 1, "aria-label": "Progress of the answer", hidden: true });

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext, Locator, Route, expect
+from playwright.sync_api import BrowserContext, Error, Locator, Route, expect
 
 from tests.browser.console import Console
 from tests.e2e.conftest import Deployment
@@ -79,8 +79,11 @@ def told(context: BrowserContext, **members: Any) -> None:
     """The API tells this of every task that is not final."""
 
     def change(route: Route) -> None:
-        response = route.fetch()
-        task = response.json()
+        try:
+            response = route.fetch()
+            task = response.json()
+        except Error:  # the page has gone meanwhile: the console asks until then
+            return
         if task.get("status") in ("PENDING", "STARTED"):
             task |= {"status": "PENDING", "attempt": 0, **members}
         route.fulfill(response=response, json=task)

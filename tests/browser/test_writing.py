@@ -155,13 +155,20 @@ def test_titles_cut_no_emoji(console: Console) -> None:
 
 
 PARAGRAPHS = """
-(element) => [...element.childNodes[0].data.matchAll(/.+/g)].map(({ index, 0: text }) => {
-    const range = document.createRange();
-    range.setStart(element.childNodes[0], index);
-    range.setEnd(element.childNodes[0], index + text.length);
-    const [line, box] = [range.getBoundingClientRect(), element.getBoundingClientRect()];
-    return line.left - box.left < box.right - line.right ? "left" : "right";
-})
+(element) => {
+    const [sides, box] = [[], element.getBoundingClientRect()];
+    const walker = document.createTreeWalker(element, NodeFilter.SHOW_TEXT);
+    while (walker.nextNode()) {
+        for (const { index, 0: text } of walker.currentNode.data.matchAll(/.*\\S.*/g)) {
+            const range = document.createRange();
+            range.setStart(walker.currentNode, index);
+            range.setEnd(walker.currentNode, index + text.length);
+            const line = range.getBoundingClientRect();
+            sides.push(line.left - box.left < box.right - line.right ? "left" : "right");
+        }
+    }
+    return sides;
+}
 """
 
 
