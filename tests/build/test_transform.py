@@ -321,7 +321,7 @@ def test_requests_and_messages_go_to_the_alias(outcomes: dict[Any, dict[str, Any
     }
     callers = [each["Properties"][called[each["Type"]]] for each in resources.values() if each["Type"] in called]
 
-    assert len(aliases) == len(of_type(resources, "AWS::Lambda::Function")) == 4
+    assert len(aliases) == len(of_type(resources, "AWS::Lambda::Function")) == 5
     assert {caller["Ref"] for caller in callers} == aliases
 
 
@@ -335,7 +335,7 @@ def test_a_gradual_deployment_covers_every_function(outcomes: dict[Any, dict[str
     resources = resources_of(outcomes["everything on"])
 
     groups = of_type(resources, "AWS::CodeDeploy::DeploymentGroup")
-    assert len(groups) == 4
+    assert len(groups) == 5
     for group in groups.values():
         config = group["Properties"]["DeploymentConfigName"]["Fn::Sub"]
         assert (

@@ -15,7 +15,6 @@ from typing import Any
 import botocore.loaders
 import openai
 import pytest
-from botocore import xform_name
 
 from bundle import aws_data, bundle, lazy_types
 from development.cfn import ROOT
@@ -117,20 +116,6 @@ def test_an_operation_is_described_as_botocore_describes_it(cut: Path, service: 
         for name, content in part[kind].items():
             assert content == aws_data.without_documentation(whole[kind][name]), name
     assert set(aws_data.references(part)) <= set(part["shapes"])
-
-
-def test_the_operations_that_ship_are_those_that_the_functions_call() -> None:
-    """Another one is missing in Lambda only: a test's botocore has them all."""
-    sources = [path.read_text() for folder in ("functions", "layers") for path in (ROOT / folder).rglob("*.py")]
-    used = {name for source in sources for name in re.findall(r"_client\.(\w+)", source)}
-    shipped = {xform_name(name) for names in aws_data.OPERATIONS.values() for name in names.split()}
-    known = {xform_name(name) for service in aws_data.OPERATIONS for name in operations_of(service)}
-    assert used & known == shipped - {"create_bucket", "head_bucket"}  # aws_data.py says why these ship
-
-
-def operations_of(service: str) -> list[str]:
-    """All that botocore knows."""
-    return list(botocore.loaders.Loader().load_service_model(service, "service-2")["operations"])
 
 
 def test_an_operation_that_botocore_no_longer_has_fails_the_build(tmp_path: Path) -> None:
