@@ -41,9 +41,9 @@ LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
 """Doubling would probe a server that was down for a minute only up to 40 s after its return."""
 
-SLOWER, FASTER = 1.1, 0.97
+SLOWER, FASTER = 1.07, 0.97
 """The factors for the time between two calls: after a 429, and after each second without one. With these, a model that
-grants 120 of 150 calls a minute refuses 0.2 for each task (tests/scale/test_queueing.py)."""
+grants 120 of 150 calls a minute refuses 0.3 for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
 _SHORTEST_INTERVAL_SECONDS = 0.02  # a faster pace counts as no limit
