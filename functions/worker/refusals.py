@@ -21,9 +21,7 @@ _MATCHED_CHARACTERS = 4000
 
 # The request fields that Model can leave out or express in another way.
 _FIELDS = ("stream_options", "response_format", "temperature", "max_completion_tokens", "max_tokens")
-_FIELD = re.compile(
-    rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|structured.outputs?)", re.IGNORECASE
-)
+_FIELD = rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|structured.outputs?)"
 
 
 class Refusal(ModelError):
@@ -48,30 +46,35 @@ class _Said(NamedTuple):
 class Rule(NamedTuple):
     """Matches an error with one of the statuses or names, or with one of the phrases in its text.
 
+    Phrases are compiled with the first refusal and not with the import, which every cold start would pay for.
     A phrase does not count where the text holds one of `unless` too, or for a status among `not_for`.
     """
 
     code: str
     statuses: frozenset[int] = frozenset()
     names: frozenset[str] = frozenset()
-    phrases: re.Pattern[str] | None = None
-    unless: re.Pattern[str] | None = None
+    phrases: str | None = None
+    unless: str | None = None
     not_for: frozenset[int] = frozenset()
 
     def fits(self, said: _Said) -> bool:
         if said.status in self.statuses or said.names & self.names:
             return True
-        if self.phrases is None or said.status in self.not_for or not self.phrases.search(said.text):
+        if self.phrases is None or said.status in self.not_for or not _found(self.phrases, said.text):
             return False
-        return self.unless is None or not self.unless.search(said.text)
+        return self.unless is None or not _found(self.unless, said.text)
 
 
 def _names(names: str) -> frozenset[str]:
     return frozenset(names.split())
 
 
-def _phrases(*phrases: str) -> re.Pattern[str]:
-    return re.compile("|".join(phrases), re.IGNORECASE)
+def _phrases(*phrases: str) -> str:
+    return "|".join(phrases)
+
+
+def _found(pattern: str, text: str) -> re.Match[str] | None:
+    return re.search(pattern, text, re.IGNORECASE)
 
 
 # fmt: off
@@ -149,7 +152,7 @@ RULES = (
                  r"image input is not supported", r"required for image input", r"unsupported content part type"),
     ),
     # All other errors pass too: 5xx, and errors that give no reason.
-    Rule("model_unavailable", phrases=re.compile("")),
+    Rule("model_unavailable", phrases=""),
 )
 # fmt: on
 """The first match counts. tests/unit/test_refusals.py has a row for each known provider error."""
@@ -242,7 +245,7 @@ def _field_error(each: Mapping[str, Any]) -> str:
 
 def _field(said: _Said) -> str | None:
     for text in (said.param, said.text):
-        if text and (found := _FIELD.search(text)):
+        if text and (found := _found(_FIELD, text)):
             name, form = found.groups()
             return "response_format" if form else str(name).lower()
     return None
