@@ -6,10 +6,6 @@ sides run in alternation against one stub of AWS and of the model.
 
 import argparse
 import contextlib
-import io
-import subprocess
-import tarfile
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -17,13 +13,14 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks import sides, startup
+from benchmarks.checkout import checkout
 from benchmarks.paired import alternate, ratio, spread
 from benchmarks.stub import Settings, Stub
 from benchmarks.warm import Called
 from local.deploy import Sam, architecture
 from local.functions import Function
 from local.processes import Processes
-from local.tools import ROOT, find_tools
+from local.tools import find_tools
 
 _CALLS = {"submit": 50, "status": 50, "worker": 5}  # in a block; the worker's are batches of ten
 _EVENTS: dict[str, Callable[[], sides.Event]] = {
@@ -37,13 +34,8 @@ _INIT_ROUNDS = 9
 @contextlib.contextmanager
 def built(commit: str) -> Iterator[Path]:
     """The folder of the artefacts of `commit`, as `sam build` makes them."""
-    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
-    with tempfile.TemporaryDirectory() as scratch, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        root = Path(scratch)
-        archive.extractall(root, filter="data")
-        (root / ".tools").symlink_to(ROOT / ".tools")
-        with Processes() as processes:
-            Sam(processes, find_tools().sam, root=root, log=root / "build.log").build(architecture(), lambda _: None)
+    with checkout(commit) as root, Processes() as processes:
+        Sam(processes, find_tools().sam, root=root, log=root / "build.log").build(architecture(), lambda _: None)
         yield root / ".aws-sam/build"
 
 

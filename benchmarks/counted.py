@@ -31,7 +31,7 @@ _CHATS_OF_A_MODE = 8
 
 
 class Run(NamedTuple):
-    """What so many chats have used."""
+    """The calls and units that a number of chats have used."""
 
     chats: int
     use: Use

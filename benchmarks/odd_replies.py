@@ -16,7 +16,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.streams import BEFORE, ROOT, checkout
+from benchmarks.checkout import checkout
+from benchmarks.streams import BEFORE, ROOT
 from local import model_server
 from local.odd_replies import ODD
 

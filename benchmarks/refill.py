@@ -1,19 +1,14 @@
-"""What it brings that workers take turns themselves: two crowds at a local stack with two workers, beside the commit
-before that."""
+"""Workers that take turns themselves: two crowds at a local stack with two workers, beside the commit before that."""
 
 import json
 import os
 import subprocess
 import sys
-import tarfile
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from benchmarks import crowd
+from benchmarks.checkout import checkout
 from benchmarks.report import Section, goal
 from local.tools import ROOT
 
@@ -23,7 +18,7 @@ _SECONDS = 900
 
 def run() -> Section:
     section = Section("refill", "Workers that take turns themselves")
-    with _checked_out(BEFORE) as before:
+    with checkout(BEFORE) as before:
         sides = {"before": before, "now": ROOT}
         measured = {name: _crowds(root) for name, root in sides.items()}
     chats = {name: each["chats"] for name, each in measured.items()}
@@ -54,16 +49,6 @@ def run() -> Section:
         ],
     )
     return section
-
-
-@contextmanager
-def _checked_out(commit: str) -> Iterator[Path]:
-    packed = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=True).stdout
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=BytesIO(packed)) as archive:
-        root = Path(folder)
-        archive.extractall(root, filter="data")
-        (root / ".tools").symlink_to((ROOT / ".tools").resolve())
-        yield root
 
 
 def _crowds(root: Path) -> dict[str, Any]:

@@ -8,12 +8,9 @@ import argparse
 import asyncio
 import contextlib
 import inspect
-import io
 import json
 import subprocess
 import sys
-import tarfile
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -22,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.checkout import checkout
 from benchmarks.paired import alternate, ratio, spread
 
 ROOT = Path(__file__).parents[1]
@@ -152,16 +150,6 @@ def _measured(root: Path, url: str, case: Case) -> float:
 def child(url: str, name: str) -> None:
     case = next(case for case in CASES if case.name == name)
     print(asyncio.run(_answers(url, case)))
-
-
-@contextlib.contextmanager
-def checkout(commit: str) -> Iterator[Path]:
-    packed = subprocess.run(
-        ["git", "archive", commit, "functions", "layers"], cwd=ROOT, capture_output=True, check=True
-    ).stdout
-    with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
-        yield Path(folder)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -51,7 +51,7 @@ RESERVE = 10.0
 SHORT_PAUSE = 2.0
 """A turn whose place below the known rate comes so soon waits for it in the worker."""
 EARLY = 1.0
-"""A turn with a later place comes back so many seconds before it."""
+"""How many seconds before its place a turn comes back."""
 FOR_EVER = 10_000.0
 """Seconds of a model that says nothing."""
 REFUSALS = {"model_unavailable": (OUTAGE_REFUSALS, 0.0), "model_rate_limited": (RATE_REFUSALS, RATE_SPAN_SECONDS)}
