@@ -1,7 +1,7 @@
 """Generates docs/openapi.yaml from the code. `python -m development.openapi` writes it, `--check` only prints the
 differences. Routes and their security come from template.yaml, requests from the pydantic models, and responses from
-the types of turnqueue/task.py. The problems of a route are those that its function can raise. The examples are made by
-the code from a sample turn. Only the texts are written here."""
+the types of turnqueue/responses.py. The problems of a route are those that its function can raise. The examples are
+made by the code from a sample turn. Only the texts are written here."""
 
 import argparse
 import ast
@@ -38,8 +38,8 @@ import request
 import status
 import stream
 import submit
-from turnqueue import __version__, events, http, media, task, turn, usage
-from turnqueue.guards import IdempotencyKeys
+from turnqueue import __version__, events, http, media, responses, turn, usage
+from turnqueue.idempotency import IdempotencyKeys
 from turnqueue.media import Uploads
 from turnqueue.personas import DEFAULT_ROLE, ROLES
 from turnqueue.queue import TurnQueue
@@ -149,8 +149,8 @@ class Schema(GenerateJsonSchema):
 
 
 def schemas() -> Json:
-    """components.schemas: the request and all types of turnqueue.task."""
-    documents = [value for value in vars(task).values() if hasattr(value, "__total__")]
+    """components.schemas: the request and all types of turnqueue.responses."""
+    documents = [value for value in vars(responses).values() if hasattr(value, "__total__")]
     requests: list[type[BaseModel]] = [request.ChatRequest, request.UploadRequest]
     adapters: list[Any] = [("", "validation", TypeAdapter(each)) for each in requests]
     adapters += [("", "serialization", TypeAdapter(document)) for document in documents]
@@ -446,7 +446,7 @@ def _events_example() -> Any:
 
 
 def _task_examples(*turns: turn.Turn) -> dict[str, Any]:
-    return {str(each.status): task.task_status(each, _SENT_AT + 1) for each in turns}
+    return {str(each.status): responses.task_status(each, _SENT_AT + 1) for each in turns}
 
 
 def _session_example() -> Any:
@@ -629,8 +629,8 @@ def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
     """The responses to a message: its answer, or `words` for the queued one."""
     asked_for = [header("Location", required=True), header("Retry-After", required=True)]
     return {
-        "200": _success("The answer.", "ChatResponse", task.chat_response(ANSWERED), *headers),
-        "202": _success(words, "Accepted", task.accepted(QUEUED), *asked_for, *headers),
+        "200": _success("The answer.", "ChatResponse", responses.chat_response(ANSWERED), *headers),
+        "202": _success(words, "Accepted", responses.accepted(QUEUED), *asked_for, *headers),
     }
 
 
@@ -700,7 +700,7 @@ OPERATIONS: dict[str, Json] = {
             "201": _success(
                 "The form.",
                 "Upload",
-                task.upload(
+                responses.upload(
                     media.Form(
                         UPLOAD_ID,
                         "https://media-bucket.s3.us-east-1.amazonaws.com/",
@@ -762,12 +762,12 @@ OPERATIONS: dict[str, Json] = {
             "200": _success(
                 "The task, final.",
                 "TaskStatus",
-                task.task_status(failed("cancelled")._replace(attempt=0, started_at=None), _SENT_AT + 1),
+                responses.task_status(failed("cancelled")._replace(attempt=0, started_at=None), _SENT_AT + 1),
             ),
             "202": _success(
                 "The worker will see it within two seconds.",
                 "TaskStatus",
-                task.task_status(RUNNING, _SENT_AT + 1),
+                responses.task_status(RUNNING, _SENT_AT + 1),
                 header("Retry-After", required=True),
             ),
         },

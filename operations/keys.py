@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from operations import CommandFailed
 from operations.stack import Reads, Stack
-from turnqueue.guards import API_KEY_PREFIX, api_key_guard
+from turnqueue.api_keys import API_KEY_PREFIX, api_key_guard
 
 _GUARD = api_key_guard("").partition("#")[0] + "#"
 _ID_DIGITS = 12

@@ -38,7 +38,7 @@ from turnqueue.gate import (  # noqa: E402
     Phase,
     no_place,
 )
-from turnqueue.guards import RateLimiter  # noqa: E402
+from turnqueue.rate_limits import RateLimiter  # noqa: E402
 
 type Steps = list[tuple[float, int]]
 """A count over time: from each moment on, the value beside it."""

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from tokens import Tokens
-from turnqueue.guards import API_KEY_PREFIX, ApiKeys
+from turnqueue.api_keys import API_KEY_PREFIX, ApiKeys
 from turnqueue.http import is_owner
 from turnqueue.telemetry import observed
 

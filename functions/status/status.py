@@ -28,8 +28,8 @@ from turnqueue.http import (
 )
 from turnqueue.limits import Limiter
 from turnqueue.personas import ROLES
+from turnqueue.responses import Waiting, task_status
 from turnqueue.store import Refused, TurnStore
-from turnqueue.task import Waiting, task_status
 from turnqueue.telemetry import error_name, logger, observed
 from turnqueue.turn import SESSION_ID, Status, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of

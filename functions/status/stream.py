@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from turnqueue.events import Event as Row
 from turnqueue.events import so_far
 from turnqueue.http import Event, Response, header, integer, query, respond
-from turnqueue.task import TaskStatus
+from turnqueue.responses import TaskStatus
 from turnqueue.turn import Status, Turn
 
 END = 2**31 - 1

@@ -15,14 +15,14 @@ from preference import Preference, preference
 from request import MAX_MEDIA, UploadRequest, parse, parse_chat
 from turnqueue.events import EventLog
 from turnqueue.gate import ModelGates
-from turnqueue.guards import IdempotencyKeys, Reservation
 from turnqueue.http import Event, Problem, Response, body, dispatch, header, no_such_task, owner, respond, task_key
+from turnqueue.idempotency import IdempotencyKeys, Reservation
 from turnqueue.limits import Limiter, Verdict, joined, whole_seconds
 from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies, reply_key
+from turnqueue.responses import accepted, chat_response, poll_after_ms, upload
 from turnqueue.store import Refused, TurnStore
-from turnqueue.task import accepted, chat_response, poll_after_ms, upload
 from turnqueue.telemetry import count, error_name, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore, estimated_tokens

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.guards import Rate, RateLimiter
+from turnqueue.rate_limits import Rate, RateLimiter
 from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 

@@ -23,9 +23,9 @@ from prices import parse_prices
 from room import Room
 from turnqueue.events import EventLog
 from turnqueue.gate import GateStore, model_name
-from turnqueue.guards import RateLimiter
 from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
+from turnqueue.rate_limits import RateLimiter
 from turnqueue.replies import KeptReplies
 from turnqueue.store import TurnStore
 from turnqueue.telemetry import observed

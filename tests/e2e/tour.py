@@ -12,7 +12,7 @@ import httpx
 
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
-from turnqueue.guards import api_key_guard
+from turnqueue.api_keys import api_key_guard
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
 IDEMPOTENCY_KEY = "Gnusto-idempotency-key"

@@ -321,7 +321,7 @@ async def _flush_until""",
     ),
     mutant(
         "the Idempotency-Key of one owner is that of all",
-        "layers/shared/turnqueue/guards.py",
+        "layers/shared/turnqueue/idempotency.py",
         ('f"{owner}\\n{key}"', "key"),
     ),
     mutant(

@@ -15,7 +15,8 @@ from local.capacity import read_units, write_units
 from tests.local.clients import own_clients
 from turnqueue import aws
 from turnqueue.events import EventLog, Growing
-from turnqueue.guards import IdempotencyKeys, Rate, RateLimiter, Reservation
+from turnqueue.idempotency import IdempotencyKeys, Reservation
+from turnqueue.rate_limits import Rate, RateLimiter
 from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn, new_ulid, session_key
 from turnqueue.usage import UsageStore, day_of

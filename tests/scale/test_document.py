@@ -11,7 +11,7 @@ import pytest
 from benchmarks import report
 from benchmarks.scale import demand, overhead, scenarios, simulation
 from development import cfn
-from turnqueue import task, turn, wait
+from turnqueue import responses, turn, wait
 
 DOCUMENT = (cfn.ROOT / "docs/scale.md").read_text()
 DATA = (cfn.ROOT / "docs/data.md").read_text()
@@ -150,7 +150,7 @@ def test_how_the_worker_refills_its_slots() -> None:
 @pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 59.0, 60.0, 100.0, 300.0])
 def test_the_pace_of_the_polls(age: float) -> None:
     """`polls` steps by what the API tells, and the client adds at most JITTER to."""
-    told = task.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), age) / 1000
+    told = responses.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), age) / 1000
     javascript = (cfn.ROOT / "clients/javascript").rglob("*.js")
 
     assert demand.pause(age) == pytest.approx(told * (1 + demand.JITTER / 2), abs=0.002)
@@ -159,7 +159,7 @@ def test_the_pace_of_the_polls(age: float) -> None:
 
 def test_the_first_poll_comes_when_the_202_says() -> None:
     """As submit says it, of a task that is new; and so many polls as the client's own test counts."""
-    told = task.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), 0.0)
+    told = responses.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), 0.0)
     tests = (cfn.ROOT / "clients/javascript/test/client.test.js").read_text()
 
     assert (

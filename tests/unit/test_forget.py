@@ -10,7 +10,7 @@ from operations.forget import NotDeleted, forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
 from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire
-from turnqueue.guards import Rate, RateLimiter
+from turnqueue.rate_limits import Rate, RateLimiter
 from turnqueue.turn import Key, upload_key
 
 BUCKET = STACK_OUTPUTS["MediaBucketName"]

@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.conftest import Account, Parts, StandIn, Wire
 from turnqueue.gate import model_name
-from turnqueue.guards import Rate, RateLimiter
+from turnqueue.rate_limits import Rate, RateLimiter
 
 PER_MINUTE = 6
 

@@ -3,7 +3,7 @@
  * docs/moving-from-api-js.md: `node clients/javascript/test/pace.js`.
  *
  * Simulated: the clock, a network that takes 40 ms each way, and an API that holds a request as turnqueue/wait.py
- * does and tells when to ask as turnqueue/task.py does.
+ * does and tells when to ask as turnqueue/responses.py does.
  */
 
 import { pathToFileURL } from "node:url";

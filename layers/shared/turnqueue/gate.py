@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
-from turnqueue.guards import Rate, RateLimiter
+from turnqueue.rate_limits import Rate, RateLimiter
 from turnqueue.telemetry import count, error_name, logger
 from turnqueue.turn import guard_key
 

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.guards import Grant, Rate, RateLimiter
 from turnqueue.http import Event, claim
+from turnqueue.rate_limits import Grant, Rate, RateLimiter
 from turnqueue.telemetry import error_name, logger
 from turnqueue.usage import UsageStore
 

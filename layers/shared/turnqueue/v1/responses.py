@@ -3,7 +3,7 @@ value."""
 
 from typing import Any
 
-from turnqueue.task import poll_after_ms
+from turnqueue.responses import poll_after_ms
 from turnqueue.turn import FAILURES, Status, Turn
 from turnqueue.v1.items import conversation_id, message_item, output_items, response_id
 

@@ -1,4 +1,5 @@
-"""Small guards in DynamoDB, each an item with a time to live under one key: idempotency keys, rates, usage.
+"""Rate limits per owner or for all. They use GCRA: one item of the guards table holds the time at which the next
+request is due. One conditional write per request; exact under concurrency.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -9,77 +10,6 @@ from typing import NamedTuple
 
 from turnqueue import aws
 from turnqueue.turn import guard_key
-
-IDEMPOTENCY_SECONDS = 24 * 3600
-"""Seconds that an Idempotency-Key is remembered."""
-
-
-class Reservation(NamedTuple):
-    """The task that an Idempotency-Key made, and the fingerprint of its request."""
-
-    task_id: str
-    fingerprint: str
-
-
-class IdempotencyKeys:
-    """The Idempotency-Keys of all owners."""
-
-    def __init__(self, table: str, *, attempts: int) -> None:
-        self._table = table
-        self._client = aws.client("dynamodb", attempts=attempts)
-
-    def reserve(self, owner: str, key: str, wanted: Reservation, now: float) -> Reservation:
-        """Bind the key to `wanted` unless it is bound already. Returns its binding."""
-        try:
-            self._client.put_item(
-                TableName=self._table,
-                Item={
-                    # One hash of both, so that no owner reaches another's key.
-                    "guard": {"S": guard_key("idempotency", f"{owner}\n{key}")},
-                    "task_id": {"S": wanted.task_id},
-                    "fingerprint": {"S": wanted.fingerprint},
-                    "expires_at": {"N": str(int(now) + IDEMPOTENCY_SECONDS)},
-                },
-                ConditionExpression="attribute_not_exists(guard) OR expires_at <= :now",
-                ExpressionAttributeValues={":now": {"N": repr(now)}},
-                ReturnValuesOnConditionCheckFailure="ALL_OLD",
-            )
-        except self._client.exceptions.ConditionalCheckFailedException as error:
-            bound = error.response["Item"]
-            return Reservation(bound["task_id"]["S"], bound["fingerprint"]["S"])
-        return wanted
-
-
-API_KEY_PREFIX = "tq_"
-"""Begins every API key, so that no token is taken for one. 43 random characters follow."""
-
-
-def api_key_guard(key: str) -> str:
-    """The guard of an API key. It is a hash, so that readers of the table do not get the key."""
-    return guard_key("api-key", key)
-
-
-class ApiKey(NamedTuple):
-    """The owner of a key, and the owner's group for limits (empty for the default)."""
-
-    owner: str
-    group: str
-
-
-class ApiKeys:
-    """The API keys that `python -m operations keys` has made."""
-
-    def __init__(self, table: str, *, attempts: int) -> None:
-        self._table = table
-        self._client = aws.client("dynamodb", attempts=attempts)
-
-    def find(self, key: str, now: float) -> ApiKey | None:
-        """None if there is no such key, or its time is over."""
-        guard = {"guard": {"S": api_key_guard(key)}}
-        item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")
-        if item is None or ("expires_at" in item and float(item["expires_at"]["N"]) <= now):
-            return None
-        return ApiKey(item["owner"]["S"], item["group"]["S"] if "group" in item else "")
 
 
 class Rate(NamedTuple):
@@ -108,8 +38,8 @@ class Grant(NamedTuple):
 
 
 class RateLimiter:
-    """The rates of all owners, by the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3): one number per owner is
-    stored, the time at which the next request at the even rate is due (`tat`, theoretical arrival time).
+    """The rates of all owners, by GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). One number per owner
+    is stored: `tat`, the theoretical arrival time, at which the next request at the even rate is due.
 
     DynamoDB compares and adds in one step, so that concurrent requests get exactly the places that exist. A request
     whose response was lost may take two places.

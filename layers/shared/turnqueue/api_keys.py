@@ -1,0 +1,37 @@
+"""API keys: each is an item of the guards table, under a hash of the key."""
+
+from typing import NamedTuple
+
+from turnqueue import aws
+from turnqueue.turn import guard_key
+
+API_KEY_PREFIX = "tq_"
+"""Begins every API key, so that no token is taken for one. 43 random characters follow."""
+
+
+def api_key_guard(key: str) -> str:
+    """The guard of an API key. It is a hash, so that readers of the table do not get the key."""
+    return guard_key("api-key", key)
+
+
+class ApiKey(NamedTuple):
+    """The owner of a key, and the owner's group for limits (empty for the default)."""
+
+    owner: str
+    group: str
+
+
+class ApiKeys:
+    """The API keys that `python -m operations keys` has made."""
+
+    def __init__(self, table: str, *, attempts: int) -> None:
+        self._table = table
+        self._client = aws.client("dynamodb", attempts=attempts)
+
+    def find(self, key: str, now: float) -> ApiKey | None:
+        """None if there is no such key, or it has expired. Raises botocore's ClientError or BotoCoreError."""
+        guard = {"guard": {"S": api_key_guard(key)}}
+        item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")
+        if item is None or ("expires_at" in item and float(item["expires_at"]["N"]) <= now):
+            return None
+        return ApiKey(item["owner"]["S"], item["group"]["S"] if "group" in item else "")
