@@ -26,6 +26,7 @@ _AVOID = re.compile(
     r"|\b(of (its|one's|their) own|ours|so many|so much|mends?|is none|none is|he|him|his|for the sake|in vain)\b"
     r"|, for (?:a|an|the|no|it|they|there|each|SQS|AWS|its|what|who)\b"
 )
+_CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- |  ).*$", re.MULTILINE)
 
 
 class Text(NamedTuple):
@@ -59,12 +60,7 @@ def sentences() -> Iterator[Text]:
         if path.name in _DOCUMENTS_OF_THE_PAST:
             continue
         name, text = path.relative_to(ROOT).as_posix(), path.read_text()
-        text = re.sub(
-            r"^```.*?^```|^(?: {4}|\t)(?! *- |  ).*$",
-            lambda code: "\n" * code[0].count("\n"),
-            text,
-            flags=re.MULTILINE | re.DOTALL,
-        )
+        text = re.sub(_CODE, lambda code: "\n" * code[0].count("\n"), text)
         for block in re.finditer(r"(?:^(?!\s*$|#).+\n?)+", text, re.MULTILINE):
             pieces = block[0].replace("\n", "|\n").split("|") if block[0].startswith("|") else [block[0]]
             for piece in pieces:
