@@ -72,10 +72,10 @@ async def outcome(url: str, name: str) -> str:
         return "internal_error"
     finally:
         await model._client.close()
-    return _told(answer.result["message"], answer.usage)
+    return _summary(answer.result["message"], answer.usage)
 
 
-def _told(message: str, usage: dict[str, Any]) -> str:
+def _summary(message: str, usage: dict[str, Any]) -> str:
     try:
         json.dumps([message, usage], ensure_ascii=False).encode()
     except UnicodeEncodeError:

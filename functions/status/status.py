@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from stream import END, cursor, done, news, pause_ms, response, snapshot
 from turnqueue import __version__
-from turnqueue.events import EventLog, is_told_by_log, with_text
+from turnqueue.events import EventLog, has_text_in_log, with_text
 from turnqueue.gate import ModelGates
 from turnqueue.http import (
     Event,
@@ -33,7 +33,7 @@ from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import error_name, logger, observed
 from turnqueue.turn import SESSION_ID, Status, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
-from turnqueue.wait import hasty_store, wait_until_final
+from turnqueue.wait import single_try_store, wait_until_final
 
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
@@ -78,7 +78,7 @@ def task(event: Event, ends_at: float) -> Response:
     if turn is None:
         raise no_such_task()
     turn = _waited(event, turn, seconds, ends_at)
-    return _task(200, _told(turn), _waiting(turn))
+    return _task(200, _with_text_so_far(turn), _waiting(turn))
 
 
 def events(event: Event) -> Response:
@@ -94,7 +94,7 @@ def events(event: Event) -> Response:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
         after, rows = None, log.after(key, 0)  # an operator replayed it
     if turn.final:
-        found = [done(task_status(_told(turn), now))]
+        found = [done(task_status(_with_text_so_far(turn), now))]
     elif after is None:
         found = [snapshot(turn, rows, task_status(with_text(turn, rows), now, _waiting(turn)))]
     else:
@@ -103,9 +103,9 @@ def events(event: Event) -> Response:
     return response(event, found, reached, pause_ms(turn, reached, now))
 
 
-def _told(turn: Turn) -> Turn:
+def _with_text_so_far(turn: Turn) -> Turn:
     """The turn with its text so far. If the read fails, the response leaves the text out."""
-    if not is_told_by_log(turn):
+    if not has_text_in_log(turn):
         return turn
     try:
         return with_text(turn, log.after(turn.key, 0))
@@ -140,7 +140,7 @@ def cancel(event: Event) -> Response:
         turn = store.cancel(key, now)
     except Refused:
         raise no_such_task() from None
-    return _task(200 if turn.final else 202, _told(turn))
+    return _task(200 if turn.final else 202, _with_text_so_far(turn))
 
 
 def session(event: Event) -> Response:
@@ -162,7 +162,7 @@ def session(event: Event) -> Response:
         200,
         {
             "session_id": session_id,
-            "turns": [_history_entry(_told(turn), now) for turn in turns],
+            "turns": [_history_entry(_with_text_so_far(turn), now) for turn in turns],
             "next_cursor": turns[-1].key.turn if turns and more else None,
         },
     )
@@ -214,7 +214,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
         store,
         Conversations(guards, attempts=3),
         waited,
-        _told,
+        _with_text_so_far,
         lambda turn: log.after(turn.key, 0, consistent=True),
     )
     return answer(event, desk)
@@ -225,7 +225,7 @@ def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     wait."""
     if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
-    return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at)
+    return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at)
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Desk(NamedTuple):
     store: TurnStore
     conversations: Conversations
     waited: Callable[[Event, Turn], Turn]
-    told: Callable[[Turn], Turn]
+    with_text_so_far: Callable[[Turn], Turn]
     rows: Callable[[Turn], Sequence[Row]]
 
 
@@ -52,7 +52,7 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
         turn = desk.waited(event, turn)
         rows = desk.rows(turn) if is_in_background(turn) else ()
         return respond_stream(response_stream(turn, rows, after=after), {})
-    turn = desk.told(turn)
+    turn = desk.with_text_so_far(turn)
     return respond(200, response(turn), polling(turn, time.time()))
 
 

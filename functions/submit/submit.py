@@ -26,7 +26,7 @@ from turnqueue.store import Refused, TurnStore
 from turnqueue.telemetry import count, error_name, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore, estimated_tokens
-from turnqueue.wait import hasty_store, wait_until_final
+from turnqueue.wait import single_try_store, wait_until_final
 
 # Two tries of each call, so that even a submit with a key fails within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
@@ -162,7 +162,7 @@ def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     wait."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
-    return wait_until_final(hasty_store(table, guards), turn, seconds, ends_at, gates)
+    return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
 
 
 def _accepted(
@@ -178,7 +178,7 @@ def _accepted(
     if turn.cached:
         headers["Cache-Status"] = "turnqueue; hit"
     if wanted.wait:
-        turn = wait_until_final(hasty_store(table, guards), turn, wanted.wait, ends_at, gates)
+        turn = wait_until_final(single_try_store(table, guards), turn, wanted.wait, ends_at, gates)
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")
@@ -302,7 +302,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
     now, kept = time.time(), None
     try:
         key = replies.find(reply)
-        kept = key and hasty_store(table, guards).read(key, now, consistent=False)
+        kept = key and single_try_store(table, guards).read(key, now, consistent=False)
     except (BotoCoreError, ClientError) as error:
         logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     if kept and kept.status is Status.SUCCESS and now - (kept.finished_at or 0) < max_age:

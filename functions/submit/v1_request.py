@@ -165,10 +165,10 @@ def parse_responses(content: bytes, *, instructions: bool, refer: Refer) -> Pars
     if body.previous_response_id and body.conversation:
         raise _unsupported("previous_response_id", "cannot be combined with conversation")
     if isinstance(body.input, str):
-        told: list[Entry] = [{"role": "user", "text": body.input}]
+        entries: list[Entry] = [{"role": "user", "text": body.input}]
     else:
-        told = [entry for number, item in enumerate(body.input) for entry in _item(item, f"input.{number}", refer)]
-    request = _request(body, told, "input", instructions)
+        entries = [entry for number, item in enumerate(body.input) for entry in _item(item, f"input.{number}", refer)]
+    request = _request(body, entries, "input", instructions)
     if body.instructions:
         if not instructions:
             raise _no_instructions("instructions")
@@ -182,8 +182,8 @@ def parse_responses(content: bytes, *, instructions: bool, refer: Refer) -> Pars
 def parse_completions(content: bytes, *, instructions: bool) -> Parsed:
     """Read the body of POST /v1/chat/completions. Raises Problem."""
     body = _parse(CompletionsBody, content)
-    told = [entry for number, each in enumerate(body.messages) for entry in _message(each, f"messages.{number}")]
-    request = _request(body, told, "messages", instructions)
+    entries = [entry for number, each in enumerate(body.messages) for entry in _message(each, f"messages.{number}")]
+    request = _request(body, entries, "messages", instructions)
     if form := _form(_flat(body.response_format, "json_schema"), "response_format"):
         request["format"] = form
     request["v1"] = {}
@@ -211,14 +211,14 @@ def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
     return Parsed(body, request, hashlib.sha256(f"{name}\n{said}".encode("utf-8", "surrogatepass")).hexdigest())
 
 
-def _request(body: Any, told: list[Entry], param: str, instructions: bool) -> dict[str, Any]:
+def _request(body: Any, entries: list[Entry], param: str, instructions: bool) -> dict[str, Any]:
     """The common part of both APIs. The user's last message is the turn's message; everything before it is the turn's
     context."""
-    if not any(entry.get("role") == "user" or "output" in entry for entry in told):
+    if not any(entry.get("role") == "user" or "output" in entry for entry in entries):
         raise Problem(400, "invalid_request", f"{param}: needs a message of the user.", param=param)
-    if not instructions and any(entry.get("role") == "system" for entry in told):
+    if not instructions and any(entry.get("role") == "system" for entry in entries):
         raise _no_instructions(param)
-    if sum(len(entry.get("media") or ()) for entry in told) > MAX_MEDIA:
+    if sum(len(entry.get("media") or ()) for entry in entries) > MAX_MEDIA:
         raise Problem(400, "invalid_request", f"{param}: at most {MAX_MEDIA} images.", param=param)
     model = body.model or DEFAULT_ROLE
     if model not in ROLES:
@@ -226,8 +226,8 @@ def _request(body: Any, told: list[Entry], param: str, instructions: bool) -> di
         headers = {"x-should-retry": "false"}
         text = f"There is no such model. The models are: {names}."
         raise Problem(404, "model_not_found", text, param="model", headers=headers)
-    last = told[-1] if told[-1].get("role") == "user" else None
-    context = told[:-1] if last else told
+    last = entries[-1] if entries[-1].get("role") == "user" else None
+    context = entries[:-1] if last else entries
     options = {"temperature": body.temperature, "top_p": body.top_p, **body.options()}
     tools = _tools(body.tools or [])
     if tools:

@@ -126,7 +126,7 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._told: Persona | None = None  # replaced when the model is asked
+        self._asked_persona: Persona | None = None  # replaced when the model is asked
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
@@ -187,19 +187,19 @@ class Attempt:
 
     async def _answer(self) -> Answer:
         turn, services = self._turn, self._services
-        told = self._told = asked_for(persona(turn.request["role"]), turn.request)
-        self._reply.structured = told.is_form
+        asked = self._asked_persona = asked_for(persona(turn.request["role"]), turn.request)
+        self._reply.structured = asked.is_form
         previous = turn.request.get("previous")
         recall = partial(services.store.history, turn.key, limit=HISTORY_TURNS, previous=previous)
         history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())
         if self._is_first:
             try:
-                return await self._asked(self._server, told, history, self._first_token_seconds)
+                return await self._asked(self._server, asked, history, self._first_token_seconds)
             except _Silent:
-                return await self._second_answer(told, history)
-        return await self._answer_of_fallback(told, history)
+                return await self._second_answer(asked, history)
+        return await self._answer_of_fallback(asked, history)
 
-    async def _second_answer(self, told: Persona, history: Sequence[Turn]) -> Answer:
+    async def _second_answer(self, asked: Persona, history: Sequence[Turn]) -> Answer:
         """The fallback's answer, after the first model was silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
@@ -209,13 +209,13 @@ class Attempt:
         await self._settle(self._used(), is_final=False)
         self._server, self._pass, self._is_let_in = fallback, passed, False
         self._reply = Reply()
-        self._reply.structured = told.is_form
-        return await self._answer_of_fallback(told, history)
+        self._reply.structured = asked.is_form
+        return await self._answer_of_fallback(asked, history)
 
-    async def _answer_of_fallback(self, told: Persona, history: Sequence[Turn]) -> Answer:
+    async def _answer_of_fallback(self, asked: Persona, history: Sequence[Turn]) -> Answer:
         count("FallbackUsed")
-        self._told = replace(told, model=None)  # it names a model of the first model's server
-        return await self._asked(self._server, self._told, history, 0)
+        self._asked_persona = replace(asked, model=None)  # it names a model of the first model's server
+        return await self._asked(self._server, self._asked_persona, history, 0)
 
     @property
     def _is_first(self) -> bool:
@@ -225,7 +225,7 @@ class Attempt:
     def _first_token_seconds(self) -> float:
         return self._services.first_token_seconds if self._services.fallback else 0
 
-    async def _asked(self, server: Server, told: Persona, history: Sequence[Turn], silence: float) -> Answer:
+    async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
         """The answer of a model, if it comes in time and nobody cancels the turn meanwhile.
 
         Raises ModelError; Refused when the turn was cancelled or another worker has it; _Silent after `silence` seconds
@@ -237,17 +237,17 @@ class Attempt:
             guards.append(self._give_up_when_silent(silence))
         try:
             async with asyncio.timeout(max(self._ends_at - time.time(), 0)):
-                answer = await _guarded(self._shown_and_asked(server.model, told, history), guards)
+                answer = await _guarded(self._shown_and_asked(server.model, asked, history), guards)
         except TimeoutError:
             raise ModelError("model_timeout") from None
         await self._let_in()
         return answer
 
-    async def _shown_and_asked(self, model: Model, told: Persona, history: Sequence[Turn]) -> Answer:
+    async def _shown_and_asked(self, model: Model, asked: Persona, history: Sequence[Turn]) -> Answer:
         """Fetch the images of the request, then return the model's answer."""
         *history, turn = (images.allowed(each, self._services.media_urls) for each in (*history, self._turn))
         async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
-            return await model.answer(told, history, turn, shown, self._reply)
+            return await model.answer(asked, history, turn, shown, self._reply)
 
     # ---- while the model writes: each ends the attempt by raising
 
@@ -416,7 +416,7 @@ class Attempt:
 
     def _used(self) -> dict[str, Any]:
         """The usage of this attempt so far, reported by the server or estimated."""
-        return self._server.model.usage(self._told, self._reply) if self._told else {}
+        return self._server.model.usage(self._asked_persona, self._reply) if self._asked_persona else {}
 
     async def _settle(self, used: Mapping[str, Any], *, is_final: bool, answers: int = 0) -> None:
         """Add the attempt's usage to its owner's day. If that fails, the reservation stays (turnqueue/usage.py)."""

@@ -33,8 +33,8 @@ class Exchange(NamedTuple):
 
     @classmethod
     def of(cls, messages: Iterable[Message]) -> Self:
-        told = tuple(messages)
-        return cls(told, tokens_of(told))
+        kept = tuple(messages)
+        return cls(kept, tokens_of(kept))
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Conversation:
     ) -> Self:
         """Build the conversation: the newest turns of `history` that fit into `history_tokens`, then the turn's
         message. `history`: oldest first. `images`: the data URLs of uploads, by their ids."""
-        told: list[Exchange] = []
+        exchanges: list[Exchange] = []
         for past in history:
-            _tell(told, _exchange(persona, past, images))
+            _append(exchanges, _exchange(persona, past, images))
         asked = tuple(_asked(turn, images))
-        if told and asked and asked[0]["role"] == "tool":
-            asked = told.pop().messages + asked
-        return cls({"role": "system", "content": persona.instructions}, _newest(told, history_tokens), asked)
+        if exchanges and asked and asked[0]["role"] == "tool":
+            asked = exchanges.pop().messages + asked
+        return cls({"role": "system", "content": persona.instructions}, _newest(exchanges, history_tokens), asked)
 
     def messages(self) -> list[Message]:
         """All messages. The first is the only system message, because many servers refuse a second one after it."""
@@ -133,12 +133,12 @@ def _tokens(message: Message) -> int:
     )
 
 
-def _tell(told: list[Exchange], exchange: Exchange | None) -> None:
+def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
     if exchange is None:
         return
-    if told and exchange.messages[0]["role"] == "tool":
-        exchange = Exchange.of(told.pop().messages + exchange.messages)
-    told.append(exchange)
+    if exchanges and exchange.messages[0]["role"] == "tool":
+        exchange = Exchange.of(exchanges.pop().messages + exchange.messages)
+    exchanges.append(exchange)
 
 
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:

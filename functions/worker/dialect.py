@@ -36,8 +36,8 @@ class Dialect(NamedTuple):
                 request["response_format"] = response_format(persona.output)
             else:
                 system, *others = messages
-                told = f"{system['content']}\n\n{instructions(persona.output)}"
-                request["messages"] = [system | {"content": told}, *others]
+                text = f"{system['content']}\n\n{instructions(persona.output)}"
+                request["messages"] = [system | {"content": text}, *others]
                 if self.form == _JSON_OBJECT:
                     request["response_format"] = {"type": "json_object"}
         for field in self.without & request.keys():

@@ -78,7 +78,7 @@ class Invocation:
         leases, stop = self._services.leases, asyncio.Event()
         # At once and for all messages: if this process dies, its sessions wait for a lease and not for the visibility
         # timeout.
-        await self._hide(batch, LEASE_SECONDS)
+        await self._change_visibility(batch, LEASE_SECONDS)
         beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
             async with asyncio.TaskGroup() as self._group:
@@ -204,13 +204,13 @@ class Invocation:
         self._unfinished |= {message.id for message in messages}
         await self._services.leases.drop_messages([message.handle for message in messages])
         if seconds is not None:
-            await self._hide(messages, seconds)
+            await self._change_visibility(messages, seconds)
 
-    async def _hide(self, messages: Collection[Message], seconds: float) -> None:
+    async def _change_visibility(self, messages: Collection[Message], seconds: float) -> None:
         whole = max(math.ceil(seconds), 0)
         try:
             for some in batched(messages, MOST_AT_ONCE, strict=False):
-                await asyncio.to_thread(self._queue.hide, {message.handle: whole for message in some})
+                await asyncio.to_thread(self._queue.change_visibility, {message.handle: whole for message in some})
         except (BotoCoreError, ClientError) as error:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 

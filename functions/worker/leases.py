@@ -111,7 +111,7 @@ class Leases:
                 logger.warning("lease not renewed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
         for some in batched(messages, MOST_AT_ONCE, strict=False):
             try:
-                self._queue.hide(dict.fromkeys(some, round(LEASE_SECONDS)))
+                self._queue.change_visibility(dict.fromkeys(some, round(LEASE_SECONDS)))
                 hidden += some
             except (BotoCoreError, ClientError) as error:
                 logger.warning("visibility not renewed", extra={"error": error_name(error)})

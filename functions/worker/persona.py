@@ -49,23 +49,23 @@ def persona(role: str) -> Persona:
     )
 
 
-def asked_for(told: Persona, request: Mapping[str, Any]) -> Persona:
+def asked_for(base: Persona, request: Mapping[str, Any]) -> Persona:
     """The persona with the wishes of one request: {instructions?, options?, tools?, tool_choice?, format?}."""
     if not request.keys() & {"instructions", "options", "tools", "format"}:
-        return told
+        return base
     options = dict(request.get("options") or {})
-    temperature = options.pop("temperature", told.temperature)
+    temperature = options.pop("temperature", base.temperature)
     if tools := request.get("tools"):
         options["tools"] = [_function(tool) for tool in tools]
         if choice := request.get("tool_choice"):
             options["tool_choice"] = choice if isinstance(choice, str) else _nested(choice, "name")
     more = request.get("instructions")
     return replace(
-        told,
-        instructions=f"{told.instructions}\n\n{more}" if more else told.instructions,
+        base,
+        instructions=f"{base.instructions}\n\n{more}" if more else base.instructions,
         temperature=temperature,
-        options=told.options | options,
-        output=Document.of(request["format"]) if "format" in request else told.output,
+        options=base.options | options,
+        output=Document.of(request["format"]) if "format" in request else base.output,
     )
 
 

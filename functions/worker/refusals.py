@@ -212,13 +212,13 @@ def _said(status: int | None, error: object) -> _Said:
     outer = error if isinstance(error, Mapping) else {}
     inner = outer.get("error") or outer.get("detail") or error
     if isinstance(inner, str):
-        told: Mapping[str, Any] = {**outer, "message": inner}
+        details: Mapping[str, Any] = {**outer, "message": inner}
     elif isinstance(inner, list):  # FastAPI: the messages for each field; the quoted input is left out
-        told = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
+        details = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
     else:
-        told = inner if isinstance(inner, Mapping) else {}
-    nested = [told.get(name) for name in ("innererror", "inner_error")]
-    sources = [told, *(each for each in nested if isinstance(each, Mapping))]
+        details = inner if isinstance(inner, Mapping) else {}
+    nested = [details.get(name) for name in ("innererror", "inner_error")]
+    sources = [details, *(each for each in nested if isinstance(each, Mapping))]
     values = [source.get(name) for source in sources for name in ("code", "type", "status")]
     names = frozenset(re.sub(r"[\s.-]+", "_", value.strip().lower()) for value in values if isinstance(value, str))
     numbers = [int(value) for value in map(str, values) if re.fullmatch("[345][0-9][0-9]", value)]
@@ -226,8 +226,8 @@ def _said(status: int | None, error: object) -> _Said:
     # A gateway's 500 may hide a permanent refusal.
     if told_status and (status is None or status < 300 or (status >= 500 and told_status < 500)):
         status = told_status
-    texts = (told.get(name) for name in ("message", "msg", "error_description"))
-    param = told.get("param")
+    texts = (details.get(name) for name in ("message", "msg", "error_description"))
+    param = details.get("param")
     return _Said(
         status,
         names,

@@ -38,8 +38,8 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
         yield float(value)
     elif (moment := _date(value)) is not None:
         # Relative to the server's clock, if it sends its time.
-        told = _date(headers.get("date", ""))
-        yield moment - (now if told is None else told)
+        sent_at = _date(headers.get("date", ""))
+        yield moment - (now if sent_at is None else sent_at)
 
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:

@@ -37,7 +37,7 @@ class Picture:
         width = 24 * _COLUMN + 2 * _GAP
         height = max(widget["y"] + widget["height"] for widget in self._widgets) * _ROW + _HEAD + 2 * _GAP
         span = self._load.end - self._load.start
-        told = (
+        note = (
             f"Drawn by “make dashboard” from a load run of {span:.0f} s on the emulated account, "
             f"with the stand-in model. A point here is {_SECONDS_OF_A_POINT} s, "
             "at the pace of a minute (of an hour for tokens)."
@@ -47,7 +47,7 @@ class Picture:
             'font-family="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif">',
             f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
             _text(16, 29, "Turnqueue", size=20, weight=600),
-            _text(16, 50, told, size=12.5, colour=_DIM),
+            _text(16, 50, note, size=12.5, colour=_DIM),
             *(self._card(widget) for widget in self._widgets),
             "</svg>\n",
         ]
@@ -107,7 +107,7 @@ class Picture:
             known = [value for value in line.values if value is not None]
             x, middle = 14 + number * cell, (height + 30) / 2
             parts.append(
-                _text(x, middle + 10, _told(known[-1]) if known else "-", size=32)
+                _text(x, middle + 10, _number(known[-1]) if known else "-", size=32)
                 + f'<rect x="{x:.1f}" y="{middle + 24:.1f}" width="10" height="10" rx="2" fill="{line.colour}"/>'
                 + _text(x + 16, middle + 33, line.label, size=12.5, colour=_DIM)
             )
@@ -130,10 +130,10 @@ class Picture:
         for tick in heights[False].ticks:
             y = heights[False].place(tick, top, bottom)
             parts.append(f'<path d="M{left} {y:.1f}H{right}" stroke="{_RULE}"/>')
-            parts.append(_text(left - 7, y + 4, _told(tick), size=11, colour=_DIM, anchor="end"))
+            parts.append(_text(left - 7, y + 4, _number(tick), size=11, colour=_DIM, anchor="end"))
         for tick in heights[True].ticks if has_right else ():
             y = heights[True].place(tick, top, bottom)
-            parts.append(_text(right + 7, y + 4, _told(tick), size=11, colour=_DIM))
+            parts.append(_text(right + 7, y + 4, _number(tick), size=11, colour=_DIM))
         for share in (0, 0.25, 0.5, 0.75, 1):
             at = datetime.fromtimestamp(self._load.start + share * (points[-1][0] - self._load.start), UTC)
             anchor = "start" if share == 0 else "end" if share == 1 else "middle"
@@ -240,7 +240,7 @@ def _wide(line: Line) -> float:
     return 32 + 6.1 * len(line.label)
 
 
-def _told(value: float) -> str:
+def _number(value: float) -> str:
     """A number in the form that people read: 12,345, 12.3 or 0.12."""
     if abs(value) >= 1_000_000:
         return f"{value / 1e6:,.3g}M"

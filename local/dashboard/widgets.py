@@ -75,10 +75,10 @@ def failures(lines: Iterable[dict[str, Any]], limit: int) -> list[dict[str, str]
     for line in lines:
         failed = line.get("status") == "FAILURE" and line.get("code") != "cancelled"
         if failed or line.get("level") == "ERROR" or line.get("type") == "platform.report":
-            told = {**line, "event": line.get("message") or line.get("type")}
-            told["cause"] = line.get("error") or line.get("record", {}).get("errorType")
-            told["@timestamp"] = _moment(line.get("timestamp") or line["time"])
-            rows.append({name: "" if told.get(name) is None else str(told[name]) for name in COLUMNS})
+            row = {**line, "event": line.get("message") or line.get("type")}
+            row["cause"] = line.get("error") or line.get("record", {}).get("errorType")
+            row["@timestamp"] = _moment(line.get("timestamp") or line["time"])
+            rows.append({name: "" if row.get(name) is None else str(row[name]) for name in COLUMNS})
     return sorted(rows, key=lambda row: row["@timestamp"], reverse=True)[:limit]
 
 

@@ -199,7 +199,7 @@ async def _flush_until""",
         "a turn that goes back keeps the visibility of its lease",
         INVOCATION,
         ("        if seconds is not None:", "        if seconds is None:"),
-        ("await self._hide(messages, seconds)", "await self._hide(messages, LEASE_SECONDS)"),
+        ("await self._change_visibility(messages, seconds)", "await self._change_visibility(messages, LEASE_SECONDS)"),
     ),
     mutant(
         "the Idempotency-Key is reserved after the turn is recorded",

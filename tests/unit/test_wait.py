@@ -7,7 +7,7 @@ from types import ModuleType
 import pytest
 
 from turnqueue.turn import Key, Turn
-from turnqueue.wait import hasty_store, wait_until_final
+from turnqueue.wait import single_try_store, wait_until_final
 
 
 def test_a_read_that_hangs_takes_the_request_no_further_than_two_seconds(
@@ -19,7 +19,7 @@ def test_a_read_that_hangs_takes_the_request_no_further_than_two_seconds(
         turn = Turn.submitted(Key("alice#s-1", "01KANEC0X00000000000000000"), {"message": "hello"}, time.time())
         began_at = time.monotonic()
 
-        waited = wait_until_final(hasty_store("a-table-of-its-own", "guards"), turn, 0.3, time.time() + 29)
+        waited = wait_until_final(single_try_store("a-table-of-its-own", "guards"), turn, 0.3, time.time() + 29)
 
     assert waited is turn
     assert time.monotonic() - began_at < 0.3 + 2

@@ -186,7 +186,7 @@ def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
     return text, progress
 
 
-def is_told_by_log(turn: Turn) -> bool:
+def has_text_in_log(turn: Turn) -> bool:
     """Whether the log has the turn's text so far: not before the turn begins, and not if the turn itself has the
     text."""
     return turn.status is not Status.SUCCESS and turn.tries > 0 and turn.partial is None
@@ -194,7 +194,7 @@ def is_told_by_log(turn: Turn) -> bool:
 
 def with_text(turn: Turn, events: Iterable[Event]) -> Turn:
     """The turn with `partial` and `progress` from all rows of its log."""
-    if not is_told_by_log(turn):
+    if not has_text_in_log(turn):
         return turn
     text, progress = so_far(events, turn.attempt)
     return turn._replace(partial=text or None, progress=progress if turn.status is Status.STARTED else None)

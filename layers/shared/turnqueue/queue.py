@@ -68,7 +68,7 @@ class TurnQueue:
         )
 
     def receive(self, most: int, *, hidden_for: int, wait: int, attempt_id: str) -> list[Message]:
-        """Receive up to `most` messages (1 to 10), those of a session in order. Each is hidden for `hide` seconds.
+        """Receive up to `most` messages (1 to 10), those of a session in order, and hide each for `hidden_for` seconds.
         Waits up to `wait` seconds for the first. If a response was lost, the same `attempt_id` brings its messages
         again."""
         answer = self._client.receive_message(
@@ -90,7 +90,7 @@ class TurnQueue:
             for message in answer.get("Messages", [])
         ]
 
-    def hide(self, seconds_by_handle: Mapping[str, int]) -> None:
+    def change_visibility(self, seconds_by_handle: Mapping[str, int]) -> None:
         """Make up to 10 received messages visible again in `seconds` (0 to 43,200) from now, each by its receipt
         handle. If SQS refuses a message because its handle is too old, the message stays as it is."""
         self._client.change_message_visibility_batch(

@@ -25,10 +25,10 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
     a key for its owner alone, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
-    told = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
+    identity = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
     own = not shared or any("upload_id" in item for item in request.get("media") or [])
     whose = guard_key("reply", owner) if own else "reply#shared"
-    return f"{whose}#{hashlib.sha256(told.encode()).hexdigest()}"
+    return f"{whose}#{hashlib.sha256(identity.encode()).hexdigest()}"
 
 
 class KeptReplies:

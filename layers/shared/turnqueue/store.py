@@ -9,7 +9,7 @@ import re
 import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args, get_origin
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -19,31 +19,10 @@ from turnqueue.telemetry import error_name, logger, report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 from turnqueue.usage import UsageStore, lost_attempt
 
-_JSON = ("request", "result", "usage", "cache")
-_OPTIONAL = (
-    "lease_until",
-    "lost_lease",
-    "claim_id",
-    "started_at",
-    "finished_at",
-    "cancel_requested",
-    "progress",
-    "partial",
-    "result",
-    "error",
-    "error_code",
-    "usage",
-    "replayed_at",
-    "cache",
-    "retry_of",
-    "begins_session",
-    "last_refusal",
-    "next_try_at",
-    "place_at",
-    "deleted",
-    "answered_by",
-)
-
+_KINDS: dict[str, Any] = Turn.__annotations__
+_JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict for each in (kind, *get_args(kind)))}
+_WHOLE = {name for name, kind in _KINDS.items() if kind is int}
+_COMPARED = ("attempt",)  # by conditions, so it is stored although it is 0
 
 _MOST_CLOSED_BY_A_PAGE = 10  # two writes of 10 ms each, so that a page is there within a second
 _MAX_HISTORY_PAGES = 3
@@ -214,8 +193,8 @@ class TurnStore:
                 **start,
             )
             turns = [turn for item in answer["Items"] if (turn := _turn(item)) and turn.expires_at > now]
-            told, previous = _continued(turns, previous)
-            found += [turn for turn in told if turn.status is Status.SUCCESS and not turn.deleted]
+            thread, previous = _continued(turns, previous)
+            found += [turn for turn in thread if turn.status is Status.SUCCESS and not turn.deleted]
             if len(found) >= limit or "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
@@ -486,8 +465,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Turns of a session that lie on the way back from `previous`, the last first, and where the way continues. It ends
-    at a turn that continues none, because that turn was told everything before it."""
+    """Turns of a session on the thread back from `previous`, the last first, and where the thread continues. It ends
+    at a turn that continues none, because that turn saw everything before it."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):
@@ -524,16 +503,12 @@ def _value(name: str, value: Any) -> dict[str, Any]:
 
 
 def _item(turn: Turn) -> dict[str, Any]:
-    values: dict[str, Any] = {
-        "status": turn.status,
-        "request": turn.request,
-        "created_at": turn.created_at,
-        "deadline_at": turn.deadline_at,
-        "expires_at": turn.expires_at,
-        "attempt": turn.attempt,
-        **({"reserved_tokens": turn.reserved_tokens} if turn.reserved_tokens else {}),
-        **({"refusals": turn.refusals} if turn.refusals else {}),
-        **{name: value for name in _OPTIONAL if (value := getattr(turn, name))},
+    """The item of a turn: every field with another value than its default."""
+    defaults = Turn._field_defaults
+    values = {
+        name: value
+        for name, value in zip(turn._fields[1:], turn[1:], strict=True)
+        if name in _COMPARED or (value and value != defaults.get(name))
     }
     return _key(turn.key) | {name: _value(name, value) for name, value in values.items()}
 
@@ -541,20 +516,12 @@ def _item(turn: Turn) -> dict[str, Any]:
 def _turn(item: dict[str, Any] | None) -> Turn | None:
     if not item:
         return None
-    plain: dict[str, Any] = {}
-    for name, typed in item.items():
-        kind, value = next(iter(typed.items()))
-        plain[name] = float(value) if kind == "N" else json.loads(value) if name in _JSON else value
-    return Turn(
-        key=Key(plain["session"], plain["turn"]),
-        status=Status(plain["status"]),
-        request=plain["request"],
-        created_at=plain["created_at"],
-        deadline_at=plain["deadline_at"],
-        expires_at=int(plain["expires_at"]),
-        attempt=int(plain["attempt"]),
-        last_attempt=int(plain.get("last_attempt", MAX_ATTEMPTS)),
-        reserved_tokens=int(plain.get("reserved_tokens", 0)),
-        refusals=int(plain.get("refusals", 0)),
-        **{name: plain[name] for name in _OPTIONAL if name in plain},
-    )
+    fields: dict[str, Any] = {"key": Key(item["session"]["S"], item["turn"]["S"])}
+    for name in Turn._fields:
+        if name in item:
+            kind, value = next(iter(item[name].items()))
+            if kind == "N":
+                value = int(float(value)) if name in _WHOLE else float(value)
+            fields[name] = json.loads(value) if name in _JSON else value
+    fields["status"] = Status(fields["status"])
+    return Turn(**fields)

@@ -221,8 +221,8 @@ class Turn(NamedTuple):
     def answered_as(self, kept: "Turn") -> "Turn":
         """This turn, answered from the cache with the reply of `other`, at once and at no cost."""
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
-        tokens, way = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
-        free = dict.fromkeys((*tokens, *way, "cost_usd"), 0)
+        tokens, times = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
+        free = dict.fromkeys((*tokens, *times, "cost_usd"), 0)
         return self._replace(
             status=Status.SUCCESS,
             result=kept.result,

@@ -21,8 +21,8 @@ _SECONDS_TO_ANSWER = 3.5  # seconds before the function's end: for a last read t
 
 
 @cache
-def hasty_store(turns: str, guards: str) -> TurnStore:
-    """The turns, read with one short try, for callers that can do without or try again, near their function's end."""
+def single_try_store(turns: str, guards: str) -> TurnStore:
+    """A store that tries each read once, for at most a second: for callers that can do without, or ask again soon."""
     return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 

@@ -36,14 +36,14 @@ def is_cut(turn: Turn) -> bool:
 def response(turn: Turn) -> dict[str, Any]:
     """The Response object of a turn."""
     asked = turn.request
-    options, told = asked.get("options") or {}, asked.get("v1") or {}
+    options, echoed = asked.get("options") or {}, asked.get("v1") or {}
     previous = asked.get("previous")
     shown: dict[str, Any] = {
         "id": response_id(turn.key),
         "object": "response",
         "created_at": int(turn.created_at),
         "status": status_of(turn),
-        "background": bool(told.get("background")),
+        "background": bool(echoed.get("background")),
         "completed_at": int(turn.finished_at) if turn.status is Status.SUCCESS and turn.finished_at else None,
         "error": _error(turn),
         "incomplete_details": {"reason": "max_output_tokens"} if is_cut(turn) else None,
@@ -73,7 +73,7 @@ def response(turn: Turn) -> dict[str, Any]:
         "metadata": asked.get("metadata") or {},
         "x_turnqueue": _more(turn),
     }
-    if told.get("conversation"):
+    if echoed.get("conversation"):
         shown["conversation"] = {"id": conversation_id(turn.key.session_id)}
     return shown
 
