@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -60,8 +59,7 @@ class Server(NamedTuple):
     pace: Pace | None
 
 
-@dataclass(frozen=True)
-class Services:
+class Services(NamedTuple):
     """The services that all attempts of a process share. `first_token_seconds`: with a fallback, how long the first
     model may be silent; 0: as long as an answer may take."""
 
@@ -214,7 +212,7 @@ class Attempt:
 
     async def _answer_of_fallback(self, asked: Persona, history: Sequence[Turn]) -> Answer:
         count("FallbackUsed")
-        self._asked_persona = replace(asked, model=None)  # it names a model of the first model's server
+        self._asked_persona = asked._replace(model=None)  # it names a model of the first model's server
         return await self._asked(self._server, self._asked_persona, history, 0)
 
     @property

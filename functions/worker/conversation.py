@@ -5,7 +5,6 @@ Sizes are estimates in tokens. Only the server can count its model's tokens, and
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 from persona import Persona
@@ -37,8 +36,7 @@ class Exchange(NamedTuple):
         return cls(kept, tokens_of(kept))
 
 
-@dataclass(frozen=True)
-class Conversation:
+class Conversation(NamedTuple):
     """The conversation for the model. `earlier`: oldest first. `asked`: the turn's messages, the user's message last.
     `shortened`: how often `shorter` was called."""
 
@@ -76,19 +74,19 @@ class Conversation:
     def within(self, tokens: int) -> Self:
         """This conversation with as many of the newest earlier turns as fit into `tokens`."""
         left = tokens - _tokens(self.instructions) - tokens_of(self.asked)
-        return replace(self, earlier=_newest(self.earlier, left))
+        return self._replace(earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
         """This conversation with the newer half of its earlier turns. None if there are no earlier turns."""
         if not self.earlier:
             return None
         left = _sum(self.earlier) // 2 if self.shortened < _HALVINGS else 0
-        return replace(self, earlier=_newest(self.earlier, left), shortened=self.shortened + 1)
+        return self._replace(earlier=_newest(self.earlier, left), shortened=self.shortened + 1)
 
     def without_images(self) -> Self | None:
         """This conversation with a note in place of each earlier image. None if there is no earlier image."""
         earlier = tuple(Exchange.of(map(_noted, each.messages)) for each in self.earlier)
-        return None if earlier == self.earlier else replace(self, earlier=earlier)
+        return None if earlier == self.earlier else self._replace(earlier=earlier)
 
 
 class Window:

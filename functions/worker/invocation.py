@@ -11,9 +11,8 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import batched
-from typing import Any
+from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -39,8 +38,7 @@ type Record = dict[str, Any]
 """A message as Lambda's event source hands it over."""
 
 
-@dataclass(frozen=True)
-class Worker:
+class Worker(NamedTuple):
     """The parts that all invocations of a process share. `polled`: the queue, for Intake. `turns`: how many turns an
     invocation holds at most."""
 

@@ -1,8 +1,8 @@
 """Short leases of turns and messages, renewed while this worker lives.
 
 A worker that dies, or stops for a minute, loses its turns to another worker at the end of the lease. So a dead worker
-costs its sessions a minute, however long an answer may take. The calls run in a thread and with clients that nothing
-else uses, because up to 40 turns share the others.
+costs its sessions a minute, however long an answer may take. The calls run in a thread that nothing else uses, and
+not with the clients that up to 40 turns share.
 """
 
 import asyncio

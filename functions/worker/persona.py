@@ -2,9 +2,8 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
@@ -14,8 +13,7 @@ from turnqueue.personas import FOLDER, version
 _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boolean": bool, "strings": list[str]}
 
 
-@dataclass(frozen=True)
-class Persona:
+class Persona(NamedTuple):
     """`version`: changes with the file. `model`, `temperature`: None if the file has none; then the stack's model and
     the model's default apply. `options`: more fields of the request to the model. `output`: the form of a structured
     answer, a class {message, draft?, data?}, or the document that the request asks for; None for plain text."""
@@ -60,8 +58,7 @@ def asked_for(base: Persona, request: Mapping[str, Any]) -> Persona:
         if choice := request.get("tool_choice"):
             options["tool_choice"] = choice if isinstance(choice, str) else _nested(choice, "name")
     more = request.get("instructions")
-    return replace(
-        base,
+    return base._replace(
         instructions=f"{base.instructions}\n\n{more}" if more else base.instructions,
         temperature=temperature,
         options=base.options | options,

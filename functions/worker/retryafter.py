@@ -13,9 +13,10 @@ from email.utils import parsedate_to_datetime
 LONGEST_SECONDS = 86_400.0
 """Longer waits are cut to a day, because no turn lives that long."""
 
-_REMAINING = re.compile(r"(.*ratelimit)-remaining(.*)|(.*ratelimit.*)-remaining")
-_NUMBER = re.compile(r"[0-9]{1,15}(\.[0-9]{0,12})?")
-_DURATION = re.compile(
+# Compiled by their first use, because the import is a part of every cold start.
+_REMAINING = r"(.*ratelimit)-remaining(.*)|(.*ratelimit.*)-remaining"
+_NUMBER = r"[0-9]{1,15}(\.[0-9]{0,12})?"
+_DURATION = (
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,12})?)s)?(?:([0-9]{1,9})ms)?"
 )
 _UNITS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
@@ -32,9 +33,9 @@ def retry_after(headers: Mapping[str, str], now: float) -> float | None:
 
 def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
     milliseconds, value = (headers.get(name, "").strip() for name in ("retry-after-ms", "retry-after"))
-    if _NUMBER.fullmatch(milliseconds):
+    if re.fullmatch(_NUMBER, milliseconds):
         yield float(milliseconds) / 1000
-    elif _NUMBER.fullmatch(value):
+    elif re.fullmatch(_NUMBER, value):
         yield float(value)
     elif (moment := _date(value)) is not None:
         # Relative to the server's clock, if it sends its time.
@@ -44,7 +45,7 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
 
 def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
     for name, remaining in headers.items():
-        found = _REMAINING.fullmatch(name.lower())
+        found = re.fullmatch(_REMAINING, name.lower())
         if found and re.fullmatch(r"0+(\.0*)?", remaining.strip()):
             before, dimension, whole = found.groups()
             reset = f"{whole}-reset" if whole else f"{before}-reset{dimension}"
@@ -54,12 +55,12 @@ def _resets(headers: Mapping[str, str], now: float) -> Iterator[float]:
 
 
 def _until(value: str, now: float) -> float | None:
-    if _NUMBER.fullmatch(value):
+    if re.fullmatch(_NUMBER, value):
         number = float(value)
         if number >= _EPOCH_MILLISECONDS:
             return number / 1000 - now
         return number - now if number >= _EPOCH_SECONDS else number
-    if value and (found := _DURATION.fullmatch(value)):
+    if value and (found := re.fullmatch(_DURATION, value)):
         return sum(float(part) * unit for part, unit in zip(found.groups(), _UNITS, strict=True) if part)
     try:
         moment = datetime.fromisoformat(value)

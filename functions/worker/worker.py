@@ -40,13 +40,14 @@ async def build(environment: Mapping[str, str]) -> Worker:
     usage = UsageStore(guards, attempts=1)
     log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try: if a row is late, its text is in the next row
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
+    polled = TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS)
 
     def server(base_url: str, name: str, secret: str, per_minute: int) -> Server:
-        limiter = RateLimiter(guards, attempts=1, read_timeout=1)
+        limiter = RateLimiter(guards, attempts=1, read_timeout=1) if per_minute else None
         return Server(
             Model(base_url, name, partial(keys.get, secret), prices, history_tokens),
             Gatekeeper(gates, base_url, name),
-            Pace(limiter, model_name(base_url, name), per_minute) if per_minute else None,
+            Pace(limiter, model_name(base_url, name), per_minute) if limiter else None,
         )
 
     first = server(
@@ -68,7 +69,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
             media_urls=MediaUrls(environment["MEDIA_URLS"]),
             log=log,
             cancellations=Cancellations(log),
-            leases=Leases(TurnStore(turns, attempts=1), TurnQueue(queue, attempts=1)),
+            leases=Leases(TurnStore(turns, attempts=1), polled),
             room=Room(),
             first=first,
             fallback=fallback,
@@ -77,7 +78,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
             first_token_seconds=float(environment["FIRST_TOKEN_SECONDS"]),
         ),
         TurnQueue(queue, attempts=4),
-        TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS),
+        polled,
         keys,
         int(environment["TURNS_PER_WORKER"]),
     )

@@ -1,7 +1,6 @@
 """llama.cpp's server, with a model that says random words."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -106,7 +105,7 @@ def test_odd_text(account: Account, engine: Tap, message: str) -> None:
 
 def test_options(account: Account, engine: Tap, monkeypatch: pytest.MonkeyPatch) -> None:
     """A persona's options bound the answer."""
-    short = replace(persona("general"), options={"max_completion_tokens": 1})
+    short = persona("general")._replace(options={"max_completion_tokens": 1})
     monkeypatch.setattr("attempt.persona", lambda role: short)
 
     task = asked(account)

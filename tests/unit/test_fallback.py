@@ -1,6 +1,5 @@
 """A second model while the first is down: an outage of the first delays, and fails nothing."""
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -126,7 +125,7 @@ def test_the_fallback_is_asked_by_its_own_name_and_key_whatever_the_persona_name
     account: Account, clock: Clock, first: Scripted, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = persona("general")
-    monkeypatch.setattr("attempt.persona", lambda role: replace(told, model="gpt-of-the-first"))
+    monkeypatch.setattr("attempt.persona", lambda role: told._replace(model="gpt-of-the-first"))
     outage(account, first)
 
     assert answer(account, clock, account.queued())["usage"]["model"] == "gpt-fallback"

@@ -8,7 +8,6 @@ import time
 import tracemalloc
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -436,7 +435,7 @@ def refusing(field: str, status: int = 400) -> Callable[[Asked], Response]:
 @pytest.mark.parametrize("status", [400, 422])
 @pytest.mark.parametrize("field", ["stream_options", "temperature", "response_format"])
 def test_a_field_that_is_refused_is_left_out_and_that_is_remembered(field: str, status: int) -> None:
-    told = replace(persona("booking"), temperature=0.2)
+    told = persona("booking")._replace(temperature=0.2)
 
     async def use(asking: Asking) -> None:
         assert (await asking.ask(told=told)).result["message"] == "When?"
@@ -446,7 +445,7 @@ def test_a_field_that_is_refused_is_left_out_and_that_is_remembered(field: str, 
         assert len(asking.raw.asked) == calls + 1
         assert all(field in asked.body for asked in asking.raw.asked[:-2])
         assert not any(field in asked.body for asked in asking.raw.asked[-2:])
-        await asking.ask(told=replace(told, model="another"))
+        await asking.ask(told=told._replace(model="another"))
         assert len(asking.raw.asked) == 2 * calls + 1
 
     with_model(refusing(field, status), use)
@@ -459,7 +458,7 @@ def test_several_fields_are_left_out_one_after_the_other() -> None:
                 return refusing(field)(asked)
         return Response([content(DOCUMENT), finish(), DONE])
 
-    answer, asking = answered(script, told=replace(persona("booking"), temperature=0.2))
+    answer, asking = answered(script, told=persona("booking")._replace(temperature=0.2))
 
     assert answer.result["message"] == "When?"
     assert len(asking.raw.asked) == 5
@@ -469,7 +468,7 @@ def test_several_fields_are_left_out_one_after_the_other() -> None:
     ("field", "twin"), [("max_tokens", "max_completion_tokens"), ("max_completion_tokens", "max_tokens")]
 )
 def test_a_limit_of_tokens_goes_by_its_other_name(field: str, twin: str) -> None:
-    told = replace(persona("general"), options={field: 7})
+    told = persona("general")._replace(options={field: 7})
 
     _, asking = answered(refusing(field), told=told)
 
