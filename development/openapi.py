@@ -1,12 +1,11 @@
 """Generates docs/openapi.yaml from the code. `python -m development.openapi` writes it, `--check` only prints the
 differences. Routes and their security come from template.yaml, requests from the pydantic models, and responses from
-the types of turnqueue/responses.py. The problems of a route are those that its function can raise. The examples are
+the types of turnqueue/responses.py. The problems are those of turnqueue/errors.py. The examples are
 made by the code from a sample turn. Only the texts are written here."""
 
 import argparse
 import ast
 import difflib
-import functools
 import inspect
 import json
 import os
@@ -14,7 +13,7 @@ import re
 import sys
 import textwrap
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -39,16 +38,10 @@ import status
 import stream
 import submit
 from turnqueue import __version__, events, http, media, responses, turn, usage
-from turnqueue.idempotency import IdempotencyKeys
-from turnqueue.media import Uploads
+from turnqueue.errors import MAX_BODY_BYTES, REFUSALS
 from turnqueue.personas import DEFAULT_ROLE, ROLES
-from turnqueue.queue import TurnQueue
-from turnqueue.store import TurnStore
-from turnqueue.usage import UsageStore
 
 type Json = dict[str, Any]
-
-FUNCTIONS = {"SubmitFunction": submit, "StatusFunction": status}
 
 TARGET = cfn.ROOT / "docs" / "openapi.yaml"
 
@@ -62,7 +55,7 @@ session are answered in the order of submission.
 `{{"message": "…"}}`: 401 without a valid token, 404 without a route, 413 above 10 MB, 429 above the account's rate, 500
 and 503 if a function cannot run.
 
-**Limits**: a body has at most {http.MAX_BODY_BYTES // 1024} KiB. A message with all its parts has at most
+**Limits**: a body has at most {MAX_BODY_BYTES // 1024} KiB. A message with all its parts has at most
 {turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered before its deadline or not at all, and can be read
 for {turn.RETENTION_SECONDS // 86400} days.
 
@@ -252,58 +245,35 @@ class Refusal(NamedTuple):
     of_task: bool = False
 
 
-# Problems whose text depends on the request.
-PROBLEM_WORDS = {
-    "invalid_request": "The body does not match its schema; `errors` names the wrong fields.",
-    "media_url_not_allowed": "An image has a URL of a host that the service does not take, or of any; `error.param` "
-    "names it.",
-    "rate_limited": "The owner has exceeded a limit of the deployment.",
-    "invalid_parameter": "A parameter or preference has a malformed value; `error.param` names it.",
+_CALLER = ("unauthenticated", "internal_error", "unavailable")
+_BODY = ("invalid_body", "invalid_json", "body_too_large", "unsupported_media_type", "invalid_request")
+_TURN = (
+    "idempotency_key_reused",
+    "invalid_idempotency_key",
+    "invalid_parameter",
+    "media_url_not_allowed",
+    "rate_limited",
+)
+REFUSALS_OF: dict[str, tuple[str, ...]] = {
+    "POST /chat": (*_CALLER, *_BODY, "request_too_large", *_TURN),
+    "POST /chat/media": (*_CALLER, *_BODY, "rate_limited"),
+    "GET /chat/task/{task_id}": (*_CALLER, "task_not_found", "invalid_parameter"),
+    "GET /chat/task/{task_id}/events": (*_CALLER, "task_not_found", "invalid_parameter"),
+    "POST /chat/task/{task_id}/cancel": (*_CALLER, "task_not_found"),
+    "POST /chat/task/{task_id}/retry": (*_CALLER, "task_not_found", "not_failed", *_TURN),
+    "GET /chat/session/{session_id}": (*_CALLER, "session_not_found", "invalid_parameter"),
+    "GET /chat/usage": (*_CALLER, "invalid_parameter"),
+    "GET /health": (),
 }
+"""The refusals of each route, as keys of errors.REFUSALS."""
+WAITING = ("POST /chat", "POST /chat/task/{task_id}/retry")
+"""The routes that can wait for their task, and answer with its failure."""
 
 
-def refusals(function: types.ModuleType, route: str) -> list[Refusal]:
-    """The problems that a function's handler can raise for a request of this route, by status and code."""
-    start = _handler_of(function, route)
-    found = set(_raised(start))
-    aws = TurnStore | TurnQueue | IdempotencyKeys | Uploads | UsageStore
-    if any(isinstance(value, aws) for value in _globals(start)):
-        found |= {refusal for refusal in _raised([http.dispatch]) if refusal.code != "no_such_route"}
-    return sorted(found)
-
-
-def _handler_of(function: types.ModuleType, route: str) -> list[Callable[..., Any]]:
-    """The functions that a handler's table names for a route, directly or through a local variable."""
-    handler = inspect.unwrap(function.handler)
-    tree = _tree(handler)
-    local = {
-        target.id: node.value
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Assign)
-        for target in node.targets
-        if isinstance(target, ast.Name)
-    }
-    for table in (node for node in ast.walk(tree) if isinstance(node, ast.Dict)):
-        for key, value in zip(table.keys, table.values, strict=True):
-            if isinstance(key, ast.Constant) and key.value == route:
-                named = local.get(value.id, value) if isinstance(value, ast.Name) else value
-                return [found for found in _named(named, handler) if inspect.isfunction(found)]
-    raise LookupError(f"{function.__name__} has no {route}, which template.yaml sends to it")
-
-
-def _raised(start: Iterable[Callable[..., Any]]) -> Iterator[Refusal]:
-    for function in _reachable(start):
-        for node in ast.walk(_tree(function)):
-            match node:
-                case ast.Call(
-                    func=ast.Name(id="Problem"),
-                    args=[ast.Constant(value=int(number)), ast.Constant(value=str(code)), text, *_],
-                ):
-                    yield Refusal(number, code, PROBLEM_WORDS.get(code) or _words(text, function))
-                case ast.Call(func=ast.Name(id="Problem"), args=[_, ast.Constant(value=str(code)), *_]):
-                    yield _of_task(code)
-                case ast.Call(func=ast.Name(id="Problem")):
-                    yield from map(_of_task, turn.FAILURES)
+def refusals(route: str) -> list[Refusal]:
+    """The problems of a route, by status and code."""
+    of_request = [Refusal(REFUSALS[code].status, code, REFUSALS[code].meaning) for code in REFUSALS_OF[route]]
+    return sorted([*of_request, *(_of_task(code) for code in turn.FAILURES if route in WAITING)])
 
 
 def _of_task(code: str) -> Refusal:
@@ -311,43 +281,9 @@ def _of_task(code: str) -> Refusal:
     return Refusal(failure.http_status, code, failure.text, of_task=True)
 
 
-def _words(text: ast.expr, function: Callable[..., Any]) -> str:
-    return str(eval(compile(ast.Expression(text), "", "eval"), function.__globals__))
-
-
-def _globals(start: Iterable[Callable[..., Any]]) -> Iterator[Any]:
-    for function in _reachable(start):
-        yield from _named(_tree(function), function)
-
-
-def _reachable(start: Iterable[Callable[..., Any]]) -> list[Callable[..., Any]]:
-    """Our functions that these call or name, directly or through others."""
-    reached = list(start)
-    for function in reached:
-        for value in _named(_tree(function), function):
-            if (
-                inspect.isfunction(value)
-                and value not in reached
-                and Path(inspect.getfile(value)).is_relative_to(cfn.ROOT)
-            ):
-                reached.append(value)
-    return reached
-
-
-def _named(tree: ast.AST, function: Callable[..., Any]) -> list[Any]:
-    """The globals that a piece of a function names."""
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)} - {*function.__code__.co_varnames}
-    return [function.__globals__[name] for name in sorted(names) if name in function.__globals__]
-
-
-@functools.cache
-def _tree(function: Callable[..., Any]) -> ast.Module:
-    return ast.parse(textwrap.dedent(inspect.getsource(function)))
-
-
-def problems(function: types.ModuleType, route: str) -> Json:
+def problems(route: str) -> Json:
     by_status: dict[int, list[Refusal]] = {}
-    for refusal in refusals(function, route):
+    for refusal in refusals(route):
         by_status.setdefault(refusal.status, []).append(refusal)
     return {str(number): _problem(number, found) for number, found in by_status.items()}
 
@@ -471,7 +407,7 @@ def _problem_example(refusal: Refusal) -> Any:
         real.get(refusal.code, lambda: None)()
     except http.Problem as problem:
         return _body_of(problem)
-    return _body_of(http.Problem(refusal.status, refusal.code, refusal.text))
+    return _body_of(http.Problem(refusal.code))
 
 
 def _body_of(problem: http.Problem) -> Any:
@@ -860,15 +796,12 @@ def paths() -> Json:
     Leaves out $default, which accepts a slash after /chat, because tools refuse two paths for one operation. Leaves out
     browsers' preflights, and the OpenAI API, which OpenAI describes.
     """
-    template = cfn.template()["Resources"]
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
         key = route["RouteKey"]
         if key == "$default" or key.startswith("OPTIONS ") or " /v1/" in key:
             continue
         method, path = key.split(" ")
-        integration = template[re.search(r"\$\{(\w+)\}", route["Target"]["Fn::Sub"])[1]]["Properties"]  # type: ignore[index]
-        function = FUNCTIONS[integration["IntegrationUri"]["Ref"].removesuffix(".Alias")]
         operation = dict(OPERATIONS[key])
         if "parameters" in operation:
             operation["parameters"] = [{"$ref": f"#/components/parameters/{name}"} for name in operation["parameters"]]
@@ -879,7 +812,7 @@ def paths() -> Json:
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
         # HEAD has no body, so it has no problem document either.
-        refused = {} if method == "HEAD" else dict(sorted(problems(function, key).items()))
+        refused = {} if method == "HEAD" else dict(sorted(problems(key).items()))
         operation["responses"] = successes | refused
         operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
         described.setdefault(path, {})[method.lower()] = operation

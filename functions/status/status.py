@@ -150,7 +150,7 @@ def session(event: Event) -> Response:
     caller = owner(event)
     cursor = query(event, "cursor")
     if cursor is not None and not is_ulid(cursor):
-        raise Problem(422, "invalid_parameter", "cursor must be the next_cursor of an earlier page.", param="cursor")
+        raise Problem("invalid_parameter", "cursor must be the next_cursor of an earlier page.", param="cursor")
     limit = integer(query(event, "limit"), "limit", default=50, low=1, high=MAX_PAGE)
     if not SESSION_ID.fullmatch(session_id):
         raise _no_such_session()
@@ -175,7 +175,7 @@ def usage(event: Event) -> Response:
     if day is None:
         day = day_of(time.time())
     if not _is_date(day):
-        raise Problem(422, "invalid_parameter", "day must be a date of the calendar, YYYY-MM-DD.", param="day")
+        raise Problem("invalid_parameter", "day must be a date of the calendar, YYYY-MM-DD.", param="day")
     return respond(200, {"day": day, **usages.read(caller, day)})
 
 
@@ -245,4 +245,4 @@ def _task(status: int, turn: Turn, waiting: Waiting | None = None) -> Response:
 
 
 def _no_such_session() -> Problem:
-    return Problem(404, "session_not_found", "There is no such session.", param="session_id")
+    return Problem("session_not_found", param="session_id")

@@ -67,7 +67,7 @@ def delete(event: Event, store: TurnStore, response_id: str) -> Response:
         if refused.current is None:
             raise no_such_response() from None
         text = "The response is being cancelled. Delete it again in two seconds."
-        raise Problem(409, "response_in_progress", text, headers={"Retry-After": "2"}) from None
+        raise Problem("response_in_progress", text, headers={"Retry-After": "2"}) from None
     return respond(200, {"id": response_id, "object": "response", "deleted": True})
 
 
@@ -113,7 +113,7 @@ def list_models() -> Response:
 
 def retrieve_model(name: str) -> Response:
     if name not in ROLES:
-        raise Problem(404, "model_not_found", "There is no such model.", param="model")
+        raise Problem("model_not_found", param="model")
     return respond(200, _model(name))
 
 
@@ -133,12 +133,12 @@ def page(event: Event, items: list[Item]) -> dict[str, Any]:
     """The page of a list that the query asks for: `limit`, `order` (desc or asc), and `after` (the id of an item)."""
     limit = integer(query(event, "limit"), "limit", default=20, low=1, high=MAX_PAGE)
     if (order := query(event, "order") or "desc") not in ("asc", "desc"):
-        raise Problem(400, "invalid_request", "order must be asc or desc.", param="order")
+        raise Problem("invalid_request", "order must be asc or desc.", status=400, param="order")
     ordered = items if order == "asc" else items[::-1]
     if after := query(event, "after"):
         ids = [item["id"] for item in ordered]
         if after not in ids:
-            raise Problem(400, "invalid_request", "after must be the id of an item in this list.", param="after")
+            raise Problem("invalid_request", "after must be the id of an item in this list.", status=400, param="after")
         ordered = ordered[ids.index(after) + 1 :]
     data = ordered[:limit]
     return {

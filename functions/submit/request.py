@@ -158,20 +158,18 @@ def parse_chat(content: bytes) -> ChatRequest:
     """As `parse`. Also raises Problem if the request is larger than a turn can store."""
     request = parse(ChatRequest, content)
     if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
-        raise Problem(
-            422, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."
-        )
+        raise Problem("request_too_large")
     return request
 
 
 def _problem(error: ValidationError) -> Problem:
     found = error.errors(include_url=False, include_context=False, include_input=False)
     if found[0]["type"] == "json_invalid":
-        return Problem(400, "invalid_json", "The body is not valid JSON.")
+        return Problem("invalid_json")
     errors = [{"field": _field(entry["loc"]), "code": entry["type"], "detail": entry["msg"]} for entry in found[:10]]
     first = errors[0]
     detail = f"{first['field']}: {first['detail']}" if first["field"] else first["detail"]
-    return Problem(422, "invalid_request", detail, param=first["field"] or None, errors=errors)
+    return Problem("invalid_request", detail, param=first["field"] or None, errors=errors)
 
 
 def _field(location: tuple[int | str, ...]) -> str:

@@ -77,7 +77,7 @@ def chat(event: Event, ends_at: float) -> Response:
     if request.deadline_seconds and request.deadline_seconds > deadline_seconds:
         detail = f"deadline_seconds: Input should be less than or equal to {deadline_seconds}"
         error = {"field": "deadline_seconds", "code": "deadline_too_long", "detail": detail.partition(": ")[2]}
-        raise Problem(422, "invalid_request", detail, param="deadline_seconds", errors=[error])
+        raise Problem("invalid_request", detail, param="deadline_seconds", errors=[error])
     stored = request.stored()
     _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])
@@ -106,7 +106,7 @@ def retry(event: Event, ends_at: float) -> Response:
     if failed is None:
         raise no_such_task()
     if failed.status is not Status.FAILURE:
-        raise Problem(409, "not_failed", "Only a failed task can be sent again.", param="task_id")
+        raise Problem("not_failed", param="task_id")
     _require_allowed_urls(failed.request)
 
     key = Key(old.session, new_ulid(now))
@@ -203,7 +203,6 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
     count("RateLimited")
     seconds = max(1, whole_seconds(verdict.wait))
     raise Problem(
-        429,
         "rate_limited",
         f"{verdict.limit} Please try again in {seconds} s.",
         headers={**verdict.fields, "Retry-After": str(seconds)},
@@ -243,12 +242,7 @@ def submit(
     bound = keys.reserve(turn.key.owner, idempotency_key, wanted, turn.created_at)
     if bound != wanted:
         if bound.fingerprint != wanted.fingerprint:
-            raise Problem(
-                422,
-                "idempotency_key_reused",
-                "This Idempotency-Key came with another request within the last 24 hours.",
-                param="Idempotency-Key",
-            )
+            raise Problem("idempotency_key_reused", param="Idempotency-Key")
         turn = turn._replace(key=_bound_key(turn.key.owner, bound))
         earlier = store.read(turn.key, turn.created_at)
         if earlier and earlier.status is not Status.PENDING:
@@ -346,9 +340,9 @@ def _failed(turn: Turn, headers: dict[str, str]) -> Problem:
     if failure.http_status == 503:
         headers = headers | {"Retry-After": "5"}
     return Problem(
-        failure.http_status,
         code,
         turn.error or failure.text,
+        status=failure.http_status,
         headers=headers,
         task_id=turn.key.task_id,
         session_id=turn.key.session_id,
@@ -361,9 +355,9 @@ def _not_queued(turn: Turn, error: BotoCoreError | ClientError) -> Problem:
     count("EnqueueFailed")
     failure = FAILURES["enqueue_failed"]
     return Problem(
-        failure.http_status,
         "enqueue_failed",
         failure.text,
+        status=failure.http_status,
         headers={"Retry-After": "2"},
         task_id=turn.key.task_id,
         retryable=True,
@@ -376,13 +370,13 @@ def _require_allowed_urls(stored: dict[str, Any]) -> None:
     for index, item in enumerate([*(stored.get("media") or ()), *context]):
         if "url" in item and not media_urls.allows(item["url"]):
             detail = f"media.{index}.url: the service takes {media_urls}."
-            raise Problem(422, "media_url_not_allowed", detail, param=f"media.{index}.url")
+            raise Problem("media_url_not_allowed", detail, param=f"media.{index}.url")
 
 
 def _require_json(event: Event) -> None:
     media_type = (header(event, "content-type") or "application/json").partition(";")[0].strip().lower()
     if media_type != "application/json":
-        raise Problem(415, "unsupported_media_type", "Content-Type must be application/json.", param="Content-Type")
+        raise Problem("unsupported_media_type", param="Content-Type")
 
 
 def _idempotency_key(event: Event) -> str | None:
@@ -392,10 +386,5 @@ def _idempotency_key(event: Event) -> str | None:
         return None
     bare = re.sub(r'^"(.*)"$', r"\1", value.strip())
     if not re.fullmatch(r"[\x21-\x7e]{1,255}", bare):
-        raise Problem(
-            422,
-            "invalid_idempotency_key",
-            "Idempotency-Key must be 1 to 255 visible ASCII characters.",
-            param="Idempotency-Key",
-        )
+        raise Problem("invalid_idempotency_key", param="Idempotency-Key")
     return bare

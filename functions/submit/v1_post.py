@@ -129,9 +129,7 @@ class _Call:
         try:
             turn, replayed, headers = desk.take(self._event, turn, parsed.fingerprint, self._key, seconds)
         except AlreadyAnswered:
-            text = "The function calls of the previous response are answered already, by another request."
-            param = "previous_response_id"
-            raise Problem(409, "already_continued", text, param=param, headers=NO_RETRY) from None
+            raise Problem("already_continued", param="previous_response_id", headers=NO_RETRY) from None
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
@@ -151,9 +149,7 @@ class _Call:
             raise no_such_response("previous_response_id")
         if not turn.final:
             raise Problem(
-                409,
                 "response_in_progress",
-                "The previous response is not final yet. Wait for it, or send both in one conversation.",
                 param="previous_response_id",
                 headers=NO_RETRY,
             )
@@ -165,12 +161,12 @@ class _Call:
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:
                 text = f"{param}: items of at most {MAX_REFERRED} responses can be referred to."
-                raise Problem(400, "invalid_request", text, param=param)
+                raise Problem("invalid_request", text, status=400, param=param)
             self._referred[key] = self._desk.store.read(key, time.time(), consistent=False)
         turn = self._referred.get(key) if key else None
         entry = referred(turn, item_id) if turn else None
         if entry is None:
-            raise Problem(404, "item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
+            raise Problem("item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
         return entry
 
 
@@ -189,4 +185,4 @@ def _check_outputs(request: dict[str, Any], waiting: list[str], param: str) -> N
 
 
 def _mismatch(param: str, why: str) -> Problem:
-    return Problem(400, "tool_outputs_mismatch", f"{param}: {why}.", param=param)
+    return Problem("tool_outputs_mismatch", f"{param}: {why}.", param=param)

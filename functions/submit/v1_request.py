@@ -204,9 +204,7 @@ def _parse[Body: BaseModel](kind: type[Body], content: bytes) -> Body:
 
 def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
     if len(json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass")) > MAX_REQUEST_BYTES:
-        raise Problem(
-            400, "request_too_large", f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."
-        )
+        raise Problem("request_too_large", status=400)
     said = json.dumps(body.model_dump(exclude_none=True), sort_keys=True)
     return Parsed(body, request, hashlib.sha256(f"{name}\n{said}".encode("utf-8", "surrogatepass")).hexdigest())
 
@@ -215,17 +213,17 @@ def _request(body: Any, entries: list[Entry], param: str, instructions: bool) ->
     """The common part of both APIs. The user's last message is the turn's message; everything before it is the turn's
     context."""
     if not any(entry.get("role") == "user" or "output" in entry for entry in entries):
-        raise Problem(400, "invalid_request", f"{param}: needs a message of the user.", param=param)
+        raise Problem("invalid_request", f"{param}: needs a message of the user.", status=400, param=param)
     if not instructions and any(entry.get("role") == "system" for entry in entries):
         raise _no_instructions(param)
     if sum(len(entry.get("media") or ()) for entry in entries) > MAX_MEDIA:
-        raise Problem(400, "invalid_request", f"{param}: at most {MAX_MEDIA} images.", param=param)
+        raise Problem("invalid_request", f"{param}: at most {MAX_MEDIA} images.", status=400, param=param)
     model = body.model or DEFAULT_ROLE
     if model not in ROLES:
         names = ", ".join(sorted(ROLES))
         headers = {"x-should-retry": "false"}
         text = f"There is no such model. The models are: {names}."
-        raise Problem(404, "model_not_found", text, param="model", headers=headers)
+        raise Problem("model_not_found", text, param="model", headers=headers)
     last = entries[-1] if entries[-1].get("role") == "user" else None
     context = entries[:-1] if last else entries
     options = {"temperature": body.temperature, "top_p": body.top_p, **body.options()}
@@ -408,18 +406,18 @@ def _checked[Kind: BaseModel](kind: type[Kind], value: Any, param: str) -> Kind:
 
 
 def _unsupported(param: str, why: str) -> Problem:
-    return Problem(400, "unsupported_parameter", f"{param} {why}.", param=param)
+    return Problem("unsupported_parameter", f"{param} {why}.", param=param)
 
 
 def _no_instructions(param: str) -> Problem:
     text = f"{param}: this service takes no instructions from clients (parameter AllowInstructions)."
-    return Problem(400, "unsupported_parameter", text, param=param)
+    return Problem("unsupported_parameter", text, param=param)
 
 
 def _problem(error: ValidationError, prefix: str = "") -> Problem:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return Problem(400, "invalid_json", "The body is not valid JSON.")
+        return Problem("invalid_json")
     names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]  # `str`: of a union
     # A name that the client made up is named only if it is harmless; a key of the metadata is the client's own text.
     known = names[:1] if names[:1] == ["metadata"] else names
@@ -427,4 +425,4 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     if first["type"] == "extra_forbidden":
         return _unsupported(param, "is not known here")
     detail = f"{param}: {first['msg']}" if param else first["msg"]
-    return Problem(400, "invalid_request", detail, param=param or None)
+    return Problem("invalid_request", detail, status=400, param=param or None)

@@ -311,7 +311,7 @@ async def _flush_until""",
         SUBMIT,
         (
             '        count("SyncWaitTimedOut")',
-            '        count("SyncWaitTimedOut")\n        raise Problem(504, "timeout", "The task was not finished in time.")',
+            '        count("SyncWaitTimedOut")\n        raise Problem("unavailable", "The task was not finished in time.", status=504)',
         ),
     ),
     mutant(

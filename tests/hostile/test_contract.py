@@ -21,6 +21,7 @@ from development import cfn
 from tests.hostile.checks import EXAMPLES, examples, orderly, proper
 from tests.hostile.gateway import Answer, Gateway, routes, token
 from tests.unit.conftest import Account, Clock, StandIn, Wire, refusing
+from turnqueue.errors import REFUSALS
 from turnqueue.events import Growing
 from turnqueue.turn import FAILURES, Key, Status
 
@@ -134,6 +135,13 @@ def test_the_examples_fit_their_schemas(content: Json) -> None:
 def check(schema: Json, document: Any) -> None:
     """Raises jsonschema_rs.ValidationError if the document does not fit a schema of the document."""
     jsonschema_rs.validate({**schema, "components": CLOSED["components"]}, document, validate_formats=True)
+
+
+def test_the_code_raises_every_refusal_of_the_table_and_no_other() -> None:
+    files = [*(cfn.ROOT / "functions").rglob("*.py"), *(cfn.ROOT / "layers").rglob("*.py")]
+    raised = {code for file in files for code in re.findall(r'Problem\(\s*"(\w+)"', file.read_text())}
+
+    assert raised - set(FAILURES) == set(REFUSALS) - set(FAILURES)
 
 
 # ---- What it allows, and what it forbids

@@ -12,14 +12,12 @@ from typing import Any, TypeIs
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from turnqueue.errors import MAX_BODY_BYTES, REFUSALS
 from turnqueue.telemetry import error_name, logger, where
 from turnqueue.turn import Key, is_utf8
 
 Event = dict[str, Any]
 Response = dict[str, Any]
-
-MAX_BODY_BYTES = 512 * 1024
-"""The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
 
 MAX_OWNER_CHARACTERS = 255
 """OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is a part of the turn's key, too."""
@@ -30,24 +28,25 @@ _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "confl
 class Problem(Exception):
     """Ends the handling of a request with a problem document.
 
-    `code` is stable and for programs, `detail` for people; `param` names the field or header at fault. Never put a
-    value that the client sent into them.
+    `code` is stable and for programs, and a key of `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is
+    for people. Without it and `status` those of the table hold. `param` names the field or header at fault. Never put
+    a value that the client sent into them.
     """
 
     def __init__(
         self,
-        status: int,
         code: str,
-        detail: str,
+        detail: str | None = None,
         *,
+        status: int | None = None,
         param: str | None = None,
         headers: Mapping[str, str] | None = None,
         **members: Any,
     ) -> None:
         super().__init__(code)
-        self.status = status
         self.code = code
-        self.detail = detail
+        self.status = status or REFUSALS[code].status
+        self.detail = detail or REFUSALS[code].meaning
         self.param = param
         self.headers = headers or {}
         self.members = members
@@ -86,7 +85,7 @@ def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) ->
             key = f"{event['requestContext']['http']['method']} {event['rawPath']}"
         route = routes.get(key)
         if route is None:
-            raise Problem(404, "no_such_route", "There is nothing at this path.")
+            raise Problem("no_such_route")
         return route(event)
     except Problem as problem:
         if problem.status >= 500:
@@ -97,20 +96,18 @@ def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) ->
         return unavailable().response()
     except Exception as error:
         logger.error("request failed", extra={"error": error_name(error), "where": where(error)})
-        return Problem(500, "internal_error", "Something went wrong on our side.").response()
+        return Problem("internal_error").response()
 
 
 def unavailable() -> Problem:
-    return Problem(
-        503, "unavailable", "The service is unavailable. Please try again in a moment.", headers={"Retry-After": "2"}
-    )
+    return Problem("unavailable", headers={"Retry-After": "2"})
 
 
 def owner(event: Event) -> str:
     """The caller: the `sub` claim of the token that API Gateway has verified, or the owner of the API key."""
     sub = _claims(event).get("sub", "")
     if not is_owner(sub):
-        raise Problem(401, "unauthenticated", "A bearer token with a `sub` claim of 1 to 255 characters is needed.")
+        raise Problem("unauthenticated")
     return sub
 
 
@@ -143,7 +140,7 @@ def task_key(event: Event) -> Key:
 
 
 def no_such_task() -> Problem:
-    return Problem(404, "task_not_found", "There is no such task.", param="task_id")
+    return Problem("task_not_found", param="task_id")
 
 
 def claim(event: Event, name: str) -> str:
@@ -166,9 +163,9 @@ def body(event: Event) -> bytes:
     try:
         content = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()
     except ValueError as error:
-        raise Problem(400, "invalid_body", "The body cannot be decoded.") from error
+        raise Problem("invalid_body") from error
     if len(content) > MAX_BODY_BYTES:
-        raise Problem(413, "body_too_large", f"The body may have at most {MAX_BODY_BYTES} bytes.")
+        raise Problem("body_too_large")
     return content
 
 
@@ -177,5 +174,5 @@ def integer(text: str | None, param: str, *, default: int, low: int, high: int) 
     if text is None:
         return default
     if not re.fullmatch("[0-9]+", text) or (number := int(text[-9:]) if len(text.lstrip("0")) <= 9 else high) < low:
-        raise Problem(422, "invalid_parameter", f"{param} must be a whole number from {low} to {high}.", param=param)
+        raise Problem("invalid_parameter", f"{param} must be a whole number from {low} to {high}.", param=param)
     return min(number, high)

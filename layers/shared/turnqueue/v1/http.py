@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from turnqueue.http import Event, Problem, Response, path
 from turnqueue.turn import FAILURES, Turn
@@ -24,7 +23,7 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
             if match := re.fullmatch(pattern, wanted):
                 response = handle(*match.groups())
                 return {**response, "headers": response["headers"] | more}
-        raise Problem(400, "unsupported", "This part of the OpenAI API is not served here.")
+        raise Problem("unsupported")
     except Problem as problem:
         if (seconds := problem.headers.get("Retry-After")) is not None:
             more["retry-after-ms"] = f"{seconds}000"
@@ -33,19 +32,19 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
 
 
 def no_such_response(param: str = "response_id") -> Problem:
-    return Problem(404, "response_not_found", "There is no such response.", param=param, headers=NO_RETRY)
+    return Problem("response_not_found", param=param, headers=NO_RETRY)
 
 
 def no_such_conversation(param: str = "conversation_id") -> Problem:
-    return Problem(404, "conversation_not_found", "There is no such conversation.", param=param, headers=NO_RETRY)
+    return Problem("conversation_not_found", param=param, headers=NO_RETRY)
 
 
 def unfinished(turn: Turn) -> Problem:
     """The problem for a request whose wait is over. The turn continues."""
     return Problem(
-        504,
         "response_in_progress",
         f"The answer takes longer than a request may. It goes on: GET /v1/responses/{response_id(turn.key)} has it.",
+        status=504,
         headers={**NO_RETRY, "Location": f"/v1/responses/{response_id(turn.key)}"},
         response_id=response_id(turn.key),
         task_id=turn.key.task_id,
@@ -57,7 +56,12 @@ def failed(turn: Turn) -> Problem:
     attempts."""
     code = turn.error_code or "internal_error"
     failure = FAILURES.get(code, FAILURES["internal_error"])
-    more: dict[str, Any] = {"response_id": response_id(turn.key), "task_id": turn.key.task_id}
     return Problem(
-        failure.http_status, code, turn.error or failure.text, headers=NO_RETRY, retryable=failure.retryable, **more
+        code,
+        turn.error or failure.text,
+        status=failure.http_status,
+        headers=NO_RETRY,
+        retryable=failure.retryable,
+        response_id=response_id(turn.key),
+        task_id=turn.key.task_id,
     )

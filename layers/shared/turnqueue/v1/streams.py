@@ -84,7 +84,7 @@ def starting_after(text: str | None) -> int:
     if text is None:
         return -1
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
-        raise Problem(400, "invalid_request", "starting_after must be a whole number.", param="starting_after")
+        raise Problem("invalid_request", "starting_after must be a whole number.", status=400, param="starting_after")
     return int(text)
 
 

@@ -1,0 +1,57 @@
+"""Every refusal of a request: one table, from which the code raises `Problem`, and docs/openapi.yaml is generated.
+
+The errors of tasks, which are accepted and fail later, are `turn.FAILURES`. The title of a problem document is the name
+of its status.
+"""
+
+from typing import NamedTuple
+
+from turnqueue.turn import MAX_REQUEST_BYTES
+
+MAX_BODY_BYTES = 512 * 1024
+"""The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
+
+
+class Refusal(NamedTuple):
+    """`meaning`: the detail for the user, unless the code that raises it knows a more exact one."""
+
+    status: int
+    meaning: str
+
+
+REFUSALS = {
+    "invalid_body": Refusal(400, "The body cannot be decoded."),
+    "invalid_json": Refusal(400, "The body is not valid JSON."),
+    "unauthenticated": Refusal(401, "A bearer token with a `sub` claim of 1 to 255 characters is needed."),
+    "no_such_route": Refusal(404, "There is nothing at this path."),
+    "session_not_found": Refusal(404, "There is no such session."),
+    "task_not_found": Refusal(404, "There is no such task."),
+    "not_failed": Refusal(409, "Only a failed task can be sent again."),
+    "body_too_large": Refusal(413, f"The body may have at most {MAX_BODY_BYTES} bytes."),
+    "unsupported_media_type": Refusal(415, "Content-Type must be application/json."),
+    "idempotency_key_reused": Refusal(422, "This Idempotency-Key came with another request within the last 24 hours."),
+    "invalid_idempotency_key": Refusal(422, "Idempotency-Key must be 1 to 255 visible ASCII characters."),
+    "invalid_parameter": Refusal(422, "A parameter or preference has a malformed value; `error.param` names it."),
+    "invalid_request": Refusal(422, "The body does not match its schema; `errors` names the wrong fields."),
+    "media_url_not_allowed": Refusal(
+        422, "An image has a URL of a host that the service does not take, or of any; `error.param` names it."
+    ),
+    "request_too_large": Refusal(422, f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."),
+    "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
+    "internal_error": Refusal(500, "Something went wrong on our side."),
+    "unavailable": Refusal(503, "The service is unavailable. Please try again in a moment."),
+    # Of the OpenAI API only. It answers 400 where /chat answers 422 to a body, as OpenAI does.
+    "tool_outputs_mismatch": Refusal(400, "The results of function calls do not match the calls."),
+    "unsupported": Refusal(400, "This part of the OpenAI API is not served here."),
+    "unsupported_parameter": Refusal(400, "The request has a parameter that is not served here."),
+    "conversation_not_found": Refusal(404, "There is no such conversation."),
+    "item_not_found": Refusal(404, "There is no such item."),
+    "model_not_found": Refusal(404, "There is no such model."),
+    "response_not_found": Refusal(404, "There is no such response."),
+    "already_continued": Refusal(
+        409, "The function calls of the previous response are answered already, by another request."
+    ),
+    "response_in_progress": Refusal(
+        409, "The previous response is not final yet. Wait for it, or send both in one conversation."
+    ),
+}
