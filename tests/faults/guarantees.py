@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 GUARANTEES = {
     1: "an accepted task becomes final",
     2: "a final state never changes",
-    3: "one answer is recorded, and no second call of the model under a valid lease",
-    4: "a session's turns run in order, one at a time, and hold up no other session",
+    3: "one answer is recorded, and during a lease no other worker calls the model",
+    4: "a session's turns run in order, one at a time, and delay no other session",
     5: "an Idempotency-Key makes one task",
     6: "nobody reaches another owner's task or session",
     7: "past its deadline every task reads as final",
     8: "an accepted task is never 404, an unknown one never PENDING",
-    9: "no prompt, answer or key leaves its place",
+    9: "no prompt, answer or key appears where it does not belong",
     10: "a sync request never loses its result",
-    11: "an owner's day shows the tokens that were used, and keeps to its quota",
-    12: "every reader of a growing answer is told the same, and nothing after its end",
+    11: "an owner's usage of a day counts every token and stays within its quota",
+    12: "all readers of a growing answer get the same events, and none after its end",
 }
 
 FINAL = ("SUCCESS", "FAILURE")

@@ -61,7 +61,7 @@ def mutant(name: str, file: str, *changes: tuple[str, str]) -> Mutant:
 
 MUTANTS = [
     mutant(
-        "the claim has no condition on the state",
+        "the claim does not check the state",
         STORE,
         ('condition=f"{_UNHELD} AND {_BUDGETED}', 'condition=f"{_BUDGETED}'),
         (
@@ -74,7 +74,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the lease is ignored",
+        "the claim ignores the lease",
         STORE,
         (
             '(#status = :pending OR (#status = :started AND #lease_until < :now))"',
@@ -90,7 +90,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the end of an attempt does not ask whose attempt it is",
+        "the end of an attempt does not check who claimed it",
         STORE,
         (
             '_OURS = "#status = :started AND #attempt = :attempt"',
@@ -98,7 +98,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the end of an attempt has no condition but that the turn is there",
+        "the end of an attempt only checks that the turn exists",
         STORE,
         (
             '_OURS = "#status = :started AND #attempt = :attempt"',
@@ -106,7 +106,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the request is answered before its message is sent",
+        "submit answers before it sends the message",
         SUBMIT,
         ("def submit(", "_unsent: list[Key] = []\n\n\ndef submit("),
         (
@@ -115,7 +115,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "a failed send is swallowed",
+        "submit ignores a failed send",
         SUBMIT,
         (
             "    except (BotoCoreError, ClientError) as error:\n        try:\n            store.fail",
@@ -123,7 +123,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "a send that failed with a key is answered 202",
+        "submit answers 202 although the send failed, if the request has a key",
         SUBMIT,
         (
             "        # The turn stays PENDING. Another",
@@ -131,7 +131,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the histories of a batch are read before its first claim",
+        "the worker reads the histories of a batch before its first claim",
         ATTEMPT,
         (
             "history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
@@ -140,7 +140,7 @@ MUTANTS = [
         ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
     ),
     mutant(
-        "the later turns of a session are run though the first must come back",
+        "the worker runs the later turns of a session although the first must come back",
         INVOCATION,
         (
             """                del self._sessions[group]
@@ -154,7 +154,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the sessions of a batch are run one after the other",
+        "the worker runs the sessions of a batch one after the other",
         INVOCATION,
         (
             "            running = self._group.create_task(self._run_session(message.group))",
@@ -174,17 +174,17 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a reader does not end what is overdue",
+        "a reader does not end an overdue turn",
         STORE,
         ("        if not turn.overdue(now):\n            return turn", "        return turn"),
     ),
     mutant(
-        "a reader ends what is overdue without a condition",
+        "a reader ends an overdue turn without a condition",
         STORE,
         ('f"{_UNFINISHED} AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
     ),
     mutant(
-        "a released turn stays STARTED until its lease is over",
+        "a released turn stays STARTED until its lease ends",
         STORE,
         (
             'changes: dict[str, Any] = {"status": Status.PENDING}',
@@ -196,13 +196,13 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a turn that goes back keeps the visibility of its lease",
+        "a returned turn keeps the visibility of its lease",
         INVOCATION,
         ("        if seconds is not None:", "        if seconds is None:"),
         ("await self._change_visibility(messages, seconds)", "await self._change_visibility(messages, LEASE_SECONDS)"),
     ),
     mutant(
-        "the Idempotency-Key is reserved after the turn is recorded",
+        "submit reserves the Idempotency-Key after it records the turn",
         SUBMIT,
         (
             "    wanted = Reservation(turn.key.task_id, fingerprint)\n",
@@ -210,17 +210,17 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a replay does not send again what is PENDING",
+        "a repeated submit does not send the message of a PENDING turn again",
         SUBMIT,
         ("        if earlier and earlier.status is not Status.PENDING:", "        if earlier:"),
     ),
     mutant(
-        "an Idempotency-Key is taken whatever the body",
+        "submit does not compare the body with that of the Idempotency-Key",
         SUBMIT,
         ("        if bound.fingerprint != wanted.fingerprint:", "        if not bound.fingerprint:"),
     ),
     mutant(
-        "the owner is taken from a header of the client's",
+        "submit takes the owner from a header of the client",
         "layers/shared/turnqueue/http.py",
         (
             '    sub = _claims(event).get("sub", "")',
@@ -228,7 +228,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the owner is taken from the body",
+        "submit takes the owner from the body",
         SUBMIT,
         (
             "    key = Key(session_key(caller,",
@@ -236,12 +236,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "an error that may pass deletes the message",
+        "a temporary error deletes the message",
         DECISIONS,
         ("            return back(refused_wait, is_refund=True)", "            return DONE"),
     ),
     mutant(
-        "a duplicate deletes the message of a turn that another works on",
+        "a duplicate deletes the message of a turn that another worker runs",
         DECISIONS,
         (
             "            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))",
@@ -249,7 +249,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the failures of a batch are not reported",
+        "the worker does not report the failures of a batch",
         WORKER,
         ('[{"itemIdentifier": message_id} for message_id in unfinished]', "[]"),
     ),
@@ -270,7 +270,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a dead letter whose turn cannot be closed is dropped",
+        "the deadletter function drops a message whose turn it cannot close",
         DEADLETTER,
         (
             'extra={"task_id": key.task_id, "error": error_name(error)})\n        return False',
@@ -278,7 +278,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the prompt is logged",
+        "submit logs the prompt",
         SUBMIT,
         (
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wait})',
@@ -286,12 +286,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the text of the model's error is logged",
+        "the worker logs the text of the model's error",
         ATTEMPT,
         ('"attempt": turn.attempt, "code": error.code}', '"attempt": turn.attempt, "code": str(error.__cause__)}'),
     ),
     mutant(
-        "the prompt is in the message",
+        "the queue message contains the prompt",
         SUBMIT,
         ("import os\n", "import json\nimport os\n"),
         (
@@ -307,7 +307,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a sync request whose time is up is answered 504",
+        "submit answers a sync request with 504 when the wait ends",
         SUBMIT,
         (
             '        count("SyncWaitTimedOut")',
@@ -315,44 +315,44 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a read that fails ends a waiting request",
+        "a failed read ends a waiting request",
         "layers/shared/turnqueue/wait.py",
         ('            logger.warning("read failed"', '            raise\n            logger.warning("read failed"'),
     ),
     mutant(
-        "the Idempotency-Key of one owner is that of all",
+        "owners share their Idempotency-Keys",
         "layers/shared/turnqueue/idempotency.py",
         ('f"{owner}\\n{key}"', "key"),
     ),
     mutant(
-        "a reply that is kept for one owner is given to all",
+        "the cache gives one owner's reply to all",
         "layers/shared/turnqueue/replies.py",
         ('guard_key("reply", owner)', '"reply#of all"'),
     ),
     mutant(
-        "a message in a conversation is answered by what was kept",
+        "the cache answers a later message of a conversation",
         SUBMIT,
         ("    if allowed.keeps and begins:", "    if allowed.keeps:"),
     ),
     mutant(
-        "the answer is kept in the guards table",
+        "the cache stores the answer in the guards table",
         ATTEMPT,
         ("replies.keep, reply, turn.key,", 'replies.keep, reply, turn.key._replace(session=f"{answer}#"),'),
         ("await self._keep_reply()", "await self._keep_reply(answer)"),
         ("async def _keep_reply(self)", "async def _keep_reply(self, answer: Answer)"),
     ),
     mutant(
-        "a reply that was kept is given though the turn is recorded without it",
+        "submit returns a cached reply although the turn is recorded without it",
         SUBMIT,
         ("        if store.create(replied):", "        if store.create(replied) or replied:"),
     ),
     mutant(
-        "each click makes a retry of its own",
+        "each click makes another retry",
         SUBMIT,
         ('or f"retry {old.task_id}"', 'or f"retry {old.task_id} {time.time()}"'),
     ),
     mutant(
-        "a turn is handed back by whoever had it",
+        "a worker that has lost a turn can hand it back",
         STORE,
         (
             """("place_at",))),
@@ -364,12 +364,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a turn is begun as often as its workers die",
+        "a turn has three times as many attempts as it should",
         STORE,
         ('"max_attempts": MAX_ATTEMPTS,', '"max_attempts": 3 * MAX_ATTEMPTS,'),
     ),
     mutant(
-        "a turn is begun past its deadline",
+        "a worker begins a turn past its deadline",
         STORE,
         ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
     ),
@@ -379,22 +379,22 @@ async def _flush_until""",
         ("        is_last = turn.attempt >= turn.last_attempt", "        is_last = False"),
     ),
     mutant(
-        "an open gate is not looked at",
+        "the worker ignores an open gate",
         GATEKEEPER,
         ("        if wait := self._wait(now):\n            return wait\n        passed", "        passed"),
     ),
     mutant(
-        "a lease is not renewed",
+        "the worker does not renew the lease of a turn",
         LEASES,
         ("        if not turns and not messages:", "        turns = []\n        if not messages:"),
     ),
     mutant(
-        "the turns behind one that goes back keep the visibility of their lease",
+        "the turns behind a returned turn keep the visibility of their lease",
         INVOCATION,
         ("await self._give_back(session, decision.seconds)", "await self._give_back([message], decision.seconds)"),
     ),
     mutant(
-        "a poll is abandoned when the last turn is over",
+        "the worker abandons a poll when its last turn ends",
         INVOCATION,
         (
             "                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))",
@@ -406,12 +406,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a failed poll is not repeated as the same attempt",
+        "a failed poll is repeated with a new attempt id",
         INTAKE,
         ("        if not self._failures or now >= self._attempt_until:", "        if True:"),
     ),
     mutant(
-        "messages that the worker has taken itself are reported as failed",
+        "the worker reports messages from its polls as failed",
         INVOCATION,
         (
             "        return [message.id for message in batch if message.id in self._unfinished]",
@@ -419,7 +419,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a message runs beside the others of its session",
+        "the messages of a session run at the same time",
         INVOCATION,
         (
             """            if (session := self._sessions.get(message.group)) is not None:
@@ -432,12 +432,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a worker takes turns until its end",
+        "a worker takes turns until its timeout",
         INVOCATION,
         (" and time.time() < self._takes_until):", "):"),
     ),
     mutant(
-        "a turn that goes back keeps its slot",
+        "a returned turn keeps its slot",
         INVOCATION,
         (
             "                del self._sessions[group]\n                await",
@@ -445,7 +445,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the messages that the worker has taken itself are not renewed",
+        "the worker does not renew the visibility of messages from its polls",
         INVOCATION,
         (
             "        self._services.leases.hold_messages([message.handle for message in messages])",
@@ -454,12 +454,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "metrics are written at the end of an invocation only",
+        "the worker writes metrics only at the end of an invocation",
         INVOCATION,
         ("await asyncio.wait_for(stop.wait(), FLUSH_SECONDS)", "await stop.wait()"),
     ),
     mutant(
-        "a worker goes by the history that it knows of a session",
+        "a worker uses the history of a session that it remembers",
         ATTEMPT,
         (
             "        history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
@@ -476,7 +476,7 @@ async def _flush_until""",
         ("from turnqueue.turn import Turn\n", "from turnqueue.turn import Status, Turn\n"),
     ),
     mutant(
-        "a turn is taken for the first of its session whenever it may be",
+        "submit marks too many turns as the first of their session",
         SUBMIT,
         ("    begins = request.session_id is None", "    begins = not request.session_id or not idempotency_key"),
     ),
@@ -486,12 +486,12 @@ async def _flush_until""",
         ("        if is_refund:\n", "        if place_at:\n"),
     ),
     mutant(
-        "a task that waited for its model says that its time was up",
+        "an overdue task reports `deadline_exceeded` although its model refused it",
         TURN,
         ('return self.last_refusal or "deadline_exceeded"', 'return "deadline_exceeded"'),
     ),
     mutant(
-        "an open gate is not looked at once the process knows it",
+        "the worker ignores an open gate that its process has already read",
         GATEKEEPER,
         ("if gate.phase(now) is Phase.OPEN)", "if gate.phase(now) is None)"),
     ),
@@ -504,7 +504,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a probe keeps the others waiting for ever",
+        "a lost probe keeps the others waiting for 25 minutes",
         GATE,
         ("PROBE_LEASE_SECONDS = 15.0", "PROBE_LEASE_SECONDS = 1500.0"),
     ),
@@ -515,12 +515,12 @@ async def _flush_until""",
         ("2.0 ** min(refusals, 10)", "2.0 ** min(4 + refusals, 10)"),
     ),
     mutant(
-        "a turn below a known rate does not wait for its place",
+        "a turn does not wait for its time in a known rate",
         PACE,
         ("max(grant.full_after - self._rate.interval, 0)", "0"),
     ),
     mutant(
-        "the model is told the oldest turns",
+        "the model gets the oldest turns",
         STORE,
         (
             "ScanIndexForward=False,\n                Limit=limit,",
@@ -528,12 +528,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the model is told fewer turns than it may be",
+        "the model gets only five turns",
         ATTEMPT,
         ("limit=HISTORY_TURNS,", "limit=5,"),
     ),
     mutant(
-        "the model is told the answers before the messages that got them",
+        "the model gets the history in reverse order",
         STORE,
         ("        return found[:limit][::-1]", "        return found[:limit]"),
     ),
@@ -543,12 +543,12 @@ async def _flush_until""",
         ("        self._settle(turn, now)\n        return turn\n", "        return turn\n"),
     ),
     mutant(
-        "the end of a turn takes its reservation back twice",
+        "the end of a turn subtracts its reservation twice",
         USAGE,
         ('counts["completion_tokens"] - reserved\n', 'counts["completion_tokens"] - 2 * reserved\n'),
     ),
     mutant(
-        "the tokens of an answer are not charged",
+        "the day is not charged for the tokens of answers",
         USAGE,
         (
             'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
@@ -556,12 +556,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a quota of tokens is not looked at",
+        "submit ignores the quota of tokens",
         USAGE,
         ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
     ),
     mutant(
-        "queued messages reserve no tokens",
+        "submit reserves no tokens",
         SUBMIT,
         (
             "turn = turn._replace(begins_session=begins, reserved_tokens=tokens)",
@@ -582,17 +582,17 @@ async def _flush_until""",
         ("await self._settle(self._used(), is_final=True)", "await self._settle(self._used(), is_final=False)"),
     ),
     mutant(
-        "an image that S3 does not give now is taken for one that is missing",
+        "an image counts as missing although S3 only failed",
         MEDIA,
         ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey", "AccessDenied", "InternalServerError"):'),
     ),
     mutant(
-        "an image that is missing brings the turn back",
+        "the worker retries a turn whose image is missing",
         MEDIA,
         ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
     ),
     mutant(
-        "a row takes the place of another",
+        "a row overwrites another",
         EVENTS,
         (
             'ConditionExpression="attribute_not_exists(#task)"',
@@ -600,17 +600,17 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a lost worker goes on writing to the log",
+        "a worker that has lost its turn writes to the log",
         EVENTS,
         ("if there.attempt > self._turn.attempt:", "if there.attempt > self._turn.attempt + 9:"),
     ),
     mutant(
-        "a new attempt does not void the text of the one before",
+        "a new attempt does not void the text of the previous one",
         EVENTS,
         ("= (last.n + 1, True) if last", "= (last.n + 1, False) if last"),
     ),
     mutant(
-        "a row that has taken effect unheard is not looked at",
+        "the worker does not check a row whose response was lost",
         EVENTS,
         (
             "self._take(self._log.put(self._turn.key, event, now))",
@@ -618,7 +618,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "rows are told after the end",
+        "readers get rows after the end",
         STATUS,
         ("    if turn.final:\n        found = [done(", "    if turn.final and not rows:\n        found = [done("),
     ),
@@ -628,7 +628,7 @@ async def _flush_until""",
         ("rows = [] if after == END else log.after(key, after or 0)", "rows = log.after(key, (after or -1) + 1)"),
     ),
     mutant(
-        "a gap in what DynamoDB knows is passed over",
+        "a reader skips a gap in the rows",
         EVENTS,
         (
             "return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]",
@@ -636,7 +636,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a cancellation is not told to the worker",
+        "the worker gets no sign of a cancellation",
         STORE,
         ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
     ),

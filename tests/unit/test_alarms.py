@@ -1,4 +1,4 @@
-"""When an alarm rings, and why then: the template, what the number depends on, and the runbook say the same."""
+"""When each alarm rings, and why then. The template, the numbers behind a threshold and the runbook agree."""
 
 import re
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ WORKER_SECONDS = cfn.resources("AWS::Serverless::Function")["WorkerFunction"]["T
 
 
 class Rings(NamedTuple):
-    """`at` this value or above, in `points` of the last `of` periods of so many `seconds`. `says`: what the entry in
-    the runbook says of that."""
+    """`at`: the threshold. The alarm rings if `points` of the last `of` periods of `seconds` reach it. `says`: words of
+    the runbook's entry."""
 
     statistic: str
     at: float
@@ -31,42 +31,42 @@ class Rings(NamedTuple):
 
 
 def often(at: float, says: str, statistic: str = "Sum") -> Rings:
-    """For what passes by itself: a bad minute needs nobody."""
+    """For trouble that may pass: one bad minute needs no operator."""
     return Rings(statistic, at, says, points=3, of=5)
 
 
 WHEN = {
-    # Each is a loss or a crash: one is one too many.
+    # Each event is a loss or a crash, so one is enough.
     "DeadLetterAlarm": Rings("Sum", 1, "SQS gave up on a task after 1,000 receives"),
-    # Longer than the deadletter function takes from one look at the message to the next.
+    # Longer than the time between two deliveries of the message to the deadletter function.
     "MalformedMessageAlarm": Rings("Sum", 1, "the alarm rings until you delete it", DEAD_LETTER_VISIBILITY + 120),
-    "WorkerErrorAlarm": Rings("Sum", 1, f"The worker crashed or ran out of its {WORKER_SECONDS} s", 300),
+    "WorkerErrorAlarm": Rings("Sum", 1, f"A worker crashed or exceeded its {WORKER_SECONDS} s", 300),
     # After five tries to close the letter.
     "StuckDeadLetterAlarm": Rings("Maximum", 5 * DEAD_LETTER_VISIBILITY, "older than 15 minutes", points=5, of=5),
-    # A third of the time that a task has.
-    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; 10 remain", points=3, of=3),
+    # A third of the time until a task's deadline.
+    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; 10 minutes remain", points=3, of=3),
     "FailureRateAlarm": often(1 / 10, "In three of the last five minutes, one task in ten or more failed", "Average"),
-    "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for a worker"),
-    "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for submit"),
-    "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no place for status"),
+    "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for a worker"),
+    "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for submit"),
+    "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for status"),
     "ModelGateAlarm": often(1, "In 3 of the last 5 minutes"),
     # 20 s before the worker gives up on the model.
     "WorkerDurationAlarm": Rings(
         "Maximum",
         (WORKER_SECONDS - RESERVE_SECONDS / 2) * 1000,
-        f"took {WORKER_SECONDS - RESERVE_SECONDS / 2:g} s and more of its {WORKER_SECONDS:g} s, in two of three times",
+        f"of the last three periods of 5 minutes, a worker used at least {WORKER_SECONDS - RESERVE_SECONDS / 2:g} s",
         seconds=300,
         points=2,
         of=3,
     ),
-    "Api5xxAlarm": often(1 / 20, "In three of the last five minutes, one request in twenty or more was answered 5xx"),
+    "Api5xxAlarm": often(1 / 20, "In three of the last five minutes, at least one request in twenty got a 5xx"),
     # It rings while the value is below.
-    "NoSuccessAlarm": Rings("Sum", 1, "nobody chats for 5 minutes", 300),
+    "NoSuccessAlarm": Rings("Sum", 1, "nobody has chatted for 5 minutes", 300),
 }
 
 
 def entry(alarm: dict[str, Any]) -> str:
-    """What the runbook says of an alarm, as one line."""
+    """The runbook's entry for an alarm, as one line."""
     name = alarm["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
     found = re.search(rf"^### {name}\n(.*?)(?=^##)", RUNBOOK, re.MULTILINE | re.DOTALL)
     assert found, f"docs/operations.md has no entry {name}"
@@ -108,7 +108,7 @@ SHORTEST_DEADLINES = {"3": 15, "5": 30, "10": 60, "14": 60}
 
 
 @pytest.mark.parametrize("minutes", ROWS)
-def test_what_depends_on_the_longest_answer(minutes: str) -> None:
+def test_the_numbers_that_follow_the_longest_answer(minutes: str) -> None:
     row, answer, deadline = ROWS[minutes], int(minutes) * 60, SHORTEST_DEADLINES[minutes] * 60
 
     assert row["WorkerTimeout"] == min(2 * answer + 40, 900)
