@@ -1,5 +1,5 @@
 """The console on loopback: the page in web/, the client that it uses, and the configuration for this stack. On another
-server, send the same headers: docs/security.md, "The console on a server of yours"."""
+server, send the same headers: docs/security.md, "The console on your own server"."""
 
 import json
 import re

@@ -116,7 +116,7 @@ def test_the_version_is_written_in_one_place() -> None:
 
 def test_the_clients_version_is_that_of_its_package() -> None:
     package = json.loads((ROOT / "clients/javascript/package.json").read_text())["version"]
-    for page in ("clients/javascript/README.md", "docs/moving-from-api-js.md"):
+    for page in ("clients/javascript/README.md", "docs/javascript.md"):
         assert set(re.findall(r"turnqueue-([\d.]+)\.tgz", (ROOT / page).read_text())) == {package}, page
     assert f"\n## {package}\n" in (ROOT / "clients/javascript/CHANGELOG.md").read_text()
 

@@ -1,9 +1,9 @@
 /**
- * How late an answer is shown and what its waiting costs, by the client's ways to wait. Run it for the table of
- * docs/moving-from-api-js.md: `node clients/javascript/test/pace.js`.
+ * Simulates the client's ways to wait: how late an answer shows, and how much the waiting costs.
+ * `node clients/javascript/test/pace.js` prints the table of docs/javascript.md.
  *
- * Simulated: the clock, a network that takes 40 ms each way, and an API that holds a request as turnqueue/wait.py
- * does and tells when to ask as turnqueue/responses.py does.
+ * The simulation has a virtual clock, a network that takes 40 ms each way, and an API with the long polls of
+ * turnqueue/wait.py and the `poll_after_ms` of the status function.
  */
 
 import { pathToFileURL } from "node:url";
@@ -12,14 +12,14 @@ import { createClient } from "../turnqueue.js";
 import { ACCEPTED, running, succeeded, task } from "./support.js";
 
 const WAY_MS = 40;
-// Billed each time: CPU and two calls of DynamoDB (benchmarks/results.md: 15 ms for a poll).
+// Billed for each poll: CPU and two calls of DynamoDB (benchmarks/results.md: 15 ms for a poll).
 const POLL_MS = 15;
 // Dollars for a million: a request of the HTTP API and of Lambda; a second of Lambda with 256 MB (arm64); a read of half a unit.
 const PRICES = { request: 1.2, second: 0.25 * 13.3334, read: 0.0625 };
 
 /**
- * A chat that is answered `answerMs` after its submit. Resolves to {lateMs, looks, heldMs, reads, dollars}: how long after
- * that the client has it, and what its looks took; `dollars` are for a million such chats.
+ * A chat that is answered `answerMs` after its submit. Resolves to {lateMs, looks, heldMs, reads, dollars}: the delay until
+ * the client has the answer, and the use of its polls (`looks`). `dollars` are for a million such chats.
  */
 export async function simulate(answerMs, { startMs = 100, progress = false, random = 0.5, ...options } = {}) {
   let now = 0;
@@ -62,7 +62,7 @@ function answer(body, status = 200, headers = {}) {
   return { status, headers: new Headers(headers), text: async () => JSON.stringify(body) };
 }
 
-/** Means over answers in about that time: how late an answer is depends on when it comes between two looks. */
+/** Means over answers that take about `seconds`, because the delay depends on the moment between two polls. */
 async function mean(seconds, options) {
   const runs = [];
   for (let n = 0; n < 101; n++) runs.push(await simulate(seconds * 1000 * (0.8 + 0.004 * n), options));
@@ -71,7 +71,7 @@ async function mean(seconds, options) {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  console.log("| answered after about | way | late, mean (worst) | looks | dollars for a million chats |");
+  console.log("| answered after about | way | late, mean (worst) | requests | dollars for a million chats |");
   console.log("| --- | --- | --- | --- | --- |");
   for (const seconds of [1, 3, 10, 30, 100]) {
     for (const [name, options] of [

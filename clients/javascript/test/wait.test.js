@@ -36,7 +36,7 @@ test("a task that queues for more than a minute is polled, and a running one is 
 });
 
 test("the guide has the table of these simulations", () => {
-  const guide = fs.readFileSync(new URL("../../../docs/moving-from-api-js.md", import.meta.url), "utf8");
+  const guide = fs.readFileSync(new URL("../../../docs/javascript.md", import.meta.url), "utf8");
   const program = fileURLToPath(new URL("pace.js", import.meta.url));
   const table = execFileSync(process.execPath, [program], { encoding: "utf8" });
   assert.ok(table.split("\n").length > 15);
