@@ -5,6 +5,8 @@ SHELL := /bin/bash
 export SAM_CLI_TELEMETRY := 0
 
 PYTHON := .tools/dev/bin/python
+# On all processors. Tests that share a stack stay in one process: tests/conftest.py.
+PYTEST := $(PYTHON) -m pytest -n auto --dist loadgroup
 SAM := .tools/sam/bin/sam
 CHECKOV := .tools/checkov/bin/checkov
 
@@ -43,7 +45,7 @@ invoke: ## Run one function of `make run` on one event: make invoke FUNCTION=sub
 
 .PHONY: test
 test: setup .tools/openapi/.ready .tools/node/.ready lint types validate build client ## Check and test everything, as CI does.
-	$(PYTHON) -m pytest
+	$(PYTEST)
 
 .PHONY: lint
 lint: setup ## Check style, formatting, the personas, and the links in the documents.
@@ -67,11 +69,11 @@ build: setup ## Build the functions and the layer for Lambda, into .aws-sam.
 
 .PHONY: unit
 unit: setup ## Run the tests that need no account: milliseconds each.
-	$(PYTHON) -m pytest tests/unit
+	$(PYTEST) tests/unit
 
 .PHONY: faults
 faults: setup ## Run the tests in which every call fails, or is the last before a crash.
-	$(PYTHON) -m pytest tests/faults
+	$(PYTEST) tests/faults
 
 .PHONY: client
 client: ## Test the JavaScript client.

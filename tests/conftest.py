@@ -1,11 +1,59 @@
-"""What must be so before a module of the product is imported, whichever folder of tests is first to do it."""
+"""For all tests: what must be so before a module of the product is imported, which tests run in one process, and how
+much was run, told at the end."""
 
 import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 # It hooks itself into the botocore sessions that are made after it, and turnqueue.aws makes one when it is imported.
 import moto.core.models  # noqa: F401
+import pytest
+
+from tests import summary
 
 # Powertools reads them when turnqueue.telemetry is imported.
 os.environ.update(
     POWERTOOLS_SERVICE_NAME="turnqueue", POWERTOOLS_METRICS_NAMESPACE="Turnqueue", POWERTOOLS_LOG_LEVEL="INFO"
 )
+# Drawn here, because all processes of a run inherit them.
+for seed in ("FAULT_SEED", "RACES_SEED"):
+    os.environ[seed] = os.environ.get(seed) or str(random.randrange(10**6))
+
+TESTS = Path(__file__).parent
+BY_NAME_ONLY = ("chaos", "patience", "servers")
+"""Folders whose tests take many minutes: they run only if the command line names them."""
+TOGETHER = ("e2e", "build", "browser", "local", "races", "scale")
+"""Folders whose tests share a stack, or something else that is dear: each runs in one process, with `-n` too."""
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    if collection_path.parent != TESTS or collection_path.name not in BY_NAME_ONLY:
+        return None
+    asked = [Path(config.invocation_params.dir, str(argument).partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path.is_relative_to(collection_path) for path in asked) else True
+
+
+def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
+    for item in items:
+        folder, _, rest = str(item.path.relative_to(TESTS)).partition("/")
+        if folder in TOGETHER:
+            item.add_marker(pytest.mark.xdist_group(folder))
+        elif folder == "hostile":  # thousands of requests to an account for each file
+            item.add_marker(pytest.mark.xdist_group(rest))
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if hasattr(session.config, "workeroutput"):  # this is a process of `-n`
+        session.config.workeroutput["summary"] = summary.exported()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    summary.add(getattr(node, "workeroutput", {}).get("summary", {}))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for line in summary.lines():
+        terminalreporter.write_line(line)

@@ -14,6 +14,8 @@ import pytest
 import yaml
 from botocore import xform_name
 
+from local.processes import locked
+
 ROOT = Path(__file__).resolve().parents[2]
 SAM = ROOT / ".tools/sam/bin/sam"
 RUNTIME_PYTHON = ROOT / ".tools/runtime/bin/python"
@@ -41,7 +43,9 @@ def built(architecture: str) -> Path:
     folder = ROOT / ".aws-sam" / "tests" / architecture / "build"
     command = ["build", "--parallel", "--no-cached", "--build-dir", str(folder)]
     command += ["--parameter-overrides", f"Architecture={architecture}"]
-    done = subprocess.run([SAM, *command], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    (ROOT / ".aws-sam").mkdir(exist_ok=True)
+    with locked(ROOT / ".aws-sam" / "lock"):  # a local stack of another test builds too
+        done = subprocess.run([SAM, *command], cwd=ROOT, capture_output=True, text=True, stdin=subprocess.DEVNULL)
     assert done.returncode == 0, done.stderr
     return folder
 

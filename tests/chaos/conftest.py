@@ -32,13 +32,6 @@ type Task = dict[str, Any]
 _rows: list[tuple[str, str, str]] = []
 
 
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Not unless asked for by name."""
-    here = Path(__file__).parent
-    asked = [Path(config.invocation_params.dir, str(argument).partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path == here or here in path.parents for path in asked) else True
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker(pytest.mark.timeout(_SECONDS_TO_DEPLOY + 600))

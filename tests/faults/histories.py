@@ -4,11 +4,13 @@ Hypothesis draws what happens, in which order and when. A history in which a gua
 told as a story.
 """
 
+from functools import partial
 from typing import Any
 
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from tests import summary
 from tests.faults.clients import post
 from tests.faults.faults import WRITE_VARIANTS, Call, Variant
 from tests.faults.guarantees import GuaranteeBroken, tell
@@ -73,14 +75,7 @@ class HistoryBroken(AssertionError):
         self.number = number
 
 
-class Tally:
-    """What was done in all histories of this run."""
-
-    histories = 0
-    steps = 0
-    faults = 0
-    deaths = 0
-    tasks = 0
+count = partial(summary.count, "faults, random histories")
 
 
 class History(RuleBasedStateMachine):
@@ -95,7 +90,7 @@ class History(RuleBasedStateMachine):
         self.world.keep_replies()
         self.posts: list[tuple[Exchange, dict[str, Any]]] = []
         self.batches: list[Any] = []
-        Tally.histories += 1
+        count("histories")
 
     # ---- what clients do
 
@@ -190,12 +185,12 @@ class History(RuleBasedStateMachine):
 
         self.world.plan.armed.append((matches, variant))
         self.world.tell("fate", f"call {skip + 1} from now of {place}: {variant}")
-        Tally.faults += 1
+        count("misfortunes")
 
     @rule(what=st.sampled_from(MISFORTUNES), which=INDEX, pause=PAUSES)
     def fate_strikes(self, what: str, which: int, pause: float) -> None:
         getattr(self, f"_{what}")(which)
-        Tally.faults += 1
+        count("misfortunes")
         self._pass(pause)
 
     def _a_process_dies(self, which: int) -> None:
@@ -243,7 +238,7 @@ class History(RuleBasedStateMachine):
     # ---- the run of it
 
     def _pass(self, seconds: float) -> None:
-        Tally.steps += 1
+        count("steps")
         self._watched(lambda: self.world.run(seconds))
 
     def _watched(self, act: Any) -> None:
@@ -262,6 +257,6 @@ class History(RuleBasedStateMachine):
                 self._watched(self.world.settle)
                 self._watched(self.world.watch.check)
         finally:
-            Tally.deaths += self.world.deaths
-            Tally.tasks += len(self.world.watch.accepted)
+            count("deaths", self.world.deaths)
+            count("tasks accepted", len(self.world.watch.accepted))
             self.world.__exit__(None, None, None)

@@ -55,10 +55,3 @@ def gateway(common_account: Account, common_clock: Clock) -> Iterator[Gateway]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_SQS_ENFORCE_STRICT_QUEUE_PURGE_BEHAVIOUR", "false")
         yield Gateway(common_account.functions, judge)
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if Gateway.answered:
-        terminalreporter.write_line(
-            f"hostile input: {Gateway.answered:,} requests, each answered in good order or refused"
-        )

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from urllib.parse import parse_qs, unquote
 
 from development import cfn
+from tests import summary
 from tests.unit.conftest import Context
 
 type Json = dict[str, Any]
@@ -139,6 +140,7 @@ class Gateway:
             response = self.functions[function].handler(event, Context(SECONDS))
             seconds = time.perf_counter() - began
         Gateway.answered += 1
+        summary.count("hostile input", "requests, each answered in good order or refused")
         response = json.loads(json.dumps(response))
         headers = {name.lower(): value for name, value in response["headers"].items()}
         body = response["body"].encode()

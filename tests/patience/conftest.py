@@ -1,7 +1,6 @@
 """Trouble at the model, on a local stack as it is deployed. Minutes long, so only `pytest tests/patience` runs it."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -10,13 +9,6 @@ from local.stack import LocalStack, Model
 from tests.chaos.conftest import ModelServer
 from tests.e2e.conftest import Api
 from tests.patience.trials import Stack, report
-
-
-def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Not unless asked for by name."""
-    here = Path(__file__).parent
-    asked = [Path(config.invocation_params.dir, str(argument).partition("::")[0]).resolve() for argument in config.args]
-    return None if any(path == here or here in path.parents for path in asked) else True
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

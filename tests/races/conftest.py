@@ -1,6 +1,5 @@
 """The two accounts, the fleet of processes, the model, and those who watch a turn while others fight for it."""
 
-import collections
 import json
 import os
 import random
@@ -16,6 +15,7 @@ import pytest
 
 from local import model_server
 from local.processes import Processes
+from tests import summary
 from tests.races import moves
 from tests.races.accounts import BACKENDS, Item, Races, endpoint
 from tests.races.fleet import Call, Fleet
@@ -26,17 +26,7 @@ _WORKERS = 3  # the first processes of the fleet have the worker imported, too
 
 _SECONDS_BETWEEN_LOOKS = 0.004  # it shares two processors with those it watches
 
-_seed = int(os.environ.get("RACES_SEED", random.randrange(10**6)))
-_told: dict[str, collections.Counter[str]] = {}
-
-
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    if not _told:
-        return
-    terminalreporter.section("races")
-    terminalreporter.line(f"RACES_SEED={_seed}")
-    for race, outcomes in _told.items():
-        terminalreporter.line(f"{race}: {', '.join(f'{count} {what}' for what, count in outcomes.most_common())}")
+_seed = int(os.environ["RACES_SEED"])  # tests/conftest.py draws one
 
 
 class Arena:
@@ -44,7 +34,7 @@ class Arena:
 
     def __init__(self, races: Races, fleet: Fleet, model: "Model", name: str, chance: random.Random) -> None:
         self.races, self.fleet, self.model, self.chance = races, fleet, model, chance
-        self.outcomes = _told.setdefault(name, collections.Counter())
+        self.outcomes = summary.of(f"race {name} (RACES_SEED={_seed})")
         self._seconds_of_a_call = self._pace()
 
     def race(self, calls: Sequence[Call]) -> list[Any]:
