@@ -26,6 +26,8 @@ BY_NAME_ONLY = ("chaos", "patience", "servers")
 """Folders whose tests take many minutes: they run only if the command line names them."""
 TOGETHER = ("e2e", "build", "browser", "local", "races", "scale")
 """Folders whose tests share a stack, or something else that is dear: each runs in one process, with `-n` too."""
+_SECONDS_TO_START = 300
+"""Two stacks may start at once, one after the other builds, on two busy cores. Their first tests wait for them."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -40,6 +42,8 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
         folder, _, rest = str(item.path.relative_to(TESTS)).partition("/")
         if folder in TOGETHER:
             item.add_marker(pytest.mark.xdist_group(folder))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(_SECONDS_TO_START))
         elif folder == "hostile":  # thousands of requests to an account for each file
             item.add_marker(pytest.mark.xdist_group(rest))
 
