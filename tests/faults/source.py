@@ -34,8 +34,8 @@ STATELESS = (
     "turnqueue.turn",
     *("chunks", "decisions", "modelerror", "modelstream", "refusals", "reply", "structured"),
 )
-"""Modules of constants, values, and functions of their arguments, which import no others of ours. All processes share
-them: to make their classes anew for each process was a fifth of all the time."""
+"""Modules of constants, values and pure functions, which import only each other. All simulated processes share them,
+because to make their classes anew for each process took a fifth of the time."""
 _stateless: dict[str, ModuleType] = {}
 
 
@@ -141,7 +141,8 @@ def _alone(finder: Any) -> Iterator[None]:
     try:
         with mock.patch.object(httpx2, "create_ssl_context", _trusted):
             yield
-        _stateless.update({name: sys.modules[name] for name in STATELESS if name in sys.modules})
+        fresh = finder.files.keys() & sys.modules.keys()  # a test may have imported the modules of other functions
+        _stateless.update({name: sys.modules[name] for name in STATELESS if name in fresh})
     finally:
         sys.meta_path.remove(finder)
         aws_lambda_powertools.Metrics, botocore.session.get_session = metrics, get_session  # type: ignore[misc]
