@@ -99,7 +99,7 @@ class Watch:
     """The answer that first accepted a task, by task id."""
     keys: dict[tuple[str, str], list["Exchange"]] = field(default_factory=lambda: defaultdict(list))
     too_long: set[str] = field(default_factory=set)
-    """The markers of messages whose conversation the model has refused as too long."""
+    """The names of processes whose model has refused a conversation as too long. They send less for an hour."""
     refused_at: list[float] = field(default_factory=list)
     """When the model has turned calls away that the metrics do not show yet."""
     rows: dict[str, list["Row"]] = field(default_factory=lambda: defaultdict(list))
@@ -291,7 +291,7 @@ class Watch:
             is_answered = earlier.final_at is not None and earlier.final_at <= began
             if is_answered and self._item(earlier)["status"]["S"] == "SUCCESS":
                 wanted.append(earlier.marker)
-        if record.marker in self.too_long:  # the model is told less, but the newest
+        if call.process.name in self.too_long:  # it leaves out the oldest messages
             wanted = wanted[len(wanted) - len(call.told) :]
         return wanted
 

@@ -127,7 +127,7 @@ class Transport(httpx2.AsyncBaseTransport):
         if answers.status != 200:
             world.watch.model_refused(asked)
             if answers.code == "context_length_exceeded":
-                world.watch.too_long.add(marker)
+                world.watch.too_long.add(process.name)
             text = f"{answers.status} for {said[-1]} with {world.model.key}"
             retry_after = {} if answers.retry_after is None else {"retry-after": str(answers.retry_after)}
             return _error(request, answers.status, text, answers.code, retry_after)
