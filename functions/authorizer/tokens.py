@@ -7,16 +7,16 @@ from typing import Any
 
 import jwt
 
-# Those that API Gateway's authorizer takes
+# The algorithms that API Gateway's authorizer accepts
 # (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html).
 ALGORITHMS = ["RS256", "RS384", "RS512"]
 
-_SECONDS = 3  # of one call to the issuer
+_SECONDS = 3  # seconds for one call to the issuer
 _KEYS_KEPT_SECONDS = 2 * 3600
 
 
 class Tokens:
-    """`issuer`: a URL. Its discovery document and keys are fetched when they are first needed, and kept."""
+    """`issuer`: a URL. The checker fetches its discovery document and keys with the first token, and keeps them."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer = issuer
@@ -43,7 +43,7 @@ class Tokens:
             raise
         except jwt.PyJWTError:
             return None
-        # An access token of Cognito has no audience but `client_id`.
+        # An access token of Cognito has `client_id` instead of an audience.
         audience = claims.get("aud", claims.get("client_id"))
         if self._audience not in (audience if isinstance(audience, list) else [audience]):
             return None

@@ -1,5 +1,5 @@
-"""The dead-letter queue. The turn of each message that SQS gave up on becomes FAILURE(worker_lost), unless it is
-final."""
+"""Handles the dead-letter queue. SQS has given up on its messages, so each message's turn becomes FAILURE(worker_lost),
+unless it is final."""
 
 import os
 import time
@@ -36,7 +36,7 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # A worker that still holds the turn may answer it. The letter comes back when that worker's lease is over.
+        # A worker that still holds the turn may answer it. The message comes back when that worker's lease ends.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

@@ -70,8 +70,8 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def task(event: Event, ends_at: float) -> Response:
-    """200 with the task while it exists, whatever its state. `?wait=N` waits up to N seconds for a final one, if the
-    caller's limits have a place for a wait."""
+    """200 with the task while it exists, whatever its state. `?wait=N` waits up to N seconds until the task is final,
+    if the caller's limits allow it."""
     key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
@@ -82,9 +82,9 @@ def task(event: Event, ends_at: float) -> Response:
 
 
 def events(event: Event) -> Response:
-    """The new events of a growing answer, at once, and when to ask again. 204 after the end."""
+    """The new events of a growing answer, and the time to ask again. Returns at once. 204 after the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows first, then the turn. If the turn is unfinished, all of these rows were written before its end.
+    # Read the rows first, then the turn. If the turn is then unfinished, no row can come from after its end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -92,7 +92,7 @@ def events(event: Event) -> Response:
     if after == END:
         if turn.final:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-        after, rows = None, log.after(key, 0)  # an operator replayed it
+        after, rows = None, log.after(key, 0)  # an operator has replayed the task
     if turn.final:
         found = [done(task_status(_with_text_so_far(turn), now))]
     elif after is None:
@@ -184,7 +184,7 @@ def _is_date(text: str) -> bool:
         date.fromisoformat(text)
     except ValueError:
         return False
-    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # fromisoformat also accepts 20261122
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # date.fromisoformat also accepts 20261122
 
 
 def health(event: Event) -> Response:
@@ -192,13 +192,13 @@ def health(event: Event) -> Response:
 
 
 def health_head(event: Event) -> Response:
-    """As `health`, without a body, because the response to HEAD has none."""
+    """Like `health`, but without a body, because a response to HEAD has no body."""
     return {**health(event), "body": ""}
 
 
 def preflight(event: Event) -> Response:
-    """204 to a preflight, if API Gateway forwards one. Usually it answers preflights itself. It also adds the CORS
-    headers."""
+    """Answers 204 to a preflight, if API Gateway forwards one. Usually API Gateway answers preflights itself. It also
+    adds the CORS headers."""
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 
@@ -221,8 +221,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limit has no place for a
-    wait."""
+    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limits allow no wait."""
     if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at)

@@ -1,8 +1,8 @@
 """A growing answer as events, in Server-Sent Events or JSON. The events are the rows of the event log, and the turn at
 the end.
 
-An event is the same for every reader, because it is made of one row. No response is held open, because an HTTP API
-cannot stream: the client asks again after the time that each response names.
+Each row makes one event, so every reader gets the same events. A response ends at once, because an HTTP API cannot
+stream. It names the time after which the client asks again.
 """
 
 import json
@@ -49,7 +49,7 @@ def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
 
 
 def news(rows: Sequence[Row]) -> list[StreamEvent]:
-    """The events for a client that has read all rows before these."""
+    """The events for a client that has read all rows before `rows`."""
     found: list[StreamEvent] = []
     left = _MOST_TEXT
     for row in rows:

@@ -16,11 +16,11 @@ from turnqueue.v1.responses import polling, response
 from turnqueue.v1.streams import Row, is_in_background, respond_stream, response_stream, starting_after
 
 MAX_PAGE = 100
-MAX_TURNS = 500  # of a conversation whose items are listed: each page of items reads them all
+MAX_TURNS = 500  # the most turns whose items are listed, because each page of items reads all of them
 
 
 class Desk(NamedTuple):
-    """The functions of status.py that this module needs, under the same names."""
+    """The functions of status.py that this module needs, with the same names."""
 
     store: TurnStore
     conversations: Conversations

@@ -1,5 +1,5 @@
-"""Reads a request's Cache-Control: which cached replies the client accepts, and whether its reply may be cached (RFC
-9111, 5.2.1)."""
+"""Reads a request's Cache-Control (RFC 9111, 5.2.1). It says how old a cached reply may be, and whether the new reply
+may be cached."""
 
 import re
 from typing import NamedTuple
@@ -16,7 +16,7 @@ class Caching(NamedTuple):
 
 
 def caching(event: Event, seconds: int) -> Caching:
-    """The request's wishes, where replies are cached for `seconds`. Unknown directives and a malformed `max-age` are
+    """The request's wishes, if replies are cached for `seconds`. Unknown directives and a malformed `max-age` are
     ignored."""
     max_age = seconds
     for item in (header(event, "cache-control") or "").lower().split(","):

@@ -34,7 +34,8 @@ def preference(event: Event, *, async_by_default: bool) -> Preference:
         if asked.lower() not in _FALSE:
             raise Problem("invalid_parameter", "async_mode must be true or false.", param="async_mode")
         return Preference(MAX_WAIT_SECONDS if wait is None else wait, None if wait is None else f"wait={wait}")
-    if wait is not None:  # also with respond-async: "asynchronously only if it takes longer" (RFC 7240, section 4.3)
+    # With respond-async, wait means "asynchronously only if it takes longer" (RFC 7240, section 4.3).
+    if wait is not None:
         return Preference(wait, f"respond-async, wait={wait}" if respond_async else f"wait={wait}")
     if respond_async:
         return Preference(0, "respond-async")

@@ -17,12 +17,12 @@ from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
 MAX_MESSAGE_CHARACTERS = 32_000
 MAX_MEDIA = 8
-MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together, because the turn's item holds them
+MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together, because the turn's item stores them
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
 
-# Compiled for the first message that has media, because most messages have none.
+# Compiled with the first message that has media, because most messages have none.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
 _HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # visible ASCII (RFC 3986), with a host
 
@@ -155,7 +155,7 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 
 
 def parse_chat(content: bytes) -> ChatRequest:
-    """As `parse`. Also raises Problem if the request is larger than a turn can store."""
+    """Like `parse`. Also raises Problem if the request is larger than a turn can store."""
     request = parse(ChatRequest, content)
     if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
         raise Problem("request_too_large")
@@ -173,7 +173,7 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """The place in the body, for example "media.0.url". An unknown field is named only if its name is harmless, so that
-    a typing error shows. A key of `metadata` is never named, because it is the client's text."""
+    """The place in the body, for example "media.0.url". An error names an unknown field only if the name is harmless,
+    so that a typing error is visible. It never names a key of `metadata`, because the key is the client's text."""
     known = location[:1] if location[:1] == ("metadata",) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

@@ -60,7 +60,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "POST /chat": answer,
-            "POST /chat/": answer,  # the $default route, for old clients
+            "POST /chat/": answer,  # comes by the $default route, for old clients
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
             "POST /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
@@ -88,7 +88,7 @@ def chat(event: Event, ends_at: float) -> Response:
     begins = request.session_id is None
     tokens = estimated_tokens(turn.request, 0 if begins else history_tokens)
     turn = turn._replace(begins_session=begins, reserved_tokens=tokens)
-    if allowed.keeps and begins:  # so that there is nothing before it that the answer depends on
+    if allowed.keeps and begins:  # only then the answer depends on no earlier turn
         turn = turn._replace(cache=cache)
     taken = take(event, turn, request.fingerprint(), idempotency_key, wanted.wait, max_age=allowed.max_age)
     return _accepted(event, *taken, wanted, ends_at)
@@ -158,8 +158,7 @@ def take(
 
 
 def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limit has no place for a
-    wait."""
+    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limits allow no wait."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
@@ -210,8 +209,8 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
 
 
 def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
-    """The turn with its reservation of the owner's tokens for the day; 0 if there is no such limit. Adds the limit to
-    `headers`. Raises a 429 Problem if the day has no tokens left."""
+    """Reserve tokens of the owner's day. Returns the turn with its reservation, 0 if there is no such limit. Adds the
+    limit to `headers`. Raises a 429 Problem if no tokens are left."""
     if limiter is None:
         return turn._replace(reserved_tokens=0)
     verdict = limiter.reserve(event, turn.key.owner, turn.reserved_tokens, turn.created_at)
@@ -280,7 +279,7 @@ def _give_back(turn: Turn) -> None:
     reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # otherwise botocore repeated our put, and it met itself
+        # otherwise botocore has repeated the put, and it met its earlier try
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:
@@ -312,7 +311,7 @@ def _bound_key(caller: str, bound: Reservation) -> Key:
 
 
 def _queue_or_close(turn: Turn) -> Turn:
-    """Queue a turn that no other request knows. If that fails, closes the turn and raises a 503 Problem."""
+    """Queue a turn of a request without a key. If that fails, closes the turn and raises a 503 Problem."""
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:

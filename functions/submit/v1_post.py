@@ -19,14 +19,14 @@ from v1_request import Parsed, parse_completions, parse_conversation, parse_resp
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
-"""A worker sees within two seconds that its turn is cancelled."""
+"""Seconds. A worker notices within two seconds that its turn is cancelled."""
 
 MAX_REFERRED = 100
-"""The most turns that the item references of a request may lead to. Each turn costs a read."""
+"""The most turns to which the item references of a request may lead. Each turn costs a read."""
 
 
 class Desk(NamedTuple):
-    """The functions of submit.py that this module needs, under the same names."""
+    """The functions of submit.py that this module needs, with the same names."""
 
     store: TurnStore
     take: Callable[..., tuple[Turn, bool, dict[str, str]]]
@@ -71,7 +71,7 @@ class _Call:
             session, parsed.request["previous"] = previous.key.session, previous.key.turn
             if calls := (previous.result or {}).get("tool_calls") or []:
                 parsed.request["answers"] = previous.key.turn
-        if not sent.conversation_id:  # of a conversation the worker knows the calls
+        if not sent.conversation_id:  # in a conversation the worker checks the calls
             _check_outputs(parsed.request, [call["call_id"] for call in calls], "input")
         if sent.conversation_id:
             session_id = session_of(sent.conversation_id)
@@ -106,7 +106,7 @@ class _Call:
         return respond(200, made.shown())
 
     def cancel(self, response_id: str) -> Response:
-        """200 with the response, cancelled or final before. Waits for a worker that holds the turn."""
+        """200 with the response, cancelled now or final already. Waits for a worker that holds the turn."""
         key, now = response_key(self._owner, response_id), time.time()
         if key is None or self._desk.store.read(key, now) is None:
             raise no_such_response()
@@ -133,7 +133,7 @@ class _Call:
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
-        """The turn after it succeeded. Raises a Problem if it failed, or is late."""
+        """The turn when it has succeeded. Raises a Problem if it failed or is late."""
         turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
         if not turn.final:
             raise unfinished(turn)

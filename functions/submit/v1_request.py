@@ -147,7 +147,7 @@ class ConversationBody(_Known):
     """The body of POST /v1/conversations."""
 
     metadata: _Metadata | None = None
-    items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None  # they come with a response
+    items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None  # only a response adds items
 
 
 class Parsed(NamedTuple):
@@ -418,8 +418,9 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return Problem("invalid_json")
-    names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]  # `str`: of a union
-    # A name that the client made up is named only if it is harmless; a key of the metadata is the client's own text.
+    names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]  # `str`: a kind of a union
+    # The error shows an unknown name only if it is harmless. It never shows a key of the metadata, because that is the
+    # client's text.
     known = names[:1] if names[:1] == ["metadata"] else names
     param = ".".join(name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else "?" for name in known)
     if first["type"] == "extra_forbidden":

@@ -32,7 +32,8 @@ from turnqueue.usage import UsageStore, lost_attempt
 HISTORY_TURNS = 20
 
 RESERVE_SECONDS = 10.0
-"""Seconds before the function's end: the time to record or hand back, with the retries of those calls."""
+"""Seconds before the function's end, reserved for recording the answer or handing the turn back, with the retries of
+those calls."""
 
 REFUSALS_BEFORE_FALLBACK = 2
 """After this number of refusals by the first model, the turn asks the fallback first, whatever the gate says."""
@@ -41,13 +42,13 @@ REFUSALS_BEFORE_FALLBACK = 2
 _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
-"""How often a streamed answer is shown: (seconds since its first text, seconds between two rows). After that, as often
-as any answer."""
+"""How often a streamed answer gets a row: (seconds since its first text, seconds between two rows). Later, as often as
+any answer."""
 
-_ROW_BYTES = 1024  # bytes after which a streamed answer gets a row at once: one write unit
+_ROW_BYTES = 1024  # bytes of new text after which a streamed answer gets a row at once: one write unit
 
-_SHORT_PAUSE_SECONDS = 2.0  # seconds: a turn waits in the worker for a place that comes this soon
-# seconds: a turn comes back this much before its place, because SQS hides messages for whole seconds
+_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its time comes this soon
+# A turn comes back this long before its time, because SQS hides messages for whole seconds.
 _EARLY_SECONDS = 1.0
 
 
@@ -78,7 +79,7 @@ class Services(NamedTuple):
     longest_answer: float
     first_token_seconds: float
     watch_seconds: float = 1.0
-    """The seconds between two rows of an answer that nobody asked to stream. A shorter answer writes no row."""
+    """The seconds between two rows of an answer that no client asked to stream. A shorter answer writes no row."""
 
     @property
     def servers(self) -> list[Server]:
@@ -93,8 +94,8 @@ class Services(NamedTuple):
         return self.first
 
     async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
-        """The first model that may be called now, or the seconds to wait if neither may. `again`: the message was
-        delivered before."""
+        """The first model that may be called now, or the seconds to wait if no model may be called. `again`: the
+        message was delivered before."""
         waits = []
         for server in servers:
             verdict = await server.gatekeeper.ask(again=again)
@@ -116,7 +117,7 @@ class Services(NamedTuple):
 
 
 class Attempt:
-    """One attempt at a claimed turn. It lasts until `ends_at` at most."""
+    """One attempt at a claimed turn. It ends at `ends_at` at the latest."""
 
     def __init__(self, services: Services, turn: Turn, server: Server, passed: Pass, ends_at: float) -> None:
         self._services = services
@@ -124,7 +125,7 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._asked_persona: Persona | None = None  # replaced when the model is asked
+        self._asked_persona: Persona | None = None  # replaced when the model is called
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
@@ -154,7 +155,7 @@ class Attempt:
             if (late := await self._wait_for_place()) is not None:
                 return late
             answer = await self._answer()
-        except ModelError as error:  # only answering raises ModelError
+        except ModelError as error:  # Only answering raises ModelError, so the model was called.
             return await self._failed(error)
         except Refused as refused:
             return await self._cancelled(refused)
@@ -169,8 +170,8 @@ class Attempt:
     # ---- asking
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's place below the model's known rate. Returns the decision to come back later if the place
-        is too far away for a worker to wait."""
+        """Wait for the turn's time in the model's known rate. Returns the decision to come back later if that time is
+        too far away for a worker to wait."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -212,7 +213,7 @@ class Attempt:
 
     async def _answer_of_fallback(self, asked: Persona, history: Sequence[Turn]) -> Answer:
         count("FallbackUsed")
-        self._asked_persona = asked._replace(model=None)  # it names a model of the first model's server
+        self._asked_persona = asked._replace(model=None)  # a persona's model exists only on the first model's server
         return await self._asked(self._server, self._asked_persona, history, 0)
 
     @property
@@ -254,7 +255,7 @@ class Attempt:
         reply, unit = self._reply, self._services.watch_seconds
         await asyncio.sleep(unit)
         if self._turn.attempt > 1:
-            await self._show_now()  # at least a row that voids the text of earlier attempts
+            await self._show_now()  # Writes at least a row that voids the text of earlier attempts.
         began, size = 0.0, 0
         while True:
             await reply.grow(size)
@@ -273,7 +274,7 @@ class Attempt:
     async def _show_now(self) -> None:
         """Write the missing text to the log. Waits for a write under way, so that the turn's end comes after it."""
         reply, turn = self._reply, self._turn
-        text = reply.readable().rstrip("\ufffd")  # the text may end in half of a character
+        text = reply.readable().rstrip("\ufffd")  # The text may end with half a character.
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
         try:
             await asyncio.shield(writing)
@@ -443,7 +444,7 @@ class _Silent(Exception):
 
 
 async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[Any, Any, None]]) -> T:
-    """The result of `work`, unless a guard raises first. All of them have ended when this returns."""
+    """The result of `work`, unless a guard raises first. Work and guards have ended when this returns."""
     try:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(guard) for guard in guards]
@@ -456,7 +457,7 @@ async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[A
 
 
 def _way(turn: Turn, now: float) -> dict[str, int]:
-    """How this attempt came about since the turn was queued, for the log."""
+    """The attempts and the times since the turn was queued, for the log."""
     return {
         "attempts": turn.tries,
         "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),

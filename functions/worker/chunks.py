@@ -1,7 +1,5 @@
-"""A piece of a streamed answer, or a whole one, as Chat Completions sends it.
-
-The SDK would make objects of each chunk, which takes more CPU than everything else in the worker. So this module reads
-plain JSON. A malformed member counts as absent.
+"""Parses a piece of a streamed answer, or a whole answer, of Chat Completions. This module reads plain JSON, because
+the SDK's objects for each chunk take more CPU than everything else in the worker. A malformed member counts as absent.
 """
 
 import json
@@ -34,7 +32,7 @@ _REASONS = {
 }
 
 BROKEN_OFF = "error"
-"""The finish reason of a server that stopped in the middle of an answer."""
+"""The finish reason if a server stopped in the middle of an answer."""
 
 _BREAKS = re.compile("error|abort|cancel|fail|timeout|timed_out|interrupt|overload|insufficient", re.IGNORECASE)
 
@@ -112,7 +110,7 @@ def _call(piece: object) -> Call:
     piece = _object(piece)
     function = _object(piece.get("function"))
     index, arguments = piece.get("index"), function.get("arguments")
-    if isinstance(arguments, dict):  # some servers send the JSON document in place of its text
+    if isinstance(arguments, dict):  # Some servers send the JSON document itself, instead of its text.
         arguments = json.dumps(arguments, ensure_ascii=False)
     name, call_id = _text(function.get("name")), _text(piece.get("id"))
     return Call(index if type(index) is int else None, call_id, name, _text(arguments))
@@ -146,7 +144,7 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
-        # DeepSeek's name for thoughts
+        # DeepSeek's name for the member with thoughts
         "cached_tokens": usage.get("prompt_cache_hit_tokens") if cached is None else cached,
     }
 

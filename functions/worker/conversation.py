@@ -1,4 +1,4 @@
-"""The messages of a request to the model: the instructions, the turns before, and the user's message.
+"""Builds the messages of a request to the model: the instructions, the earlier turns, and the user's message.
 
 Sizes are estimates in tokens. Only the server can count its model's tokens, and it reports them after the answer.
 """
@@ -90,7 +90,7 @@ class Conversation(NamedTuple):
 
 
 class Window:
-    """The longest conversation that one model of a server accepts, as learned from its answers."""
+    """The longest conversation that a model accepts, learned from its answers and refusals."""
 
     def __init__(self) -> None:
         self._tokens = 0
@@ -140,7 +140,7 @@ def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
 
 
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:
-    """None for a turn with a blank message or answer, because many servers refuse blank messages."""
+    """The exchange of a turn. None if its message or answer is blank, because many servers refuse blank messages."""
     calls = (past.result or {}).get("tool_calls") or []
     said, spoken = past.request, _spoken(persona, past)
     asked = said["message"].strip() or said.get("media") or said.get("context")
@@ -172,7 +172,7 @@ def _asked(turn: Turn, images: Mapping[str, str]) -> Iterator[Message]:
         if entry and "name" in entry:
             calls.append(entry)
             continue
-        if spoken.strip() or calls:  # an answer and the function calls after it are one message
+        if spoken.strip() or calls:  # The API expects an answer and the function calls after it in one message.
             yield _assistant(spoken, calls)
             spoken, calls = "", []
         if entry is None:
@@ -204,9 +204,9 @@ def _noted(message: Message) -> Message:
 
 
 def _spoken(persona: Persona, past: Turn) -> str:
-    """The answer of an earlier turn: its text, or its whole document, so that the model can extend the draft. A persona
-    with a form trusts documents among its answers. A user can make another persona repeat any document, so answers of
-    other personas are quoted."""
+    """The answer of an earlier turn as a message: its text, or its whole document, so that the model can extend the
+    draft. A persona with a form trusts documents among its answers. A user can make another persona repeat any
+    document, so this quotes the answers of other personas."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

@@ -43,7 +43,8 @@ def fail(code: str) -> Decision:
 
 
 def not_claimed(current: Turn | None, now: float) -> Decision:
-    """For a message whose turn could not be claimed. `current`: the turn as it is, None if it does not exist."""
+    """The decision for a message whose turn could not be claimed. `current`: the turn as it is, None if it does not
+    exist."""
     match current:
         case None:
             return DONE
@@ -52,7 +53,7 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.overdue(now):
             return fail(current.overdue_code)
         case Turn() if current.held(now):
-            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # clocks differ
+            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # 1 s: clocks differ
         case Turn() if current.attempt >= current.last_attempt:
             return fail("worker_lost")  # its last worker died without recording anything
         case _:
@@ -60,13 +61,13 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
 
 
 def superseded(current: Turn | None) -> Decision:
-    """For an attempt whose turn was taken over by another worker, or ended by somebody else."""
+    """The decision for an attempt whose turn another worker has taken over, or another function has ended."""
     return DONE if current is None or current.final else back(None)
 
 
 def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
-    """For an attempt that failed because of the model or our code. `is_fallback_next`: the next attempt asks another
-    model, so this one's Retry-After does not count."""
+    """The decision for an attempt that failed because of the model or our code. `is_fallback_next`: the next attempt
+    asks another model, so this one's Retry-After does not count."""
     asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
     refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
     wait = backoff(turn.tries, asked_for)
@@ -74,7 +75,7 @@ def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next
         case _ if turn.overdue(now):
             return fail(error.code if error.refused else turn.overdue_code)
         case ModelError(retryable=False):
-            return fail(error.code)  # time does not help: a wrong key, a refused prompt
+            return fail(error.code)  # A later attempt would not help: for example a wrong key, or a refused prompt.
         case ModelError(refused=True) if now + refused_wait < turn.deadline_at:
             return back(refused_wait, is_refund=True)
         case ModelError(refused=True):
@@ -86,7 +87,8 @@ def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next
 
 
 def aws_failed(deliveries: int) -> Decision:
-    """For a message that could not be handled because AWS failed. `deliveries`: how often SQS delivered it."""
+    """The decision for a message that could not be handled because AWS failed. `deliveries`: how often SQS delivered
+    it."""
     return back(min(deliveries * _AWS_BACKOFF_SECONDS, _LONGEST_AWS_BACKOFF_SECONDS))
 
 

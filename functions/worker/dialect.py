@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from persona import Persona
 from structured import instructions, response_format
 
-_NEEDED = ("tools", "tool_choice")  # without these fields the model would not do the task
+_NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these fields.
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 

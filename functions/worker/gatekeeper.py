@@ -1,7 +1,7 @@
 """Decides whether a model may be called now, by its two gates and their learned pace (turnqueue/gate.py).
 
 Without trouble, a process reads the gates once, with its first turn, and never writes them. After the first sign of
-trouble it reads them before each call. Signs are a refused call, and a message that was delivered before.
+trouble it reads them before each call. Such a sign is a refused call, or a message that was delivered before.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ READ_SECONDS = 1.0
 """In times of trouble, the greatest age in seconds of this process's knowledge of the gates."""
 
 TROUBLE_SECONDS = 120.0
-"""Seconds without a sign after which trouble is over: two of the longest periods of an open gate."""
+"""Seconds without a sign after which the trouble is over: twice the longest period of an open gate."""
 
 PROBE_SECONDS = 10.0
 """Seconds. A probe that is not refused within this time counts as accepted."""
@@ -63,7 +63,7 @@ class Gatekeeper:
             self._trouble_at = now
         if self._is_known and now - self._trouble_at >= TROUBLE_SECONDS:
             return Pass(now, {})
-        async with self._reading:  # turns that ask at the same time share one read
+        async with self._reading:  # Turns that ask at the same time share one read.
             if abs(now - self._read_at) >= READ_SECONDS:
                 await asyncio.to_thread(self._read, now)
                 self._read_at, self._is_known = now, True
@@ -75,7 +75,8 @@ class Gatekeeper:
         return passed
 
     async def _in_line(self, interval: float, now: float) -> Pass | Wait:
-        """A pass when the place of this call has come, or a wait if the line is full."""
+        """Waits for this call's time in the learned pace and returns a pass. Returns a wait if that time is too far
+        away."""
         at = await asyncio.to_thread(self._store.place, self._model, interval, now)
         if at is None:
             return Wait(no_place(), self._code(self._model))
@@ -95,7 +96,7 @@ class Gatekeeper:
             is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
             if is_half_open and (change := self._store.change(name, lambda gate: gate.probed(now))):
                 probes[name] = change.after.open_until
-            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:  # another turn probes
+            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:  # another turn probes now
                 return Wait(gate.delay(now), self._code(name))
         return Pass(now, probes)
 

@@ -12,18 +12,18 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_IMAGES = 4
-"""The most images of earlier turns that the model sees again, the latest first. Each costs its tokens again."""
+"""The most images of earlier turns that the model gets again, the latest first. Each costs its tokens again."""
 
 
 @asynccontextmanager
 async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
-    """The images of `load`, which hold their room until the block ends."""
+    """The images of `load`. Their memory stays reserved until the block ends."""
     if not any(map(_uploaded, (*history, turn))):
         yield {}
         return
     async with room.for_images() as keep:
         shown = await asyncio.to_thread(load, uploads, history, turn)
-        keep(sum(map(len, shown.values())) * 3 // 4)  # base64
+        keep(sum(map(len, shown.values())) * 3 // 4)  # base64 makes 4 characters of 3 bytes
         yield shown
 
 
@@ -53,13 +53,13 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         try:
             fetch(upload_id)
         except Unusable:
-            continue  # the model is told that there was an image
+            continue  # a note tells the model that there was an image
     return found
 
 
 def allowed(turn: Turn, urls: MediaUrls) -> Turn:
     """The turn without the URLs that the model's server must not fetch. MediaUrls may be stricter than when the turn
-    was submitted. The model is told that there was an image."""
+    was submitted. A note tells the model that there was an image."""
     request = _allowed(turn.request, urls)
     if "context" in request:
         request = request | {"context": [_allowed(entry, urls) for entry in request["context"]]}

@@ -1,8 +1,7 @@
-"""Receives more turns than those of the worker's event, by polls of the queue, one at a time.
-
-SQS may hand messages to a poll whose answer is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350).
-They are hidden for a lease then. So a poll is never abandoned, and one that failed is repeated as the same attempt,
-which brings the same messages.
+"""Polls the queue for more turns than those of the worker's event, one poll at a time. SQS may give messages to a poll
+whose response is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350). Those messages are then hidden
+for a lease. So the worker never abandons a poll. It repeats a failed poll with the same attempt id, which brings the
+same messages.
 """
 
 import asyncio
@@ -16,13 +15,13 @@ from turnqueue.queue import Message, TurnQueue
 from turnqueue.telemetry import error_name, logger
 
 POLL_SECONDS = 1
-"""How long SQS waits for a message. Shorter polls lose to the long polls of Lambda's event source, which then begins
-another worker."""
+"""How long SQS waits for a message. Shorter polls get nothing beside the long polls of Lambda's event source, which
+then starts another worker."""
 
 READ_SECONDS = POLL_SECONDS + 3.0
-"""The read time-out of a poll."""
+"""The read timeout of a poll."""
 
-_PAUSE_SECONDS = 0.2  # half as many polls under load; a turn waits for half of it on average
+_PAUSE_SECONDS = 0.2  # This halves the polls under load. A turn waits for half of this time on average.
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
 _REPEATS = 2  # seconds after a failed poll when all turns are over
 

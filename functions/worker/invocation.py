@@ -1,7 +1,6 @@
-"""One invocation: the turns of its event, and those that it receives itself while these run.
-
-Sessions run side by side, the turns of a session in order. A message is deleted as soon as its turn is final. The first
-turn of a session that must come back takes those behind it along, so that the order holds.
+"""One invocation: it runs the turns of its event, and polls for more turns while these run. Sessions run concurrently,
+the turns of a session in order. The worker deletes a message as soon as its turn is final. If a turn must come back,
+the later turns of its session go back too, so that the order holds.
 """
 
 import asyncio
@@ -31,16 +30,16 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""Of the time for taking turns, the part that chance decides: workers that began together must not all stop together.
-With 0.2, and with 2 % answers of 120 s, turns wait for a minute until a worker has ended (docs/scale.md)."""
+"""The random part of the time for taking turns, because workers that start together must not all stop together. With
+0.2, if 2 % of the answers take 120 s, turns wait for a minute until a worker has ended (docs/scale.md)."""
 
 type Record = dict[str, Any]
-"""A message as Lambda's event source hands it over."""
+"""A message as Lambda's event source passes it."""
 
 
 class Worker(NamedTuple):
-    """The parts that all invocations of a process share. `polled`: the queue, for Intake. `turns`: how many turns an
-    invocation holds at most."""
+    """The parts that all invocations of a process share. `polled`: the queue, for Intake. `turns`: the most turns of an
+    invocation."""
 
     services: Services
     queue: TurnQueue
@@ -49,7 +48,8 @@ class Worker(NamedTuple):
     turns: int
 
     async def work(self, records: Sequence[Record], ends_at: float) -> list[str]:
-        """Run the turns of a batch, and others. Returns the ids of the messages of the batch that must come back."""
+        """Run the turns of a batch, and more turns from polls. Returns the ids of the batch's messages that must come
+        back."""
         return await Invocation(self, ends_at).run([_message(record) for record in records])
 
 
@@ -71,11 +71,11 @@ class Invocation:
         self._unfinished: set[str] = set()
 
     async def run(self, batch: Sequence[Message]) -> list[str]:
-        """Run the messages of the event, and those received meanwhile. Returns the ids of the event's messages that
-        must come back. The others are deleted or handed back when this returns."""
+        """Run the messages of the event, and those received in the meantime. Returns the ids of the event's messages
+        that must come back. The others are deleted or handed back when this returns."""
         leases, stop = self._services.leases, asyncio.Event()
-        # At once and for all messages: if this process dies, its sessions wait for a lease and not for the visibility
-        # timeout.
+        # Do this first and for all messages: if this process dies, its sessions then wait for a lease and not for the
+        # visibility timeout.
         await self._change_visibility(batch, LEASE_SECONDS)
         beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
@@ -116,9 +116,8 @@ class Invocation:
             running.add_done_callback(self._running.discard)
 
     async def _run_session(self, group: str) -> None:
-        """Run the turns of one session in order, up to the first that must come back. It and those behind it go back.
-
-        A malformed message is no turn and has no order to keep: it goes back, and those behind it are run.
+        """Run the turns of one session in order, up to the first that must come back. That turn and the later ones go
+        back. A malformed message is not a turn and has no order to keep: it goes back, and the later turns run.
         """
         session = self._sessions[group]
         while session:
@@ -165,8 +164,8 @@ class Invocation:
         return await Attempt(services, turn, server, passed, self._ends_at).run()
 
     async def _defer(self, key: Key, wait: Wait) -> Decision:
-        """Send a message back while no model may be called. One read finds turns that need no model, for example a
-        cancelled turn, which must not block its session."""
+        """Send a message back while no model may be called. One read finds turns that need no model: for example a
+        cancelled turn must not block its session."""
         turn = await asyncio.to_thread(self._services.store.read, key, time.time())
         if turn is None or turn.final:
             return DONE
@@ -177,7 +176,8 @@ class Invocation:
         return back(wait.seconds)
 
     async def _close(self, key: Key, current: Turn | None) -> Decision:
-        """For a message whose turn could not be claimed: end the turn if its deadline or its attempts are over."""
+        """Handle a message whose turn could not be claimed: end the turn if its deadline has passed or no attempts are
+        left."""
         now = time.time()
         decision = not_claimed(current, now)
         if decision.verdict is not Verdict.FAIL:

@@ -1,8 +1,8 @@
 """Short leases of turns and messages, renewed while this worker lives.
 
-A worker that dies, or stops for a minute, loses its turns to another worker at the end of the lease. So a dead worker
-costs its sessions a minute, however long an answer may take. The calls run in a thread that nothing else uses, and
-not with the clients that up to 40 turns share.
+A worker that dies, or pauses for a minute, loses its turns to another worker at the end of the lease. So a dead worker
+delays its sessions by at most a minute, however long an answer may take. The calls run in a separate thread with
+separate clients, so that up to 40 busy turns cannot delay them.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Key, Turn
 
 LEASE_SECONDS = 50.0
-"""Seconds that a claim, and the visibility of a message, last without renewal. A worker that stops for 25 s, with a
-clock that differs by a few seconds, keeps its turns."""
+"""Seconds that a claim, and the visibility of a message, last without renewal. A worker that pauses for 25 s, with a
+clock that is a few seconds wrong, keeps its turns."""
 
 RENEW_SECONDS = 20.0
 """The age in seconds at which a lease is renewed. A shorter chat costs no extra write."""
@@ -41,7 +41,8 @@ class Leases:
         self._due_of_turn: dict[Key, float] = {}
 
     def hold_messages(self, handles: Collection[str]) -> None:
-        """Renew the visibility of these messages until they are dropped. It is a whole lease now."""
+        """Renew the visibility of these messages until they are dropped. Call it when their visibility is a whole
+        lease."""
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:
@@ -75,7 +76,7 @@ class Leases:
 
     async def _renew(self) -> None:
         now = time.time()
-        # Also those that are due in the next seconds, so that batches are fewer and larger.
+        # Also renew those that are due in the next seconds, so that there are fewer and larger batches.
         turns = [self._turns[key][0] for key, due in self._due_of_turn.items() if due <= now + 2]
         messages = [handle for handle, due in self._due_of_message.items() if due <= now + 2]
         self._due_of_turn |= {turn.key: now + _AGAIN_SECONDS for turn in turns}
@@ -84,7 +85,7 @@ class Leases:
             return
         loop = asyncio.get_running_loop()
         kept, lost, hidden = await loop.run_in_executor(self._thread, self._renew_now, turns, messages)
-        # Turns and messages that were dropped meanwhile stay dropped.
+        # Turns and messages that were dropped in the meantime stay dropped.
         self._due_of_turn |= {turn.key: now + RENEW_SECONDS for turn in kept if turn.key in self._turns}
         self._due_of_message |= {handle: now + RENEW_SECONDS for handle in hidden if handle in self._due_of_message}
         for turn, refused in lost:

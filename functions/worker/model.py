@@ -1,4 +1,5 @@
-"""The model, over OpenAI Chat Completions: any server that speaks it works. The only module that imports openai."""
+"""Calls the model by OpenAI's Chat Completions API, which many servers offer. This is the only module that imports
+openai."""
 
 import re
 import time
@@ -69,7 +70,7 @@ class Model:
         conversation = window.fitted(conversation, time.time())
         dialect, fresh_key = self._dialects.get(name, Dialect()), False
         try:
-            while True:  # This ends, because each way to ask again is used once.
+            while True:  # The loop ends, because it uses each way to ask again only once.
                 request = dialect.request(name, conversation.messages(), persona)
                 try:
                     reason = await self._call(request, reply)
@@ -110,7 +111,7 @@ class Model:
         return Answer(answer, self.usage(persona, reply) | rest)
 
     def usage(self, persona: Persona, reply: Reply) -> dict[str, Any]:
-        """The usage of an attempt so far: that of Reply.usage, and `cost_usd` (None if the model has no price)."""
+        """The usage of an attempt so far: Reply.usage, with `cost_usd` (None if the model has no price)."""
         name = persona.model or self._name
         used = reply.usage(name)
         price = self._prices.get(name)
@@ -122,7 +123,7 @@ class Model:
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
         try:
-            # Not chat.completions.create, which makes objects of each chunk and imports all their types.
+            # chat.completions.create would make objects of each chunk and import all their types.
             response = await self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
@@ -158,7 +159,7 @@ def _without_images(turn: Turn, conversation: Conversation) -> Conversation | No
 
 
 async def _accept(response: httpx2.Response) -> None:
-    """Accept only a readable answer. Raises ModelError otherwise."""
+    """Raises ModelError unless a user can read the answer."""
     request_id = _request_id(response.headers)
     if not response.is_success:
         wait = retry_after(response.headers, time.time())

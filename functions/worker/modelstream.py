@@ -1,4 +1,4 @@
-"""Reads the body of an accepted call into a reply. A server may send an event stream, as requested, or a plain
+"""Reads the response of an accepted call into a reply. A server may send an event stream, as requested, or a plain
 completion. Anything else raises ModelError. The sizes of an event, of a plain completion and of the whole reply are
 bounded."""
 
@@ -21,7 +21,7 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The most bytes of a reply: 100,000 thoughts and words at 350 bytes a chunk, nearly twice."""
+"""The most bytes of a reply: nearly twice 100,000 tokens, thoughts included, at 350 bytes a chunk."""
 
 MAX_EVENT_BYTES = 512 * 1024
 """The most bytes of one event: the largest stored answer, as one event of escaped characters."""
@@ -35,11 +35,11 @@ _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
 _EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
-_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the last two are raised unchanged
+_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the SDK does not wrap the last two
 
 
 async def read(response: httpx2.Response, reply: Reply) -> str:
-    """Read an answer into `reply`. Returns why it ended, as a finish reason of OpenAI's.
+    """Read an answer into `reply`. Returns the reason of its end, as one of OpenAI's finish reasons.
 
     Raises ModelError when the answer is incomplete, too large, or not an answer.
     """
@@ -58,7 +58,7 @@ async def read(response: httpx2.Response, reply: Reply) -> str:
 
 async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> None:
     beginning = await body.beginning()
-    if beginning == b"<":  # Usually the page of a proxy.
+    if beginning == b"<":  # Usually this is the HTML page of a proxy.
         raise ModelError("model_unavailable", refused=True)
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
@@ -68,7 +68,7 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):
         async for event in events:
-            # The parser writes it in place of bytes that are not UTF-8.
+            # The parser writes this character in place of bytes that are not UTF-8.
             if not body.is_utf8 and "\ufffd" in event.data:
                 raise ModelError("model_unavailable")
             left = reading.take_event(event)
@@ -90,7 +90,7 @@ class _Reading:
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether a user has seen the first text and waits for more."""
+        """Whether a user already reads the first text."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:
@@ -190,9 +190,9 @@ class _Body(httpx2.AsyncByteStream):
 
 def _json(text: str) -> object:
     with suppress(ValueError):
-        return from_json(text)  # three times as fast
+        return from_json(text)  # three times as fast as json.loads
     try:
-        return json.loads(text)  # it also matches half of a surrogate pair
+        return json.loads(text)  # unlike from_json, it accepts half a surrogate pair
     except (ValueError, RecursionError):
         raise ModelError("model_unavailable") from None
 

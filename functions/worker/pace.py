@@ -1,8 +1,7 @@
-"""Places below the known rate of a model, one for each call: `ModelRequestsPerMinute`.
-
-All workers share one item of the guards table, which holds the time of the next free place (GCRA, as for owners'
-limits). A place is taken by one conditional write, up to a minute ahead; a second write if others wait already.
-DynamoDB takes about 1,000 writes a second for one item, so one model can be paced up to some 30,000 calls a minute.
+"""Spaces the calls of a model by its known rate, `ModelRequestsPerMinute`. Each call reserves a time, its place. All
+workers share one item of the guards table with the next free time (GCRA, as for owners' limits). A reservation takes
+one conditional write, up to a minute ahead, or two writes if others already wait. DynamoDB takes about 1,000 writes a
+second for one item, so this works up to about 30,000 calls a minute.
 """
 
 import random
@@ -16,11 +15,11 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""Seconds ahead for which a place may be taken, because no message is hidden for longer."""
+"""The most seconds ahead for a reservation, because no message is hidden for longer."""
 
 
 class Place(NamedTuple):
-    """The time at which the call may be made; or, if no place was taken, the time to ask again."""
+    """The time at which the call may be made. If none was reserved, the time to ask again."""
 
     at: float
     is_taken: bool
@@ -35,10 +34,10 @@ class Pace:
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
     def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
-        """The place that this turn took earlier, or a new one. If the table does not answer, the call may be made now.
-        The provider refuses it if it is too early, and the turn waits. If all places of the next minute are taken, the
-        turn asks again after a random half minute to minute. A place becomes free sooner, but only for one of all
-        waiting turns."""
+        """The time that this turn reserved earlier, or a new one. If the table does not answer, the call may be made
+        now. The provider refuses it if it is too early, and the turn waits. If all times of the next minute are taken,
+        the turn asks again after a random 30 to 60 s. A time becomes free sooner, but only for one of all waiting
+        turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

@@ -1,7 +1,7 @@
 """Reads the body of a response less often than its server writes.
 
 A model sends each token alone, and each wake-up, read and parse costs more CPU than everything else. So one read takes
-all that arrived within some time. The socket holds it meanwhile.
+everything that arrived in 100 ms. Until then the socket buffers it.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 SECONDS = 0.1
-"""Seconds that a piece may be held back. Nobody reads faster, and answers are shown less often."""
+"""Seconds for which a piece may be held back. Nobody reads faster, and rows are written less often."""
 
 
 @asynccontextmanager
 async def paced(body: AsyncIterable[bytes], slow: Callable[[], bool]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The bytes of `body`, in larger pieces while `slow()`, and at once otherwise."""
+    """The bytes of `body`: in larger pieces while `slow()` is true, and at once otherwise."""
     reads = _Reads(body, slow)
     fetching = asyncio.ensure_future(reads.fetch())
     try:
@@ -35,11 +35,11 @@ class _Reads:
         now, next_at = asyncio.get_running_loop().time, 0.0
         try:
             async for piece in self._body:
-                if self._buffer:  # It came with the piece before, in the same read.
+                if self._buffer:  # This piece came in the same read as the previous one.
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # Hold one piece back for SECONDS. The next read brings everything that arrived meanwhile.
+                # Hold one piece back for SECONDS. The next read brings everything that arrived in that time.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

@@ -1,6 +1,6 @@
 """Sorts a provider's refusals by the reaction that they need. One table covers HTTP errors and error objects inside a
-stream. The first matching rule decides, so rules for permanent errors stand above those for passing ones. The text of
-an error may quote the prompt, so it is matched here and stored nowhere."""
+stream. The first matching rule decides, so rules for permanent errors stand above rules for temporary errors. The text
+of an error may quote the prompt, so it is matched here and stored nowhere."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ import httpx2
 from modelerror import ModelError
 
 MAX_ERROR_BYTES = 64 * 1024
-"""The bytes of an error's body that are read. Large providers send less than 4 KB."""
+"""The most bytes that are read of an error's body. Large providers send less than 4 KB."""
 
 _BODY_SECONDS = 5.0
 _MATCHED_CHARACTERS = 4000
@@ -46,8 +46,8 @@ class _Said(NamedTuple):
 class Rule(NamedTuple):
     """Matches an error with one of the statuses or names, or with one of the phrases in its text.
 
-    Phrases are compiled with the first refusal and not with the import, which every cold start would pay for.
-    A phrase does not count where the text holds one of `unless` too, or for a status among `not_for`.
+    Phrases are compiled with the first refusal, because every cold start would pay for it at import. A phrase does not
+    count if the text also contains one of `unless`, or for a status in `not_for`.
     """
 
     code: str
@@ -80,7 +80,7 @@ def _found(pattern: str, text: str) -> re.Match[str] | None:
 # fmt: off
 RULES = (
     # The quota is exhausted, or nobody has paid. Google sends this error for a limit per minute too, but then says when
-    # it is over.
+    # to try again.
     Rule(
         "model_quota", frozenset({402}),
         _names("insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_balance "
@@ -125,7 +125,7 @@ RULES = (
                  r"(input|prompt|request|content|text|message).{0,40} flagged", r"safety (system|reasons|filter)",
                  r"inappropriate content"),
     ),
-    # Passing errors.
+    # Temporary errors.
     Rule(
         "model_rate_limited", frozenset({429}),
         _names("rate_limit_exceeded rate_limit_error rate_limit_reached ratelimiterror ratelimitreached "
@@ -151,7 +151,7 @@ RULES = (
                  # llama.cpp and Ollama report an image for a model without vision as a server error.
                  r"image input is not supported", r"required for image input", r"unsupported content part type"),
     ),
-    # All other errors pass too: 5xx, and errors that give no reason.
+    # All other errors are temporary too: 5xx, and errors that give no reason.
     Rule("model_unavailable", phrases=""),
 )
 # fmt: on
@@ -213,7 +213,7 @@ def _said(status: int | None, error: object) -> _Said:
     inner = outer.get("error") or outer.get("detail") or error
     if isinstance(inner, str):
         details: Mapping[str, Any] = {**outer, "message": inner}
-    elif isinstance(inner, list):  # FastAPI: the messages for each field; the quoted input is left out
+    elif isinstance(inner, list):  # FastAPI sends messages for each field; leave out the quoted input.
         details = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
     else:
         details = inner if isinstance(inner, Mapping) else {}

@@ -16,7 +16,7 @@ from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
-_MOST_CALLS = 128  # as many as a request may have tools
+_MOST_CALLS = 128  # the most tools of a request
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 
@@ -61,7 +61,7 @@ class Reply:
         self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
-        """The model is asked now, so the time to its first token begins. `prompt_tokens`: by estimate."""
+        """The call of the model begins, and so does the time to its first token. `prompt_tokens`: an estimate."""
         self.headers_at = None
         self._prompt_tokens = prompt_tokens
         self._reported = {}
@@ -135,7 +135,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # without this piece; the text so far is stored as the partial answer
+            raise ModelError("result_too_large")  # The stored partial answer is the text without this piece.
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
@@ -150,7 +150,7 @@ class Reply:
             await self._grown.wait()
 
     def report(self, usage: Mapping[str, Any]) -> None:
-        """Take the counts that the server reports, as it sent them. Malformed counts are left out."""
+        """Store the counts that the server reports, without malformed ones."""
         self._reported |= {name: count for name in COUNTS if (count := _count(usage.get(name))) is not None}
 
     def usage(self, model: str) -> dict[str, Any]:
@@ -160,7 +160,7 @@ class Reply:
         and `estimated` is true then. A refused call used nothing.
         """
         prompt, completion, cached = map(self._reported.get, COUNTS)
-        # A server that has answered and reports 0 has not counted.
+        # If a server has answered and reports 0, it has not counted.
         unknown_prompt = not prompt and self._prompt_tokens > 0
         unknown_completion = not completion and self.begun
         if unknown_prompt:
@@ -190,7 +190,7 @@ class Reply:
         return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:
-        """From 0 to 0.95. An estimate, because nobody knows the final length: one half at 500 bytes."""
+        """The estimated progress, from 0 to 0.95: 0.5 at 500 bytes. Nobody knows the final length."""
         return round(0.95 * self._size / (self._size + 500), 2)
 
 

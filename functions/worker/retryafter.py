@@ -1,8 +1,7 @@
-"""The time that a provider asks to wait, from the headers of its refusal.
-
-Providers say it in three ways: `retry-after-ms`, `Retry-After` (seconds, with fractions from some, or an HTTP date),
-and `x-ratelimit-reset-NAME` beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), seconds, a time in
-seconds or milliseconds since the epoch, or an ISO 8601 time.
+"""Reads the time that a provider asks to wait from the headers of its refusal. Providers use three forms:
+`retry-after-ms`, `Retry-After` (seconds, with fractions from some, or an HTTP date), and `x-ratelimit-reset-NAME`
+beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), seconds, a time in seconds or milliseconds since
+the epoch, or an ISO 8601 time.
 """
 
 import re
@@ -11,9 +10,9 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 LONGEST_SECONDS = 86_400.0
-"""Longer waits are cut to a day, because no turn lives that long."""
+"""Longer waits count as a day, because no turn lives that long."""
 
-# Compiled by their first use, because the import is a part of every cold start.
+# Compiled at the first use, because the import is part of every cold start.
 _REMAINING = r"(.*ratelimit)-remaining(.*)|(.*ratelimit.*)-remaining"
 _NUMBER = r"[0-9]{1,15}(\.[0-9]{0,12})?"
 _DURATION = (

@@ -27,7 +27,7 @@ class Room:
 
     @property
     def slots(self) -> int:
-        """The weight of the images that are held now, in turns."""
+        """The weight of the present images, in turns."""
         return math.ceil(self._held / BYTES_OF_A_SLOT)
 
     @asynccontextmanager

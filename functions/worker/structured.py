@@ -20,7 +20,7 @@ class Document(NamedTuple):
     """A JSON document that a request asks for. Its text is the message. `schema`: its fields for the provider, {name,
     schema, strict?, description?}; None for any object.
 
-    The provider holds the model to the schema. Here only the JSON is checked.
+    The provider enforces the schema. This module only checks that the text is JSON.
     """
 
     schema: dict[str, Any] | None
@@ -36,7 +36,7 @@ type Output = type[BaseModel] | Document
 
 
 def response_format(output: Output) -> dict[str, Any]:
-    """The form as a strict schema. The provider holds the model to it."""
+    """The form as a strict schema, which the provider enforces."""
     if isinstance(output, Document):
         return {"type": "json_schema", "json_schema": output.schema} if output.schema else {"type": "json_object"}
     schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
@@ -44,7 +44,7 @@ def response_format(output: Output) -> dict[str, Any]:
 
 
 def instructions(output: Output) -> str:
-    """The form in words, for servers that cannot hold a model to a schema."""
+    """The form in words, for servers that cannot enforce a schema."""
     if isinstance(output, Document):
         form = (output.schema or {}).get("schema", {"type": "object"})
     else:
@@ -54,8 +54,9 @@ def instructions(output: Output) -> str:
 
 
 def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The answer as {message, data, draft, tool_calls?}. It is checked again here, because not every provider enforces
-    a schema well. An answer that calls functions has no form. Raises ModelError: output_invalid or result_too_large."""
+    """The answer as {message, data, draft, tool_calls?}. This checks the form again, because not every provider
+    enforces a schema well. An answer that calls functions has no form. Raises ModelError: output_invalid or
+    result_too_large."""
     found: dict[str, Any] = {"message": text, "data": None, "draft": None}
     if calls:
         found["tool_calls"] = list(calls)
@@ -71,7 +72,7 @@ def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] 
 
 
 def readable(text: str) -> str:
-    """The `message` of an unfinished document, as far as it has come."""
+    """The received part of `message` in an unfinished document."""
     if opening := _OPENING_FENCE.match(text):
         text = text[opening.end() :]
     try:

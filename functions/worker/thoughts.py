@@ -19,7 +19,7 @@ class LeadingThoughts:
         if not (self._inside or self._behind):
             begun = text.lstrip()
             if not begun.startswith(_OPEN):
-                if _OPEN.startswith(begun):  # It may become the tag.
+                if _OPEN.startswith(begun):  # This piece may be the beginning of the tag.
                     self._held = text
                     return "", ""
                 self.over = True

@@ -38,7 +38,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
-    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try: if a row is late, its text is in the next row
+    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try: the next row has the text of a lost one
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
     polled = TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS)
 
@@ -86,8 +86,8 @@ async def build(environment: Mapping[str, str]) -> Worker:
 
 # One loop for the life of the process, because a client's connections belong to the loop that made them.
 runner = asyncio.Runner()
-# boto blocks, so it runs in threads. 20 are enough for 40 turns: a call takes some 10 ms, and a turn makes one a
-# second.
+# boto blocks, so it runs in threads. 20 threads are enough for 40 turns, because a call takes about 10 ms, and a turn
+# makes one a second.
 runner.get_loop().set_default_executor(ThreadPoolExecutor(20))
 worker = runner.run(build(os.environ))
 

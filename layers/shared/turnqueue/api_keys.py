@@ -6,7 +6,7 @@ from turnqueue import aws
 from turnqueue.turn import guard_key
 
 API_KEY_PREFIX = "tq_"
-"""Begins every API key, so that no token is taken for one. 43 random characters follow."""
+"""The beginning of every API key, so that no JWT looks like a key. 43 random characters follow."""
 
 
 def api_key_guard(key: str) -> str:
@@ -29,7 +29,8 @@ class ApiKeys:
         self._client = aws.client("dynamodb", attempts=attempts)
 
     def find(self, key: str, now: float) -> ApiKey | None:
-        """None if there is no such key, or it has expired. Raises botocore's ClientError or BotoCoreError."""
+        """The item of an API key. None if there is no such key, or it has expired. Raises botocore's ClientError or
+        BotoCoreError."""
         guard = {"guard": {"S": api_key_guard(key)}}
         item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")
         if item is None or ("expires_at" in item and float(item["expires_at"]["N"]) <= now):

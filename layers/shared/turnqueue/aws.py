@@ -17,10 +17,10 @@ from botocore.loaders import Loader
 
 from turnqueue import __version__
 
-# Functions that start from one snapshot (SnapStart) share one state of `random`. botocore and our worker use it for the
-# waits between tries. Unique values must come from `secrets`, because Lambda gives each function other numbers of the
-# kernel (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
-with suppress(ModuleNotFoundError):  # exists only in Lambda's runtime
+# Environments that start from one snapshot (SnapStart) share one state of `random`. botocore and the worker use it for
+# the waits between tries. Unique values must come from `secrets`, because the kernel gives each environment other
+# numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
+with suppress(ModuleNotFoundError):  # This module exists only in Lambda's runtime.
     from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
 
     register_after_restore(random.seed)
@@ -44,11 +44,11 @@ class _Descriptions(Loader):
 
 
 class Authorities(os.PathLike[str]):
-    """The certificate authorities that a new connection trusts: at first a `few`, then all public ones.
+    """The certificate authorities that a new connection trusts: first a `few`, later all public ones.
 
     botocore loads the file for each connection (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times
-    the CPU of the `few` that sign for AWS today. If AWS changes to another authority, the connection fails before a
-    byte of the request is sent. botocore then tries again with `every`, and so does each later connection.
+    the CPU of the `few` that sign for AWS today. If AWS changes to another authority, the connection fails before
+    botocore sends the request. botocore then tries again with `every`, and each later connection uses `every` too.
     """
 
     def __init__(self, few: str, every: str) -> None:
@@ -67,7 +67,7 @@ class Authorities(os.PathLike[str]):
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether the certificate of the server was refused. Other TLS errors may come after the request was sent."""
+    """Whether the certificate of the server was refused. Only this error surely comes before the request was sent."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__context__
     return error is not None
@@ -81,7 +81,7 @@ if SHIPPED.exists():
         _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
         _session.register("needs-retry", _authorities.widen)
 
-# Otherwise ten turns that begin together would each make a client, and a session makes only one at a time.
+# Without the lock, ten turns that start together would each make a client, and a session makes only one at a time.
 _making = Lock()
 
 
@@ -93,7 +93,7 @@ def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
 
 
 def form_client(*, attempts: int) -> Any:
-    """The client of S3 that signs forms by which a browser uploads. All callers share it."""
+    """The S3 client that signs upload forms for browsers. All callers share it."""
     with _making:
         return _shared("s3", attempts, 3, signs_forms=True)
 
@@ -118,7 +118,7 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=20,  # as many as the worker has threads
             tcp_keepalive=True,
-            # botocore would rebuild it for every call, which costs a tenth of the CPU
+            # botocore would rebuild this for every call, which costs a tenth of the CPU
             user_agent=f"turnqueue/{__version__}",
             **more,
         ),

@@ -1,7 +1,5 @@
-"""Every refusal of a request: one table, from which the code raises `Problem`, and docs/openapi.yaml is generated.
-
-The errors of tasks, which are accepted and fail later, are `turn.FAILURES`. The title of a problem document is the name
-of its status.
+"""The table of all refusals of a request. The code raises each as a `Problem`, and docs/openapi.yaml is generated from
+it. Errors of accepted tasks are in `turn.FAILURES`. The title of a problem document is the name of its status.
 """
 
 from typing import NamedTuple
@@ -13,7 +11,7 @@ MAX_BODY_BYTES = 512 * 1024
 
 
 class Refusal(NamedTuple):
-    """`meaning`: the detail for the user, unless the code that raises it knows a more exact one."""
+    """`meaning`: the detail for the user, unless the raising code has a more exact one."""
 
     status: int
     meaning: str
@@ -40,7 +38,7 @@ REFUSALS = {
     "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
     "internal_error": Refusal(500, "Something went wrong on our side."),
     "unavailable": Refusal(503, "The service is unavailable. Please try again in a moment."),
-    # Of the OpenAI API only. It answers 400 where /chat answers 422 to a body, as OpenAI does.
+    # Only the OpenAI API has these. Like OpenAI, it answers 400 to a wrong body, and /chat answers 422.
     "tool_outputs_mismatch": Refusal(400, "The results of function calls do not match the calls."),
     "unsupported": Refusal(400, "This part of the OpenAI API is not served here."),
     "unsupported_parameter": Refusal(400, "The request has a parameter that is not served here."),

@@ -1,8 +1,8 @@
 """The event log: the text of a growing answer, one small row per piece, for any number of readers.
 
-The rows of a turn have dense numbers from 1, and each is put only if its number is free. So the log fences itself: a
-worker that has lost its turn meets the row of the next attempt. No row says that the answer is complete; only the turn
-does. Row 0 carries the cancellation of the turn, and readers do not see it.
+The rows of a turn have numbers from 1 without gaps, and a row is put only if its number is free. So the numbers are the
+fence: a worker that has lost its turn meets the row of the next attempt. Only the turn says that the answer is
+complete; no row does. Row 0 is the request to cancel the turn, and readers do not see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -18,7 +18,7 @@ RETENTION_SECONDS = 24 * 3600
 
 class Event(NamedTuple):
     """One row. `kind`: "s" (attempt `attempt` starts, all earlier text is void), "d" (`text` follows the text before
-    it), or one of a later version, to be passed over. `progress`: from 0 to 0.95, an estimate."""
+    it), or a kind of a later version, which readers skip. `progress`: from 0 to 0.95, an estimate."""
 
     n: int
     kind: str
@@ -42,7 +42,7 @@ class EventLog:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is first needed, because a short answer needs no log.
+        # Created at the first use, because a short answer needs no log.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def put(self, key: Key, event: Event, now: float) -> Event:
@@ -69,7 +69,7 @@ class EventLog:
         return event
 
     def after(self, key: Key, n: int, *, consistent: bool = False) -> list[Event]:
-        """The rows behind row `n`, without a gap; as they were a moment ago, unless `consistent`."""
+        """The rows after row `n`, up to the first gap. Eventually consistent, unless `consistent`."""
         items: list[dict[str, Any]] = []
         start: dict[str, Any] = {}
         while True:
@@ -97,12 +97,13 @@ class EventLog:
         return answer
 
     def delete(self, key: Key) -> None:
-        """Delete all rows of a turn, one by one: it is rare. A lost worker may still add one, which nobody is shown."""
+        """Delete all rows of a turn, one by one, because this is rare. A lost worker may still add a row, but no reader
+        gets it."""
         for n in (0, *(event.n for event in self.after(key, 0))):
             self._client.delete_item(TableName=self._table, Key={"task": {"S": _task(key)}, "n": {"N": str(n)}})
 
     def ask_to_cancel(self, turn: Turn, now: float) -> None:
-        """Tell the worker of this attempt to look at the turn's cancellation now."""
+        """Make the worker of this attempt check the turn for a cancellation now."""
         self._client.put_item(
             TableName=self._table,
             Item={
@@ -114,8 +115,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """The turns of up to 100 claimed turns whose workers were told to look. One call, at half a read unit a turn.
-        Leaves a turn out if DynamoDB did not process its row."""
+        """Those of up to 100 claimed turns that somebody asked to cancel. One call, at half a read unit a turn. Leaves
+        a turn out if DynamoDB did not process its row."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -169,7 +170,7 @@ class Growing:
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1
-        if there.attempt < self._turn.attempt:  # from a worker that does not know yet that it has lost the turn
+        if there.attempt < self._turn.attempt:  # its worker does not know yet that it has lost the turn
             self._is_void = True
         elif there.kind == "s":
             self._is_void, self._text = False, ""
@@ -187,8 +188,7 @@ def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
 
 
 def has_text_in_log(turn: Turn) -> bool:
-    """Whether the log has the turn's text so far: not before the turn begins, and not if the turn itself has the
-    text."""
+    """Whether the log has the turn's text so far. False before the turn begins, and if the turn itself has the text."""
     return turn.status is not Status.SUCCESS and turn.tries > 0 and turn.partial is None
 
 

@@ -6,8 +6,8 @@
                                                        └──── until the lease's end ◄────┘
 
 There are two gates for each model: one of the server, for outages, and one of the server and the model, for rate
-limits. A call must pass both. The model's gate also learns a pace: each 429 makes the calls of all workers rarer, and
-time makes them more frequent again. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
+limits. A call must pass both. The model's gate also learns a pace: each 429 slows the calls of all workers, and each
+second without a 429 speeds them up again. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
 """
 
 import random
@@ -39,19 +39,18 @@ WINDOW_SECONDS = 60.0
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
-"""Doubling would probe a server that was down for a minute only up to 40 s after its return."""
+"""With doubled periods, a probe would come up to 40 s late after an outage of a minute."""
 
 SLOWER, FASTER = 1.07, 0.97
 """The factors for the time between two calls: after a 429, and after each second without one. With these, a model that
 grants 120 of 150 calls a minute refuses 0.3 for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
-_SHORTEST_INTERVAL_SECONDS = 0.02  # a faster pace counts as no limit
+_SHORTEST_INTERVAL_SECONDS = 0.02  # seconds: a shorter interval counts as no limit
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""Seconds ahead for which places of the learned pace are given. The pace changes sooner than a longer line would
-move."""
+"""The most seconds ahead for which a call can reserve a time. The pace changes too fast for a longer line."""
 
 PROBE_LEASE_SECONDS = 15.0
 """Seconds that one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
@@ -61,7 +60,7 @@ MOST_HIDDEN_SECONDS = 60.0
 
 _KEPT_SECONDS = 86_400  # seconds after the last change: no outage goes without a change for a day
 _WATCHED_SECONDS = 5.0
-_TRIES = 3  # tries of a change that meets another's: each lost race means that another worker has counted too
+_TRIES = 3  # tries of a change after lost races: each lost race means that another worker has counted too
 
 
 class Phase(StrEnum):
@@ -97,7 +96,7 @@ class Gate(NamedTuple):
         is_counted = now < self.counted_until
         refusals = self.refusals + 1 if is_counted else 1
         counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
-        lasted = now - (counted_until - WINDOW_SECONDS)  # may be below 0, because clocks differ
+        lasted = now - (counted_until - WINDOW_SECONDS)  # this may be negative, because clocks differ
         if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
@@ -108,8 +107,8 @@ class Gate(NamedTuple):
         return interval if interval >= _SHORTEST_INTERVAL_SECONDS else 0.0
 
     def slowed(self, asked_at: float, now: float) -> "Gate":
-        """The gate after a 429 for a call that was made at `asked_at`. A call before the last change says nothing about
-        the pace since."""
+        """The gate after a 429 for a call that was made at `asked_at`. Unchanged if the call was made before the last
+        change of the pace."""
         if asked_at <= self.slowed_at:
             return self
         interval = max(self.pace(now) * SLOWER, FIRST_INTERVAL_SECONDS)
@@ -154,17 +153,17 @@ class Gate(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds after which a turn comes back that met the open gate: the rest of the period, and a random part
-        of up to half of the trouble's duration. So the waiting turns do not come back together."""
+        """The seconds after which a turn that met the open gate comes back: the rest of the period, and a random part
+        of up to half of the trouble's duration. So waiting turns do not come back together."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
-        # Too long to hide a message: it asks once more before, because those that are all cut to the same length come
-        # back as close together as they came.
+        # Too long to hide a message. A random shorter time keeps turns apart: if all were cut to the same length, they
+        # would come back together.
         return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds after which a turn comes back that got no place of the learned pace. The line does not run empty,
+    """The seconds after which a turn comes back that got no time in the learned pace. The line does not run empty,
     because other turns come back too."""
     return 5.0 + 15.0 * draw()
 
@@ -202,7 +201,7 @@ class Change(NamedTuple):
 
 
 class GateStore:
-    """The gates of a stack, in the guards table. No call raises. If the table does not answer, the last known state
+    """The gates of a stack, in the guards table. No method raises. If the table does not answer, the last known state
     counts, so that no turn fails because of the table."""
 
     def __init__(self, table: str) -> None:
@@ -211,7 +210,7 @@ class GateStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is first needed, because most processes meet no trouble.
+        # Created at the first use, because most processes meet no trouble.
         return aws.client("dynamodb", attempts=1, read_timeout=1)
 
     def known(self, name: str) -> Gate:
@@ -227,8 +226,7 @@ class GateStore:
             return self.known(name)
 
     def change(self, name: str, step: Callable[[Gate], Gate]) -> Change | None:
-        """Move the gate one step: a read and a conditional write. None if no step was needed, or the table did not
-        allow it."""
+        """Change the gate: a read and a conditional write. None if no change was needed, or the table refused it."""
         try:
             for _ in range(_TRIES):
                 before = self._read(name, consistent=True)

@@ -29,8 +29,8 @@ class Problem(Exception):
     """Ends the handling of a request with a problem document.
 
     `code` is stable and for programs, and a key of `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is
-    for people. Without it and `status` those of the table hold. `param` names the field or header at fault. Never put
-    a value that the client sent into them.
+    for people. By default the table gives both it and `status`. `param` names the field or header at fault. Never put a
+    value that the client sent into them.
     """
 
     def __init__(
@@ -74,10 +74,9 @@ def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 
 
 def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
-    """Answer the request by the route that API Gateway chose; if that is `$default`, by method and path.
-
-    Nothing escapes: other exceptions than Problem become a 503 (AWS fails) or a 500 (our bug), without the cause. The
-    log has the type of the exception and never its text.
+    """Answer the request by the route that API Gateway chose; if that is `$default`, by method and path. Never raises:
+    other exceptions than Problem become a 503 (AWS failed) or a 500 (a bug of Turnqueue), without the cause. The log
+    has the type of the exception and never its text.
     """
     try:
         key = event["routeKey"]
@@ -117,8 +116,8 @@ def is_owner(sub: Any) -> TypeIs[str]:
 
 
 def _claims(event: Event) -> dict[str, Any]:
-    """What the route's authorizer says of the caller: API Gateway's own, or functions/authorizer for the OpenAI API. No
-    client sets it."""
+    """The caller's claims from the route's authorizer: API Gateway's JWT authorizer, or functions/authorizer for the
+    OpenAI API. No client can set them."""
     try:
         authorizer = event["requestContext"]["authorizer"]
         claims = authorizer["lambda"] if " /v1/" in event["routeKey"] else authorizer["jwt"]["claims"]
@@ -158,7 +157,7 @@ def query(event: Event, name: str) -> str | None:
 
 
 def body(event: Event) -> bytes:
-    """The bytes of the request's body. Raises Problem if they are too many."""
+    """The bytes of the request's body. Raises Problem if the body is too large."""
     text = event.get("body") or ""
     try:
         content = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()

@@ -27,12 +27,12 @@ class IdempotencyKeys:
         self._client = aws.client("dynamodb", attempts=attempts)
 
     def reserve(self, owner: str, key: str, wanted: Reservation, now: float) -> Reservation:
-        """Bind the key to `wanted` unless it is bound already. Returns its binding."""
+        """Bind the key to `wanted`, unless it is already bound. Returns the binding."""
         try:
             self._client.put_item(
                 TableName=self._table,
                 Item={
-                    # One hash of both, so that no owner reaches another's key.
+                    # One hash of owner and key, so that no owner reaches another owner's key.
                     "guard": {"S": guard_key("idempotency", f"{owner}\n{key}")},
                     "task_id": {"S": wanted.task_id},
                     "fingerprint": {"S": wanted.fingerprint},

@@ -1,4 +1,4 @@
-"""The limits of owners: reads the parameter, counts, and tells the client.
+"""The limits of owners: reads the parameter, counts requests, and reports the limits to the client.
 
 The response fields are those of draft-ietf-httpapi-ratelimit-headers-10.
 """
@@ -20,11 +20,11 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""Waits for each message of a limit: three waits of 20 s are a minute for an answer."""
+"""The waits for each message that a limit allows: three waits of 20 s give an answer a minute."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
-# Seconds. Reserved tokens usually come free when the owner's turns end, which is soon.
+# Seconds. Reserved tokens usually become free soon, when the owner's turns end.
 _RESERVED_SECONDS = 30
 
 
@@ -36,11 +36,9 @@ class Limit(NamedTuple):
 
 
 def parse_limits(text: str) -> dict[str, Limit]:
-    """The limits of groups of owners in "default:20/5/100000,pro:100/20": messages a minute, how many of them at once,
-    and tokens a day. An empty text has no limits.
-
-    Raises ValueError, which names the part that is wrong. The group "default" is required, so that an owner whose token
-    names no group with limits has limits too.
+    """Parse the limits of groups, as in "default:20/5/100000,pro:100/20": messages a minute, messages at once, and
+    tokens a day. An empty text means no limits. Raises ValueError, which names the wrong part. The group "default" is
+    required, so that every owner has limits.
     """
     limits: dict[str, Limit] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
@@ -67,9 +65,9 @@ class Verdict(NamedTuple):
 
 
 class Limiter:
-    """Holds owners to the limits of their groups. The group of an owner is the first with limits that the token's claim
-    `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their docstring
-    says otherwise."""
+    """Applies the limits of their groups to owners. The group of an owner is the first with limits that the token's
+    claim `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their
+    docstring says otherwise."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -81,8 +79,8 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        It tries each call once and briefly, so that a limit that cannot be checked is soon a 503. Letting everybody in
-        would help a flood. Raises ValueError as `parse_limits` does.
+        It tries each call once and briefly, so that a limit that cannot be checked soon gives a 503. To accept
+        everything then would help a flood. Raises ValueError as `parse_limits` does.
         """
         if not (parsed := parse_limits(limits)):
             return None
@@ -90,21 +88,21 @@ class Limiter:
         return cls(parsed, group_claim, rates, UsageStore(guards, attempts=1, read_timeout=1))
 
     def take_message(self, event: Event, caller: str) -> Verdict:
-        """Take a place of the rate of messages, if there is one."""
+        """Count a message against the owner's rate, if the rate allows it."""
         rate = self._limit(event).rate
         text = f"You may send {rate.per_minute} messages a minute, {rate.burst} of them at once."
         return self._take("messages", caller, rate, text, kind="rate")
 
     def take_uploads(self, event: Event, caller: str, each_message: int) -> Verdict:
-        """Take a place of the rate of uploads, if there is one. Each message of the limit allows `each_message`
-        uploads."""
+        """Count an upload against the owner's rate, if the rate allows it. Each message of the limit allows
+        `each_message` uploads."""
         rate = self._limit(event).rate.times(each_message)
         text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
         return self._take("uploads", caller, rate, text, kind="uploads")
 
     def may_wait(self, event: Event, caller: str) -> bool:
-        """Take a place of the rate of waits, if there is one, because a waiting request keeps a function busy. False if
-        DynamoDB does not answer, because answering at once does no harm."""
+        """Count a wait against the owner's rate, if the rate allows it, because a waiting request keeps a function
+        busy. False if DynamoDB does not answer, because answering at once does no harm."""
         rate = self._limit(event).rate.times(WAITS_OF_A_MESSAGE)
         try:
             return not self._rates.take(caller, rate, time.time(), kind="waits").wait
@@ -147,7 +145,7 @@ def joined(*several: Mapping[str, str]) -> dict[str, str]:
 
 
 def whole_seconds(seconds: float) -> int:
-    """Rounded up, except for rounding errors of floats."""
+    """The seconds rounded up, but not because of rounding errors of floats."""
     return math.ceil(round(seconds, 3))
 
 

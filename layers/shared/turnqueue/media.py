@@ -1,5 +1,5 @@
-"""Uploaded images in S3. The client uploads by a form that submit signed, and the worker reads. No function lists the
-bucket, and no key contains a name."""
+"""Uploaded images in S3. The client uploads with a form that submit has signed, and the worker reads the image. No
+function lists the bucket, and no key contains a name."""
 
 import re
 from contextlib import closing
@@ -12,8 +12,8 @@ from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024
-"""Bytes of one image, and of all uploads together that the model sees with a message. With ten turns at a time, which
-hold each image several times, this leaves room in the worker's 256 MB (docs/operations.md, "Uploads")."""
+"""The most bytes of one image, and of all uploads together that the model gets with a message. Ten concurrent turns,
+each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
 """Seconds that a form may be used, or less if the credentials that signed it end before."""
@@ -41,8 +41,8 @@ _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 class MediaUrls:
     """The parameter MediaUrls: which https URLs of images the model's server gets and may fetch.
 
-    `text`: "https" for all, "off" for none, or hosts with commas between, as in "cdn.example.com,*.example.org"; the
-    latter is each subdomain. Raises ValueError for another text.
+    `text`: "https" for all, "off" for none, or hosts separated by commas, as in "cdn.example.com,*.example.org", where
+    `*` stands for any subdomain. Raises ValueError for another text.
     """
 
     def __init__(self, text: str) -> None:
@@ -60,7 +60,7 @@ class MediaUrls:
         return any(host.endswith(each[1:]) if each[0] == "*" else host == each for each in self.hosts)
 
     def __str__(self) -> str:
-        """A text for people: which URLs a message may name."""
+        """The URLs that a message may name, as a text for people."""
         if not self.hosts:
             return "any https URL" if self.text == "https" else "only uploads and data URLs"
         return f"only uploads, data URLs and https URLs of these hosts: {self.text}"
@@ -100,7 +100,7 @@ class Uploads:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is first needed, because most processes never need it and S3's client is the slowest to make.
+        # Created at the first use, because most processes never need it, and no client is slower to create.
         return aws.form_client(attempts=self._attempts)
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:

@@ -8,7 +8,8 @@ from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 _MAX_KEY_BYTES = 2048
-"""DynamoDB's limit of a partition key. It refuses a longer key each time, which would look like an outage of AWS."""
+"""DynamoDB's limit of a partition key. It would refuse a longer key in every attempt, which would look like an outage
+of AWS."""
 
 
 MOST_AT_ONCE = 10
@@ -20,7 +21,7 @@ class Malformed(Exception):
 
 
 class Message(NamedTuple):
-    """A received message. `handle` belongs to this delivery, and `deliveries` counts it too. `group` names the
+    """A received message. `handle` is valid for this delivery, and `deliveries` includes it. `group` names the
     session."""
 
     id: str
@@ -58,8 +59,8 @@ class TurnQueue:
         self._client = aws.client("sqs", attempts=attempts, read_timeout=read_timeout)
 
     def send(self, key: Key) -> None:
-        """Queue the turn after the others of its session. SQS drops a second send within 5 minutes. A later one makes a
-        second message, and the claim refuses it."""
+        """Queue the turn behind the others of its session. SQS drops a second send within 5 minutes. A later send makes
+        a second message, which the claim refuses."""
         self._client.send_message(
             QueueUrl=self._url,
             MessageBody=encode(key),

@@ -29,8 +29,9 @@ class Rate(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """The result of a request for a place. `wait`: seconds until there is one, 0 if this request got it. `left`: how
-    many more requests may follow at once. `full_after`: seconds until the whole burst is available again."""
+    """The result of a request for a place in a rate. `wait`: seconds until a place is free, 0 if this request got one.
+    `left`: how many more requests may follow at once. `full_after`: seconds until the whole burst is available
+    again."""
 
     wait: float
     left: int

@@ -1,5 +1,5 @@
-"""The cache of replies: identical first messages are answered without queue and model. The guards table stores only
-where the answered turn is. The answer stays in that turn and is deleted with it. An answered turn never changes."""
+"""The cache of replies: identical first messages are answered without queue and model. The guards table stores only the
+key of the answered turn. The answer stays in that turn, which never changes, and is deleted with it."""
 
 import hashlib
 import json
@@ -12,17 +12,17 @@ from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
 _NOT_SEEN = ("metadata", "stream")
-"""The fields of a request that never reach the model. Any other field makes another key: a new one costs cache misses
-until it is listed here, and never serves a wrong answer."""
+"""The fields of a request that never reach the model. Every other field is part of the key. So a forgotten new field
+causes cache misses, and never a wrong answer."""
 
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
     """The cache key of a request {message, role, media?, ...} of `owner`: one key for each owner, or one for all if
     `shared`.
 
-    `model`: the base URL of its server, and its name there: two servers may give one name to two models. Two requests
-    share a key if model, persona and all that the model may see of them are equal. A request with an upload always has
-    a key for its owner alone, because for others the upload does not exist.
+    `model`: its server's base URL and its name, because two servers may use one name for two models. Two requests share
+    a key if model, persona and all that the model may see of them are equal. A request with an upload always has a key
+    for its owner alone, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
     identity = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
@@ -41,7 +41,7 @@ class KeptReplies:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is first needed, because many stacks cache no replies.
+        # Created at the first use, because many stacks cache no replies.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:

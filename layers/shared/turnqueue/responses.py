@@ -66,14 +66,14 @@ class Usage(TypedDict):
     persona: str | None
     """The role that answered."""
     persona_version: str | None
-    """Changes whenever the role's file changes."""
+    """Changes when the role's file changes."""
     cached: bool
     """Served from the cache. No model was called, and the token counts are 0."""
 
 
 class TaskStatus(TypedDict):
-    """A task in its present state. `status`, `result` and `error` have the outcome; the other members describe the way
-    there."""
+    """A task in its present state. `status`, `result` and `error` are the outcome; the other members describe the
+    progress."""
 
     task_id: str
     status: Status
@@ -112,10 +112,10 @@ class TaskStatus(TypedDict):
 
 
 class TaskEvent(TypedDict):
-    """News of an answer. The members besides the first two depend on `event`.
+    """An event of a growing answer. The members after the first two depend on `event`.
 
-    `snapshot`: the task, and the `text` of its `attempt` so far. `start`: the first text comes. `delta`: append `text`
-    to the shown text. `retract`: drop the shown text, because another attempt began. `done`: the final task; its
+    `snapshot`: the task, and the `text` of its `attempt` so far. `start`: the first text follows. `delta`: append
+    `text` to the shown text. `retract`: drop the shown text, because another attempt began. `done`: the final task; its
     `result` or `partial` replaces the shown text.
     """
 
@@ -148,7 +148,7 @@ class Attachment(TypedDict):
 
 
 class Upload(TypedDict):
-    """Where to upload an image. Post a form with these `fields` to `url`, with the image as its last field, `file`."""
+    """The form to upload an image. Post these `fields` to `url`, with the image as the last field, `file`."""
 
     upload_id: str
     """The name of the upload in a message's `media`."""
@@ -188,9 +188,9 @@ class UsageDay(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    """Of the prompt tokens, those that the model's provider had cached."""
+    """The prompt tokens that the model's provider had cached."""
     estimated_tokens: int
-    """Of the prompt and completion tokens, those that the model's server did not report: an estimate."""
+    """The estimated part of the prompt and completion tokens, because the model's server did not report them."""
     reserved_tokens: int
     """Tokens reserved for unanswered messages, if the caller has a token limit: an estimate."""
     cost_usd: float | None
@@ -216,7 +216,7 @@ class ProblemError(TypedDict):
 
 
 class FieldError(TypedDict):
-    """What is wrong with one field of the body."""
+    """The error in one field of the body."""
 
     field: str
     """The place in the body, for example `media.0.url`. Empty for the body as a whole."""
@@ -225,7 +225,7 @@ class FieldError(TypedDict):
 
 
 class ProblemDocument(TypedDict):
-    """Why a request was refused, or a message not answered (RFC 9457)."""
+    """The reason why a request was refused, or a message was not answered (RFC 9457)."""
 
     type: str
     """`urn:turnqueue:problem:` and the code."""
@@ -328,7 +328,7 @@ def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> i
 
 
 def _usage(turn: Turn) -> Usage | None:
-    """With every member, even if the turn was answered by a version without that member."""
+    """The usage with every member, even if an older version without some members answered the turn."""
     if turn.usage is None:
         return None
     return cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage | {"cached": turn.cached})

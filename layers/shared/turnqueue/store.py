@@ -22,9 +22,9 @@ from turnqueue.usage import UsageStore, lost_attempt
 _KINDS: dict[str, Any] = Turn.__annotations__
 _JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict for each in (kind, *get_args(kind)))}
 _WHOLE = {name for name, kind in _KINDS.items() if kind is int}
-_COMPARED = ("attempt",)  # by conditions, so it is stored although it is 0
+_COMPARED = ("attempt",)  # Conditions use it, so it is stored even if it is 0.
 
-_MOST_CLOSED_BY_A_PAGE = 10  # two writes of 10 ms each, so that a page is there within a second
+_MOST_CLOSED_BY_A_PAGE = 10  # two writes of 10 ms for each turn, so that a page takes less than a second
 _MAX_HISTORY_PAGES = 3
 
 _OURS = "#status = :started AND #attempt = :attempt"
@@ -37,7 +37,7 @@ _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 class Refused(Exception):
-    """The condition of a write did not hold, and nothing was written. `current`: the turn as it is, or None."""
+    """A write was refused, because its condition did not hold. `current`: the turn as it is, or None."""
 
     def __init__(self, current: Turn | None) -> None:
         super().__init__(current.status if current else "no such turn")
@@ -45,7 +45,7 @@ class Refused(Exception):
 
 
 class AlreadyAnswered(Exception):
-    """The function calls of the turn that a new one continues were answered by another."""
+    """Another turn has already answered the function calls that this turn answers."""
 
 
 class TurnStore:
@@ -71,11 +71,10 @@ class TurnStore:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
-        """Record a turn unless it is there. Returns whether this call recorded it: False also when botocore repeats the
-        call, whose answer was lost, and it meets itself.
-
-        A turn that answers the function calls of another is recorded with a mark on that one, in one transaction. So
-        the calls are answered once, unless the turn that answered them has failed. Raises AlreadyAnswered.
+        """Record a turn unless it exists. Returns whether this call recorded it. Also False if the response was lost
+        and botocore's retry meets the first write. If the turn answers the function calls of another turn, one
+        transaction also marks that other turn. So calls are answered only once, unless the answering turn has failed.
+        Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
@@ -91,7 +90,7 @@ class TurnStore:
         return True
 
     def _create_answer(self, turn: Turn, calling: Key) -> bool:
-        earlier = ""  # the turn that has answered the calls, and has failed
+        earlier = ""  # the turn that answered the calls earlier, and failed
         while True:
             try:
                 self._client.transact_write_items(
@@ -126,7 +125,7 @@ class TurnStore:
                 if put["Code"] == "ConditionalCheckFailed":
                     return False
                 if mark["Code"] != "ConditionalCheckFailed":
-                    raise  # another transaction was at the turn: the client tries again
+                    raise  # another transaction changes the turn: the client tries again
                 other = mark.get("Item", {}).get("answered_by", {}).get("S", "")
             there = self.read(turn.key._replace(turn=other), turn.created_at) if other else None
             if other in ("", earlier) or (there and there.status is not Status.FAILURE):
@@ -154,9 +153,8 @@ class TurnStore:
     def page(
         self, owner: str, session_id: str, now: float, *, after: str | None, limit: int
     ) -> tuple[list[Turn], bool]:
-        """Up to `limit` turns of a session in order, after the ULID `after`; and whether there may be more.
-
-        Each overdue turn costs a write, so the page ends behind `_MOST_CLOSED_BY_A_PAGE` of them.
+        """Up to `limit` turns of a session in order, after the ULID `after`; and whether there may be more. Each
+        overdue turn costs a write, so a page ends after `_MOST_CLOSED_BY_A_PAGE` overdue turns.
         """
         answer = self._client.query(
             TableName=self._table,
@@ -176,9 +174,9 @@ class TurnStore:
         return [self.close_overdue(turn, now) for turn in turns[:end]], end < len(turns) or "LastEvaluatedKey" in answer
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
-        """The last `limit` successful turns before this one in its session, oldest first; with `previous`, the ULID of
-        the turn that this one continues, only that turn and those that it continues. Usually one Query, and up to three
-        if there are failures among them. Looks at 3 x `limit` turns at most."""
+        """The last `limit` successful turns before this one in its session, oldest first; `previous`: the ULID of the
+        turn that this one continues; then only that turn and the turns that it continues. Usually one Query, and up to
+        three if some turns failed. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -233,7 +231,7 @@ class TurnStore:
                 },
             )
         except Refused as refused:
-            # A write may meet itself, because botocore repeats a write whose response was lost.
+            # A write may meet its earlier try, because botocore repeats a write whose response was lost.
             if refused.current and refused.current.claim_id == claim_id:
                 return refused.current
             raise
@@ -334,8 +332,8 @@ class TurnStore:
                 raise
 
     def fail_overdue(self, seen: Turn, now: float) -> Turn:
-        """End a turn as FAILURE that was seen past its deadline, even if a worker holds it. Raises Refused if it is
-        final by now, or was replayed."""
+        """End an overdue turn as FAILURE, even if a worker holds it. Raises Refused if it has become final or was
+        replayed."""
         return self._fail(seen.key, seen.overdue_code, now, f"{_UNFINISHED} AND #deadline_at <= :now")
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
@@ -368,8 +366,9 @@ class TurnStore:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
-        """Cancel the turn: at once if no worker holds it, otherwise by a mark, and a row of the log that tells its
-        worker. Returns the turn after that; a final turn is unchanged. Raises Refused if the turn does not exist."""
+        """Cancel the turn: at once if no worker holds it. Otherwise by a mark, and by row 0 of the log, which the
+        worker reads. Returns the turn after that; a final turn is unchanged. Raises Refused if the turn does not
+        exist."""
         while True:  # One more round for each attempt that is handed back between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
@@ -414,7 +413,7 @@ class TurnStore:
         return refused.current
 
     def _update(self, key: Key, **write: Any) -> Turn:
-        """As `_write`. Returns the turn after the write."""
+        """Like `_write`, but returns the turn after the write."""
         turn = _turn(self._write(key, returns="ALL_NEW", **write))
         assert turn is not None, "an update that is not refused leaves an item"
         return turn
@@ -465,8 +464,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Turns of a session on the thread back from `previous`, the last first, and where the thread continues. It ends
-    at a turn that continues none, because that turn saw everything before it."""
+    """Turns of a session along the thread that ends at `previous`, newest first, and the ULID where the thread
+    continues. A turn without `previous` ends the thread, because that turn saw everything before it."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):
@@ -503,7 +502,7 @@ def _value(name: str, value: Any) -> dict[str, Any]:
 
 
 def _item(turn: Turn) -> dict[str, Any]:
-    """The item of a turn: every field with another value than its default."""
+    """The item of a turn: all fields whose value is not the default."""
     defaults = Turn._field_defaults
     values = {
         name: value

@@ -1,9 +1,9 @@
-"""Logs and metrics: one JSON line an event in the log. A line carries what was counted before it, in the Embedded
-Metric Format (EMF): so a chat is a line of submit and one of the worker. A line for metrics alone has what is left.
+"""Logs and metrics, in JSON lines. Each line also carries the metrics counted before it, in the Embedded Metric Format
+(EMF). So a chat makes only one line of submit and one of the worker. Remaining metrics get a separate line.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
-`FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would be a metric to
-pay for.
+`FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would make one more
+metric to pay for.
 """
 
 import json
@@ -72,8 +72,8 @@ FIELDS = {
     "completion_tokens": "a count",
     "provider_request_id": "the model provider's name for the call: printable ASCII, at most 100 characters",
 }
-"""The fields of a log line and their meanings. Other fields are dropped, whoever logs them, because an exception's text
-or a library's record may quote the user."""
+"""The fields of a log line and their meanings. The logger drops all other fields, because an exception's text or a
+library's record may quote the user."""
 
 
 def _line(fields: dict[str, Any]) -> str:
@@ -84,13 +84,13 @@ def _line(fields: dict[str, Any]) -> str:
 # RFC 3339. Lambda takes a line with another time format as INFO, and then filters of levels would be wrong.
 logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
-# The lock for Powertools' list of a metric's values, which it reads, extends and writes back. The worker's turns end in
-# threads.
+# The lock for Powertools' lists of values, because Powertools reads, extends and writes back a list. The worker's turns
+# end in several threads.
 _lock = threading.Lock()
 
 
 def count(name: Metric, value: int = 1) -> None:
-    """Add a value to a metric. Each is kept: several of one line become an array in it."""
+    """Add a value to a metric. Several values before one line become an array in that line."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Count, value)
 
@@ -102,7 +102,7 @@ def milliseconds(name: Metric, seconds: float) -> None:
 
 
 def error_name(error: BaseException) -> str:
-    """The type of an exception, and the code of an AWS error. Its text may quote the input, so no line has it."""
+    """The type of an exception, and the code of an AWS error. Its text may quote the input, so it is never logged."""
     name = type(error).__name__
     return f"{name}:{error.response['Error']['Code']}" if isinstance(error, ClientError) else name
 
@@ -117,8 +117,8 @@ def where(error: BaseException) -> str:
 
 def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
     """Count and log a turn that has just become final: succeeded, failed or cancelled. TaskFailed is 1 for a failure
-    and 0 for a success. So its sum counts the failures and its average is their share, which an alarm can watch without
-    metric math. A cancellation does not count as a failure."""
+    and 0 for a success. So its sum counts the failures, and its average is the failure rate, which an alarm can watch
+    without metric math. A cancellation does not count as a failure."""
     seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
     if turn.error_code == "cancelled":
@@ -144,7 +144,7 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
 
 
 def flush() -> None:
-    """Write the metrics that no line has carried yet."""
+    """Write the metrics that are not in a line yet."""
     if taken := _taken():
         sys.stdout.write(json.dumps(taken, separators=(",", ":")) + "\n")
 
@@ -159,7 +159,7 @@ def _taken() -> dict[str, Any]:
                 return dict(_metrics.serialize_metric_set())
             finally:
                 _metrics.clear_metrics()
-    except Exception as error:  # Whatever it is: no answer and no batch fails for its metrics.
+    except Exception as error:  # Catch everything, because no answer and no batch may fail because of metrics.
         logger.error("metrics not written", extra={"error": type(error).__name__})
         return {}
 

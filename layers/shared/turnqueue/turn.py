@@ -73,7 +73,7 @@ FAILURES = {
 
 
 class Key(NamedTuple):
-    """The primary key of a turn. It follows from the caller and the task id, so that a read needs no index."""
+    """The primary key of a turn. The caller and the task id give it, so a read needs no index."""
 
     session: str  # owner + "#" + session_id
     turn: str  # a ULID
@@ -105,7 +105,7 @@ class Key(NamedTuple):
 
 
 def session_key(owner: str, session_id: str) -> str:
-    # Unambiguous for every owner's name: a session id has no "#", so the last one is the separator.
+    # This is unambiguous for every owner, because a session id has no "#": the last "#" is the separator.
     return f"{owner}#{session_id}"
 
 
@@ -158,18 +158,17 @@ class Turn(NamedTuple):
 
     `request`: {message, role, media?, metadata?, stream?}, and more for the OpenAI API: `context`
     (turnqueue/v1/items.py), `previous`, the ULID of the turn that it continues, `answers`, the same if that turn has
-    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, what it echoes.
-    `result`: {message, data, draft, tool_calls?}. `usage`:
-    {model, prompt_tokens, completion_tokens, cached_tokens, ...}. `attempt` counts the claims and is the fencing
-    token: whoever claimed attempt n may write only while it is still n. So nothing sets it back. A replay
-    (operations/replay.py) moves `last_attempt`, up to which the turn may be claimed, and an attempt that does not
-    count moves it by one: a refusal, or a wait for the turn's place below the model's rate. `refusals` counts the
-    refusals since the turn was queued, and `last_refusal` is the error code of the last. `next_try_at`: when a turn
-    that went back is delivered again. `place_at`: its place below the model's rate. `partial`: the text of a failed
-    turn as far as its worker knew, "" for none; of all other turns the event log tells it (turnqueue/events.py).
-    `cache`: {seconds, shared}, how its reply may be kept; None if it may not. `retry_of`: the id of the task whose
-    message it repeats. `reserved_tokens`: of its owner's day, until it is final (turnqueue/usage.py); 0 without a
-    limit of tokens.
+    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, what it echoes. `result`:
+    {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
+    `attempt` counts the claims and is the fencing token: the worker that claimed attempt n may write only while it is
+    still n. So nothing resets it. `last_attempt` is the last allowed attempt. A replay (operations/replay.py) moves it.
+    An attempt that does not count moves it by one: a refusal, or a wait for the turn's time in the model's rate.
+    `refusals` counts the refusals since the turn was queued, and `last_refusal` is the error code of the last.
+    `next_try_at`: when SQS delivers a returned turn again. `place_at`: its reserved time in the model's rate.
+    `partial`: the text of a failed turn so far, "" for none; the event log has that of other turns
+    (turnqueue/events.py). `cache`: {seconds, shared}, how the reply may be cached; None if it may not. `retry_of`: the
+    id of the task whose message it repeats. `reserved_tokens`: tokens of its owner's day until the turn is final
+    (turnqueue/usage.py); 0 without a limit of tokens.
     """
 
     key: Key
@@ -183,7 +182,7 @@ class Turn(NamedTuple):
     replayed_at: float | None = None  # when an operator last replayed it
     lease_until: float | None = None
     lost_lease: float | None = None  # the attempt before, if its worker was killed; otherwise 0
-    claim_id: str | None = None  # of the last claim: lets a worker recognise its claim among those of the same moment
+    claim_id: str | None = None  # a random id of the last claim, by which a worker recognises its own claim
     started_at: float | None = None
     finished_at: float | None = None
     cancel_requested: bool = False
@@ -201,8 +200,8 @@ class Turn(NamedTuple):
     retry_of: str | None = None
     reserved_tokens: int = 0
     answered_by: str | None = None  # the ULID of the turn that answers the function calls of this one
-    begins_session: bool = False  # submit has made its session: there is nothing before it
-    deleted: bool = False  # by its owner: it reads as a turn that is not there, and its texts are gone
+    begins_session: bool = False  # submit has made its session, so there is no earlier turn
+    deleted: bool = False  # when its owner deleted it: it reads as if it did not exist, and its texts are gone
 
     @classmethod
     def submitted(

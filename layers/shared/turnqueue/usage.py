@@ -1,19 +1,17 @@
-"""The usage of each owner on a day (UTC): one item of the guards table, to which every attempt is added.
-
-A limit of tokens must hold for queued messages too, whose tokens nobody knows yet. So a submit reserves an estimate,
-and the end of the turn puts what was used in its place. `charged_tokens` of the item is the sum of both: tokens used
-and tokens reserved. One conditional write compares it with the limit and adds to it.
+"""The usage of each owner on a day (UTC). One item of the guards table sums up all attempts. A limit of tokens must
+also apply to queued messages, whose tokens nobody knows yet. So a submit reserves an estimate, and the end of the turn
+replaces it by the used tokens. `charged_tokens` of the item is the sum of both: tokens used and tokens reserved. One
+conditional write compares it with the limit and adds to it.
 
 Crashes and lost answers leave an error that is bounded and on the safe side, until the end of the day:
 
-| crash or failed write | effect on the day |
-| --- | --- |
-| submit, after the reservation and before the turn is recorded | one estimate stays reserved |
-| the turn is final, before it is settled | its estimate stays reserved; what the last attempt used is not shown |
-| the worker is killed in an attempt | the next claim adds an estimate for the lost attempt |
-| another than its worker closes the turn (cancelled, overdue) | its reservation ends; a running worker adds its use |
+| crash or failed write | effect on the day | | --- | --- | | submit, after the reservation and before the turn is
+recorded | one estimate stays reserved | | the turn is final, before it is settled | its estimate stays reserved; the
+usage of the last attempt is missing | | the worker is killed in an attempt | the next claim adds an estimate for the
+lost attempt | | another function closes the turn (cancelled, overdue) | its reservation ends; a running worker adds its
+usage |
 
-Nothing is repeated by the SDK (attempts=1) where a repetition would add twice.
+The SDK does not retry (attempts=1) a call whose repetition would add twice.
 """
 
 import json
@@ -26,7 +24,7 @@ from turnqueue import aws
 from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
-"""How long a day can be read: until the end of the following month."""
+"""How long the usage of a day can be read: until the end of the following month."""
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
@@ -51,7 +49,7 @@ def day_of(now: float) -> str:
 
 
 def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
-    """How many tokens a turn with this request {message, media?, …} may take, answer included. `history_tokens`: the
+    """The estimated tokens of a turn with this request {message, media?, …}, answer included. `history_tokens`: the
     most history that the model gets."""
     said = request["message"] + request.get("instructions", "")
     prompt = len(said.encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
@@ -124,8 +122,8 @@ class UsageStore:
     def settle(
         self, turn: Turn, used: Mapping[str, Any] | None, now: float, *, is_final: bool, answers: int = 0
     ) -> None:
-        """Add what an attempt of a turn used: {prompt_tokens, completion_tokens, cached_tokens, cost_usd, estimated},
-        each optional.
+        """Add the usage of an attempt: {prompt_tokens, completion_tokens, cached_tokens, cost_usd, estimated}, each
+        optional.
 
         `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt, because a
         second call counts twice. A malformed count counts as 0, and no sum decreases. One write; two if the reservation
@@ -185,12 +183,12 @@ def _number(item: Mapping[str, Any], name: str) -> int:
 
 def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
     used = _number(item, "prompt_tokens") + _number(item, "completion_tokens")
-    # An item of an earlier version has no charge, and one that was settled twice has too small a charge.
+    # An item of an earlier version has no charge. An item that was settled twice has too small a charge.
     return Charged(taken, used, max(_number(item, _CHARGED), used))
 
 
 def _counts(used: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of an attempt as numbers that can be added, whatever the server reported."""
+    """The counts of an attempt as valid numbers, even if the server reported others."""
     prompt, completion = _tokens(used.get("prompt_tokens")), _tokens(used.get("completion_tokens"))
     counts = {
         "prompt_tokens": prompt,

@@ -22,7 +22,8 @@ _SECONDS_TO_ANSWER = 3.5  # seconds before the function's end: for a last read t
 
 @cache
 def single_try_store(turns: str, guards: str) -> TurnStore:
-    """A store that tries each read once, for at most a second: for callers that can do without, or ask again soon."""
+    """A store that tries each read once, for at most a second. It is for callers that can go on without the result, or
+    ask again soon."""
     return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 
@@ -30,9 +31,9 @@ def wait_until_final(
     store: TurnStore, turn: Turn, seconds: float, ends_at: float, gates: ModelGates | None = None
 ) -> Turn:
     """The turn when it is final, or as last seen after `seconds`. That may take 2 s more if the last read hangs, but
-    ends before the function does at `ends_at`. With `gates`, it does not wait for a turn that has not begun after a
-    second while no model may be called. The reads are eventually consistent, at half the price: a stale one only delays
-    the news. A failed read does not end the wait."""
+    ends before the function does at `ends_at`. With `gates`, the wait ends after a second if the turn has not begun and
+    no model may be called. The reads are eventually consistent, at half the price: a stale read only delays the result.
+    A failed read does not end the wait."""
     began = time.time()
     end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:

@@ -1,4 +1,3 @@
-"""The OpenAI API (/v1), translated to and from turns. It has no second store and no second way to the model.
-
-Submit and status import it on their first /v1 request, so that a cold start for /chat does not pay for it.
+"""The OpenAI API (/v1), translated to and from turns. It has no separate store and no separate way to the model. Submit
+and status import it on their first /v1 request, so that a cold start for /chat is no slower.
 """

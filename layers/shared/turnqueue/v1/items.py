@@ -1,8 +1,8 @@
-"""Items of the Responses API and the part of a turn's request or result that each stands for.
+"""Converts between items of the Responses API and the parts of a turn's request or result.
 
 A request has everything before its message in `context`, a list of entries in order: {role, text, media?} for a
 message, {call_id, name, arguments} for a function call, {call_id, output} for its result. An item's id contains the
-task's id, so that a reference to an item is one read under the caller's own key.
+task's id, so that a reference to an item is one read under the caller's key.
 """
 
 import re
@@ -77,7 +77,7 @@ def input_items(turn: Turn) -> list[Item]:
 
 
 def output_items(turn: Turn) -> list[Item]:
-    """The items of the model's answer: the message, unless the model only calls functions, and the calls."""
+    """The items of the model's answer: its message, if it has one, and its function calls."""
     result = turn.result or {}
     calls = result.get("tool_calls") or []
     message = result.get("message", "")
@@ -104,6 +104,6 @@ def _content(entry: Entry) -> list[dict[str, Any]]:
     if entry["role"] == "assistant":
         return [{"type": "output_text", "text": entry["text"], "annotations": [], "logprobs": []}]
     texts = [{"type": "input_text", "text": entry["text"]}] if entry["text"] else []
-    # An upload has no URL that a client could open.
+    # A client cannot open an upload by a URL.
     urls = [(each.get("url"), each.get("upload_id")) for each in entry.get("media") or ()]
     return texts + [{"type": "input_image", "detail": "auto", "image_url": url, "file_id": file} for url, file in urls]

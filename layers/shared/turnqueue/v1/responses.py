@@ -1,4 +1,4 @@
-"""A turn in the form of the Responses API. It has every member that strict clients demand, null if there is no
+"""A turn in the form of the Responses API. It has every member that strict clients require, and null for a missing
 value."""
 
 from typing import Any
@@ -93,7 +93,7 @@ def usage(turn: Turn) -> dict[str, Any] | None:
 
 
 def polling(turn: Turn, now: float) -> dict[str, str]:
-    """The response fields that say when to ask again. None for a final turn."""
+    """The response headers with the time to ask again. None for a final turn."""
     if turn.final:
         return {}
     wait_ms = poll_after_ms(turn, now)

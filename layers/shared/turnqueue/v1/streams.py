@@ -1,7 +1,7 @@
 """A turn as a stream of events: those of the Responses API and the chunks of Chat Completions, as server-sent events.
 
-The events of a response are a function of the turn and of the rows of its event log, and so are their numbers. So a
-reader that was cut resumes after any number, at any time, and no counter is stored.
+The events of a response and their numbers are computed from the turn and the rows of its event log. So a disconnected
+reader can resume after any number, at any time, and no counter is stored.
 """
 
 import json
@@ -80,7 +80,7 @@ def completion_stream(turn: Turn, *, with_usage: bool) -> str:
 
 
 def starting_after(text: str | None) -> int:
-    """The number after which a stream begins; -1 for all of it. Raises a 400 Problem."""
+    """The number of the last event that the client has read; -1 for none. Raises a 400 Problem."""
     if text is None:
         return -1
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
@@ -98,9 +98,9 @@ class _Writer:
     def __init__(self, turn: Turn) -> None:
         self._turn = turn
         self._number = 0
-        self._index = -1  # of the item that is open, or was the last
+        self._index = -1  # the index of the open or last item
         self._item_id = ""
-        self._text: str | None = None  # of the open item
+        self._text: str | None = None  # the text of the open item
 
     def events(self, rows: Iterable[Row]) -> Iterator[Event]:
         turn = self._turn
@@ -148,7 +148,7 @@ class _Writer:
     def _say(self, text: str) -> Iterator[Event]:
         if self._text is None:
             self._index += 1
-            # The items of attempts whose text is void have other ids than the last.
+            # Items of earlier attempts, whose text is void, have different ids from those of the last.
             suffix = f"_a{self._index + 1}" if self._index else ""
             self._item_id = message_item(self._turn.key, "")["id"] + suffix
             self._text = ""
