@@ -17,7 +17,7 @@ from botocore.loaders import Loader
 
 from turnqueue import __version__
 
-# Environments that start from one snapshot (SnapStart) share one state of `random`. botocore and the worker use it for
+# Processes that start from one snapshot (SnapStart) share one state of `random`. botocore and the worker use it for
 # the waits between tries. Unique values must come from `secrets`, because the kernel gives each environment other
 # numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
 with suppress(ModuleNotFoundError):  # This module exists only in Lambda's runtime.
