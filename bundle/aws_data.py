@@ -1,7 +1,6 @@
-"""Makes the layer's selection of botocore's data, and the list of authorities that are tried first.
-
-Lambda brings botocore, which reads descriptions of some 400 services. The layer ships those of the services that are
-called, cut to the operations that are called. Each cut fails the build if botocore's files have changed under it.
+"""Selects the botocore data files for the layer, and makes the list of authorities that are tried first. Lambda has
+botocore, which reads descriptions of about 400 services. The layer ships only the called services, with only the called
+operations. The build fails if botocore's files have changed so that a cut no longer fits.
 """
 
 import gzip
@@ -17,8 +16,8 @@ from typing import Any
 # services.
 OPERATIONS = {
     "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
-    # CreateBucket: botocore makes the address of a signed form of its description. HeadBucket: it asks that, when S3
-    # sends it elsewhere and does not say where.
+    # CreateBucket: botocore takes the address of a signed form from its description. HeadBucket: botocore calls it if
+    # S3 redirects without a region.
     "s3": "CreateBucket GetObject HeadBucket",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
@@ -26,7 +25,7 @@ OPERATIONS = {
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
 # The authorities that sign the certificates of AWS's endpoints today: Amazon (its roots and those of Starfield, which
-# it bought) and DigiCert. They are tried first; layers/shared/turnqueue/aws.py says why.
+# it bought) and DigiCert. New connections try them first; layers/shared/turnqueue/aws.py says why.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
@@ -59,7 +58,7 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += references(shapes[name])
     description["shapes"] = shapes
-    # Elsewhere botocore insists on it.
+    # botocore requires it in other folders.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)
@@ -89,7 +88,8 @@ def without_documentation(part: Any) -> Any:
 
 
 def cut_authorities(source: Path, into: Path) -> None:
-    """Copy AUTHORITIES. In the list each certificate has comments that name it, and an empty line before them."""
+    """Copy the certificates of AUTHORITIES. In the file, comments that name it stand before each certificate, after an
+    empty line."""
     certificates = [part for part in source.read_text(encoding="utf-8").split("\n\n") if AUTHORITIES.search(part)]
     if sum("O=Amazon" in certificate for certificate in certificates) < 4:
         sys.exit("botocore's cacert.pem no longer names Amazon's four roots: change AUTHORITIES in bundle/aws_data.py")

@@ -1,17 +1,15 @@
-"""`sam build` runs this for each function and for the layer, in place of SAM's Python builder.
+"""`sam build` runs this for each function and for the layer, instead of SAM's Python builder. SAM's builder ships no
+bytecode, and Lambda's folders are read-only, so every cold start would compile every module again. For the template's
+architecture this builder ships:
 
-SAM's builder ships no bytecode, and Lambda's folders are read-only, so every cold start would compile every module
-again. This one ships, for the architecture that the template names:
+- the wheels of requirements.txt, with hashes. It leaves out files that are never imported, and makes openai import its
+  types lazily (lazy_types.py); - the folder's own files; - in the layer, botocore's data files for the called services
+  (botocore.txt, aws_data.py); - unchecked-hash bytecode of Python 3.13 for all modules, which stays valid if a zip
+  changes the files' times.
 
-- the wheels of requirements.txt, each with a hash that is listed there, without what is never imported, and with
-openai's types imported when they are needed (lazy_types.py); - the folder's own files; - in the layer, what botocore
-reads of its data for the services that are called (botocore.txt, aws_data.py); - unchecked-hash bytecode of Python 3.13
-for all of it, good whatever a zip does to the files' times.
-
-SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. It does
-not give the architecture: the template's ContextPath picks arm64/Makefile or x86_64/Makefile, and that gives it.
-
-The wheels, unpacked and compiled, are kept in .aws-sam/bundles: a build with nothing new only links them.
+SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. SAM does
+not give the architecture: the template's ContextPath selects arm64/Makefile or x86_64/Makefile, which passes it. The
+unpacked and compiled wheels stay in .aws-sam/bundles, so a build without changes only links them.
 """
 
 import compileall
@@ -34,11 +32,11 @@ from bundle import aws_data, lazy_types
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
-# The place of the bundle in Lambda, so that tracebacks name the files there.
+# The folder of the bundle in Lambda, so that tracebacks name the files there.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
-# Files of a distribution beside the modules that we import. tests/build imports every handler without these, and
-# tests/e2e runs them. The build fails if a name no longer exists.
+# Unneeded files of distributions. tests/build imports every handler without these, and tests/e2e runs them. The build
+# fails if a name no longer exists.
 UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
@@ -86,7 +84,7 @@ def main(architecture: str, logical_id: str) -> None:
 
 
 def check_personas() -> None:
-    """The personas to ship. The build reports a mistake in one, instead of a failed task."""
+    """The personas to ship. Checked here, so that a mistake fails the build and not a task."""
     check = Path(__file__).with_name("personas.py")
     if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
         sys.exit("correct the persona; `python bundle/personas.py` checks it again")
@@ -105,7 +103,7 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
 
 
 def botocore_data(requirements: str) -> Path:
-    """The folder with the parts of botocore that aws_data.py cuts, of the version that `requirements` pins."""
+    """The folder with aws_data.py's selection of botocore's data, of the version that `requirements` pins."""
 
     def make(new: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -116,7 +114,7 @@ def botocore_data(requirements: str) -> Path:
 
 
 def made(make: Callable[[Path], None], *parts: str) -> Path:
-    """The folder that `make` makes of the `parts`. It is made only once, and its files are read-only."""
+    """The folder that `make` creates from `parts`. It is created only once, and its files are read-only."""
     key = hashlib.sha256()
     code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
     for part in (*parts, sys.version, *code):
@@ -130,11 +128,11 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             make(new)
             for path in new.rglob("*.*"):
                 if path.is_file():
-                    path.chmod(0o444)  # They are linked into the artefacts, so an edit there would change this copy.
+                    path.chmod(0o444)  # the artefacts link to them, and an edit there would change this copy
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # otherwise a build beside this one was first
+                if not done.exists():  # if this fails, a concurrent build was first
                     raise
     return done
 
@@ -142,7 +140,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
 def link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system
+    except OSError:  # the link fails across file systems
         shutil.copy2(source, target)
 
 
@@ -169,7 +167,7 @@ def leave_out_unused(folder: Path) -> None:
                     sys.exit(f"{path.relative_to(folder)} is no longer there: change UNUSED in bundle/bundle.py")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for info in folder.glob("*.dist-info"):
-        # httpx2 and httpcore2 ask importlib.metadata for their version. The headers answer; the README is not needed.
+        # httpx2 and httpcore2 read their version from the headers of this file. They do not need the README in it.
         headers = (info / "METADATA").read_text(encoding="utf-8").partition("\n\n")[0] + "\n"
         shutil.rmtree(info)
         info.mkdir()

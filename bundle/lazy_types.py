@@ -1,15 +1,14 @@
-"""Lets packages of openai that hold nothing but types import a module when a name of it is first asked for (PEP 562).
-
-Each of their __init__.py imports all of the package's modules, 700 together. A module that does anything else fails
-the build, because its effects would come late or never.
+"""Makes openai's type packages import a module only when one of its names is first used (PEP 562). Each of their
+__init__.py imports all modules of its package, 700 together. If an __init__.py does anything else, the build fails,
+because the effect would come late or never.
 """
 
 import ast
 import sys
 from pathlib import Path
 
-# Packages that only repeat the definitions of their modules: helpers and hundreds of types. The worker needs none of
-# them.
+# Packages that only re-export the definitions of their modules: helpers and hundreds of types. The worker needs hardly
+# any of them.
 LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
 
 

@@ -25,11 +25,12 @@ MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
 MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role carries
 
-# Request fields that the worker sets, and fields that change the answer in a way that it does not read.
+# Request fields that the worker sets, and fields whose effect on the answer it cannot read.
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
 NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
-# The form becomes a pydantic class, which has these names. They are listed here, because plain Python runs this.
+# A pydantic class already has these names, and the form becomes such a class. They are listed here, because this file
+# must run without pydantic.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
 TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")
 
@@ -50,7 +51,7 @@ def problems(folder: Path) -> Iterator[str]:
             definition = tomllib.loads(path.read_text("utf-8"))
         except UnicodeDecodeError as error:
             yield f"{path.name}: must be UTF-8; byte {error.start} is not"
-        except tomllib.TOMLDecodeError as error:  # it names line and column
+        except tomllib.TOMLDecodeError as error:  # the error names line and column
             yield f"{path.name}: must be TOML. {error}"
         else:
             yield from (f"{path.name}: {problem}" for problem in _problems(definition))

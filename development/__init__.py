@@ -1,1 +1,1 @@
-"""Programs for people who change Turnqueue, and the template as those programs read it. See docs/development.md."""
+"""Programs for people who change Turnqueue. See docs/development.md."""

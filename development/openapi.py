@@ -68,7 +68,7 @@ Members may be added to any response; clients ignore those that they do not know
 # A data URL's payload, as base64.b64decode(…, validate=True) accepts it.
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 
-# The length is what the validator allows. The first 9 characters are "https://" and one of the host.
+# The validator's limit. The first 9 characters are "https://" and one character of the host.
 _HTTPS_URL = f"{request._HTTPS_URL.removesuffix('*')}{{0,{request.MAX_URL_CHARACTERS - 9}}}"
 
 _DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
@@ -83,7 +83,7 @@ LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
     request._upload_id: {"pattern": _pattern(turn._ULID)},
-    # Only in words, because code generators make useless classes of a oneOf.
+    # The description says this, because code generators make useless classes of a oneOf.
     request.Media._either: {
         "description": "One attachment, by its `url` or by its `upload_id`: exactly one of the two. "
         "The model's provider may fetch an https URL; Turnqueue never does."
@@ -237,7 +237,7 @@ def _list(words: dict[str, str]) -> str:
 
 
 class Refusal(NamedTuple):
-    """A problem document of a route. `of_task`: a turn that failed while the request waited."""
+    """A problem document of a route. `of_task`: the problem of a turn that failed while the request waited."""
 
     status: int
     code: str
@@ -267,7 +267,7 @@ REFUSALS_OF: dict[str, tuple[str, ...]] = {
 }
 """The refusals of each route, as keys of errors.REFUSALS."""
 WAITING = ("POST /chat", "POST /chat/task/{task_id}/retry")
-"""The routes that can wait for their task, and answer with its failure."""
+"""The routes that can wait for their task, and then answer with its failure."""
 
 
 def refusals(route: str) -> list[Refusal]:
@@ -303,7 +303,7 @@ def _problem(number: int, found: list[Refusal]) -> Json:
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                # The longest text, because it shows most.
+                # The longest text, because it shows the most information.
                 "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
         },
@@ -554,7 +554,7 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
 
 
 def _events() -> Json:
-    """The response in its two forms."""
+    """The response in its two forms, with and without a wait."""
     response = _success("The new events.", "TaskEvents", _events_example())
     text = stream.response({"headers": {"accept": "text/event-stream"}}, stream.news(ROWS), 2, 300)
     response["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": text["body"]}

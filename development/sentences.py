@@ -1,8 +1,8 @@
 """Draws comments and sentences at random, so that readers can count how many they must read twice.
 
 `python -m development.sentences [--seed SEED] [--number 100]` prints 100 comments and docstrings of the product, and
-100 sentences of the documents. By default the seed is the hash of the head commit, which nobody knows before the work
-is done. `--avoid` prints each text with a word that CONTRIBUTING.md, "Rules of language", rules out.
+100 sentences of the documents. The default seed is the hash of the head commit, which nobody knows before the work is
+done. `--avoid` prints each text with a word that CONTRIBUTING.md, "Rules of language", excludes.
 """
 
 import argparse

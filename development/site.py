@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the site has every document under its path in the repository, so links between documents hold."""
+"""A hook of MkDocs. It puts every document under its path in the repository, so that links between documents work."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files

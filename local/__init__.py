@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# The functions' rules of a turn, so that there is no second copy.
+# The functions' modules have the rules of a turn, so import them instead of a second copy.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))

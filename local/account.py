@@ -19,7 +19,7 @@ from botocore.credentials import (
 
 REGION = "us-east-1"
 ROOT_KEY = "local"
-"""Access key and secret of the account's root, who has all rights."""
+"""Access key and secret of the account's root user, who has all rights."""
 
 
 class _Fixed(CredentialProvider):
@@ -46,7 +46,7 @@ def _session(credentials: Credentials) -> boto3.Session:
 
 @dataclass(frozen=True)
 class Account:
-    """The account at `endpoint_url`, a MiniStack on loopback, seen by its root or by one of its roles."""
+    """The account at `endpoint_url`, a MiniStack on loopback, used as root or with the rights of a role."""
 
     endpoint_url: str
     _credentials: Credentials = field(default_factory=lambda: Credentials(ROOT_KEY, ROOT_KEY), repr=False)
@@ -76,8 +76,8 @@ class Account:
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))
 
     def variables(self, role: str | None = None) -> dict[str, str]:
-        """The environment variables that make a child process's AWS SDK use this account and no other: as root, or for
-        an hour with the role of this ARN."""
+        """The environment variables that make a child process's AWS SDK use only this account: as root, or for an hour
+        with the role of this ARN."""
         keys = {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_KEY}
         if role:
             answer = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]

@@ -50,7 +50,7 @@ class CloudWatch:
                         _log.warning("log lines of %s are lost: %s", group, error)
 
     def _new_lines(self, file: Path) -> list[str]:
-        """The lines that were completed since the last look."""
+        """The lines that were completed since the last call."""
         if not file.exists():
             return []
         with file.open("rb") as log:

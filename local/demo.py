@@ -1,4 +1,4 @@
-"""Shows a chat in each mode on a running stack, request by request, with the answers and their times."""
+"""Shows a chat in each mode on a running stack: each request, its answer and its time."""
 
 import http.client
 import json

@@ -24,7 +24,7 @@ class DeployFailed(Exception):
 
 
 def architecture() -> str:
-    """The architecture of this machine in Lambda's words, because the functions run here."""
+    """Lambda's name for this machine's architecture, because the functions run here."""
     return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
 
 
@@ -39,7 +39,7 @@ class Sam:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """No other run builds in the project meanwhile, so the deployed code is the code just built."""
+        """The lock keeps other runs from building, so that the deployed code is the code just built."""
         folder = self._root / ".aws-sam"
         folder.mkdir(exist_ok=True)
         with locked(folder / "lock"):

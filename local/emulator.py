@@ -47,7 +47,7 @@ class Emulator:
             "HOME": str(folder),
             "TMPDIR": str(folder),
             "BIND_HOST": HOST,
-            "MINISTACK_HOST": HOST,  # the host of the URLs that it returns
+            "MINISTACK_HOST": HOST,  # the host in the URLs that MiniStack returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
             "PYTHONPATH": str(ROOT),  # read by the guard
@@ -57,11 +57,11 @@ class Emulator:
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
-            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as a new account on AWS has; otherwise it depends on this machine
-            # Listeners on every interface that we have no use for.
+            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as on AWS; the default depends on this machine
+            # The next variables switch off unused listeners on all interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Otherwise it looks for containers of an earlier run and removes them.
+            # Otherwise MiniStack looks for containers of an earlier run and removes them.
             "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
             "PERSIST_STATE": "0" if keep is None else "1",
             "S3_PERSIST": "0" if keep is None else "1",

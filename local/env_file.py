@@ -1,4 +1,4 @@
-"""The files that `make run` leaves below .local for other programs while it serves: addresses, tokens and names."""
+"""The files that `make run` writes below .local for other programs while it serves: addresses, tokens and names."""
 
 import contextlib
 import json
@@ -16,12 +16,12 @@ CONTAINERS_NAME_OF_THIS_MACHINE = "host.docker.internal"
 
 
 class NotRunning(Exception):
-    """No `make run` serves, so its file is missing."""
+    """`make run` does not serve, so its file is missing."""
 
 
 def variables(stack: LocalStack) -> dict[str, str]:
-    """The API, tokens, the account as its root, and the names in it: TURNS_TABLE_NAME is the stack's output
-    TurnsTableName, SUBMIT_FUNCTION the name of the function that the template calls SubmitFunction."""
+    """The variables: the API, tokens, the account's root credentials, and the names of resources. TURNS_TABLE_NAME is
+    the stack's output TurnsTableName, and SUBMIT_FUNCTION the name of the template's SubmitFunction."""
     tokens = stack.tokens()
     return {
         "API": stack.api_url,
@@ -44,12 +44,13 @@ def shouted(name: str) -> str:
 
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
-    """During the block, the folder of the stack has these files: `env`, to be sourced or read as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`. Afterwards `events` goes too, because its turns are gone."""
+    """During the block, the folder of the stack has two files: `env`, to be sourced or read as a dotenv file, and
+    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes them and the folder `events`,
+    because its turns no longer exist."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):
-        file.touch(mode=0o600)  # the file has tokens
+        file.touch(mode=0o600)  # only the user may read it, because it has tokens
         file.write_text(text)
     try:
         yield

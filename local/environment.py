@@ -1,7 +1,6 @@
-"""One execution environment of a function: a process of the real runtime client, and the Runtime API it talks to.
-
-As on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and is gone for good
-after a timeout or a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
+"""One execution environment of a function: a process of the real runtime client, and the Runtime API that it calls. As
+on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and ends after a timeout or
+a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
 """
 
 import json
@@ -24,7 +23,7 @@ from local.processes import Processes
 
 _API = "/2018-06-01/runtime"
 _SECONDS_TO_INIT = 60
-"""Seconds. AWS gives 10 s and every environment its CPU. Here dozens may start at once on two cores."""
+"""Seconds for an init. AWS gives 10 s and a CPU to every environment. Here dozens may start at once on two cores."""
 
 
 THROTTLED = "TooManyRequestsException"
@@ -43,7 +42,7 @@ class Result:
 
 
 class NotInvoked(Exception):
-    """The environment ended before it took the invocation, so no line of the function ran for it."""
+    """The environment ended before it took the invocation, so the function did not begin it."""
 
 
 class InitFailed(Exception):
@@ -70,8 +69,8 @@ class _Event:
 
 
 class Environment:
-    """Starts at construction. Call `wait_until_ready` before the first `invoke`. Not for two threads at once, except
-    `kill`."""
+    """Starts at construction. Call `wait_until_ready` before the first `invoke`. Only `kill` may be called from another
+    thread."""
 
     def __init__(
         self,
@@ -91,7 +90,7 @@ class Environment:
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
         self.started_at = time.monotonic()
-        self._init_seconds: float | None = None  # until it has been reported
+        self._init_seconds: float | None = None  # set until it has been reported
         self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
         self._process = processes.start(
@@ -224,8 +223,8 @@ class Environment:
 
 
 def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a function's process, except the address of its Runtime API. It has nothing of this
-    process's environment, which may contain a developer's keys."""
+    """The whole environment of a function's process, except the address of its Runtime API. It has no variable of this
+    process, whose environment may contain a developer's keys."""
     folders = [
         folder
         for layer in reversed(function.layers)  # the later layer wins if two files in /opt have one name
@@ -243,7 +242,7 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-        # On AWS the code folders are read-only, so no bytecode is kept for the next start either.
+        # Write no bytecode for the next start, because the code folders on AWS are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(function.code),
         "LAMBDA_RUNTIME_DIR": str(python.parent.parent),

@@ -1,10 +1,10 @@
 """The event source mapping: receives messages from a queue, gives them to a function in batches, and deletes the
 handled ones.
 
-MiniStack's event source takes one batch at a time from a FIFO queue. Here several invocations run side by side, as on
-AWS. The queue keeps the order within a message group, because it delivers nothing of a group while a message of it is
-in flight. Messages that are not deleted come back after their visibility timeout, and go to the dead-letter queue by
-the queue's rule. A function may receive from the queue too. A stopped event source does not stop those receives.
+MiniStack's event source takes one batch at a time from a FIFO queue. Here several invocations run concurrently, as on
+AWS. The queue keeps the order within a message group: while a message of the group is in flight, it delivers no other
+message of it. Messages that are not deleted come back after their visibility timeout, and go to the dead-letter queue
+by the queue's rule. A function may receive from the queue too. A stopped event source does not stop those receives.
 """
 
 import json
@@ -60,7 +60,7 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
 
 
 class EventSource:
-    """Polls between `start` and `stop`, as often as these are called. `invoke` runs a function, by name, on an
+    """Polls between `start` and `stop`; both can be called several times. `invoke` runs a function, by name, on an
     event."""
 
     def __init__(self, mapping: Mapping, sqs: Any, invoke: Callable[[str, Any], Result]) -> None:
@@ -97,7 +97,7 @@ class EventSource:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # First wait for a free place, then receive, because the visibility timeout begins at the receive.
+            # First wait for a free invocation, then receive, because the visibility timeout begins with the receive.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -140,14 +140,14 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # Some of the messages may be gone already, because the function may have deleted them.
+            # The function may have deleted some of the messages already.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
         except (BotoCoreError, ClientError) as error:  # The messages come back, as on AWS.
             logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 
 def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:
-    """The messages of a batch that the function gives back, read as AWS does. Nothing, null, or no failures means that
+    """The messages of a batch that the function gives back, by AWS's rules. Nothing, null, or no failures means that
     all succeeded. A malformed response, or one with an unknown message, means that all failed."""
     everything = set(ids)
     try:

@@ -1,4 +1,4 @@
-"""The files in events/, with existing turns in place of those that they name.
+"""Replaces the turns in the files of events/ by existing turns.
 
 A new turn is recorded and not queued, so no worker takes it before the event is used. Import this only after
 env_file.lead_here, because the functions' store finds the account by the environment.

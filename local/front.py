@@ -1,6 +1,6 @@
 """The API's address: a server on loopback that forwards each request to MiniStack's API Gateway. MiniStack serves the
-API below a path with an id that is new at each start. A client needs a stable address whose root is the API's root,
-because of the `Location` of answers."""
+API below a path with an id that changes at each start. A client needs a stable address without such a path, because the
+`Location` of an answer begins at the root."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

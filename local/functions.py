@@ -61,7 +61,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # otherwise another stack was faster
+                if not target.exists():  # if this fails, another stack has made the folder first
                     raise
         return target
 
@@ -73,8 +73,7 @@ class CodeStore:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """As Lambda does: file modes and times are those of the archive, because Python checks bytecode against the
-    times."""
+    """Unpack like Lambda: keep the archive's file modes and times, because Python compares bytecode with the times."""
     with zipfile.ZipFile(archive) as files:
         for info in files.infolist():
             path = Path(files.extract(info, target))
@@ -119,7 +118,7 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack forward the function's invocations, and those of its API, to `url`. Its aliases lead to the
+    """Make MiniStack forward the function's invocations, also those by its API, to `url`. Its aliases then lead to the
     version just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}

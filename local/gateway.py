@@ -1,4 +1,4 @@
-"""The differences between MiniStack's API Gateway and AWS's, corrected between the HTTP API and a function."""
+"""Corrects the differences between MiniStack's API Gateway and AWS's, between the HTTP API and a function."""
 
 import concurrent.futures
 import json
@@ -42,9 +42,9 @@ def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
-    """The response of the function that `invoke` runs, in payload format 2.0. If the function failed, the response that
-    API Gateway makes then. It comes in pieces: MiniStack's timeout includes the wait for an environment and its start,
-    and would end in a 502. A blank now and then keeps MiniStack waiting."""
+    """The response of the function that `invoke` runs, in payload format 2.0; or API Gateway's response to a failed
+    function. It comes in pieces, with a blank from time to time. Without them MiniStack would time out with a 502 while
+    an environment starts."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
     threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
     give_up_at = time.monotonic() + SECONDS_TO_ANSWER

@@ -1,13 +1,12 @@
-"""The guard in front of every local listener: no web page reaches one, except where a listener says so.
+"""The guard in front of every local listener. It keeps web pages away, unless the listener allows them. A browser lets
+any page send requests to loopback, with the same rights as local programs. But its headers name the origin of each
+request, so the guard refuses:
 
-A browser lets any page send requests to loopback, with the rights of everything else on this machine. It tells
-the server where each request comes from, so the guard refuses:
-
-- a `Host` that is not ours: the page of a foreign name whose DNS answer now is 127.0.0.1 (DNS rebinding);
+- a foreign `Host`: the page of a foreign name whose DNS answer has become 127.0.0.1 (DNS rebinding);
 - an `Origin` that is not the listener itself: a form or script of another page;
 - a `Sec-Fetch-Site` other than `none` or `same-origin`: a link, image or script tag of another page.
 
-Programs send neither of the last two headers. Only the standard library is imported here, because MiniStack's
+Programs send neither `Origin` nor `Sec-Fetch-Site`. Only the standard library is imported here, because MiniStack's
 virtual environment runs this module too.
 """
 
@@ -21,7 +20,7 @@ OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"
 """Names that no foreign DNS resolves. The last is this machine's name inside a container of Docker Desktop."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
-"""The header with the pass from one of our listeners to the next."""
+"""The header with the pass from one local listener to the next."""
 
 _SITES = {"none", "same-origin"}
 
@@ -37,7 +36,7 @@ class Guard:
     upload_origins: frozenset[str] = frozenset()
     """Origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
-    """A request with this pass comes from a guarded listener that has let it in."""
+    """A request with this pass comes from a guarded listener that has accepted it."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
         """The reason to refuse the request, for people, or None. `target` is its path and query."""

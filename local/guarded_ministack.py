@@ -11,8 +11,8 @@ VARIABLE = "LOCAL_GUARD"
 
 def main() -> None:
     functions: Any = importlib.import_module("ministack.services.lambda_svc")
-    functions._ensure_poller = lambda: None  # event_source.py polls; MiniStack's poller would take the messages
-    # cloudwatch.py writes logs; MiniStack's START and END are not JSON
+    functions._ensure_poller = lambda: None  # it would take the messages that event_source.py polls
+    # cloudwatch.py writes the logs, because MiniStack's START and END lines are not JSON.
     functions._emit_lambda_logs = lambda *_, **__: None
     ministack = importlib.import_module("ministack.app")
     ministack.app = Guarded(ministack.app, Guard.from_json(os.environ.pop(VARIABLE)))  # type: ignore[attr-defined]

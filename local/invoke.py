@@ -32,8 +32,8 @@ class Failed(Exception):
 
 
 def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> str:
-    """The function's result as JSON. `name` is `submit` or SubmitFunction; `variables` are those that the running stack
-    left in `folder`. Raises Failed, env_file.NotRunning or OSError."""
+    """Run a function and return its result as JSON. `name` is for example `submit` or SubmitFunction; `variables` are
+    those of the running stack in `folder`. Raises Failed, env_file.NotRunning or OSError."""
     functions: dict[str, dict[str, str]] = json.loads((folder / "functions.json").read_text())
     label = name if name in functions else f"{name.capitalize()}Function"
     if label not in functions:
@@ -53,7 +53,7 @@ def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> s
 
 
 def _in_host(endpoint: str, function: str, payload: str) -> str:
-    """Invoke by Lambda's API."""
+    """Invoke the function by Lambda's Invoke API."""
     url = f"{endpoint}/2015-03-31/functions/{quote(function)}/invocations"
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -69,11 +69,11 @@ def _in_host(endpoint: str, function: str, payload: str) -> str:
     return text
 
 
-# ---- In a container. NOT TRIED where this was written, because there was no Docker.
+# ---- In a container. NOT TRIED, because its author had no Docker.
 
 
 def _docker_runs() -> bool:
-    """Whether a Docker engine runs, not only the command exists."""
+    """Whether a Docker engine runs. The command alone is not enough."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "info"], capture_output=True).returncode == 0
 
@@ -115,7 +115,7 @@ def relay(address: str, port: int) -> Iterator[None]:
     with socket.create_server((address, port)) as server:
         threading.Thread(target=_accept, args=(server, port), daemon=True).start()
         yield
-        server.shutdown(socket.SHUT_RDWR)  # close alone does not end accept
+        server.shutdown(socket.SHUT_RDWR)  # close() alone would not end accept()
 
 
 def _accept(server: socket.socket, port: int) -> None:

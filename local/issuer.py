@@ -1,6 +1,7 @@
-"""A STAND-IN identity provider, for development only: it gives a token to everyone. On loopback it serves the discovery
-document and the public key for a JWT authorizer, and a token endpoint (RFC 6749, client credentials) that accepts every
-client. The key is made at start and stored nowhere, so the tokens are worthless after the end and everywhere else."""
+"""A STAND-IN identity provider, only for development: it gives a token to everybody. On loopback it serves the
+discovery document and the public key for a JWT authorizer, and a token endpoint (RFC 6749, client credentials) that
+accepts every client. The key is made at the start and never stored, so no other stack and no later run accepts the
+tokens."""
 
 import base64
 import json

@@ -20,11 +20,13 @@ from local.loopback import LoopbackServer, Request, Response
 from local.processes import Processes
 
 MAX_ENVIRONMENTS = 40
-"""Some 60 MB each. On AWS hundreds of synchronous requests have as many environments. Here they take turns."""
+"""Each environment takes about 60 MB. On AWS hundreds of synchronous requests have as many environments. Here they wait
+for each other."""
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Seconds. Its credentials are valid for an hour, of which its last invocation may take 15 minutes."""
+"""Seconds that an environment is used. Its credentials are valid for an hour, and its last invocation may take 15
+minutes."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
@@ -104,7 +106,7 @@ class LambdaHost:
         return self._pools[name].running
 
     def kill(self, name: str) -> int:
-        """Kill every environment of the function, as a fault; returns how many. Their invocations fail at
+        """Kill every environment of the function, to simulate a fault. Returns their number. Their invocations fail at
         once."""
         environments = self._pools[name].environments()
         for environment in environments:
@@ -112,13 +114,13 @@ class LambdaHost:
         return len(environments)
 
     def url(self, name: str) -> str:
-        """The URL to POST an event for the function to. The answer is the function's. An error has the status 500."""
+        """The URL to which a POST of an event runs the function. The response is the function's; an error has the
+        status 500."""
         return f"{self._server.url}/invoke/{quote(name)}"
 
     @property
     def endpoint_url(self) -> str:
-        """The URL at which a Lambda client invokes functions, as with `sam local start-lambda`. It knows no other
-        call."""
+        """The endpoint URL for Lambda clients, as with `sam local start-lambda`. It supports only Invoke."""
         return self._server.url
 
     def close(self) -> None:
@@ -237,7 +239,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # The first in the list has been idle longest.
+            # The first environment in the list has been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

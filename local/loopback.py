@@ -101,7 +101,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512  # the default of 5 resets connections when hundreds come at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that left, or was killed, needs no report."""
+        """Do not report a client that has left or was killed."""
 
 
 def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:

@@ -3,10 +3,10 @@
 An answer is made from the conversation alone, so the same conversation gets the same answer, and every answer says that
 it comes from a stand-in. It quotes what the user said now and before, so it shows its memory.
 
-The last user message can order trouble (see `Fault` for all orders):
+The last user message can contain commands (see `Fault` for all of them):
 
-[[status=429 retry_after=3 times=2]] refuse the first two calls that carry this very message [[drip=0.5 tokens=40]]
-[[cut=5 times=1]] several orders, each with its own `times` [[latency=2 echo=any text]] `echo` takes the rest of its
+[[status=429 retry_after=3 times=2]] refuse the first two calls with this message [[drip=0.5 tokens=40]] [[cut=5
+times=1]] several commands, each with a separate `times` [[latency=2 echo=any text]] the text of `echo` ends with the
 brackets
 
 or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it. GET
@@ -94,7 +94,8 @@ class ApiError(Exception):
 
 
 class Fault(TypedDict, total=False):
-    """The orders that a message or a request to the server can give. The annotation also says how a value is read."""
+    """The commands that a message or a request to the server can contain. The annotation also defines how a value is
+    parsed."""
 
     times: int  # only the first calls, up to this number; the later ones succeed
     latency: float  # seconds that the answer takes
@@ -115,7 +116,7 @@ class Fault(TypedDict, total=False):
     refuse: bool
     content_filter: bool
     calls: int  # the number of function calls, if the request has tools
-    length: bool  # ends in the middle, as if the token limit was reached
+    length: bool  # end in the middle, as if the token limit was reached
     odd: str  # a reply of odd_replies.py, by its name
 
 
@@ -165,11 +166,11 @@ class Ask:
     stream: bool
     include_usage: bool
     token_limit: int | None
-    schema: JsonObject | None  # of the answer; None asks for plain text
-    tools: list[JsonObject]  # the functions that it may call now, the one to call first; none after their results
+    schema: JsonObject | None  # the schema of the answer; None asks for plain text
+    tools: list[JsonObject]  # the functions that the model may call, the requested one first; empty after their results
     tool_said: list[str]  # the function results at the end of the conversation
-    message: str  # the last user message as it came, directives and all
-    said: list[str]  # every user message without its directives, oldest first
+    message: str  # the last user message unchanged, with its commands
+    said: list[str]  # every user message without its commands, oldest first
     images: list[list[str]]  # the images of each user message: see image_of
     history: int  # the number of user and assistant messages before it
     prompt_tokens: int
@@ -269,7 +270,7 @@ def check_results(messages: list[JsonObject]) -> None:
 
 
 def tools_of(body: JsonObject) -> list[JsonObject]:
-    """The functions of a request, that first which it is told to call; none if it is told to call none."""
+    """The functions of a request, the one of `tool_choice` first; none if `tool_choice` is "none"."""
     tools, choice = body.get("tools") or [], body.get("tool_choice", "auto")
     for position, tool in enumerate(tools):
         match tool:
@@ -359,13 +360,13 @@ class Form:
     """Fills in a JSON schema from the user's texts. The newest message with a value wins."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
-        """`guess`: a field of which the user has said nothing gets a number or the text of theirs."""
+        """`guess`: fill in a number or the user's text for a field that the user has not mentioned."""
         self.schema = schema
         self.said = said
         self.guess = guess
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
-        """A value for the property `name`, and whether the user has said it."""
+        """A value for the property `name`, and whether the user has given it."""
         options = self.options(schema)
         nullable = any(option.get("type") == "null" or None in option.get("enum", ()) for option in options)
         options = [option for option in options if option.get("type") != "null"]
@@ -416,7 +417,7 @@ class Form:
 
 
 def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False) -> Iterator[Any]:
-    """What `text` says about the property `name`, the likeliest first."""
+    """The values in `text` for the property `name`, the likeliest first."""
     choices = {spoken(str(choice)): choice for choice in schema.get("enum", ()) if choice not in (None, "")}
     if choices:
         longest_first = sorted(map(re.escape, choices), key=len, reverse=True)
@@ -468,7 +469,7 @@ class Answer:
     text: str
     finish_reason: str = "stop"
     field: str = "content"  # or "refusal"
-    calls: tuple[JsonObject, ...] = ()  # of functions, as a message has them
+    calls: tuple[JsonObject, ...] = ()  # the function calls, in the form of a message
 
 
 def make_answer(ask: Ask, fault: Fault) -> Answer:
@@ -484,8 +485,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """This number of calls, one function after the other. Each has a new id, as with OpenAI, even if the request is the
-    same."""
+    """`number` calls, of one function after the other. Each call has a new id, as with OpenAI, even if the request is
+    the same."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
@@ -503,7 +504,7 @@ def plain_text(ask: Ask, fault: Fault) -> str:
 
 
 def ordered_text(fault: Fault) -> str | None:
-    """The text that the message itself orders."""
+    """The text that the commands of the message define."""
     if "echo" in fault:
         return fault["echo"]
     length = fault.get("words", fault.get("tokens"))
@@ -532,7 +533,7 @@ def clipped(text: str) -> str:
 def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     ordered = ordered_text(fault)
     if ordered and ordered.startswith("{"):
-        return ordered  # the echo is the whole document, right or wrong
+        return ordered  # the echo is the whole document, valid or not
     form = Form(schema, ask.said)
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):
@@ -561,7 +562,7 @@ def offer(form: Form, document: JsonObject) -> str:
 
 
 class StandIn:
-    """The calls so far, and the orders for every call."""
+    """The calls so far, and the commands for every call."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -585,7 +586,7 @@ class StandIn:
         return call
 
     def fault_of(self, ask: Ask) -> Fault:
-        """Several orders add up. Those of the message override those for the whole server."""
+        """Several commands are combined. Those of the message override those for the whole server."""
         if time.monotonic() > self.outage_ends or self.outage.get("times", 1) < 1:
             self.outage = {}
         fault = self.outage.copy()
@@ -599,7 +600,7 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether a call has a place now. Two seconds' worth of places may be used at once."""
+        """Whether the rate allows a call now. The calls of two seconds may come at once."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:
@@ -707,7 +708,7 @@ class ChatCompletions:
             await asyncio.sleep(fault["drip"] * len(answer.text.split()) if "drip" in fault else latency)
             reply = JSONResponse(completion(ask, answer))
             if "cut" in fault:
-                reply.body = reply.body[: len(reply.body) // 2]  # less than the Content-Length
+                reply.body = reply.body[: len(reply.body) // 2]  # send less than the Content-Length
             await reply(scope, receive, send)
 
 
@@ -740,7 +741,7 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 
 
 async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send) -> None:
-    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # and each member of a JSON document
+    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # also the length of each member of a JSON document
     words_per_chunk = WORDS_PER_CHUNK
     if "drip" in fault or "cut" in fault:
         words_per_chunk = 1
@@ -789,7 +790,7 @@ async def send_odd(reply: odd_replies.OddReply, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     for piece in reply.pieces:
         if piece is None:
-            await asyncio.Future()  # until the client leaves
+            await asyncio.Future()  # wait until the client leaves
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     if not reply.broken:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -834,7 +835,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in self.server_state.connections:
-            cast(Any, connection).transport.abort()  # an open request must not hold up the end
+            cast(Any, connection).transport.abort()  # an open request must not delay the end
         await super().shutdown(sockets)
 
 

@@ -1,6 +1,5 @@
-"""Replies of model servers that speak Chat Completions in their own way, each seen in a public bug report.
-
-The stand-in model sends one for `[[odd=NAME]]` in a message. docs/model-servers.md has the result of each.
+"""Unusual replies of Chat Completions servers, each known from a public bug report. The stand-in model sends one for
+`[[odd=NAME]]` in a message. docs/model-servers.md has the result of each.
 """
 
 import gzip
@@ -136,7 +135,7 @@ ODD: dict[str, Callable[[str, JsonObject], OddReply]] = {
         "max_tokens", "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."
     ),
     "no_json_schema": without_schema,
-    # Harm
+    # Harmful replies
     "moved": lambda text, _: OddReply(status=307, headers={"location": "/v1/chat/completions"}),
     "packed": lambda text, _: OddReply(
         [gzip.compress(b" " * 50_000_000)], headers=EVENTS | {"content-encoding": "gzip"}

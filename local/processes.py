@@ -1,5 +1,5 @@
-"""Child processes that do not outlive this one, however it ends. Each leads a process group, so that its children end
-with it. Ctrl-C in a terminal reaches this process alone, which then ends them in order."""
+"""Starts child processes that end with this process, even if it is killed. Each child leads a process group, so that
+its children end with it. Ctrl-C in a terminal reaches only this process, which then ends the children in order."""
 
 import contextlib
 import fcntl
@@ -33,12 +33,12 @@ class Process:
 
     @property
     def output(self) -> IO[bytes]:
-        """Its standard output, until `wait`. Only of a process that was started with `log=None`."""
+        """The standard output, until `wait`. Only for a process that was started with `log=None`."""
         assert self._popen.stdout is not None, "its output goes to a log"
         return self._popen.stdout
 
     def wait(self, timeout: float | None = None) -> int:
-        """Its exit code (-9: ended by signal 9), once it has ended. Raises subprocess.TimeoutExpired."""
+        """Wait for the end. Returns the exit code (-9: ended by signal 9). Raises subprocess.TimeoutExpired."""
         code = self._popen.wait(timeout)
         if self._popen.stdout is not None:
             self._popen.stdout.close()

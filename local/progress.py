@@ -1,4 +1,4 @@
-"""The terminal output during the setup: a line for each step, with its seconds."""
+"""Prints a line for each step of the setup, with its seconds."""
 
 import contextlib
 import sys

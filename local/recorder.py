@@ -17,7 +17,7 @@ class Call:
     """One call of an AWS API, successful or not."""
 
     caller: str
-    action: str  # as in a policy, but for one operation: dynamodb:GetItem, sqs:DeleteMessageBatch
+    action: str  # like an action in a policy, but by operation: dynamodb:GetItem, sqs:DeleteMessageBatch
     parameters: dict[str, Any]
     status: int
 
@@ -55,7 +55,7 @@ class Recorder:
 
     def _handle(self, caller: str) -> Handle:
         def record(request: Request) -> Response:
-            # It keeps the Host header, because the caller has signed it.
+            # Keep the Host header, because the caller has signed it.
             response = forward(self._address, request, pass_=self._pass)
             call = Call(caller, _action(request), _parameters(request), response.status)
             self._calls.append(call)

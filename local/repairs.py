@@ -34,7 +34,7 @@ def repair_cors(account: Account, api_id: str) -> None:
     stored: dict[str, Any] = {}
 
     def keep(response_dict: dict[str, Any], **others: Any) -> None:
-        stored.update(json.loads(response_dict["body"]))  # before boto3 drops the names that it does not know
+        stored.update(json.loads(response_dict["body"]))  # Runs before boto3 drops the unknown names.
 
     client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
     client.get_api(ApiId=api_id)
@@ -45,9 +45,8 @@ def repair_cors(account: Account, api_id: str) -> None:
 
 
 def repair_permissions(account: Account, role: str) -> None:
-    """Let the role named `role` do in batches what its policies let it do one by one. On AWS the permission
-    is the same; MiniStack asks for one of another name (sqs:SendMessageBatch), which a policy for AWS cannot
-    have."""
+    """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS one permission
+    covers both; MiniStack checks another name (sqs:SendMessageBatch), which a policy for AWS cannot have."""
     iam = account.client("iam")
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -59,12 +58,12 @@ def repair_permissions(account: Account, role: str) -> None:
 
 
 def repair_transport(account: Account, bucket: str) -> None:
-    """Let the bucket be used by plain HTTP, which its policy forbids and which is all that there is on loopback."""
+    """Allow plain HTTP for the bucket. Its policy forbids it, but loopback has no TLS."""
     account.client("s3").delete_bucket_policy(Bucket=bucket)
 
 
 def repair_time_to_live(account: Account, table: str, declared: dict[str, Any]) -> None:
-    """Switch on the table's time to live, which MiniStack's CloudFormation leaves out. `declared` are the
-    properties in the template. (Point-in-time recovery and encryption, left out too, show nowhere.)"""
+    """Switch on the table's time to live, which MiniStack's CloudFormation leaves out. `declared` are the properties in
+    the template. (MiniStack also ignores point-in-time recovery and encryption, but they have no effect here.)"""
     if specification := declared.get("TimeToLiveSpecification"):
         account.client("dynamodb").update_time_to_live(TableName=table, TimeToLiveSpecification=specification)

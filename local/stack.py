@@ -36,11 +36,11 @@ API_PORT = 8000
 CONSOLE_PORT = 8001
 EMULATOR_PORT = 4566
 OWNERS = ("alice", "bob")
-"""To whom the console gives tokens."""
+"""The owners for whom the console has tokens."""
 TOKEN_SECONDS = 12 * 3600
-"""A day's work. Their key is gone when the stack stops."""
+"""The tokens last a day's work. Their signing key ends with the stack."""
 POLLER = "'s event source"
-"""Ends the name of a caller in the recorder that is not the function itself."""
+"""The suffix of a caller in the recorder that is not the function itself."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +62,11 @@ def model_of_the_shell() -> Model | None:
 
 
 class LocalStack:
-    """A context manager: all of it runs between start and stop, and no process of it after that, however this
-    one ends.
-
-    Public once it is started: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
+    """A context manager. Everything runs between start and stop, and all processes end with this one, even if it is
+    killed. Public after the start: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
     server of its page; `host`, the Lambda service; `event_sources` and `functions` by the function's name in the
-    template; `emulator`; `recorder`, which knows what the functions called, if that was asked for; `folder`, that of
-    this run, and `logs`, that of its log files.
+    template; `emulator`; `recorder`, the functions' calls, if `record` was set; `folder`, of this run, and `logs`, of
+    its log files.
     """
 
     emulator: Emulator
@@ -98,10 +96,10 @@ class LocalStack:
         watch: bool = False,
         progress: Progress | None = None,
     ) -> None:
-        """`state` is for logs and unpacked code. A port that is taken is replaced by a free one. `parameters`
-        of the template override those chosen here. `model` replaces the stand-in; `fallback` stands by for it.
-        `record` writes down what the functions call, at the price of a detour. `watch` brings their log lines
-        and metrics to the account's CloudWatch."""
+        """`state` is the folder for logs and unpacked code. If a port is in use, a free one replaces it. `parameters`
+        override the template's parameters that are chosen here. `model` replaces the stand-in; `fallback` is the
+        fallback model. `record` records the functions' calls, by a proxy that makes them slower. `watch` brings their
+        log lines and metrics to the account's CloudWatch."""
         self._state = state
         self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
         self._parameters = parameters or {}
@@ -122,7 +120,7 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """Ends everything, in reverse. Harmless when repeated."""
+        """Ends everything in reverse order. Safe to call again."""
         self._open.close()
 
     def __enter__(self) -> Self:
@@ -143,7 +141,7 @@ class LocalStack:
         return self.issuer.token(owner, AUDIENCE, ttl)
 
     def tokens(self) -> dict[str, str]:
-        """A new token of each development owner, good for `TOKEN_SECONDS`."""
+        """A new token for each development owner, valid for `TOKEN_SECONDS`."""
         return {owner: self.token(owner, TOKEN_SECONDS) for owner in OWNERS}
 
     def client(self, service: str) -> Any:
@@ -153,7 +151,7 @@ class LocalStack:
     def _start(self) -> None:
         tools = find_tools()
         folder = self._own_folder()
-        # First, because MiniStack is told its origin.
+        # First, because MiniStack's guard needs its origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
         # Before the processes, so that it is closed after them: its thread waits for one.
@@ -183,8 +181,7 @@ class LocalStack:
             step.note = f"{len(self.functions)} functions, {len(self.event_sources)} event sources"
 
     def _own_folder(self) -> Path:
-        """The folder of this run, with an empty `logs` in it: `state`, or one beneath if another run has
-        that."""
+        """The folder of this run, with an empty `logs`: `state`, or a folder below it if another run uses `state`."""
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state / ".gitignore").write_text("*\n")
         for number in itertools.count(1):
@@ -204,7 +201,7 @@ class LocalStack:
 
     @property
     def _upload_origins(self) -> frozenset[str]:
-        """Those of the console, and of a front end that is being developed: `UPLOAD_ORIGINS`, with spaces between."""
+        """The origins of the console, and of a front end under development: `UPLOAD_ORIGINS`, separated by spaces."""
         own = (f"http://{name}:{self.console.port}" for name in ("127.0.0.1", "localhost"))
         return frozenset([*own, *os.environ.get("UPLOAD_ORIGINS", "").split()])
 
@@ -220,7 +217,7 @@ class LocalStack:
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
         process = processes.start([sys.executable, "-m", "local.model_server"], env=environment, cwd=ROOT, log=log)
         self._open.callback(process.stop)
-        while not (said := log.read_text()).endswith("\n"):  # its first line is its URL
+        while not (said := log.read_text()).endswith("\n"):  # its first line of output is its URL
             if not process.alive:
                 raise OSError(f"the stand-in model ended with exit code {process.wait()}: see {log}")
             time.sleep(0.02)
@@ -234,7 +231,7 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # The least. Each is a process of some 100 MB here, and does 40 turns at a time.
+            # The minimum. Each worker is a process of about 100 MB here, and runs 40 turns at a time.
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "DataDeletionPolicy": "Delete",
@@ -300,7 +297,7 @@ class LocalStack:
 
 @contextlib.contextmanager
 def _logged_to(path: Path) -> Iterator[None]:
-    """Add what these modules have to say to a file."""
+    """Write the log of these modules to a file."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     logger = logging.getLogger("local")

@@ -1,4 +1,4 @@
-"""Transform the template as AWS does before CloudFormation sees it: AWS::LanguageExtensions first, then SAM.
+"""Transforms the template as AWS does before CloudFormation gets it: AWS::LanguageExtensions first, then SAM.
 
 AWS::LanguageExtensions replaces each reference to a parameter by its value. SAM therefore hashes the values, and a
 changed value makes a new version of the functions that use it. The emulated account does neither.
@@ -22,12 +22,12 @@ EXTENSIONS, SERVERLESS = "AWS::LanguageExtensions", "AWS::Serverless-2016-10-31"
 PSEUDO_PARAMETERS = {"region": "us-east-1", "account_id": "123456789012", "stack_name": "turnqueue"}
 """The values that a test gives to AWS::Region and so on. A deployment leaves them to CloudFormation."""
 
-# cfn-lint on a transformed template: the conditions and parameters that have done their work are no mistake.
+# Run cfn-lint on a transformed template. Conditions and parameters that are unused after the transform are no error.
 _DONE = {"W2001", "W7001", "W8001", "W8003"}
 
 
 class Refused(Exception):
-    """A transform refused the template; the message is its own."""
+    """A transform refused the template. The message is the transform's."""
 
 
 def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Template:
@@ -141,7 +141,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
             variables = self._resolve_variable_map(variables)
             plain = {name: given for name, given in variables.items() if not isinstance(given, dict)}
             left = {name: given for name, given in variables.items() if isinstance(given, dict)}
-            kept = re.sub(r"\$\{!", "${!!", text)  # what is escaped stays so while an Fn::Sub is left
+            kept = re.sub(r"\$\{!", "${!!", text)  # keep escapes while an Fn::Sub is left
             text_left = str(self._substitute(kept, {**plain, **{name: f"${{{name}}}" for name in left}}))
             if not re.search(r"\$\{[^!]", text_left):
                 return text_left.replace("${!", "${")
@@ -158,7 +158,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
                     return f"${{Part{len(variables) - 1}}}"
                 return part.replace("${", "${!") if isinstance(part, str) and not part.startswith("${Part") else part
 
-            def replaced(part: Any) -> Any:  # outermost first: an intrinsic is one value, whatever it holds
+            def replaced(part: Any) -> Any:  # outermost first, because an intrinsic is one value with all its parts
                 found = named(part)
                 if found is not part:
                     return found
@@ -195,7 +195,7 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
 
 
 def _without_false_conditions(template: Template, conditions: dict[str, bool]) -> Template:
-    """CloudFormation makes nothing of them."""
+    """CloudFormation makes no resource of them."""
 
     def holds(entry: Any) -> bool:
         return conditions.get(str(entry.get("Condition")), True) if isinstance(entry, dict) else True

@@ -1,8 +1,6 @@
-"""Ends the process groups named on standard input when it closes, because then the process that started them has died.
-
-A line `+123` names a group, `-123` takes it back. It is a separate process, so that it also works after `kill -9` of
-its parent. PR_SET_PDEATHSIG would do so on Linux only, and it ends a child already when the thread that started it
-ends.
+"""Ends process groups when its standard input closes, because their parent process has then died. A line `+123` adds a
+group, `-123` removes it. It is a separate process, so that it also works after `kill -9` of its parent.
+PR_SET_PDEATHSIG works only on Linux, and ends a child when the thread that started it ends.
 """
 
 import contextlib

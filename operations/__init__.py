@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-# The functions' rules of a turn and of a message, so that there is no second copy.
+# The functions' modules have the rules of turns and messages, so import them instead of a second copy.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
 
 

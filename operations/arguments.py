@@ -74,7 +74,7 @@ def duration(text: str) -> int:
 
 
 def api_url(text: str) -> str:
-    """A URL that a token may be sent to."""
+    """A URL to which the command may send a token."""
     try:
         parts = urlsplit(text)
         safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in _LOOPBACK)

@@ -1,6 +1,6 @@
 """`python -m operations forget` deletes an owner's data.
 
-A worker that runs one of the turns meanwhile cannot restore it, because each of its writes is conditional on the turn.
+A worker that runs one of the turns cannot restore it, because each of its writes requires that the turn exists.
 """
 
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ class NotDeleted(CommandFailed):
 @dataclass
 class Forgotten:
     """The deleted items, or those that would be deleted: the keys of turns, event rows, guards and uploads. `units`:
-    the read units that finding all but the uploads took."""
+    the read units of the search; the search for uploads needs none."""
 
     turns: list[Key] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -38,7 +38,7 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     """Delete the turns of `owner` with their event logs, the guards that lead to one of them, the counts of usage, and
     the uploads.
 
-    Items that arrive meanwhile may remain, so repeat it until it finds nothing.
+    Items that arrive during the run may remain, so repeat it until it finds nothing.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
@@ -48,7 +48,7 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.units = reads.units
     if not dry_run:
         # Delete guards first. They are found by their turns, so an interrupted run can be repeated.
-        with stack.guards.batch_writer() as batch:  # 25 at a time; repeat the unprocessed ones
+        with stack.guards.batch_writer() as batch:  # sends 25 keys a call, and again those that DynamoDB leaves
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
         with stack.turns.batch_writer() as batch:
@@ -80,7 +80,8 @@ def _delete(stack: Stack, keys: Sequence[str]) -> None:
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
-    """The keys of the owner's turns. "a#" also begins the keys of owner "a#b", so the last "#" is the separator."""
+    """The keys of the owner's turns. The prefix "a#" also matches the keys of owner "a#b", so the last "#" is the
+    separator."""
     items = reads.items(
         stack.turns.scan,
         FilterExpression=Attr("session").begins_with(session_key(owner, "")),
@@ -93,7 +94,7 @@ def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
 
 
 def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
-    """The keys of the rows of the owner's event logs, also of turns that are gone."""
+    """The keys of the rows of the owner's event logs, including those of deleted turns."""
     items = reads.items(
         stack.events.scan,
         FilterExpression=Attr("task").begins_with(session_key(owner, "")),
@@ -105,7 +106,7 @@ def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:
-    """An attribute may hold a list, which cannot be looked up in a set."""
+    """An attribute of a malformed item may be a list, which a set cannot look up."""
     return isinstance(value, str) and value in names
 
 

@@ -1,7 +1,7 @@
 """The gates of a stack's models: `python -m operations gate show|open|close`.
 
-An open gate sends turns back to wait. Workers notice a change with their next turn that was delivered before, or at the
-latest with their next refused call.
+While a gate is open, turns go back to the queue and wait. A worker notices a change with its next redelivered turn, or
+at the latest with its next refused call.
 """
 
 import os
@@ -13,7 +13,7 @@ from turnqueue.gate import Gate, GateStore, Phase, gate_names
 
 
 def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
-    """A title for each gate, by the gate's name. `parameters`: the parameters of the stack."""
+    """The titles of the gates, by gate name. `parameters`: the parameters of the stack."""
     base_url = parameters["ModelBaseUrl"]
     models = [(base_url, parameters["ModelName"])]
     if fallback := parameters.get("FallbackModelName"):

@@ -1,6 +1,5 @@
-"""`python -m operations keys` makes, lists and revokes API keys for the OpenAI API.
-
-A key is shown once, when it is made. The guards table keeps its hash, whose beginning is the key's id.
+"""`python -m operations keys` makes, lists and revokes API keys for the OpenAI API. The command prints a key only once,
+when it makes it. The guards table stores the key's hash, whose beginning is the key's id.
 """
 
 import secrets
@@ -27,7 +26,7 @@ class Made(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """A key, without the key. `expires_at`: in seconds since the epoch, None for never."""
+    """The data of a key, without the key itself. `expires_at`: in seconds since the epoch, None for never."""
 
     key_id: str
     owner: str
@@ -60,7 +59,7 @@ def listed(stack: Stack, owner: str | None = None) -> list[Listed]:
 
 
 def revoke(stack: Stack, key_id: str) -> None:
-    """Delete a key by its id. API Gateway may accept it for a minute more. Raises NoSuchKey."""
+    """Delete a key by its id. API Gateway may accept it for one more minute. Raises NoSuchKey."""
     guards = [item["guard"] for item in _items(stack) if _id(item["guard"]) == key_id]
     if len(guards) != 1:
         raise NoSuchKey(f"no key has the id {key_id}; `keys list` shows them")

@@ -1,10 +1,9 @@
-"""`python -m operations replay` queues failed tasks again.
-
-Dead letters cannot be used for this: the deadletter function has closed their turns and deleted them, and a claim
-refuses a final turn. So a replay begins with the turn. One conditional write makes it PENDING again, with a new
-deadline and new attempts. Then the command sends its message. The command may die between the two. The turn is then
-PENDING and untouched since its replay. The next run sends the message of every such turn again, which is harmless if it
-was sent before. Without another run, the turn becomes FAILURE(deadline_exceeded) like any other.
+"""`python -m operations replay` queues failed tasks again. It cannot use the dead letters: the deadletter function has
+closed their turns and deleted the messages, and a worker cannot claim a final turn. So a replay begins with the turn.
+One conditional write makes it PENDING again, with a new deadline and new attempts. Then the command sends its message.
+If the command dies between the two steps, the turn is PENDING and unclaimed since its replay. The next run sends the
+message of every such turn again; a second message does no harm. Without another run, the turn becomes
+FAILURE(deadline_exceeded) like any other.
 
 `attempt` is not reset, because it is the fencing token, and a worker that seemed lost may still hold attempt 1.
 """
@@ -67,7 +66,7 @@ _REMOVED = (
     "result",
     "usage",
     "lost_lease",
-    "reserved_tokens",  # the lease ended with the turn
+    "reserved_tokens",  # a final turn has no lease
     "refusals",
     "last_refusal",
     "next_try_at",
@@ -109,10 +108,10 @@ class _Seen:
     expires_at: Decimal
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: Decimal | None = None
-    lease_until: Decimal | None = None  # of a STARTED turn
+    lease_until: Decimal | None = None  # set for a STARTED turn
     finished_at: Decimal | None = None  # of a FAILURE
     error_code: str | None = None  # of a FAILURE
-    has_waited: bool = False  # was refused, or took a place below the model's rate; both increase `last_attempt`
+    has_waited: bool = False  # it was refused, or it reserved a time in the model's rate; both increase `last_attempt`
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
@@ -187,7 +186,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        "ConsistentRead": bool(places),  # half the price for a Scan; the condition of the write refuses stale turns
+        "ConsistentRead": bool(places),  # a Scan costs half; the write's condition refuses stale turns
     }
     if not places:
         yield from (item for item in reads.items(stack.turns.scan, **request) if _is_meant(item, wanted))
@@ -200,7 +199,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """A coarse filter. It saves transfer, but no read units. A deleted turn has no message to send again."""
+    """This filter saves transfer, but no read units. It leaves out deleted turns, because they have no message to send
+    again."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
@@ -222,7 +222,7 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
         return "replayed and not begun"
-    # No reader has closed the turn since its deadline. The next reader would.
+    # The turn is overdue, but no reader has closed it yet. The next reader would.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
     is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
     return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None
@@ -253,7 +253,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
         "deadline_at": at + DEADLINE_SECONDS,
         "expires_at": int(now) + RETENTION_SECONDS,
     }
-    # Each claim changes the attempt, each replay the deadline, and each failure the time of the end.
+    # Every change shows in one of these: a claim changes the attempt, a replay the deadline, a failure the end time.
     names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if turn.status in FINAL else ()))
     seen = functools.reduce(operator.and_, (Attr(name).eq(getattr(turn, name)) for name in names))
     try:
@@ -273,7 +273,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
             raise Malformed("DynamoDB does not take it back") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
-        # botocore repeats a write whose response was lost, and the repetition finds its own result.
+        # botocore repeats a write whose response was lost, and the retry meets the first write.
         current = error.response.get("Item", {}).get("replayed_at")  # type: ignore[attr-defined]
         return at if current == {"N": str(at)} else None
     return at

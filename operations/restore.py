@@ -31,9 +31,8 @@ def restore(
     owner: str | None = None,
     dry_run: bool = False,
 ) -> Restored:
-    """Put each turn of the table `source` into the stack's table, unless its key is there. Safe to run again.
-
-    Malformed items stay where they are. Calls `say` with a line for each.
+    """Put each turn of the table `source` into the stack's table, unless its key is there. Safe to run again. Does not
+    copy malformed items, and calls `say` with a line for each.
     """
     done, reads, now = Restored(), Reads(), time.time()
     for item in reads.items(stack.table(source).scan):

@@ -62,7 +62,7 @@ class Stack:
 
     @cached_property
     def resources(self) -> dict[str, Resource]:
-        """By their logical ids."""
+        """The physical ids by logical id."""
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.name)
         return {
             each["LogicalResourceId"]: Resource(each["ResourceType"], each["PhysicalResourceId"])
@@ -103,7 +103,7 @@ class Stack:
         return self.client("cognito-idp")
 
     def client(self, service: str) -> Any:
-        """The client of the service, shared by all callers."""
+        """The boto3 client of the service; all callers share it."""
         if service not in self._clients:
             self._clients[service] = self._session.client(service, config=self._config)  # type: ignore[call-overload]
         return self._clients[service]

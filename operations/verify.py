@@ -63,7 +63,7 @@ class Verification:
         }
 
     def until(self, found: Callable[[], bool]) -> bool:
-        """Poll `find` until it is true, for as long as the patience lasts. Returns whether it was."""
+        """Call `find` until it returns true, for at most `patience` seconds. Returns whether it did."""
         end = time.monotonic() + self.patience
         while not found():
             if time.monotonic() > end:
@@ -166,7 +166,7 @@ def check_alarms(v: Verification) -> Failures:
         if name not in found:
             yield f"the alarm {entry} is gone"
             continue
-        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # it rings whenever nobody chats
+        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # it rings when nobody chats
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
@@ -406,7 +406,7 @@ def check_dashboard(v: Verification) -> Failures:
     missing = [name for name in OF_A_CHAT if f'"{name}"' not in shown]
     for name in missing:
         yield f"the dashboard does not show {name}"
-    without = set(OF_A_CHAT) if v.task_ids else set()  # --check dashboard sends no chat
+    without = set(OF_A_CHAT) if v.task_ids else set()  # `--check dashboard` alone has sent no chat
 
     def read() -> bool:
         without.difference_update({name for name in without if _has_data(v, name)})
@@ -449,7 +449,7 @@ CHECKS: dict[str, Callable[[Verification], Failures]] = {
     "logs": check_logs,
     "dashboard": check_dashboard,
 }
-"""In this order, because the first failure most often causes those after it."""
+"""In this order, because the first failure often causes the later ones."""
 
 
 def verify(
@@ -460,9 +460,8 @@ def verify(
     only: Collection[str] = CHECKS,
     patience: float = 180.0,
 ) -> dict[str, list[str]]:
-    """Run the checks named in `only` and print each result. Returns the failures of each check that failed.
-
-    All checks together submit nine chats as the owner of the token.
+    """Run the checks named in `only` and print each result. Returns the failures by check. All checks together submit
+    nine chats as the owner of the token.
     """
     verification, failed = Verification(stack, api, patience), {}
     for name, check in CHECKS.items():
@@ -484,7 +483,7 @@ def _failures(check: Callable[[Verification], Failures], verification: Verificat
         yield from check(verification)
     except (CommandFailed, ClientError, BotoCoreError) as error:
         yield str(error)
-    except Exception as error:  # the other checks run, whatever an answer contains
+    except Exception as error:  # an odd answer must not stop the other checks
         yield f"the answer has another form than expected ({type(error).__name__} at {_where(error)})"
 
 

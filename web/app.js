@@ -171,7 +171,7 @@ function showConnection() {
   $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
 }
 
-/** Show an error that concerns the whole page. */
+/** Show an error of the whole page. */
 function showNotice() {
   const problem = current?.problem;
   let text = "";
@@ -213,7 +213,7 @@ addEventListener("beforeunload", (event) => {
 });
 conversations.addEventListener("change", showConversations);
 conversations.addEventListener("elsewhere", () => {
-  if (conversations.get(current?.id)) current.refresh(); // another tab has sent something, perhaps here
+  if (conversations.get(current?.id)) current.refresh(); // another tab has sent a message, perhaps in this conversation
 });
 tasks.addEventListener("change", () => showFigures(tasks));
 connection.addEventListener("roles", ({ detail: roles }) => composer.offer(roles));

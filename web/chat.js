@@ -18,7 +18,7 @@ export class Chat {
   #pinned = true; // whether the latest message is visible, and should stay visible
   #ticking = null;
 
-  /** `edit` is called with the turn whose message the user wants to change; `apiUrl` tells where the API is. */
+  /** `edit` is called with the turn whose message the user wants to change; `apiUrl` returns the API's address. */
   constructor({ edit, apiUrl }) {
     this.#doing = { edit, apiUrl };
     const scroll = $("scroll");
@@ -70,7 +70,7 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    this.#views.get(turns[index + 1])?.show(turn); // which tells what it waits for, and what is new in its draft
+    this.#views.get(turns[index + 1])?.show(turn); // the previous turn explains why this one waits, and which draft members are new
     this.#tick();
   }
 
@@ -139,7 +139,7 @@ class TurnView {
     this.element = h("article", { class: "turn" }, this.said, this.answer);
   }
 
-  /** Show the turn; `before` is the one before it. Returns what a screen reader should say, null if nothing is new. */
+  /** Show the turn; `before` is the previous turn. Returns the text for a screen reader, null if nothing is new. */
   show(before) {
     const turn = this.#turn;
     const { task } = turn;
@@ -218,7 +218,7 @@ class TurnView {
     this.more.setAttribute("aria-expanded", String(shown));
   }
 
-  /** Show or hide a button, without losing the focus when it goes. */
+  /** Show or hide a button, and keep the focus when it disappears. */
   #offer(button, offered) {
     const focused = document.activeElement === button;
     button.hidden = !offered;

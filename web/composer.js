@@ -4,19 +4,19 @@ import { $, h } from "./dom.js";
 import { checkImage, MAX_IMAGES, sourceOf } from "./images.js";
 import { inThisTab } from "./storage.js";
 
-const MAX_CHARACTERS = 32_000; // of a message, as the API counts them
-const TEXTS = "texts"; // texts of the conversations, by their ids; they survive a reload
+const MAX_CHARACTERS = 32_000; // the API's limit for the characters of a message
+const TEXTS = "texts"; // the unsent texts by conversation id; they survive a reload
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
-  #id = null; // of the conversation
-  #files = []; // that are attached
+  #id = null; // the id of the conversation
+  #files = []; // the attached files
   #others = new Map(); // {files, role} of the other conversations, by their ids
   #unchecked = new Set(); // files
-  #composing = false; // whether an input method holds a part of the text
+  #composing = false; // whether an input method is composing text
   #send;
 
-  /** `send` is called with {message, role, files} and returns whether it has taken it. */
+  /** `send` is called with {message, role, files} and returns whether it has accepted the message. */
   constructor(send) {
     this.#send = send;
     const message = $("message");
@@ -57,21 +57,21 @@ export class Composer {
     this.#typed();
   }
 
-  /** The new conversation has got this id. */
+  /** Note the id of the new conversation. */
   named(id) {
     const { [this.#id]: moved, ...others } = inThisTab.get(TEXTS, {});
     inThisTab.set(TEXTS, others);
     this.#id = id;
   }
 
-  /** Offer these roles, and the chosen one. */
+  /** Offer these roles and the chosen role. */
   offer(roles) {
     const chosen = $("role").value;
     $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
     if (chosen) this.role = chosen;
   }
 
-  /** The role of the next message. One that is not offered yet is added. */
+  /** The role of the next message. Setting an unknown role adds it. */
   set role(role) {
     if (![...$("role").options].some((option) => option.value === role)) $("role").append(h("option", {}, role));
     $("role").value = role;
@@ -83,7 +83,7 @@ export class Composer {
     field.focus();
     field.setSelectionRange(0, 0);
     const text = field.value ? `${message}\n` : message;
-    // Unlike a new `value`, this can be undone.
+    // The user can undo this, unlike a new `value`.
     if (!document.execCommand("insertText", false, text)) field.setRangeText(text, 0, 0, "end");
     if (role) this.role = role;
     if (files.length) this.#attach(files);
@@ -93,7 +93,7 @@ export class Composer {
   /** Enter sends; with Shift, or from a screen keyboard, it begins a line. With Control or Command it always sends. */
   #key(event) {
     if (event.key !== "Enter" || event.shiftKey) return;
-    // This Enter ends a composition: Safari tells it only by the code 229.
+    // This Enter ends a composition; in Safari only the code 229 shows that.
     if (event.isComposing || event.keyCode === 229) return;
     if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -124,7 +124,7 @@ export class Composer {
 
   #submit() {
     const field = $("message");
-    if (this.#composing) field.blur(); // or the input method writes its part again into the empty field
+    if (this.#composing) field.blur(); // otherwise the input method writes its text into the empty field again
     // Leading spaces belong to the first line, which may be code.
     const message = field.value.replace(/^(\s*\n)+/, "").trimEnd();
     if ($("send").disabled || !message) return;
@@ -137,24 +137,24 @@ export class Composer {
     field.focus();
   }
 
-  /** Attach an image of the clipboard, unless it is a picture of text that is there too, as from a spreadsheet. */
+  /** Attach an image of the clipboard. Ignore it if the clipboard also has text, as from a spreadsheet. */
   #paste(event) {
     const { clipboardData } = event;
     const files = [...(clipboardData?.files ?? [])];
     const text = clipboardData?.getData("text/plain").trim() ?? "";
-    // A file manager gives a file with its name as text.
+    // A file manager copies a file together with its name as text.
     if (!files.length || (text && !files.some(({ name }) => text.includes(name)))) return;
     event.preventDefault();
     this.#attach(files);
   }
 
-  /** Attach files that are dropped anywhere. Text may be dropped where one can write. */
+  /** Attach files that are dropped anywhere. Accept dropped text only in text fields. */
   #takeDrops() {
     const brings = ({ dataTransfer }) => dataTransfer.types.includes("Files") && !$("settings").open;
     const showTarget = (shown) => $("composer").classList.toggle("target", shown);
     addEventListener("dragover", (event) => {
       showTarget(brings(event));
-      // Otherwise the browser leaves the page and opens the file or link that is dropped.
+      // Otherwise the browser leaves the page and opens the dropped file or link.
       if (brings(event) || !event.target.matches?.("textarea, input")) event.preventDefault();
     });
     addEventListener("dragleave", (event) => event.relatedTarget || showTarget(false));
@@ -186,7 +186,7 @@ export class Composer {
     }
   }
 
-  /** If the message was sent meanwhile, its turn shows the error. */
+  /** If the message has been sent by now, its turn shows the error. */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;
     this.#files = this.#files.filter((each) => each !== file);

@@ -7,7 +7,7 @@ import { ApiError, createClient, NetworkError } from "../clients/javascript/turn
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
-const ASK_AGAIN_MS = 1000; // a stack starts within half a minute
+const ASK_AGAIN_MS = 1000; // ms: a stack starts within half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */
@@ -48,7 +48,7 @@ export class Connection extends EventTarget {
     return this.client !== null;
   }
 
-  /** The user's name, as far as the token says it. */
+  /** The user's name from the token, or "" without one. */
   get owner() {
     return this.#own ? String(claims(this.#own.token).sub ?? "someone") : this.#as;
   }
@@ -78,16 +78,16 @@ export class Connection extends EventTarget {
     const client = createClient({
       baseUrl: this.apiUrl,
       token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
-      // The stack was started anew, or the 12 hours of its tokens are over.
+      // The stack was restarted, or its tokens have expired after 12 hours.
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });
-    const calls = Object.entries(client).filter(([name]) => name !== "stream"); // which is no promise
+    const calls = Object.entries(client).filter(([name]) => name !== "stream"); // this function returns no promise
     this.client = Object.fromEntries(calls.map(([name, call]) => [name, this.#watched(call)]));
     this.#readRoles();
   }
 
-  /** A call of the client. Its failure shows in `health`. */
+  /** A call of the client. `health` shows its failure. */
   #watched(call) {
     return async (...options) => {
       try {
@@ -101,8 +101,8 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * A request of the client, which may repeat it. Without an answer the client asks for /health: only then does it know
-   * whether the API is away or the browser hides its refusal.
+   * A request of the client, which may retry it. Without a response the client asks for /health, to know whether the
+   * API is down or the browser hides a refusal.
    */
   async #fetch(url, init) {
     const probe = url.endsWith("/health");
@@ -123,7 +123,7 @@ export class Connection extends EventTarget {
     const url = `${apiUrl.replace(/\/+$/, "")}/health`;
     const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
     const health = await told.catch(() => null);
-    if (client !== this.client) return; // the user has chosen another connection meanwhile
+    if (client !== this.client) return; // the user has chosen another connection since then
     if (health?.roles) {
       this.#rolesKnown = true;
       this.dispatchEvent(new CustomEvent("roles", { detail: health.roles }));
@@ -163,7 +163,7 @@ async function readConfig() {
   }
 }
 
-/** The claims of a token, not verified: they only tell apart what this browser keeps for each owner. */
+/** The claims of a token, not verified. They only separate the data that this browser stores for each owner. */
 function claims(token) {
   try {
     const base64 = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -1,4 +1,4 @@
-/** A conversation: reads its turns from the API, sends them, watches them to their end, cancels them and sends them again. */
+/** A conversation: reads its turns from the API, sends turns, watches them to their end, cancels and retries them. */
 
 import { ApiError, NetworkError, newIdempotencyKey, TurnqueueError } from "../clients/javascript/turnqueue.js";
 import { mediaOf } from "./images.js";
@@ -6,10 +6,10 @@ import { alone, pause } from "./pause.js";
 import * as time from "./time.js";
 import { Turn } from "./turn.js";
 
-const PAGE = 100; // turns, the most that the API gives at once
+const PAGE = 100; // turns: the API's limit for a page
 const CHECK_AGAIN_MS = 15_000;
-const KEEP_MS = 3000; // a database that takes longer than this must not keep a message from being sent
-const RESEND_WITHIN_MS = 3600_000; // a user may no longer want to send an older message, although its key works for 24 h
+const KEEP_MS = 3000; // ms: a slower database must not delay a message
+const RESEND_WITHIN_MS = 3600_000; // ms: the user may no longer want to send an older message, although its key works for 24 h
 
 export class Conversation extends EventTarget {
   turns = [];
@@ -21,14 +21,14 @@ export class Conversation extends EventTarget {
   #conversations;
   #outbox;
   #closed = new AbortController();
-  #sending = Promise.resolve(); // settles when the turn before is submitted
+  #sending = Promise.resolve(); // settles when the previous turn is submitted
   #watched = new Set(); // turns
-  #lastPage; // the cursor that it was read with
+  #lastPage; // the cursor of that page
   #reading = false;
 
   /**
-   * `conversations` lists them, `outbox` stores messages that the API has not acknowledged. The event "turns"
-   * reports that turns were added or removed, the event "turn" that its `detail` has changed.
+   * `conversations` lists them, `outbox` stores messages that the API has not acknowledged. The event "turns" reports
+   * added or removed turns, and the event "turn" a change of the turn in its `detail`.
    */
   constructor(id, { client, conversations, outbox }) {
     super();
@@ -39,7 +39,7 @@ export class Conversation extends EventTarget {
     addEventListener("online", () => this.#online(), { signal: this.#closed.signal });
   }
 
-  /** Whether something is under way. */
+  /** Whether a turn is being sent or answered. */
   get busy() {
     return this.turns.some((turn) => turn.busy);
   }
@@ -49,7 +49,7 @@ export class Conversation extends EventTarget {
     return this.turns.some(({ state }) => state === "preparing" || state === "sending");
   }
 
-  /** Whether a message would be lost if the page went away now. */
+  /** Whether a message would be lost if the page closed now. */
   get fragile() {
     return this.turns.some((turn) => turn.key && !turn.taskId && !turn.kept);
   }
@@ -67,7 +67,7 @@ export class Conversation extends EventTarget {
     await this.refresh();
     this.loading = false;
     const [first] = this.turns;
-    if (first?.taskId && !this.#conversations.get(this.id)) { // the user came by its address
+    if (first?.taskId && !this.#conversations.get(this.id)) { // the user opened it by its address
       this.#conversations.touch(this.id, { title: first.request.message, role: first.request.role });
     }
     this.#tell("turns");
@@ -88,7 +88,7 @@ export class Conversation extends EventTarget {
     } catch (error) {
       if (signal.aborted) return;
       const unknown = error instanceof ApiError && error.status === 404;
-      // The API does not know a conversation in which it has accepted nothing yet.
+      // The API does not know a conversation before it has accepted a message.
       this.problem = unknown && this.turns.length ? null : error;
       if (!unknown) this.#readAgain();
     }
@@ -116,7 +116,7 @@ export class Conversation extends EventTarget {
     this.#post(turn);
   }
 
-  /** Send it again: an unsent turn unchanged, a failed one as a new turn. */
+  /** Send the turn again: an unsent turn unchanged, a failed turn as a new turn. */
   retry(turn) {
     if (turn.state === "unsent") {
       turn.resend();
@@ -134,7 +134,7 @@ export class Conversation extends EventTarget {
     return this.turns.some((each) => turn.taskId && (each.retryOf ?? each.task?.retry_of) === turn.taskId);
   }
 
-  /** Forget a turn that the API does not have, or that is here twice. */
+  /** Remove a turn that the API does not have, or that is here twice. */
   discard(turn) {
     if (turn.key) this.#outbox.remove(turn.key);
     this.turns = this.turns.filter((each) => each !== turn);
@@ -156,10 +156,10 @@ export class Conversation extends EventTarget {
     return turn;
   }
 
-  /** Keep a message of the user's, and send it. */
+  /** Store the user's message, and send it. */
   #post(turn) {
     const { key, files, images } = turn;
-    const { media, ...request } = turn.request; // the images are kept beside it
+    const { media, ...request } = turn.request; // the outbox stores the images separately
     const adding = this.#outbox.add({ key, request, at: Date.now(), images }, files.length ? { files, media } : null);
     adding.then((kept) => (turn.kept = kept));
     this.#conversations.touch(this.id, { title: request.message, role: request.role });
@@ -167,8 +167,9 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Submit a turn after those before it: the API keeps the order in which it accepts them. Its images are prepared
-   * meanwhile, `after` they are kept. If it `mayBeSent` by another tab, it is submitted only if that tab does not.
+   * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. While it waits,
+   * its images are prepared, `after` they are stored. If another tab may send it (`mayBeSent`), submit it only if that
+   * tab does not.
    */
   #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
@@ -182,7 +183,7 @@ export class Conversation extends EventTarget {
       await after;
       if (turn.state === "preparing") turn.uploaded(await this.#media(turn));
       await before;
-      if (signal.aborted || !this.turns.includes(turn)) return; // discarded meanwhile
+      if (signal.aborted || !this.turns.includes(turn)) return; // the user has discarded it since then
       const sentAt = Date.now();
       const { task_id } = turn.retryOf
         ? await this.#client.retry(turn.retryOf, { signal })
@@ -194,7 +195,7 @@ export class Conversation extends EventTarget {
     });
   }
 
-  /** The images in the form of the API. They do not change after that, because an Idempotency-Key allows one body. */
+  /** The images in the API's form. They do not change later, because an Idempotency-Key allows only one body. */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
     if (!files) {
@@ -217,7 +218,7 @@ export class Conversation extends EventTarget {
   #accepted(turn, taskId, sentAt) {
     this.#conversations.touch(this.id); // other tabs wait for it
     if (this.turns.some((each) => each.taskId === taskId)) {
-      this.discard(turn); // the history was faster than the answer to the submit
+      this.discard(turn); // the history came before the response to the submit
       return;
     }
     turn.accepted(taskId, sentAt);
@@ -226,7 +227,7 @@ export class Conversation extends EventTarget {
     this.#watch(turn);
   }
 
-  /** Take in a turn of the history. */
+  /** Add or update a turn from the history. */
   #learn({ message, role, media, ...task }) {
     let turn = this.turns.find((each) => each.taskId === task.task_id);
     if (turn) this.#see(turn, task);
@@ -234,7 +235,7 @@ export class Conversation extends EventTarget {
     if (!turn.final) this.#watch(turn);
   }
 
-  /** Watch a turn to its end, however long the network or the API is away. */
+  /** Watch a turn to its end, even if the network or the API is down for long. */
   async #watch(turn) {
     if (this.#watched.has(turn)) return;
     this.#watched.add(turn);
@@ -257,18 +258,18 @@ export class Conversation extends EventTarget {
     this.#watched.delete(turn);
   }
 
-  /** Show the words of its answer as they come. The looks at the task beside it tell all else, and what is wrong. */
+  /** Show the text of the answer while it grows. The polls of the task report everything else, and errors. */
   async #follow(turn, signal) {
     const look = () => this.#client.task(turn.taskId, { signal }).then((task) => this.#see(turn, task), () => {});
     const onDelta = (words, event) => {
       if (event.task) this.#see(turn, event.task);
       if (event.type !== "done") turn.grow(words, event);
-      if (event.type === "start" || event.type === "retract") look(); // the next look may be seconds away
+      if (event.type === "start" || event.type === "retract") look(); // the next poll may be seconds away
     };
     try {
       await this.#client.poll(turn.taskId, { signal, onDelta });
     } catch {
-      if (!signal.aborted) turn.grow(null, {}); // from now on the words are those of the looks
+      if (!signal.aborted) turn.grow(null, {}); // from now on the text comes from the polls
     }
   }
 
@@ -278,7 +279,7 @@ export class Conversation extends EventTarget {
     turn.see(task);
   }
 
-  /** In the order of the API, which is that of the ids; behind them what it does not have yet. */
+  /** Sort by the API's order, which is that of the ids; turns that it does not have come last. */
   #sort() {
     const rank = (turn) => turn.taskId?.slice(turn.taskId.lastIndexOf(".") + 1) ?? "~";
     this.turns.sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));

@@ -11,7 +11,7 @@ const TITLE_LENGTH = 60;
 export class Conversations extends EventTarget {
   #scope;
 
-  /** Tells by the event "change" that the list has changed, and before it by "elsewhere" if another tab did that. */
+  /** The event "change" reports a change of the list; if another tab made it, the event "elsewhere" comes first. */
   constructor(scope) {
     super();
     this.#scope = scope;
@@ -60,7 +60,7 @@ export class Conversations extends EventTarget {
   }
 }
 
-/** An id for a new conversation, as the API itself makes them: 128 random bits. */
+/** An id for a new conversation, made like the API's ids: 128 random bits. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");

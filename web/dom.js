@@ -7,12 +7,12 @@ export function $(id) {
   return document.getElementById(id);
 }
 
-/** A new element. Attributes that are functions listen ("onclick"); true is an empty attribute, false and null none. */
+/** A new element. A function as an attribute becomes a listener ("onclick"). True is an empty attribute; false and null are none. */
 export function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** The same, of SVG. */
+/** The same for an SVG element. */
 export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
@@ -33,14 +33,14 @@ export function factList(facts) {
   return facts.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, String(fact))]);
 }
 
-/** Show the text. If it is shown already, leave it: a live region would be read out again. */
+/** Show the text. Do nothing if it is shown already, because a screen reader would read it again. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
 let lastAnnounced;
 
-/** A button that copies what `text()` returns, and says whether the browser let it. */
+/** A button that copies the result of `text()`, and shows whether the browser allowed it. */
 export function copyButton(label, text) {
   let timer;
   const button = h("button", { type: "button", class: "plain" }, label);
@@ -54,10 +54,10 @@ export function copyButton(label, text) {
   return button;
 }
 
-/** Resolves to whether the browser let us copy the text. */
+/** Resolves to whether the browser allowed the copy. */
 export async function copied(text) {
   try {
-    await navigator.clipboard.writeText(text); // a page that came by plain http has no clipboard
+    await navigator.clipboard.writeText(text); // a page on plain http has no clipboard
     return true;
   } catch {
     const field = h("textarea", { class: "hidden", readonly: true });
@@ -72,10 +72,10 @@ export async function copied(text) {
   }
 }
 
-/** Let a screen reader say it. */
+/** Make a screen reader say the text. */
 export function announce(text) {
   clearTimeout(lastAnnounced);
   const announcer = $("announcer");
-  announcer.textContent = ""; // or the same text would not be said twice
+  announcer.textContent = ""; // otherwise the same text would not be said twice
   lastAnnounced = setTimeout(() => (announcer.textContent = text), 50);
 }

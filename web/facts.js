@@ -28,8 +28,8 @@ export function factsOf({ task, request }) {
 export function curlOf({ message, role, media }, { apiUrl, sessionId }) {
   const url = `${apiUrl.replace(/\/+$/, "")}/chat?async_mode=false`;
   const body = { message, session_id: sessionId, role, ...(media?.length ? { media } : {}) };
-  // The body comes from standard input, because images are longer than an argument may be. JSON is one line that begins
-  // with a brace: it cannot be the line that ends the body.
+  // The body comes from standard input, because images are too long for an argument. JSON is one line that begins with
+  // a brace, so it cannot look like the line that ends the body.
   return [
     `curl -sS ${quoted(url)} \\`,
     `  -H "Authorization: Bearer $TOKEN" \\`,
@@ -41,7 +41,7 @@ export function curlOf({ message, role, media }, { apiUrl, sessionId }) {
   ].join("\n");
 }
 
-/** As one argument of a POSIX shell. */
+/** The text as one argument of a POSIX shell. */
 function quoted(text) {
   return `'${text.replaceAll("'", "'\\''")}'`;
 }

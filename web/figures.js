@@ -6,9 +6,9 @@ import { duration, KINDS } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 64;
-const SHOWN = 40; // of the newest tasks, a bar each
+const SHOWN = 40; // the newest tasks, each with a bar
 const LEFT = 40; // room for the labels of the vertical axis
-const BELOW = 14; // and of the horizontal one
+const BELOW = 14; // room for the labels of the horizontal axis
 const BAR = (WIDTH - LEFT) / SHOWN;
 
 export function showFigures(tasks) {

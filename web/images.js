@@ -1,15 +1,16 @@
 /**
- * Images for the model: small ones as data URLs in the message, which may hold 200,000 characters of them, larger ones
- * uploaded. What is too large for that, or of a type that the API does not take, is drawn anew as a smaller JPEG.
+ * Prepares images for the model. Small images become data URLs in the message, with up to 200,000 characters together.
+ * Larger images are uploaded. An image that is too large for that, or has an unsupported type, is redrawn as a smaller
+ * JPEG.
  */
 
 const MAX_CHARACTERS = 200_000;
-const MAX_UPLOADED = 2 * 1024 * 1024; // bytes, of all uploads of a message
+const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of a message
 export const MAX_IMAGES = 8;
 const SIDES = [1568, 1024, 768, 512, 320, 200]; // px
 const QUALITIES = [0.85, 0.6];
 
-/** How a file of each type that the API takes begins, as Latin-1. Its name says nothing: many a JPEG is called .png. */
+/** The first bytes of a file of each accepted type, as Latin-1. The name does not matter: many JPEGs are called .png. */
 const TYPES = {
   "image/png": /^\x89PNG\r\n\x1a\n/,
   "image/jpeg": /^\xff\xd8\xff/,
@@ -18,9 +19,9 @@ const TYPES = {
 };
 const LONGEST_BEGINNING = 12; // bytes
 
-const shown = new Map(); // the URL of each file, and of each upload_id of this page: the API gives no image back
+const shown = new Map(); // the object URL of each file and upload_id of this page, because the API does not return images
 
-/** Where the page finds an image, a file or an item of `media`; null if it is an upload of an earlier page. */
+/** The URL at which the page shows a file or an item of `media`; null for an upload of an earlier page. */
 export function sourceOf(image) {
   if (image instanceof Blob && !shown.has(image)) shown.set(image, URL.createObjectURL(image));
   return image.url ?? shown.get(image) ?? shown.get(image.upload_id) ?? null;
@@ -33,7 +34,7 @@ export async function checkImage(file) {
 
 /** The `media` of a message with these files; `upload` is that of the API's client. Throws an Error for the user. */
 export async function mediaOf(files, upload) {
-  for (const file of files) await checkImage(file); // one by one: a photo of 12 megapixels takes 48 MB decoded
+  for (const file of files) await checkImage(file); // one by one, because a decoded photo of 12 megapixels takes 48 MB
   return Promise.all(files.map((file) => attachment(file, 1 / files.length, upload)));
 }
 
@@ -47,13 +48,13 @@ async function attachment(file, share, upload) {
     shown.set(uploaded.upload_id, sourceOf(file));
     return uploaded;
   } catch (error) {
-    // Without a network or a token the message is not sent either, and both can try again.
+    // Without a network or a token the message cannot be sent either, so the user can retry both.
     if (!navigator.onLine || error.status === 401 || error.status === 403) throw error;
-    return { type: "image", url: await smaller(file, room) }; // still worth sending
+    return { type: "image", url: await smaller(file, room) }; // the upload failed: a small image is better than none
   }
 }
 
-/** The file under the type that its first bytes tell; null if the API does not take such files. */
+/** The file with the type that its first bytes show; null if the API does not accept that type. */
 async function withItsType(file) {
   const bytes = new Uint8Array(await file.slice(0, LONGEST_BEGINNING).arrayBuffer());
   const beginning = String.fromCharCode(...bytes);

@@ -1,6 +1,7 @@
 /**
- * An answer in Markdown, shown while it grows. marked makes HTML of it, and DOMPurify lets only the elements of a text
- * through. HTML in the answer stays text, and an image is a link: to load it would tell its server that the answer was read.
+ * An answer in Markdown, shown while it grows. marked makes HTML of it, and DOMPurify allows only text elements. HTML
+ * in the answer is shown as text, and an image as a link, because loading it would tell its server that the answer was
+ * read.
  */
 
 import { announce, copied, h } from "./dom.js";
@@ -10,11 +11,11 @@ import remend from "./vendor/remend.js";
 
 const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for this number
 const MOST_BLOCKS = 2000; // 0.5 s
-const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // the parser copies the text for each level
-const SLOW_MS = 200; // an answer that takes longer is plain text from then on, so that it cannot block the page
+const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // the depth: the parser copies the text for each level
+const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
 const COPIED_MS = 2000;
 
-/** The marks that are closed while their end has not come: only those that the finished text shows in the same way. */
+/** The unfinished marks that are closed: only those that look the same in the finished text. */
 const CLOSED = { images: false, katex: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
 
 const ALLOWED = {
@@ -23,7 +24,7 @@ const ALLOWED = {
     ...["table", "thead", "tbody", "tr", "th", "td"],
   ],
   ALLOWED_ATTR: ["href", "start", "align"],
-  ADD_URI_SAFE_ATTR: ["start", "align"], // or they would have to be links
+  ADD_URI_SAFE_ATTR: ["start", "align"], // otherwise they would have to be links
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
@@ -38,7 +39,7 @@ const marked = new Marked({
     code: ({ text }) => `<pre><code>${escaped(text)}</code></pre>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
     heading({ tokens, depth }) {
-      const tag = `h${Math.min(depth + 2, 6)}`; // below the headings of the page
+      const tag = `h${Math.min(depth + 2, 6)}`; // headings of an answer come below the page's headings
       return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>`;
     },
   },
@@ -53,7 +54,7 @@ class BoundedLexer extends Lexer {
 }
 
 export class Markdown {
-  #blocks = []; // [{html, element}], in their order
+  #blocks = []; // [{html, element}], in document order
   #shown = null;
   #plain = false;
 
@@ -66,8 +67,8 @@ export class Markdown {
   }
 
   /**
-   * Show `text`; if `unfinished`, more of it will come. Changes only what differs from what is shown, so that a
-   * selection, the focus and scroll positions stay.
+   * Show `text`; `unfinished`: more text will come. Changes only the differing parts, so that a selection, the focus
+   * and scroll positions stay.
    */
   show(text, { unfinished = false } = {}) {
     const shown = `${unfinished} ${text}`;
@@ -103,7 +104,8 @@ export class Markdown {
 function rendered(text) {
   if (DEEP.test(text)) return null;
   const tokens = new BoundedLexer(marked.defaults).lex(text);
-  // A list becomes loose by its last item, too late to be a reason to write the others anew: write each as if it were.
+  // The last item of a list can make it loose, which would change all earlier items. So write each item as if the list
+  // were loose.
   marked.walkTokens(tokens, (token) => {
     if (token.type !== "list_item") return;
     for (const part of token.tokens) if (part.type === "text") part.type = "paragraph";
@@ -116,7 +118,7 @@ function rendered(text) {
   return tokens.map((token) => marked.parser([token])).filter(Boolean);
 }
 
-/** The elements that the HTML stands for, those of them that a text may have. */
+/** The elements of the HTML, without those that a text may not have. */
 function sanitized(html) {
   const fragment = DOMPurify.sanitize(html, ALLOWED);
   for (const link of fragment.querySelectorAll("a[href]")) {
@@ -124,7 +126,7 @@ function sanitized(html) {
     link.rel = "noopener noreferrer nofollow";
   }
   for (const pre of fragment.querySelectorAll("pre")) {
-    pre.tabIndex = 0; // a keyboard can scroll it
+    pre.tabIndex = 0; // so that the keyboard can scroll it
     const code = h("div", { class: "code", dir: "ltr" });
     pre.replaceWith(code);
     code.append(pre, h("button", { type: "button", class: "plain copy", "aria-label": "Copy this code" }));
@@ -137,7 +139,7 @@ function sanitized(html) {
   return fragment;
 }
 
-/** Give `element` the children of `source`. What is equal stays as it is. */
+/** Give `element` the children of `source`. Equal children stay unchanged. */
 function patch(element, source) {
   const before = [...element.childNodes];
   const after = [...source.childNodes];
@@ -155,7 +157,7 @@ function patch(element, source) {
   for (const node of before.slice(after.length)) node.remove();
 }
 
-/** Change only the end that differs: what is selected before it stays selected. */
+/** Change only the differing end, so that a selection before it stays. */
 function setData(node, data) {
   let same = 0;
   while (same < data.length && data[same] === node.data[same]) same++;
@@ -165,7 +167,7 @@ function setData(node, data) {
 async function copyCode(button) {
   const said = (await copied(button.parentElement.querySelector("code").textContent)) ? "Copied" : "The browser did not allow copying";
   announce(said);
-  button.dataset.said = said; // shown by the style sheet, so that it is no part of the answer's text
+  button.dataset.said = said; // the style sheet shows it, so that it is not part of the answer's text
   setTimeout(() => delete button.dataset.said, COPIED_MS);
 }
 

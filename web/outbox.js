@@ -1,6 +1,6 @@
 /**
- * The messages of an owner that the API has not acknowledged yet, so that no reload loses one. Their text is in
- * localStorage, because that is written before the page can go away. Their images are large: they are in IndexedDB.
+ * Stores an owner's messages until the API has acknowledged them, so that no reload loses one. The text is in
+ * localStorage, because that write ends before the page can close. The images are in IndexedDB, because they are large.
  */
 
 import { everywhere } from "./storage.js";
@@ -10,7 +10,7 @@ const STORE = "images";
 
 export class Outbox {
   #key;
-  #unkept = new Map(); // images by key: this page's own, which IndexedDB may have no room for
+  #unkept = new Map(); // this page's images by key, because IndexedDB may have no room for them
 
   constructor(scope) {
     this.#key = `outbox ${scope}`;
@@ -31,13 +31,13 @@ export class Outbox {
     return (!images || (await this.keepImages(entry.key, images))) && kept;
   }
 
-  /** Keep {files, media}: images as files, and as the API takes them once they are prepared. Resolves as add() does. */
+  /** Store {files, media}: images as files, and in the API's form when they are prepared. Resolves like add(). */
   async keepImages(key, images) {
     this.#unkept.set(key, images);
     return (await inDatabase("readwrite", (store) => store.put(images, key))) !== undefined;
   }
 
-  /** {files, media} of a message; null if this browser could not keep them. */
+  /** {files, media} of a message; null if this browser could not store them. */
   async images(key) {
     return this.#unkept.get(key) ?? (await inDatabase("readonly", (store) => store.get(key))) ?? null;
   }
@@ -50,13 +50,13 @@ export class Outbox {
   }
 }
 
-/** The result of the request that `ask` makes; undefined if the browser gives us no database, or no room. */
+/** The result of the request that `ask` makes; undefined if the browser has no database or no room. */
 async function inDatabase(mode, ask) {
   try {
     const database = await opened();
     const transaction = database.transaction(STORE, mode);
     const request = ask(transaction.objectStore(STORE));
-    transaction.commit(); // does not wait for this page, which may be about to go
+    transaction.commit(); // does not wait for this page, which may be about to close
     await new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = transaction.onerror = () => reject(transaction.error);

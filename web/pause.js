@@ -1,6 +1,6 @@
-/** Waiting that leaves no timer and no listener behind. */
+/** Waits and removes its timer and listeners afterwards. */
 
-/** Resolves after `ms`, or before that when the browser is back online, `target` tells "wake", or `signal` aborts. */
+/** Resolves after `ms`, or earlier if the browser is online again, `target` sends "wake", or `signal` aborts. */
 export function pause(ms, { signal, target }) {
   return new Promise((resolve) => {
     const over = new AbortController();
@@ -17,7 +17,7 @@ export function pause(ms, { signal, target }) {
   });
 }
 
-/** Do `work` while no other tab does work under this name. If the browser gives us no lock, do it at once. */
+/** Do `work` while no other tab holds the lock of this name. Without locks in this browser, do it at once. */
 export async function alone(name, signal, work) {
   if (!navigator.locks) return work();
   let begun = false;

@@ -1,6 +1,6 @@
 /**
- * What this browser remembers, as JSON: in localStorage for all tabs, in sessionStorage for this one. A browser may
- * forbid both, or have no room left: then it lasts as long as the page.
+ * Stores values as JSON: in localStorage for all tabs, in sessionStorage for this tab. If the browser forbids both or
+ * has no room, values last as long as the page.
  */
 
 const PREFIX = "turnqueue:";
@@ -17,7 +17,7 @@ class Store {
 
   get(key, otherwise) {
     try {
-      // Even to name the storage throws where cookies are blocked.
+      // Reading the property already throws if cookies are blocked.
       const text = this.#notKept.get(key) ?? globalThis[this.#name].getItem(PREFIX + key);
       return text === null ? otherwise : JSON.parse(text);
     } catch {
@@ -43,7 +43,7 @@ class Store {
 export const everywhere = new Store("localStorage");
 export const inThisTab = new Store("sessionStorage");
 
-/** Call `changed` when another tab has changed what is stored everywhere under `key()`. */
+/** Call `changed` when another tab has changed the value of `key()` in localStorage. */
 export function whenChangedElsewhere(key, changed) {
   addEventListener("storage", (event) => {
     if (event.key === PREFIX + key() || event.key === null) changed();

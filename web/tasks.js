@@ -1,6 +1,6 @@
 /**
- * The tasks of an owner that this browser has seen, for the figures. It keeps {id, status, code, created, started,
- * finished, deadline, attempt} of each, with times in ms by the server's clock, and no word of a message or an answer.
+ * The tasks of an owner that this browser has seen, for the figures. It stores {id, status, code, created, started,
+ * finished, deadline, attempt} of each, with times in ms by the server's clock, and no text of a message or an answer.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";
@@ -31,7 +31,7 @@ export class Tasks extends EventTarget {
     return `tasks ${this.#scope}`;
   }
 
-  /** The newest last. A task whose deadline has passed is over: if we did not see its end, it is not among them. */
+  /** The tasks, newest last. Leaves out a task whose deadline has passed, if this browser did not see its end. */
   get all() {
     return everywhere.get(this.#key, []).filter(({ finished, deadline }) => finished || time.now() < deadline);
   }
@@ -49,7 +49,7 @@ export class Tasks extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** The conversations with tasks that are not finished, as far as we know. */
+  /** The ids of conversations with known unfinished tasks. */
   get unfinishedSessions() {
     const unfinished = this.all.filter((each) => !each.finished);
     return [...new Set(unfinished.map(({ id }) => id.slice(0, id.lastIndexOf("."))))];
@@ -76,7 +76,7 @@ export function kindOf({ status, code }) {
   return status === "STARTED" ? "running" : "queued";
 }
 
-/** The value that a share of the values does not exceed (nearest rank); null of none. */
+/** The percentile of the values for `share` (nearest rank); null without values. */
 export function percentile(values, share) {
   if (!values.length) return null;
   const sorted = [...values].sort((a, b) => a - b);

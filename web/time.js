@@ -1,8 +1,8 @@
 /** The server's time, estimated from tasks, because the clock of this device may be wrong. */
 
-let shortest = null; // from our clock to the server's, in ms
+let shortest = null; // ms from this device's clock to the server's
 
-/** How far the server's clock is ahead of ours, in ms. */
+/** The milliseconds by which the server's clock is ahead of this device's. */
 export function ahead() {
   return shortest ?? 0;
 }
@@ -11,7 +11,7 @@ export function now() {
   return Date.now() + ahead();
 }
 
-/** A message was sent at `sentAt` by our clock and recorded at the task's `created_at`, a little later. */
+/** Learn from a message: sent at `sentAt` by this device's clock, and recorded a little later, at the task's `created_at`. */
 export function learn(sentAt, task) {
   const difference = Date.parse(task.created_at) - sentAt;
   if (shortest === null || difference < shortest) shortest = difference;

@@ -7,7 +7,7 @@ import { duration, stateOf } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 18;
-const MARGIN = 7; // for the mark at the end
+const MARGIN = 7; // room for the mark at the end
 const SHOWN = 50;
 const LIVE_MS = 250;
 
@@ -93,7 +93,7 @@ class Row {
   }
 }
 
-/** The times of a turn in ms, null what did not happen or is not known; its steps [{kind, at}], each up to the next. */
+/** The times of a turn in ms, null if unknown or not reached; and its steps [{kind, at}], each up to the next. */
 function lifeOf(turn) {
   const { task } = turn;
   const created = Date.parse(task.created_at);

@@ -3,14 +3,13 @@
  *
  * States, and the transitions that lead to the next ones:
  *
- *     preparing  its images are read and uploaded        uploaded() → sending, failed() → unsent
- *     sending    it is submitted, or waits for its turn  accepted() → accepted, failed() → unsent
- *     unsent     the API does not have it                resend() → preparing or sending
- *     accepted   the API has it, and we watch its task   see() → accepted or final, lost() → lost, grow()
- *     lost       the API has it, but we cannot see it    see() → accepted or final, lost() → lost
- *     final      it is answered, failed or cancelled
+ *     preparing  its images are read and uploaded        uploaded() → sending, failed() → unsent sending it is
+ *     submitted, or waits for the one before  accepted() → accepted, failed() → unsent unsent     the API does not have
+ *     it                resend() → preparing or sending accepted   the API has it, and we watch its task   see() →
+ *     accepted or final, lost() → lost, grow() lost       the API has it, but we cannot see it    see() → accepted or
+ *     final, lost() → lost final      it is answered, failed or cancelled
  *
- * Every transition tells of itself by the event "change". One that the state does not allow throws.
+ * Every transition sends the event "change". A transition that the state does not allow throws.
  */
 
 import * as time from "./time.js";
@@ -29,25 +28,25 @@ const FROM = {
 
 export class Turn extends EventTarget {
   taskId = null;
-  /** The task as last seen; null until it was seen. */
+  /** The last known task; null before the first response. */
   task = null;
   /** Why it is unsent or lost, or why it could not be cancelled. */
   error = null;
   /** Whether the user has asked to cancel it and it is not final yet. */
   cancelling = false;
-  /** Our time in ms when it was submitted; null if an earlier page submitted it. */
+  /** When it was submitted, in ms by this device's clock; null if an earlier page submitted it. */
   sentAt = null;
-  /** The server's time in ms when we first saw words of its answer; null if we did not see them come. */
+  /** The server's time in ms when the first text came; null if this page did not see it come. */
   firstSeen = null;
-  /** The words of its answer as its events told them; null if none did. */
+  /** The text of its answer from events; null if there were none. */
   words = null;
-  /** Whether words that were shown were taken back, because another attempt began. */
+  /** Whether shown text was removed, because another attempt began. */
   retracted = false;
-  /** The changes of its task that we saw, by the server's time: [{status, attempt, at}]. */
+  /** The changes of its task that this page saw, by the server's time: [{status, attempt, at}]. */
   seen = [];
   #state;
 
-  /** `request` is the message as the API takes it: {message, role, session_id, media}. */
+  /** `request` is the message in the API's form: {message, role, session_id, media}. */
   constructor(state, request) {
     super();
     this.#state = state;
@@ -57,9 +56,9 @@ export class Turn extends EventTarget {
     this.images = request.media?.length ?? 0;
     /** The Idempotency-Key of its submit; null if it needs none. */
     this.key = null;
-    /** The id of the failed task whose message it sends again; null if it is a message itself. */
+    /** The id of the failed task whose message it sends again; null for a new message. */
     this.retryOf = null;
-    /** Whether this browser keeps it, so that a reload does not lose it. */
+    /** Whether this browser has stored it, so that a reload does not lose it. */
     this.kept = true;
   }
 
@@ -105,12 +104,12 @@ export class Turn extends EventTarget {
     this.#become("resend", prepared ? "sending" : "preparing", { error: null });
   }
 
-  /** `sentAt` is our time when it was submitted. */
+  /** `sentAt`: when it was submitted, by this device's clock. */
   accepted(taskId, sentAt) {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Store its task in the form of the API. A final task stays final: what was read before its end is ignored. */
+  /** Store the task, in the API's form. A final task stays final: an earlier state that arrives late is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);
@@ -124,7 +123,7 @@ export class Turn extends EventTarget {
     this.#become("see", final ? "final" : "accepted", { task, error, cancelling: this.cancelling && !final });
   }
 
-  /** Note the answer so far, as an event of its task told it. */
+  /** Store the answer so far, from an event. */
   grow(words, { type }) {
     if (this.final) return;
     const retracted = this.retracted || (type === "retract" && Boolean(this.words));
@@ -133,7 +132,7 @@ export class Turn extends EventTarget {
     this.#become("grow", this.#state, { words, retracted });
   }
 
-  /** Its answer as far as it is known, in Markdown. */
+  /** The known text of its answer, in Markdown. */
   get answer() {
     const { task } = this;
     return task?.result?.message ?? (this.final ? task.partial : (this.words ?? task?.partial)) ?? "";
@@ -147,12 +146,12 @@ export class Turn extends EventTarget {
     this.#become("cancel", this.#state, { cancelling: true, error: null });
   }
 
-  /** The API did not cancel it. It may be final by now. */
+  /** The cancellation failed. The task may be final by now. */
   cancelFailed(error) {
     if (!this.final) this.#become("cancel", this.#state, { cancelling: false, error });
   }
 
-  /** End the pause after which a lost turn is looked at again. */
+  /** End the pause before the next poll of a lost turn. */
   wake() {
     this.dispatchEvent(new Event("wake"));
   }

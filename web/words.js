@@ -3,7 +3,7 @@
 import { NetworkError } from "../clients/javascript/turnqueue.js";
 import * as time from "./time.js";
 
-/** The state of a turn, as its reader sees it: `kind` is the colour, `label` the word. */
+/** The state of a turn for the reader: `kind` is the colour, `label` the word. */
 export function stateOf(turn) {
   const { task } = turn;
   if (turn.state === "preparing") return state("queued", "Uploading");
@@ -77,7 +77,7 @@ export function when(ms) {
 
 export const TOKEN_REFUSED = "The API refused your token: it is missing, wrong or expired. Change it in the settings.";
 
-/** The error as a sentence that helps. */
+/** The error as a sentence that says what to do. */
 export function sentence(error) {
   if (error instanceof NetworkError) {
     if (!navigator.onLine) return "You are offline.";

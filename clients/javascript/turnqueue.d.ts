@@ -1,8 +1,8 @@
-/** The client of the Turnqueue API. Members have the names that they have on the wire. */
+/** The client of the Turnqueue API. Members have the same names as in the API's JSON. */
 
 export type Status = "PENDING" | "STARTED" | "SUCCESS" | "FAILURE";
 
-/** An image, by its `url` or by its `upload_id`: one of the two. */
+/** An image: either by its `url` or by its `upload_id`. */
 export type Attachment = ImageUrl | ImageUpload;
 
 export interface ImageUrl {
@@ -22,14 +22,14 @@ export interface ImageUpload {
 export interface ChatRequest {
   /** 1 to 32,000 characters. */
   message: string;
-  /** The conversation; made if absent. */
+  /** The conversation. If absent, the API makes a new one. */
   session_id?: string | null | undefined;
   role?: string | undefined;
   media?: readonly Attachment[] | null | undefined;
   metadata?: Record<string, string> | null | undefined;
   /** The seconds that the task may take. The deployment's default if absent. */
   deadline_seconds?: number | null | undefined;
-  /** Somebody will watch the answer grow: its text is then shown up to four times a second. chat() sets it for onDelta. */
+  /** Whether a user watches the growing answer: text then comes up to four times a second. chat() sets it for onDelta. */
   stream?: boolean | null | undefined;
 }
 
@@ -47,7 +47,7 @@ export interface RateLimit {
   reset_seconds: number | null;
 }
 
-/** The API's document. `rateLimit` is null if the API sent no limits. It is not enumerable, so it is not a part of the JSON. */
+/** The API's document. `rateLimit` is null if the API sent no limits. It is not enumerable, so JSON.stringify leaves it out. */
 export type Result<Document> = Document & { readonly rateLimit: RateLimit[] | null };
 
 export interface ChatResponse {
@@ -58,7 +58,7 @@ export interface ChatResponse {
   task_id: string;
 }
 
-/** A message that is accepted and not answered yet. */
+/** A message that is accepted, but not answered yet. */
 export interface Accepted {
   session_id: string;
   message: "Processing...";
@@ -103,7 +103,7 @@ interface TaskMembers {
   usage: Usage | null;
   /** The failed task whose message this task sends again. */
   retry_of: string | null;
-  /** Why the task waits. Null if it does not. */
+  /** Why the task waits. Null if it does not wait. */
   waiting_for?: "turn_before" | "model_unavailable" | "rate_limit" | null;
   /** When the task is tried next. */
   next_try_at?: string | null;
@@ -119,18 +119,18 @@ interface UnfinishedTask extends TaskMembers {
   poll_after_ms: number;
 }
 
-/** It waits for its first or its next attempt. */
+/** The task waits for its first or its next attempt. */
 export interface PendingTask extends UnfinishedTask {
   status: "PENDING";
 }
 
-/** A worker answers it. */
+/** A worker is answering the message. */
 export interface StartedTask extends UnfinishedTask {
   status: "STARTED";
   started_at: string;
 }
 
-/** It is answered. Final. */
+/** The message is answered. Final. */
 export interface SucceededTask extends TaskMembers {
   status: "SUCCESS";
   result: ChatResponse;
@@ -142,13 +142,13 @@ export interface SucceededTask extends TaskMembers {
   poll_after_ms: null;
 }
 
-/** It will not be answered. Final. */
+/** The task has failed or was cancelled. Final. */
 export interface FailedTask extends TaskMembers {
   status: "FAILURE";
   result: null;
   /** A sentence for the user. */
   error: string;
-  /** For programs. */
+  /** A stable code for programs. */
   error_code: string;
   /** Whether the same message may succeed later. Null if the API no longer knows the code. */
   retryable: boolean | null;
@@ -182,7 +182,7 @@ export interface UsageDay {
   prompt_tokens: number;
   completion_tokens: number;
   cached_tokens: number;
-  /** Of the prompt and completion tokens, those that the model's server did not report: an estimate. */
+  /** The estimated part of the prompt and completion tokens, because the model's server did not report them. */
   estimated_tokens: number;
   /** Tokens reserved for unanswered messages, if the caller has a token limit: an estimate. */
   reserved_tokens: number;
@@ -221,62 +221,62 @@ export interface Progress {
 }
 
 /**
- * News of an answer. To get its text: a `snapshot` and a `retract` replace the shown text, a `delta` is added to it, and
+ * An event of a growing answer. A `snapshot` or a `retract` replaces the shown text. Append the text of a `delta`.
  * `done` has the whole text: the `result` of its task, or `partial` if it failed.
  */
 export type StreamEvent =
-  /** The task at the begin of a stream without `after`, and again if the API has restarted the task. */
+  /** Comes first in a stream without `after`, and again if an operator has replayed the task. */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
-  /** The first text comes. */
+  /** The first text follows. */
   | { type: "start"; id: number | null; attempt: number }
   | { type: "delta"; id: number | null; attempt: number; text: string }
-  /** Drop what was shown: another attempt began. */
+  /** Remove the shown text, because another attempt began. */
   | { type: "retract"; id: number | null; attempt: number; text: string }
-  /** The task, final. A failed one is no error of the stream. */
+  /** The final task. A failed task ends the stream normally too. */
   | { type: "done"; id: number | null; task: SucceededTask | FailedTask };
 
 export interface StreamOptions extends CallOptions {
-  /** The `id` of the last event that is known: go on behind it. Without it the first event is a snapshot, or `done`. */
+  /** The `id` of the last known event. Without it the first event is a snapshot, or `done`. */
   after?: number | null | undefined;
 }
 
 export interface CallOptions {
   /** Ends the call with an AbortError. The task continues; cancel() ends it. */
   signal?: AbortSignal | null | undefined;
-  /** The milliseconds that the call may take, from its begin, whatever it waits for. No limit by default. */
+  /** The milliseconds that the whole call may take. No limit by default. */
   timeoutMs?: number | null | undefined;
 }
 
 /** Options of calls that send a message. */
 export interface SendOptions extends CallOptions {
   /**
-   * The key under which the message makes one task for 24 hours, even if it is sent several times. By default each
-   * call makes a new key. Its errors have the key as `idempotencyKey`.
+   * For 24 hours the same key and message make one task. By default each call makes a new key. Its errors have the key
+   * as `idempotencyKey`.
    */
   idempotencyKey?: string | undefined;
-  /** "no-cache": an answer of the model and not of the cache; "no-store": and do not cache this one. */
+  /** "no-cache": do not answer from the cache. "no-store": the same, and do not cache the new answer. */
   cacheControl?: string | undefined;
 }
 
-/** Options of calls that wait for a task. They wait until its deadline at most, through the loss of the network. */
+/** Options of calls that wait for a task. They wait until its deadline at most, even without a network. */
 export interface PollOptions extends CallOptions {
-  /** Called after every look at the task, the last one too. */
+  /** Called after every poll of the task, also the last one. */
   onProgress?: ((progress: Progress) => void) | undefined;
   /**
-   * Called with the answer so far after each event, also when words were taken back or came to their end. chat() then
-   * sends `stream: true`, and onProgress is called for the first and the last look only.
+   * Called with the answer so far after each event, also after `retract` and `done`. chat() then sends `stream: true`,
+   * and calls onProgress only for the first and the last poll.
    */
   onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**
-   * For how many seconds the API may hold one look at the task, 0 to 20: in place of the client's own `wait`. It is held
-   * no longer than the usual pause between two looks if there is onProgress, and not at all while the task queues for more
-   * than a minute, or after a held look has failed or was not held.
+   * The seconds of one long poll, 0 to 20; overrides the client's `wait`. With onProgress a long poll is no longer than
+   * the usual pause between two polls. The client uses short polls while the task has been queued for more than a
+   * minute, and after a long poll has failed or returned early.
    */
   wait?: number | undefined;
 }
 
 export interface ChatOptions extends SendOptions, PollOptions {
-  /** Called once the message is accepted, with its task: the moment to keep `task_id` for a reload. */
+  /** Called with the task when the message is accepted. Store its `task_id` here if a reload must find it. */
   onAccepted?: ((accepted: Result<Accepted>) => void) | undefined;
 }
 
@@ -286,21 +286,21 @@ export interface ClientOptions {
   /** The bearer token, or a function that returns it and is called before every request. */
   token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
-   * Called when the API refuses the token. After that the client calls the function `token`. If it returns another token,
-   * the client sends the request once more. Requests that are refused together share one call.
+   * Called when the API refuses the token. After that the client calls the function `token`. If it returns another
+   * token, the client sends the request once more. Requests that are refused at the same time share one call.
    */
   refreshToken?: (() => unknown) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
-  /** The most tries of a request whose failure may pass; 7 by default. The client asks for a known task until its deadline. */
+  /** The most tries of a request after temporary errors; 7 by default. The client polls a known task until its deadline. */
   attempts?: number | undefined;
   /** The milliseconds that one request may take; 40 s by default. */
   requestTimeoutMs?: number | undefined;
   /** The milliseconds that the upload of an image may take; 2 min by default. */
   uploadTimeoutMs?: number | undefined;
   /**
-   * For how many seconds the API may hold one look at a task until the task is final, 0 to 20. 20 if not given. A held look
-   * is billed as Lambda time and occupies a Lambda; 0 polls as often as the API says, and learns of an answer up to 6 s late, of one
-   * that takes longer than a minute up to 18 s.
+   * The seconds of one long poll, 0 to 20; 20 by default. A long poll is billed as Lambda time and occupies a Lambda
+   * execution. With 0 the client uses short polls at the API's pace: an answer shows up to 6 s late, or 18 s if it
+   * takes longer than a minute.
    */
   wait?: number | undefined;
   /** For tests. */
@@ -314,32 +314,34 @@ export interface ClientOptions {
 }
 
 export interface Client {
-  /** Send a message and wait for its answer. Its `timeoutMs` counts from the call on. */
+  /** Send a message and wait for its answer. `timeoutMs` limits both together. */
   chat(request: ChatRequest, options?: ChatOptions): Promise<Result<ChatResponse>>;
   /**
-   * Send a message; resolves as soon as it is accepted. It is repeated only under its Idempotency-Key, so that it makes
-   * one task; under the same `idempotencyKey` it can be sent again after an error, or after a restart.
+   * Send a message; resolves when it is accepted. The client repeats it only with its Idempotency-Key, so that it makes
+   * one task. With the same `idempotencyKey` you can send it again after an error or a restart.
    */
   submit(request: ChatRequest, options?: SendOptions): Promise<Result<Accepted>>;
-  /** Wait for the answer of a task, with a first look at once. Rejects with TaskFailedError when the task ends as FAILURE. */
+  /** Wait for the answer of a task. The first poll comes at once. Rejects with TaskFailedError when the task ends as FAILURE. */
   poll(taskId: string, options?: PollOptions): Promise<Result<ChatResponse>>;
   /**
-   * The answer as it grows, behind the event `after` or from now on. It goes on through the loss of the network, at the pace
-   * that the API wants, and ends with `done`. An API that has no events is polled; the `id`s are null then.
+   * The events of a growing answer: those after the event `after`, or a snapshot first. The stream continues after a
+   * lost network, follows the API's pace, and ends with `done`. The client polls an API without events; the `id`s are
+   * then null.
    */
   stream(taskId: string, options?: StreamOptions): AsyncGenerator<StreamEvent, void, void>;
-  /** The task in its present state. With `wait` (seconds, up to 20), when it is final or the wait is over. */
+  /** The task in its present state. With `wait` (seconds, up to 20) it resolves when the task is final or the wait ends. */
   task(taskId: string, options?: CallOptions & { wait?: number | undefined }): Promise<Result<TaskStatus>>;
   /**
-   * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to what a message's `media` names it by. Rejects with
-   * UploadError when the storage does not take it; what the API refuses (too large, another type) is an ApiError.
+   * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to the object that names the image in a message's
+   * `media`. Rejects with UploadError if S3 refuses the image, and with ApiError if the API refuses it (too large,
+   * another type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
-  /** Cancel a task. While a worker has it, it is FAILURE only a moment later: poll it. */
+  /** Cancel a task. If a worker holds it, it becomes FAILURE a moment later, so poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
   /**
-   * Send the message of a failed task again, as a new task. Within 24 hours all who do so get the same one, unless an
-   * `idempotencyKey` says that it is another retry.
+   * Send the message of a failed task again, as a new task. Within 24 hours all retries of a task get the same new
+   * task. Another `idempotencyKey` makes another retry.
    */
   retry(taskId: string, options?: CallOptions & { idempotencyKey?: string | undefined }): Promise<Result<Accepted>>;
   /** A page of a conversation, oldest first. */
@@ -357,7 +359,7 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client;
 
-/** A key for submit() and chat(). Store it before you use it. */
+/** A key for submit() and chat(). Store it before the call. */
 export function newIdempotencyKey(): string;
 
 // The functions of the replaced api.js
@@ -400,7 +402,7 @@ export class TurnqueueError extends Error {
   /** The caller's limits, if the API sent them. */
   rateLimit: RateLimit[] | null;
   response: Response<unknown> | null;
-  /** If the call sent a message: its Idempotency-Key. */
+  /** The Idempotency-Key, if the call sent a message. */
   idempotencyKey?: string;
 }
 
@@ -428,7 +430,7 @@ export class TaskTimeoutError extends TurnqueueError {
   task: TaskStatus;
 }
 
-/** The storage refused an image (`upload_refused`). */
+/** S3 refused an image (`upload_refused`). */
 export class UploadError extends TurnqueueError {
   status: number;
 }

@@ -4,7 +4,7 @@
  *     const client = createClient({ baseUrl: "https://…", token: async () => "…" });
  *     const answer = await client.chat({ message: "Hello" }, { onDelta: (textSoFar) => show(textSoFar) });
  *
- * The functions of the replaced api.js are at the end. Call configure() once; then they work as they did.
+ * The functions of the replaced api.js are at the end. After one call of configure() they work as before.
  *
  * Errors, all of them exported:
  *
@@ -19,25 +19,25 @@
 
 import { createParser } from "./vendor/eventsource-parser/parse.js";
 
-const ATTEMPTS = 7; // over some 15 to 30 s
+const ATTEMPTS = 7; // spread over 15 to 30 s
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
 const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
 const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
-const LONGEST_RETRY_AFTER_MS = 60_000; // the caller decides about longer waits, unless a task is known to run
+const LONGEST_RETRY_AFTER_MS = 60_000; // the caller decides about longer waits, unless the task is known
 
 const WAIT_SECONDS = 20; // the most that the API allows
-const HELD_SLACK_MS = 10_000; // a request held for N s and not answered 10 s later is lost
-const EVENTS_TIMEOUT_MS = 10_000; // the API answers what it has at once
-const QUEUED_MS = 60_000; // a task that queues for longer is polled: each held request occupies a Lambda
+const HELD_SLACK_MS = 10_000; // a long poll of N s without a response after N + 10 s is lost
+const EVENTS_TIMEOUT_MS = 10_000; // the API returns the present events at once
+const QUEUED_MS = 60_000; // a task that is queued for longer gets short polls, because each long poll occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
 const OWN_POLL_MS = 1_000; // if the server does not say
 const JITTER = 0.2;
 const SLACK_MS = 30_000; // after the task's deadline, by which the API closes the task
-const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has said when the task ends at the latest
-const LAST_LOOK_MS = 1_000; // for the request that looks at the task when the caller's time is over
+const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has reported the task's deadline
+const LAST_LOOK_MS = 1_000; // for one more poll when the caller's time is over
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for more
 
 // ---- Errors
@@ -69,7 +69,7 @@ export class UploadError extends TurnqueueError {}
 
 export class AbortError extends TurnqueueError {}
 
-// In words and not from the class, whose name a minifier shortens.
+// The name is a text, because a minifier shortens the name of a class.
 TurnqueueError.prototype.name = "TurnqueueError";
 ApiError.prototype.name = "ApiError";
 NetworkError.prototype.name = "NetworkError";
@@ -137,7 +137,7 @@ function bounded(work, { signal, timeoutMs = Infinity }) {
 /**
  * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns it or a
  * promise of it, called before every request. `refreshToken` is called once when the API refuses the token. `attempts`
- * bounds how often a request is sent. `wait` is for how many seconds the API holds a look at a task. `clock` is for tests.
+ * is the most tries of a request. `wait` is the seconds of a long poll. `clock` is for tests.
  */
 export function createClient(options) {
   const { baseUrl, token, refreshToken } = options ?? {};
@@ -152,11 +152,11 @@ export function createClient(options) {
     throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
   }
   const origin = globalThis.location?.origin;
-  // Only for a page of another origin the browser can hide a refusal.
+  // The browser can hide a refusal only from a page of another origin.
   const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
   let refreshing = null;
 
-  /** How long a call may take: `signal` of the caller, and `endsAt` by our clock. */
+  /** The limits of a call: the caller's `signal`, and `endsAt` by this device's clock. */
   function limitOf({ signal, timeoutMs }) {
     return { signal, endsAt: clock.now() + (timeoutMs ?? Infinity) };
   }
@@ -171,8 +171,8 @@ export function createClient(options) {
   }
 
   /**
-   * Send a request, and again while its failure may pass. With `persist` that is until the limit; otherwise up to
-   * `attempts` times. A repeated request has `repeatQuery`. Resolves to {data, status, headers, failures}.
+   * Send a request, and retry after temporary errors. With `persist` it retries until the limit; otherwise it tries up
+   * to `attempts` times. A repeated request has `repeatQuery`. Resolves to {data, status, headers, failures}.
    */
   async function send(method, path, request = {}) {
     const { query = {}, repeatQuery = query, limit, persist = false, ...content } = request;
@@ -244,8 +244,8 @@ export function createClient(options) {
   }
 
   /**
-   * The error, or in its place the refusal that a browser hides: API Gateway's 401 may have no CORS headers, and a page
-   * then sees the same as without a network. If /health answers, the API is up, and only this answer is hidden.
+   * The error, or instead the refusal that a browser hides. API Gateway's 401 may have no CORS headers, and a page then
+   * sees the same as without a network. If /health answers, the API is up, and only this response is hidden.
    */
   async function explained(error, limit) {
     if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
@@ -265,13 +265,13 @@ export function createClient(options) {
     }
   }
 
-  /** Whether to send a refused request once more: there is another token, or the refusal is only inferred. */
+  /** Whether to send a refused request once more: yes with another token, or if the refusal is only inferred. */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
       const ask = async () => {
         if ((await bearer()) !== refused) return true;
         if (!refreshToken) return false;
-        // Requests that are refused together share one refresh.
+        // Requests that are refused at the same time share one refresh.
         refreshing ??= new Promise((begin) => begin(refreshToken())).finally(() => (refreshing = null));
         await refreshing;
         return (await bearer()) !== refused;
@@ -279,11 +279,11 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // it may have been a lost connection after all
+    await sleep(backoff(1), limit); // the connection may really have been lost
     return true;
   }
 
-  /** Never less than the server wants, and not all clients at once. */
+  /** At least the server's wait, with a random part, so that not all clients come at once. */
   function spread(ms) {
     return ms * (1 + JITTER * clock.random());
   }
@@ -293,7 +293,7 @@ export function createClient(options) {
     return longest * (1 + clock.random()) * 0.5;
   }
 
-  /** Send a chat. It is safe to repeat, because all copies have one key and make one task. */
+  /** Send a chat. It is safe to repeat, because all tries have the same key and make one task. */
   function post(request, { asyncMode, idempotencyKey, cacheControl, onDelta }, limit) {
     const submit = (body) =>
       send("POST", "/chat", {
@@ -306,11 +306,11 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      return submit({ ...body, stream: undefined }); // an API of before version 0.3 of this client
+      return submit({ ...body, stream: undefined }); // an API older than version 0.3 of this client
     });
   }
 
-  /** What `work(key)` resolves to. Its errors have the key, so that the caller can send the same message again. */
+  /** Resolves to the result of `work(key)`. Its errors have the key, so that the caller can send the same message again. */
   async function withKey({ idempotencyKey }, work) {
     const key = idempotencyKey ?? newIdempotencyKey();
     return work(key).catch((error) => {
@@ -319,7 +319,7 @@ export function createClient(options) {
     });
   }
 
-  /** Upload an image: ask the API for a form, and post it to the storage. Each try has a new form and a new upload. */
+  /** Upload an image: get a form from the API, and post it to S3. Each try has a new form and a new upload. */
   async function upload(file, options = {}) {
     const limit = limitOf(options);
     const body = { type: "image", content_type: file.type, size: file.size };
@@ -350,7 +350,7 @@ export function createClient(options) {
     });
   }
 
-  /** Ask for a task, or with `action` do something to it. */
+  /** Get a task, or with `action` cancel or retry it. */
   function aboutTask(taskId, { method = "GET", action = "", wait, ...request }) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
     return send(method, path, { query: { wait }, ...request }).catch((error) => {
@@ -360,8 +360,8 @@ export function createClient(options) {
   }
 
   /**
-   * Wait for the answer of a task; `accepted` is the API's 202 for it, if there was one. The API holds each look until
-   * the task is final or `wait` seconds are over; with onProgress no longer than the usual pause between two looks.
+   * Wait for the answer of a task; `accepted` is the API's 202 for it, if there was one. Each long poll ends when the
+   * task is final or after `wait` seconds; with onProgress, after the usual pause between two polls.
    */
   async function watch(taskId, { onProgress, onDelta, wait }, limit, accepted = null) {
     if (onDelta) return grown(taskId, { onProgress, onDelta }, limit);
@@ -369,10 +369,10 @@ export function createClient(options) {
     let endsAt = giveUpAt(null, began, limit);
     let task = accepted?.data ?? null;
     let pause = accepted && !isFinal(task) ? pace(task, accepted.headers) : 0;
-    // Half of a request's time at most, so that a look that is held is not taken for one that is lost.
+    // At most half of a request's timeout, so that a long poll does not look like a lost request.
     let longest = clamp(wait ?? usualWait, 0, Math.min(WAIT_SECONDS, requestTimeoutMs / 2000));
 
-    /** The seconds for which the API may hold the next request for the task. */
+    /** The seconds of the next long poll of the task. */
     const held = () => {
       if (task?.status === "PENDING" && clock.now() - began > QUEUED_MS) return 0;
       const progress = task === null ? 0 : Math.max(1, Math.ceil(pause / 1000));
@@ -390,14 +390,14 @@ export function createClient(options) {
         limit: { ...limit, endsAt },
         persist: task !== null,
       });
-      // Something in between does not bear long requests, or all Lambdas are taken: do not hold another one.
+      // A proxy may cut long requests, or no Lambda is free: use short polls from now on.
       if (answer.failures) longest = 0;
       task = answer.data;
       onProgress?.(progressOf(task));
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // The caller may have no place left to wait (OwnerLimits): each request for one costs the API a write.
+      // The caller may have used up their waits (OwnerLimits), and each further try costs the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -405,7 +405,7 @@ export function createClient(options) {
     }
   }
 
-  /** Wait for the answer of a task, and tell its text while it grows. */
+  /** Wait for the answer of a task, and report its text while it grows. */
   async function grown(taskId, { onProgress, onDelta }, limit) {
     let text = "";
     for await (const event of eventsOf(taskId, {}, limit)) {
@@ -414,10 +414,10 @@ export function createClient(options) {
       onDelta(text, event);
       if (event.type === "done") return outcome(event.task);
     }
-    return watch(taskId, { onProgress }, limit); // a server that ends without `done`
+    return watch(taskId, { onProgress }, limit); // the stream ended without `done`
   }
 
-  /** The events of a task behind the one with the id `after`, to its end. */
+  /** The events of a task after the one with the id `after`, to its end. */
   async function* eventsOf(taskId, { after = null }, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -443,7 +443,7 @@ export function createClient(options) {
       }
       for (const event of answer.data.events) {
         const again = event.type === "start" ? started : event.type !== "snapshot" && last !== null && event.id <= last;
-        if (again) continue; // something in between has repeated it
+        if (again) continue; // a proxy has repeated the event
         last = event.id;
         started ||= event.type === "start" || event.type === "delta";
         task = event.task ?? task;
@@ -457,7 +457,7 @@ export function createClient(options) {
     }
   }
 
-  /** The same of an API that has no events: from looks at the task. They have no ids. */
+  /** The same for an API without events: made from polls of the task. They have no ids. */
   async function* looksOf(taskId, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -484,9 +484,13 @@ export function createClient(options) {
     }
   }
 
-  /** When, by our clock, a task must have ended that we began to watch at `began`; `task` is null if it is not known. */
+  /**
+   * The time, by this device's clock, at which the task must have ended. `began`: when the client began to watch it.
+   * `task`: null if unknown.
+   */
   function giveUpAt(task, began, limit) {
-    // Durations only, because our clock may be wrong: from now on the task has no longer than it has in all.
+    // Uses only durations, because this device's clock may be wrong: the task cannot last longer than its whole time
+    // from now.
     const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
     return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
   }
@@ -523,7 +527,7 @@ export function createClient(options) {
       });
     },
 
-    /** Send a message. Resolves as soon as it is accepted, to the 202's {task_id, session_id, status, …}. */
+    /** Send a message. Resolves when it is accepted, to the 202's {task_id, session_id, status, …}. */
     submit(request, options = {}) {
       return withKey(options, async (idempotencyKey) => {
         const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
@@ -531,15 +535,15 @@ export function createClient(options) {
       });
     },
 
-    /** Wait for the answer of a task, with a first look at once. */
+    /** Wait for the answer of a task. The first poll comes at once. */
     async poll(taskId, options = {}) {
       const data = await watch(taskId, options, limitOf(options));
       return result({ data, headers: {} });
     },
 
     /**
-     * What happens to the answer of a task, from now on or behind the event with the id `after`, as an async iterator of
-     * {type, id, …}. It goes on through the loss of the network, and ends with `done`.
+     * The events of a task's answer as an async iterator of {type, id, …}: those after the id `after`, or a snapshot
+     * first. It continues after a lost network, and ends with `done`.
      */
     stream(taskId, options = {}) {
       return eventsOf(taskId, options, limitOf(options));
@@ -551,17 +555,17 @@ export function createClient(options) {
     },
 
     /**
-     * Upload an image, a Blob or File. Resolves to {type, upload_id}, for the `media` of a message, or of several within
-     * a week.
+     * Upload an image, a Blob or File. Resolves to {type, upload_id}, for the `media` of one or more messages within a
+     * week.
      */
     upload,
 
-    /** Cancel a task. Resolves to it; if a worker has it, it is not FAILURE yet. */
+    /** Cancel a task. Resolves to the task, which is not FAILURE yet if a worker holds it. */
     async cancel(taskId, options = {}) {
       return result(await aboutTask(taskId, { method: "POST", action: "/cancel", limit: limitOf(options) }));
     },
 
-    /** Send the message of a failed task again. Resolves as submit does, and to the same task when it is repeated. */
+    /** Send the message of a failed task again. Resolves like submit; a repeated call resolves to the same task. */
     async retry(taskId, options = {}) {
       const headers = options.idempotencyKey ? { "Idempotency-Key": options.idempotencyKey } : {};
       return result(await aboutTask(taskId, { method: "POST", action: "/retry", headers, limit: limitOf(options) }));
@@ -579,7 +583,7 @@ export function createClient(options) {
       return result(await send("GET", "/chat/usage", { query: { day: options.day }, limit: limitOf(options) }));
     },
 
-    // As the functions of the replaced api.js, which answered as axios does.
+    // The form of the replaced api.js, which returned responses of axios.
 
     sendChatMessage(data, asyncMode, options = {}) {
       const limit = limitOf(options);
@@ -609,7 +613,7 @@ function rootOf(baseUrl) {
   try {
     url = new URL(baseUrl);
   } catch {
-    // told below
+    // reported below
   }
   if (!/^https?:$/.test(url?.protocol)) {
     const found = baseUrl === undefined || baseUrl === null || baseUrl === "" ? "is missing" : `is ${JSON.stringify(`${baseUrl}`)}`;
@@ -619,16 +623,16 @@ function rootOf(baseUrl) {
 }
 
 /**
- * The document of an answer, with the caller's limits as `rateLimit`. That member is not enumerable, so that the document
- * can be sent on, compared and stored as the API gave it.
+ * The document of an answer, with the caller's limits as `rateLimit`. That member is not enumerable, so that a copy or
+ * comparison of the document is not affected.
  */
 function result({ data, headers }) {
   return Object.defineProperty(data, "rateLimit", { value: rateLimit(headers), configurable: true });
 }
 
 /**
- * The caller's limits from RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10); null if the API told
- * none.
+ * The caller's limits from RateLimit-Policy and RateLimit (draft-ietf-httpapi-ratelimit-headers-10); null if the API
+ * sent none.
  */
 function rateLimit(headers) {
   const policies = items(headers["ratelimit-policy"]);
@@ -676,7 +680,7 @@ function progressOf(task) {
 
 const EVENTS = new Set(["snapshot", "start", "delta", "retract", "done"]);
 
-/** The text of an answer after an event, if it was `text` before. */
+/** The text of an answer after an event. `text`: the text before it. */
 function textAfter(text, event) {
   if (event.type === "delta") return text + event.text;
   if (event.type === "done") return event.task.result?.message ?? event.task.partial ?? text;
@@ -684,8 +688,8 @@ function textAfter(text, event) {
 }
 
 /**
- * {events, pauseMs} of a response with Server-Sent Events; of another one, its JSON. If the body is cut, the events that
- * came whole are kept: the next request reads the others.
+ * {events, pauseMs} of a response with Server-Sent Events; for another response its JSON. If the body is cut, the
+ * complete events count, and the next request reads the others.
  */
 async function readEvents(response) {
   const events = [];
@@ -709,7 +713,7 @@ async function readEvents(response) {
   return { events, pauseMs };
 }
 
-/** The text of a stream of bytes. A character whose bytes come apart is one character. */
+/** The text of a stream of bytes. Characters may be split between chunks. */
 async function* pieces(stream) {
   const reader = stream.getReader(); // Safari cannot iterate a stream
   const decoder = new TextDecoder();
@@ -720,7 +724,7 @@ async function* pieces(stream) {
   }
 }
 
-/** The same of an API, or something before it, that answers in JSON. A refusal is given as it is. */
+/** The same for a response in JSON, of the API or a proxy. Returns a refusal unchanged. */
 async function eventsOfJson(response) {
   const data = await readJson(response);
   if (!response.ok) return data;
@@ -745,7 +749,7 @@ function passing(error) {
   return error instanceof ApiError && (error.status === 408 || error.status === 429 || error.status >= 500);
 }
 
-/** The error for an unsuccessful answer. Those of API Gateway have a `message` and no code. */
+/** The error for a refusal. Refusals by API Gateway have a `message` and no code. */
 function refusal({ status, headers, data }) {
   const problem = data !== null && typeof data === "object" ? data : null;
   // A message that was not queued is a failed task too, but its key is free again: the next try is a new task.
@@ -790,7 +794,7 @@ function parsed(text) {
   }
 }
 
-/** The token without white space around it. `Headers` would quote a token that it refuses in its error. */
+/** The token without white space around it. Checks it here, because the error of `Headers` would quote a malformed token. */
 function bearerOf(token) {
   if (!token) return "";
   const bearer = typeof token === "string" ? token.trim() : "";
@@ -805,7 +809,7 @@ function queryString(query) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-/** An Idempotency-Key: 128 random bits. Not randomUUID(), which a page that came by plain http does not have. */
+/** An Idempotency-Key: 128 random bits. Not by randomUUID(), because a page on plain http does not have it. */
 export function newIdempotencyKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
@@ -829,8 +833,8 @@ function client() {
 }
 
 /**
- * Send a message. With `asyncMode` it resolves once the message is accepted, and `response.data.task_id` is there to be
- * polled; without, once it is answered.
+ * Send a message. With `asyncMode` it resolves when the message is accepted, and `response.data.task_id` is the task to
+ * poll. Otherwise it resolves when the message is answered.
  */
 export async function sendChatMessage(data, asyncMode = false, options = {}) {
   return client().sendChatMessage(data, asyncMode, options);

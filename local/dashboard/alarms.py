@@ -21,7 +21,7 @@ def metric_of(alarm: dict[str, Any]) -> Metric:
 
 
 def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
-    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms gives it, and one that says
+    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms gives it; it must define
     whether a period without data breaches.
 
     CloudWatch looks further back for missing periods, so it may leave ALARM some minutes later.

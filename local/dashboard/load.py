@@ -1,6 +1,7 @@
-"""A minute of chats on a local stack, with the troubles of a day, and the metrics that CloudWatch would have. The
-functions write their metrics. This module measures what AWS measures: the API at its caller, Lambda at its host, and
-the queue by its attributes. SQS reports the age of messages only to CloudWatch, so here it comes from the turns."""
+"""Runs a minute of chats with typical errors on a local stack, and collects the metrics that CloudWatch would have. The
+functions write their metrics. This module measures AWS's metrics: the API at its caller, Lambda at its host, and the
+queue by its attributes. The age of the oldest message is computed from the turns, because SQS reports it only to
+CloudWatch."""
 
 import http.client
 import json
@@ -38,7 +39,7 @@ class Load:
         self._stack = stack
         self._address = urlsplit(stack.api_url).netloc
         self._tokens = {owner: stack.token(owner) for owner in _OWNERS}
-        # Always the same chats. Their times differ from run to run.
+        # The seed makes the same chats in each run, but their times differ.
         self._random = random.Random(5)
         self._outside = Metrics()
         self.logs = stack.logs
@@ -93,7 +94,7 @@ class Load:
         wants = {"Prefer": "wait=1"} if chance > 0.9 else {"Prefer": "respond-async"}
         status, answer = self._call(owner, "POST", "/chat", body, headers | wants)
         if 0.3 < chance < 0.36:
-            self._call(owner, "POST", "/chat", body, headers | wants)  # its response was lost
+            self._call(owner, "POST", "/chat", body, headers | wants)  # its first response was lost
         task_id = answer.get("task_id", "")
         if status == 202 and chance < 0.02:
             self._call(owner, "POST", f"/chat/task/{task_id}/cancel")
@@ -156,7 +157,7 @@ class Load:
 
     @contextmanager
     def _sampled(self) -> Iterator[None]:
-        """Look at the queues and the functions meanwhile, and end the clients' polls."""
+        """Measure the queues and the functions during the load, and end the clients' polls."""
         sampler = threading.Thread(target=self._sample, name="sampler")
         sampler.start()
         try:

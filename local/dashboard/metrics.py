@@ -64,7 +64,7 @@ def log_lines(logs: Path) -> Iterator[dict[str, Any]]:
             try:
                 document = json.loads(line)
             except ValueError:
-                continue  # a traceback, or the last text of a killed process
+                continue  # for example a traceback, or the last text of a killed process
             if isinstance(document, dict):
                 yield document
 

@@ -195,7 +195,7 @@ def _highest(shown: Sequence[Line], right: bool, stacked: bool) -> float:
 
 
 def _runs(values: Sequence[float | None]) -> list[list[int]]:
-    """The places of the existing values, in stretches without a gap."""
+    """The indexes of the existing values, in runs without a gap."""
     runs: list[list[int]] = [[]]
     for number, value in enumerate(values):
         if value is not None:

@@ -53,7 +53,8 @@ def _paced(value: float | None, period: float, point: tuple[float, float]) -> fl
 
 
 def _calculated(expression: str, known: Iterable[Line]) -> list[float | None]:
-    """Arithmetic over lines, which the expression names by their ids. The template needs no other metric math."""
+    """Computes arithmetic expressions over lines, which the expression names by their ids. The template needs no other
+    metric math."""
     named = {line.id: line.values for line in known if line.id and re.search(rf"\b{line.id}\b", expression)}
     if not re.fullmatch(r"[\w\s.+*/()-]+", expression):
         raise ValueError(expression)

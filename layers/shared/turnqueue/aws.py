@@ -18,7 +18,7 @@ from botocore.loaders import Loader
 from turnqueue import __version__
 
 # Processes that start from one snapshot (SnapStart) share one state of `random`. botocore and the worker use it for
-# the waits between tries. Unique values must come from `secrets`, because the kernel gives each environment other
+# the waits between tries. Unique values must come from `secrets`, because the kernel gives each process other
 # numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
 with suppress(ModuleNotFoundError):  # This module exists only in Lambda's runtime.
     from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
