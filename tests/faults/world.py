@@ -24,6 +24,7 @@ from tests.faults.guarantees import Watch, place_of
 from tests.faults.lambdas import EventSource
 from tests.faults.scheduler import EPOCH, Group, Killed, Scheduler
 from tests.faults.table import Item, Table
+from tests.payloads import Context, api_event
 
 type JsonObject = dict[str, Any]
 
@@ -98,21 +99,6 @@ class Exchange:
     @property
     def accepted(self) -> bool:
         return 200 <= self.status < 300
-
-
-class Context:
-    """The part of a Lambda context that the handlers use."""
-
-    def __init__(self, world: "World", invocation: Invocation, request_id: str) -> None:
-        self._world = world
-        self._invocation = invocation
-        self.aws_request_id = request_id
-        self.function_name = invocation.function
-        self.memory_limit_in_mb = 256
-        self.invoked_function_arn = f"arn:aws:lambda:{REGION}:123456789012:function:{invocation.function}"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return max(0, int((self._invocation.ends_at - self._world.now) * 1000))
 
 
 class World:
@@ -293,7 +279,7 @@ class World:
             is_old = self.has_old_workers and process.function == "worker" and process.name.endswith(tuple("02468"))
             with mock.patch.dict(os.environ, {"TURNS_PER_WORKER": "0"} if is_old else {}):
                 process.module = source.load(process.function)
-        context = Context(self, invocation, f"request-{next(self._numbers)}")
+        context = Context(lambda: invocation.ends_at - self.now, f"request-{next(self._numbers)}")
         try:
             response = process.module.handler(json.loads(json.dumps(invocation.event)), context)
             invocation.response = json.loads(json.dumps(response))
@@ -351,16 +337,7 @@ class World:
             self.watch.sent(owner, body)
         about = (path or {}).get("task_id", "")[-6:] or (path or {}).get("session_id", "")
         self.tell(owner, f"request {exchange.number}: {route} {about} {json.dumps(body) if body else ''}".strip())
-        event = {
-            "version": "2.0",
-            "routeKey": route,
-            "headers": {"content-type": "application/json"} | (headers or {}),
-            "queryStringParameters": query or {},
-            "pathParameters": path or {},
-            "requestContext": {"authorizer": {"jwt": {"claims": {"sub": owner}}}, "routeKey": route},
-            "body": json.dumps(body) if body is not None else "",
-            "isBase64Encoded": False,
-        }
+        event = api_event(route, owner=owner, body=body, headers=headers, query=query, path=path)
         exchange.invocation = self.invoke(
             FUNCTIONS[route], event, lambda invocation: self._answer(exchange, invocation)
         )

@@ -18,7 +18,7 @@ from urllib.parse import parse_qs, unquote
 
 from development import cfn
 from tests import summary
-from tests.unit.conftest import Context
+from tests.payloads import Context, api_event
 
 type Json = dict[str, Any]
 
@@ -101,15 +101,9 @@ class Gateway:
             return _refusal(404, "Not Found")
         if len(body) > MAX_BODY_BYTES:
             return _refusal(413, "Request Entity Too Large")
-        event: Json = {
-            "version": "2.0",
-            "routeKey": route.key,
-            "rawPath": path,
-            "rawQueryString": raw_query,
-            "headers": joined,
-            "requestContext": {"routeKey": route.key, "stage": "$default", "http": {"method": method, "path": path}},
-            "isBase64Encoded": False,
-        }
+        event = api_event(route.key, path=match.groupdict())
+        event |= {"rawPath": path, "rawQueryString": raw_query, "headers": joined}
+        event["requestContext"]["http"] = {"method": method, "path": path}
         if route.authorization != "NONE":
             if claims is None:
                 claims = read_token(joined.get("authorization", ""))
@@ -123,8 +117,6 @@ class Gateway:
         if raw_query:
             pairs = parse_qs(raw_query, keep_blank_values=True, errors="replace")
             event["queryStringParameters"] = {name: ",".join(values) for name, values in pairs.items()}
-        if match.groupdict():
-            event["pathParameters"] = match.groupdict()
         if body and _is_text(joined.get("content-type", "")):
             event["body"] = body.decode(errors="replace")
         elif body:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tests.hostile.checks import MARK, examples
 from tests.hostile.gateway import Answer, Gateway
-from tests.unit.conftest import Account, api_event
+from tests.payloads import api_event
+from tests.unit.conftest import Account
 
 JSON = "application/json"
 PIXEL = "data:image/png;base64,iVBORw0KGgo="
@@ -394,19 +395,19 @@ def test_json_by_any_of_its_names_is_accepted(gateway: Gateway, content_type: st
 
 @pytest.mark.parametrize("body", ["!", "a", "aaa", "ab=c", "====", "aGVsbG8=\n", "é", "\ud800", "Z" * 1001, MARK])
 def test_a_body_that_is_no_base64_is_a_400(gateway: Gateway, body: str) -> None:
-    event = api_event("submit")
+    event = api_event("POST /chat")
     event |= {"body": body, "isBase64Encoded": True}
     refused(gateway.invoke("submit", event), 400)
 
 
 def test_a_body_in_base64_is_measured_as_it_was_before(gateway: Gateway) -> None:
-    event = api_event("submit", query={"async_mode": "true"})
+    event = api_event("POST /chat", query={"async_mode": "true"})
     body = message("hello", metadata={"a": "b"}) + b" " * 400_000
     event |= {"body": base64.b64encode(body).decode(), "isBase64Encoded": True}
     assert gateway.invoke("submit", event).status == 202
 
 
 def test_a_text_that_cannot_be_utf8_is_a_400(gateway: Gateway) -> None:
-    event = api_event("submit")
+    event = api_event("POST /chat")
     event |= {"body": '{"message": "\ud800"}', "isBase64Encoded": False}
     refused(gateway.invoke("submit", event), 400)

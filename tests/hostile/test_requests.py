@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tests.hostile.checks import MARK, examples
 from tests.hostile.gateway import Answer, Gateway, token
-from tests.unit.conftest import api_event
+from tests.payloads import api_event
 from turnqueue.turn import Key
 
 ALICE = {"sub": "alice"}
@@ -395,11 +395,11 @@ CLAIMS: list[Any] = [
 @pytest.mark.parametrize(
     "event",
     [
-        api_event("submit"),
-        api_event("status", path={"task_id": f"s.{ULID}"}),
-        api_event("cancel", path={"task_id": f"s.{ULID}"}),
-        api_event("retry", path={"task_id": f"s.{ULID}"}),
-        api_event("session", path={"session_id": "s"}),
+        api_event("POST /chat"),
+        api_event("GET /chat/task/{task_id}", path={"task_id": f"s.{ULID}"}),
+        api_event("POST /chat/task/{task_id}/cancel", path={"task_id": f"s.{ULID}"}),
+        api_event("POST /chat/task/{task_id}/retry", path={"task_id": f"s.{ULID}"}),
+        api_event("GET /chat/session/{session_id}", path={"session_id": "s"}),
     ],
     ids=lambda event: event["routeKey"],
 )
@@ -413,7 +413,7 @@ def test_a_token_without_a_name_is_a_401(gateway: Gateway, event: dict[str, Any]
 
 @pytest.mark.parametrize("authorizer", [None, {}, {"jwt": None}, {"jwt": {}}, {"lambda": {"sub": "alice"}}])
 def test_another_authorizer_is_a_401(gateway: Gateway, authorizer: Any) -> None:
-    event = api_event("status", path={"task_id": f"s.{ULID}"})
+    event = api_event("GET /chat/task/{task_id}", path={"task_id": f"s.{ULID}"})
     event["requestContext"]["authorizer"] = authorizer
     assert gateway.invoke("status", event).status == 401
 

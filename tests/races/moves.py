@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 
 import botocore.exceptions
 
+from tests.payloads import Context
 from turnqueue.turn import Turn
 
 type Trouble = Literal["", "lost", "unanswered"]
@@ -24,18 +25,6 @@ _SECONDS_FOR_A_MESSAGE = 20
 _trouble: Trouble = ""
 _pause = 0.0
 _modules: dict[str, ModuleType] = {}
-
-
-class Context:
-    """The part of a Lambda context that the handlers use."""
-
-    aws_request_id = "request-1"
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self._seconds * 1000)
 
 
 class Answer(NamedTuple):

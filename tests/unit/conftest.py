@@ -16,7 +16,6 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from moto.sqs.models import sqs_backends
 from development import cfn
 from local import model_server
 from operations.stack import Stack
+from tests.payloads import Context, Event, api_event
 
 REGION = "us-east-1"
 QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{DEFAULT_ACCOUNT_ID}/"
@@ -65,7 +65,6 @@ STACK_OUTPUTS = {
     "MediaBucketName": ENVIRONMENT["MEDIA_BUCKET"],
 }
 
-type Event = dict[str, Any]
 type Record = dict[str, Any]
 type Response = dict[str, Any]
 type Action = Callable[[dict[str, Any]], object]
@@ -82,17 +81,6 @@ def _locked_moto_call(self: BotocoreStubber, event_name: str, request: Any, **kw
 
 
 BotocoreStubber.__call__ = _locked_moto_call  # type: ignore[method-assign]
-
-
-@dataclass
-class Context:
-    """The part of a Lambda context that the handlers use."""
-
-    seconds: float = 400.0
-    aws_request_id: str = "request-1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return int(self.seconds * 1000)
 
 
 # ---- What the product says to AWS
@@ -224,11 +212,7 @@ class Account:
         route: str = "POST /chat",
         base64: bool = False,
     ) -> Event:
-        event = api_event("submit", owner=owner, query=query)
-        event["routeKey"] = route
-        event["headers"].pop("idempotency-key")
-        event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
-        event["body"] = body if isinstance(body, str) else json.dumps(body)
+        event = api_event(route, owner=owner, body=body, headers=headers, query=query)
         event["isBase64Encoded"] = base64
         return event
 
@@ -261,7 +245,7 @@ class Account:
         return task_id
 
     def get(self, task_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
-        event = api_event("status", owner=owner, query=query, path={"task_id": task_id})
+        event = api_event("GET /chat/task/{task_id}", owner=owner, query=query, path={"task_id": task_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
     def task(self, task_id: str, *, owner: str = "alice") -> dict[str, Any]:
@@ -281,9 +265,8 @@ class Account:
     ) -> Response:
         """What the service says to a reader that has read up to `after`, raw."""
         query = None if after is None else {"after": str(after)}
-        event = api_event("status", owner=owner, query=query, path={"task_id": task_id})
-        event["routeKey"] += "/events"
-        event["headers"] |= headers or {}
+        path = {"task_id": task_id}
+        event = api_event("GET /chat/task/{task_id}/events", owner=owner, headers=headers, query=query, path=path)
         response: Response = self.functions["status"].handler(event, Context(29.0))
         return response
 
@@ -309,7 +292,7 @@ class Account:
         return task["status"], task["error_code"]
 
     def cancel(self, task_id: str, *, owner: str = "alice") -> Response:
-        event = api_event("cancel", owner=owner, path={"task_id": task_id})
+        event = api_event("POST /chat/task/{task_id}/cancel", owner=owner, path={"task_id": task_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
     def retry(
@@ -320,12 +303,12 @@ class Account:
         headers: dict[str, str] | None = None,
         query: dict[str, str] | None = None,
     ) -> Response:
-        event = api_event("retry", owner=owner, query=query, path={"task_id": task_id})
+        event = api_event("POST /chat/task/{task_id}/retry", owner=owner, query=query, path={"task_id": task_id})
         event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
         return read(self.functions["submit"].handler(event, Context(29.0)))
 
     def session(self, session_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
-        event = api_event("session", owner=owner, query=query, path={"session_id": session_id})
+        event = api_event("GET /chat/session/{session_id}", owner=owner, query=query, path={"session_id": session_id})
         return read(self.functions["status"].handler(event, Context(29.0)))
 
     def receive(self, queue: str = "TurnQueue") -> list[Record]:
@@ -473,31 +456,6 @@ def _settle(queue: str) -> None:
     _, queues, _ = _backends()
     pending = queues[f"{queue}.fifo"].pending_messages
     pending -= {message for message in pending if message.visible}
-
-
-def api_event(
-    name: str,
-    *,
-    owner: str = "alice",
-    query: dict[str, str] | None = None,
-    path: dict[str, str] | None = None,
-) -> Event:
-    """An event of API Gateway from events/, with another owner, query or path."""
-    event = event_file(name)
-    event["requestContext"]["authorizer"]["jwt"]["claims"]["sub"] = owner
-    event["queryStringParameters"] = query or {}
-    event["pathParameters"] = path or {}
-    return event
-
-
-def event_file(name: str) -> Event:
-    event: Event = json.loads(_event_text(name))
-    return event
-
-
-@functools.cache
-def _event_text(name: str) -> str:
-    return (cfn.ROOT / "events" / f"{name}.json").read_text()
 
 
 def read(response: dict[str, Any]) -> Response:

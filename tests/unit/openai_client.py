@@ -8,7 +8,8 @@ from urllib.parse import unquote
 import httpx2
 import openai
 
-from tests.unit.conftest import Account, Context, Event
+from tests.payloads import Context, Event, api_event
+from tests.unit.conftest import Account
 
 CREATE = {"POST": "submit"}
 
@@ -25,24 +26,15 @@ class ApiGateway(httpx2.BaseTransport):
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
         path = unquote(request.url.path)
         route = f"{request.method} /v1/{{proxy+}}"
-        event: Event = {
-            "version": "2.0",
-            "routeKey": route,
-            "rawPath": path,
-            "rawQueryString": request.url.query.decode(),
-            "headers": {name.lower(): value for name, value in request.headers.items()},
-            "queryStringParameters": dict(request.url.params.items()),
-            "pathParameters": {"proxy": path.removeprefix("/v1/")},
-            "requestContext": {
-                "authorizer": {"lambda": {"sub": self._owner}},
-                "http": {"method": request.method, "path": path},
-                "requestId": f"request-{len(self.requests)}",
-                "routeKey": route,
-            },
-            "isBase64Encoded": False,
-        }
-        if body := request.read():
-            event["body"] = body.decode()
+        event = api_event(
+            route,
+            owner=self._owner,
+            body=request.read().decode() or None,
+            query=dict(request.url.params.items()),
+            path={"proxy": path.removeprefix("/v1/")},
+        )
+        event["headers"] = {name.lower(): value for name, value in request.headers.items()}
+        event["requestContext"]["requestId"] = f"request-{len(self.requests)}"
         self.requests.append(event)
         if self._authorizer:
             told = self._authorizer.handler({"headers": event["headers"], "requestContext": {}}, Context(10.0))

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Context, Parts, Scripted, StandIn, Wire, api_event, read
+from tests.payloads import Context, api_event
+from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire, read
 from turnqueue.limits import Limiter
 from turnqueue.media import MediaUrls
 from turnqueue.turn import MAX_RESULT_BYTES, Key
@@ -29,7 +30,9 @@ def watchful(account: Account, worker: Parts) -> None:
 
 
 def day(account: Account) -> dict[str, Any]:
-    found: dict[str, Any] = read(account.functions["status"].handler(api_event("usage"), Context(29.0)))["json"]
+    found: dict[str, Any] = read(account.functions["status"].handler(api_event("GET /chat/usage"), Context(29.0)))[
+        "json"
+    ]
     return found
 
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from development import cfn
-from tests.unit.conftest import Account, Clock, Context, event_file, read
+from tests.payloads import Context, event_file
+from tests.unit.conftest import Account, Clock, read
 
 FILES = sorted(path.stem for path in (cfn.ROOT / "events").glob("*.json"))
 OPENAI = ("openai-create", "openai-retrieve", "openai-delete")

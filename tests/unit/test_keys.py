@@ -17,7 +17,8 @@ from operations import __main__ as operations
 from operations import keys
 from operations.forget import forget
 from operations.stack import Stack
-from tests.unit.conftest import Account, Clock, Context, Printed, Wire, api_event, read, refusing
+from tests.payloads import Context, api_event
+from tests.unit.conftest import Account, Clock, Printed, Wire, read, refusing
 from tests.unit.openai_client import client
 
 AUDIENCE = "turnqueue-test"
@@ -221,7 +222,7 @@ def test_two_keys_are_two_owners_in_the_api(
 def test_an_owner_has_the_same_limits_by_key_and_by_token(
     stack: Stack, account: Account, authorizer: ModuleType, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/2,pro:60/3", "plan", "GuardsTable"))
+    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/2,pro:1/3", "plan", "GuardsTable"))
     monkeypatch.setattr(authorizer, "group_claim", "plan")
     account.post({"message": "x"}, query={"async_mode": "true"})
     by_key = client(account, authorizer=authorizer, api_key=keys.create(stack, "alice").key)
@@ -240,7 +241,7 @@ def test_the_usage_of_a_key_is_its_owners(stack: Stack, account: Account, author
     by_key.responses.create(model="general", input="x", background=True)
     account.work()
 
-    used = read(account.functions["status"].handler(api_event("usage"), Context(29.0)))["json"]
+    used = read(account.functions["status"].handler(api_event("GET /chat/usage"), Context(29.0)))["json"]
 
     assert used["answers"] == 1
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from development import cfn
-from tests.unit.conftest import Account, Clock, Context, Parts, Response, Wire, api_event, read, refusing
+from tests.payloads import Context, api_event
+from tests.unit.conftest import Account, Clock, Parts, Response, Wire, read, refusing
 from turnqueue.limits import Limiter, parse_limits
 
 type SetLimits = Callable[..., None]
@@ -37,7 +38,9 @@ def send(account: Account, owner: str = "alice", message: str = "hello", **claim
 
 
 def usage(account: Account, owner: str = "alice", **query: str) -> Response:
-    return read(account.functions["status"].handler(api_event("usage", owner=owner, query=query), Context(29.0)))
+    return read(
+        account.functions["status"].handler(api_event("GET /chat/usage", owner=owner, query=query), Context(29.0))
+    )
 
 
 def today() -> str:
@@ -399,7 +402,9 @@ def test_an_owner_has_three_waits_for_each_message(account: Account, set_limits:
     """One who may send a message a minute held 25 environments for 20 s each."""
     set_limits("default:1/1")
     task_id = account.queued()
-    allowed = [account.functions["status"].limiter.may_wait(api_event("status"), "alice") for _ in range(25)]
+    allowed = [
+        account.functions["status"].limiter.may_wait(api_event("GET /chat/task/{task_id}"), "alice") for _ in range(25)
+    ]
 
     assert allowed.count(True) == 3
     assert wait(account, task_id, clock) < 1
@@ -441,7 +446,7 @@ def test_without_a_place_a_sync_submit_is_answered_as_an_async_one(
         ("wait=5", None),
         ("respond-async, wait=5", "respond-async"),
     ):
-        while limiter.may_wait(api_event("submit"), "alice"):
+        while limiter.may_wait(api_event("POST /chat"), "alice"):
             pass
         before = time.time()
         answer = account.post({"message": "x"}, headers={"Prefer": prefer})
@@ -459,7 +464,11 @@ def test_waits_of_submit_and_status_share_their_places_and_owners_do_not(
     task_id = account.queued(owner="alice")
     submit, status = (account.functions[name].limiter for name in ("submit", "status"))
 
-    assert [each.may_wait(api_event("status"), "bob") for each in (submit, status, submit)] == [True, True, False]
+    assert [each.may_wait(api_event("GET /chat/task/{task_id}"), "bob") for each in (submit, status, submit)] == [
+        True,
+        True,
+        False,
+    ]
     assert wait(account, task_id, clock) > 19
 
 

@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from development import cfn
-from tests.unit.conftest import Account, Call, Clock, Context, Parts, Scripted, StandIn, Wire, event_file, refusing
+from tests.payloads import Context, event_file
+from tests.unit.conftest import Account, Call, Clock, Parts, Scripted, StandIn, Wire, refusing
 from tests.unit.openai_client import client
 from turnqueue.turn import Key
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from tests.payloads import Context
 from tests.unit import template_rules
-from tests.unit.conftest import MODEL_KEY, Account, Clock, Context, Parts, Printed, Response, Scripted, Wire, refusing
+from tests.unit.conftest import MODEL_KEY, Account, Clock, Parts, Printed, Response, Scripted, Wire, refusing
 from turnqueue.queue import decode
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"

@@ -11,7 +11,8 @@ from boto3.dynamodb.types import TypeDeserializer
 from operations import replay as replaying
 from operations.replay import CODES, Replayed, Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire, event_file
+from tests.payloads import event_file
+from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire
 from turnqueue.store import Refused
 from turnqueue.turn import Key
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Context, Printed, Response, Wire, read
+from tests.payloads import Context
+from tests.unit.conftest import Account, Printed, Response, Wire, read
 from turnqueue.personas import ROLES
 
 PNG = "data:image/png;base64,"

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Context, Parts, StandIn, Wire, api_event, refusing
+from tests.payloads import Context, api_event
+from tests.unit.conftest import Account, Clock, Parts, StandIn, Wire, refusing
 from turnqueue.turn import Key
 
 IMAGE = {"type": "image", "url": "https://example.com/cat.png"}
@@ -113,7 +114,7 @@ def test_two_clicks_are_one_retry(account: Account, failed: str) -> None:
 
 def test_twenty_clicks_at_once_are_one_retry(account: Account, failed: str, submit: ModuleType) -> None:
     begin = threading.Barrier(20)
-    event = api_event("retry", path={"task_id": failed})
+    event = api_event("POST /chat/task/{task_id}/retry", path={"task_id": failed})
 
     def click() -> str:
         begin.wait(timeout=20)
@@ -195,7 +196,10 @@ def test_a_retry_counts_against_the_limits_and_a_refused_one_does_not(
 
 
 def test_the_body_of_a_retry_is_not_looked_at(account: Account, failed: str, submit: ModuleType) -> None:
-    event = api_event("retry", path={"task_id": failed}) | {"body": "{", "isBase64Encoded": False}
+    event = api_event("POST /chat/task/{task_id}/retry", path={"task_id": failed}) | {
+        "body": "{",
+        "isBase64Encoded": False,
+    }
     event["headers"]["content-type"] = "text/plain"
 
     assert submit.handler(event, Context(29.0))["statusCode"] == 202

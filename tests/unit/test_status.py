@@ -9,19 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.conftest import (
-    Account,
-    Clock,
-    Context,
-    Parts,
-    Response,
-    StandIn,
-    Wire,
-    api_event,
-    event_file,
-    read,
-    refusing,
-)
+from tests.payloads import Context, api_event, event_file
+from tests.unit.conftest import Account, Clock, Parts, Response, StandIn, Wire, read, refusing
 from turnqueue.turn import Key
 
 ULID = "01KANEC0X00000000000000000"
@@ -283,15 +272,16 @@ def test_an_expired_task_does_not_exist_though_it_is_still_in_the_table(account:
 
 def test_without_a_verified_subject_nothing_is_told(account: Account, status: ModuleType) -> None:
     task_id = account.queued()
-    for name in ("status", "cancel", "session"):
-        event = api_event(name, path={"task_id": task_id, "session_id": "s-1"})
+    task = "/chat/task/{task_id}"
+    for route in (f"GET {task}", f"POST {task}/cancel", "GET /chat/session/{session_id}"):
+        event = api_event(route, path={"task_id": task_id, "session_id": "s-1"})
         del event["requestContext"]["authorizer"]
 
         assert read(status.handler(event, Context()))["statusCode"] == 401
 
 
 def test_a_route_that_is_none_of_ours_is_a_404(status: ModuleType, account: Account) -> None:
-    event = api_event("status") | {"routeKey": "GET /chat/tasks"}
+    event = api_event("GET /chat/task/{task_id}") | {"routeKey": "GET /chat/tasks"}
 
     assert read(status.handler(event, Context()))["json"]["code"] == "no_such_route"
 

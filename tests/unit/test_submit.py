@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.payloads import Context
 from tests.unit.conftest import (
     QUEUE_URL,
     Account,
     Clock,
-    Context,
     Parts,
     Printed,
     Response,
