@@ -36,6 +36,7 @@ import preference
 import request
 import status
 import stream
+import submission
 import submit
 from turnqueue import __version__, events, http, media, responses, turn, usage
 from turnqueue.errors import MAX_BODY_BYTES, REFUSALS
@@ -398,8 +399,8 @@ def _problem_example(refusal: Refusal) -> Any:
         return _body_of(submit._failed(failed(refusal.code), {}))
     real: dict[str, Callable[[], Any]] = {
         "unauthenticated": lambda: http.owner({"requestContext": {}}),
-        "unsupported_media_type": lambda: submit._require_json({"headers": {"content-type": "text/plain"}}),
-        "invalid_idempotency_key": lambda: submit._idempotency_key({"headers": {"idempotency-key": ""}}),
+        "unsupported_media_type": lambda: submission.require_json({"headers": {"content-type": "text/plain"}}),
+        "invalid_idempotency_key": lambda: submission.idempotency_key({"headers": {"idempotency-key": ""}}),
         "invalid_parameter": lambda: http.integer("soon", "wait", default=0, low=0, high=status.MAX_WAIT_SECONDS),
         "invalid_request": lambda: request.parse_chat(b'{"message": "", "role": "oracle"}'),
     }

@@ -2,7 +2,6 @@
 /chat/media: sign a form by which the client uploads an image to S3. A later message names the upload."""
 
 import os
-import re
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,11 +10,12 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from caching import caching
-from preference import Preference, preference
+from preference import preference
 from request import MAX_MEDIA, UploadRequest, parse, parse_chat
+from submission import Submission, idempotency_key, require_json
 from turnqueue.events import EventLog
 from turnqueue.gate import ModelGates
-from turnqueue.http import Event, Problem, Response, body, dispatch, header, no_such_task, owner, respond, task_key
+from turnqueue.http import Event, Problem, Response, body, dispatch, no_such_task, owner, respond, task_key
 from turnqueue.idempotency import IdempotencyKeys, Reservation
 from turnqueue.limits import Limiter, Verdict, joined, whole_seconds
 from turnqueue.media import MediaUrls, Uploads
@@ -69,10 +69,14 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def chat(event: Event, ends_at: float) -> Response:
+    return _accepted(event, _message(event), ends_at)
+
+
+def _message(event: Event) -> Submission:
     caller = owner(event)
-    _require_json(event)
+    require_json(event)
     wanted = preference(event, async_by_default=async_by_default)
-    idempotency_key = _idempotency_key(event)
+    key_of_client = idempotency_key(event)
     request = parse_chat(body(event))
     if request.deadline_seconds and request.deadline_seconds > deadline_seconds:
         detail = f"deadline_seconds: Input should be less than or equal to {deadline_seconds}"
@@ -90,17 +94,20 @@ def chat(event: Event, ends_at: float) -> Response:
     turn = turn._replace(begins_session=begins, reserved_tokens=tokens)
     if allowed.keeps and begins:  # only then the answer depends on no earlier turn
         turn = turn._replace(cache=cache)
-    taken = take(event, turn, request.fingerprint(), idempotency_key, wanted.wait, max_age=allowed.max_age)
-    return _accepted(event, *taken, wanted, ends_at)
+    return Submission(turn, request.fingerprint(), key_of_client, wanted, allowed.max_age)
 
 
 def retry(event: Event, ends_at: float) -> Response:
     """Send the message of a failed task again, as a new task at the end of its session."""
+    return _accepted(event, _repetition(event), ends_at)
+
+
+def _repetition(event: Event) -> Submission:
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
     # A second click finds the same key, so it makes no second retry. A client that wants two retries sends two keys.
     # The blank keeps this key apart, because no client's key has one.
-    idempotency_key = _idempotency_key(event) or f"retry {old.task_id}"
+    key_of_client = idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
     if failed is None:
@@ -113,9 +120,7 @@ def retry(event: Event, ends_at: float) -> Response:
     tokens = estimated_tokens(failed.request, history_tokens)
     turn = Turn.submitted(key, failed.request, now, deadline_seconds)
     turn = turn._replace(retry_of=old.task_id, reserved_tokens=tokens)
-    return _accepted(
-        event, *take(event, turn, f"retry of {old.task_id}", idempotency_key, wanted.wait), wanted, ends_at
-    )
+    return Submission(turn, f"retry of {old.task_id}", key_of_client, wanted)
 
 
 def openai_api(event: Event, ends_at: float) -> Response:
@@ -124,7 +129,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
     from turnqueue.v1.conversations import Conversations
     from v1_post import Desk, post
 
-    _require_json(event)
+    require_json(event)
     desk = Desk(
         store,
         take,
@@ -136,16 +141,15 @@ def openai_api(event: Event, ends_at: float) -> Response:
         history_tokens,
         allow_instructions,
     )
-    return post(event, desk, _idempotency_key(event), ends_at)
+    return post(event, desk, idempotency_key(event), ends_at)
 
 
-def take(
-    event: Event, turn: Turn, fingerprint: str, idempotency_key: str | None, wait: int, *, max_age: float = 0
-) -> tuple[Turn, bool, dict[str, str]]:
+def take(event: Event, submission: Submission) -> tuple[Turn, bool, dict[str, str]]:
     """Record and queue a turn within its owner's limits, as `submit` does. Also returns the response fields of the
-    limits. `wait`: the seconds that the client waits, for the log."""
-    headers = _admitted(limiter.take_message(event, turn.key.owner)) if limiter else {}
-    turn, replayed = submit(turn, fingerprint, idempotency_key, partial(_reserved, event, headers), max_age=max_age)
+    limits."""
+    headers = _admitted(limiter.take_message(event, submission.turn.key.owner)) if limiter else {}
+    turn, replayed = submit(submission, partial(_reserved, event, headers))
+    wait = submission.preference.wait
     if replayed:
         count("TaskReplayed")
         logger.info("task replayed", extra={"task_id": turn.key.task_id, "wait": wait})
@@ -164,10 +168,11 @@ def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
 
 
-def _accepted(
-    event: Event, turn: Turn, replayed: bool, headers: dict[str, str], wanted: Preference, ends_at: float
-) -> Response:
-    """The response to a recorded message. If the client waits, the turn is final or the wait is over."""
+def _accepted(event: Event, submission: Submission, ends_at: float) -> Response:
+    """Record and queue the message. If the client waits, the response comes when the turn is final or the wait is
+    over."""
+    turn, replayed, headers = take(event, submission)
+    wanted = submission.preference
     if wanted.wait and not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         wanted = wanted.without_wait()
     if wanted.applied:
@@ -188,7 +193,7 @@ def _accepted(
 
 def offer_upload(event: Event) -> Response:
     caller = owner(event)
-    _require_json(event)
+    require_json(event)
     request = parse(UploadRequest, body(event))
     headers = _admitted(limiter.take_uploads(event, caller, MAX_MEDIA)) if limiter else {}
     form = uploads.offer(caller, request.content_type, request.size, time.time())
@@ -219,26 +224,20 @@ def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
     return turn._replace(reserved_tokens=verdict.reserved)
 
 
-def submit(
-    turn: Turn,
-    fingerprint: str,
-    idempotency_key: str | None,
-    admit: Callable[[Turn], Turn],
-    *,
-    max_age: float = 0,
-) -> tuple[Turn, bool]:
-    """Record and queue the turn of a request, or answer it from the cache with a reply younger than `max_age` seconds.
-    Returns the turn, and whether an earlier request with the same key made it. `admit` reserves the turn's tokens.
+def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn, bool]:
+    """Record and queue the turn of a request, or answer it from the cache. Returns the turn, and whether an earlier
+    request with the same key made it. `admit` reserves the turn's tokens.
 
     Every request with the same key does all steps for the one task that the key is bound to. Each step is safe to
     repeat. So it does not matter which request comes first, or after which step a request dies.
     """
-    if idempotency_key is None:
+    turn, max_age = submission.turn, submission.max_age
+    if submission.idempotency_key is None:
         turn = _record(turn, max_age, admit)
         return turn if turn.final else _queue_or_close(turn), False
 
-    wanted = Reservation(turn.key.task_id, fingerprint)
-    bound = keys.reserve(turn.key.owner, idempotency_key, wanted, turn.created_at)
+    wanted = Reservation(turn.key.task_id, submission.fingerprint)
+    bound = keys.reserve(turn.key.owner, submission.idempotency_key, wanted, turn.created_at)
     if bound != wanted:
         if bound.fingerprint != wanted.fingerprint:
             raise Problem("idempotency_key_reused", param="Idempotency-Key")
@@ -370,20 +369,3 @@ def _require_allowed_urls(stored: dict[str, Any]) -> None:
         if "url" in item and not media_urls.allows(item["url"]):
             detail = f"media.{index}.url: the service takes {media_urls}."
             raise Problem("media_url_not_allowed", detail, param=f"media.{index}.url")
-
-
-def _require_json(event: Event) -> None:
-    media_type = (header(event, "content-type") or "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json":
-        raise Problem("unsupported_media_type", param="Content-Type")
-
-
-def _idempotency_key(event: Event) -> str | None:
-    """The Idempotency-Key: quoted, as the IETF draft demands (a structured field), or bare, as most clients send it."""
-    value = header(event, "idempotency-key")
-    if value is None:
-        return None
-    bare = re.sub(r'^"(.*)"$', r"\1", value.strip())
-    if not re.fullmatch(r"[\x21-\x7e]{1,255}", bare):
-        raise Problem("invalid_idempotency_key", param="Idempotency-Key")
-    return bare

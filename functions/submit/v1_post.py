@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from preference import Preference
+from submission import Submission
 from turnqueue.http import Event, Problem, Response, body, owner, respond
 from turnqueue.store import AlreadyAnswered, Refused, TurnStore
 from turnqueue.turn import SESSION_ID, Key, Status, Turn, new_session_id, new_ulid, session_key
@@ -29,7 +31,7 @@ class Desk(NamedTuple):
     """The functions of submit.py that this module needs, with the same names."""
 
     store: TurnStore
-    take: Callable[..., tuple[Turn, bool, dict[str, str]]]
+    take: Callable[[Event, Submission], tuple[Turn, bool, dict[str, str]]]
     waited: Callable[[Event, Turn, int, float], Turn]
     conversations: Conversations
     rows: Callable[[Turn], Sequence[Row]]
@@ -127,7 +129,8 @@ class _Call:
         turn = turn._replace(reserved_tokens=tokens, begins_session=not has_history)
         seconds = MAX_WAIT_SECONDS if wait else 0
         try:
-            turn, replayed, headers = desk.take(self._event, turn, parsed.fingerprint, self._key, seconds)
+            submission = Submission(turn, parsed.fingerprint, self._key, Preference(seconds, None))
+            turn, replayed, headers = desk.take(self._event, submission)
         except AlreadyAnswered:
             raise Problem("already_continued", param="previous_response_id", headers=NO_RETRY) from None
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})

@@ -205,8 +205,8 @@ async def _flush_until""",
         "submit reserves the Idempotency-Key after it records the turn",
         SUBMIT,
         (
-            "    wanted = Reservation(turn.key.task_id, fingerprint)\n",
-            "    wanted = Reservation(turn.key.task_id, fingerprint)\n    store.create(turn)\n    queue.send(turn.key)\n",
+            "    bound = keys.reserve(",
+            "    store.create(turn)\n    queue.send(turn.key)\n    bound = keys.reserve(",
         ),
     ),
     mutant(
@@ -478,7 +478,7 @@ async def _flush_until""",
     mutant(
         "submit marks too many turns as the first of their session",
         SUBMIT,
-        ("    begins = request.session_id is None", "    begins = not request.session_id or not idempotency_key"),
+        ("    begins = request.session_id is None", "    begins = not request.session_id or not key_of_client"),
     ),
     mutant(
         "a refusal uses up an attempt",

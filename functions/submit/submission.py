@@ -1,0 +1,36 @@
+"""A request for a turn, as submit reads it from its event: every field is checked before anything is written."""
+
+import re
+from typing import NamedTuple
+
+from preference import Preference
+from turnqueue.http import Event, Problem, header
+from turnqueue.turn import Turn
+
+
+class Submission(NamedTuple):
+    """`fingerprint`: equal for equal requests with one Idempotency-Key. `max_age`: the greatest age in seconds of a
+    cached reply that may answer; 0 for none."""
+
+    turn: Turn
+    fingerprint: str
+    idempotency_key: str | None
+    preference: Preference
+    max_age: float = 0
+
+
+def require_json(event: Event) -> None:
+    media_type = (header(event, "content-type") or "application/json").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise Problem("unsupported_media_type", param="Content-Type")
+
+
+def idempotency_key(event: Event) -> str | None:
+    """The Idempotency-Key: quoted, as the IETF draft demands (a structured field), or bare, as most clients send it."""
+    value = header(event, "idempotency-key")
+    if value is None:
+        return None
+    bare = re.sub(r'^"(.*)"$', r"\1", value.strip())
+    if not re.fullmatch(r"[\x21-\x7e]{1,255}", bare):
+        raise Problem("invalid_idempotency_key", param="Idempotency-Key")
+    return bare
