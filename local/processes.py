@@ -33,9 +33,15 @@ class Process:
 
     @property
     def output(self) -> IO[bytes]:
-        """The standard output, until `wait`. Only for a process that was started with `log=None`."""
+        """Its standard output, until `wait`. Only of a process that was started with `log=None` or `announces`."""
         assert self._popen.stdout is not None, "its output goes to a log"
         return self._popen.stdout
+
+    def first_line(self) -> str:
+        """The line by which the process says that it is ready. Raises OSError if it ends without one."""
+        if line := self.output.readline().decode().strip():
+            return line
+        raise OSError(f"{self._popen.args!r} ended with exit code {self.wait()} before it was ready")
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end. Returns the exit code (-9: ended by signal 9). Raises subprocess.TimeoutExpired."""
@@ -80,18 +86,20 @@ class Processes:
         env: Mapping[str, str],
         cwd: Path | None = None,
         log: Path | None,
+        announces: bool = False,
     ) -> Process:
         """Run `command` with exactly the environment `env`. Its output is appended to the file `log`. If `log` is None,
-        read it from `output`. Raises OSError if it cannot be started."""
+        read it from `output`. If it `announces` that it is ready, only its standard error goes to the log. Raises
+        OSError if it cannot be started."""
         with contextlib.ExitStack() as files:
-            output = subprocess.PIPE if log is None else files.enter_context(log.open("ab"))
+            file = None if log is None else files.enter_context(log.open("ab"))
             popen = subprocess.Popen(
                 [str(part) for part in command],
                 env=dict(env),
                 cwd=cwd,
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=subprocess.PIPE if announces or file is None else file,
+                stderr=file if announces and file else subprocess.STDOUT,
                 start_new_session=True,
             )
         process = Process(popen, self._forget)

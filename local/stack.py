@@ -7,7 +7,6 @@ import logging
 import os
 import shutil
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -215,13 +214,10 @@ class LocalStack:
     def _stand_in(self, processes: Processes) -> Model:
         log = self.logs / "model.log"
         environment = {"PATH": os.environ.get("PATH", os.defpath)}
-        process = processes.start([sys.executable, "-m", "local.model_server"], env=environment, cwd=ROOT, log=log)
+        command = [sys.executable, "-m", "local.model_server"]
+        process = processes.start(command, env=environment, cwd=ROOT, log=log, announces=True)
         self._open.callback(process.stop)
-        while not (said := log.read_text()).endswith("\n"):  # its first line of output is its URL
-            if not process.alive:
-                raise OSError(f"the stand-in model ended with exit code {process.wait()}: see {log}")
-            time.sleep(0.02)
-        return Model(said.strip(), "stand-in-key", "", stand_in=True)
+        return Model(process.first_line(), "stand-in-key", "", stand_in=True)
 
     def _stack_parameters(self) -> dict[str, str]:
         secret = self.client("secretsmanager").create_secret(Name="model-key", SecretString=self.model.key)

@@ -61,12 +61,9 @@ class ModelServer:
 
     def start(self) -> None:
         command = [sys.executable, "-m", "local.model_server", "--port", str(self._port)]
-        before = self._log.stat().st_size if self._log.exists() else 0
-        self._process = self._processes.start(command, env={"PATH": "/usr/bin:/bin"}, cwd=ROOT, log=self._log)
-        while not (said := self._log.read_text()[before:]).endswith("\n"):  # its first line is its URL
-            assert self._process.alive, f"the model did not start: {said}"
-            time.sleep(0.02)
-        self._port = httpx.URL(said.strip()).port or 0
+        environment = {"PATH": "/usr/bin:/bin"}
+        self._process = self._processes.start(command, env=environment, cwd=ROOT, log=self._log, announces=True)
+        self._port = httpx.URL(self._process.first_line()).port or 0
 
     def kill(self) -> None:
         assert self._process

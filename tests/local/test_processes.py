@@ -83,3 +83,18 @@ def test_a_child_has_the_environment_it_is_given_and_no_more(processes: Processe
     processes.start(["/usr/bin/env"], env={"A": "1"}, log=log).wait()
 
     assert log.read_text() == "A=1\n"
+
+
+def test_a_process_that_announces_is_ready_at_its_first_line(processes: Processes, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    command = ["/bin/sh", "-c", "echo trouble >&2; echo ready; sleep 60"]
+
+    assert processes.start(command, env=dict(os.environ), log=log, announces=True).first_line() == "ready"
+    assert log.read_text() == "trouble\n"
+
+
+def test_a_process_that_ends_before_it_is_ready_is_an_error(processes: Processes) -> None:
+    process = processes.start(["/bin/sh", "-c", "exit 7"], env=dict(os.environ), log=None)
+
+    with pytest.raises(OSError, match="exit code 7 before it was ready"):
+        process.first_line()
