@@ -13,7 +13,6 @@ CHECKOV := .tools/checkov/bin/checkov
 # Each is computed by `make lock` from the file of the same name that ends in .in, and dev.txt from requirements-dev.txt.
 LOCKS := $(addprefix functions/,authorizer/requirements.txt submit/requirements.txt worker/requirements.txt) \
     layers/shared/requirements.txt layers/shared/botocore.txt operations/requirements.txt \
-    $(addprefix benchmarks/,conventional/requirements.txt conventional/requirements-worker.txt) \
     $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt) \
     local/requirements/judges.txt
 
@@ -121,7 +120,7 @@ patience: setup ## Show that trouble at the model delays answers and loses none,
 	$(PYTHON) -m pytest tests/patience
 
 .PHONY: bench
-bench: setup ## Measure it beside what it could be instead, into benchmarks/results.md. ONLY=name: one part.
+bench: setup ## Measure what may still change, into benchmarks/results.md. ONLY=name: one part.
 	$(PYTHON) -m benchmarks $(ONLY)
 
 .PHONY: docs

@@ -6,15 +6,7 @@ import time
 
 from benchmarks.report import NotMeasured
 
-NAMES: tuple[str, ...] = (
-    "startup",
-    "warm",
-    "memory",
-    "cost",
-    "refill",
-    "streaming",
-    "scale",
-)
+NAMES: tuple[str, ...] = ("streaming", "scale")
 """Modules of this package with a function `run() -> Section`, in the order of the report."""
 
 

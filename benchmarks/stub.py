@@ -6,21 +6,17 @@ the request. Nothing is kept: every write succeeds, and what is read is the item
 asked for. In the conversation with the process (`Stub`), times are seconds since the epoch.
 """
 
-import argparse
 import asyncio
 import hashlib
 import http.client
-import ipaddress
 import json
 import random
 import re
-import ssl
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -60,17 +56,11 @@ class Answer(NamedTuple):
 class Stub:
     """The server, from construction until close, and how to talk to it. A context manager."""
 
-    def __init__(self, processes: Processes, *, tls: Path | None = None) -> None:
-        """With `tls`, a folder, it also listens at `https_url`, and `ca` is a new authority in there, to be trusted."""
+    def __init__(self, processes: Processes) -> None:
         command: list[str | Path] = [sys.executable, "-m", "benchmarks.stub"]
-        self.ca = tls / "ca.pem" if tls else None
-        if tls:
-            command += ["--tls", tls]
         self._process = processes.start(command, env={"PYTHONPATH": str(ROOT)}, cwd=ROOT, log=None)
-        ports = json.loads(self._process.output.readline())
-        self._address = f"{HOST}:{ports['http']}"
+        self._address = f"{HOST}:{self._process.first_line()}"
         self.url = f"http://{self._address}"
-        self.https_url = f"https://{HOST}:{ports['https']}" if tls else None
         self.pid = self._process.pid
 
     def set(self, settings: Settings) -> None:
@@ -320,75 +310,17 @@ def _events(model: str, words: list[str]) -> list[bytes]:
     return [*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)) + b"data: [DONE]\n\n"]
 
 
-def make_certificates(folder: Path) -> None:
-    """A new authority (ca.pem) and its certificate for this address (server.pem, with its key), good for a day."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    def certificate(name: str, key: Any, signer: Any, *extensions: x509.ExtensionType) -> x509.Certificate:
-        now = datetime.now(UTC)
-        builder = (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-            .issuer_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "stub")]))
-            .public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(days=1))
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-        )
-        for extension in extensions:
-            builder = builder.add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
-        return builder.sign(signer, hashes.SHA256())
-
-    authority, server = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    usage = x509.KeyUsage(
-        digital_signature=True,
-        key_cert_sign=True,
-        crl_sign=True,
-        content_commitment=False,
-        key_encipherment=False,
-        data_encipherment=False,
-        key_agreement=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-    root = certificate("stub", authority, authority, x509.BasicConstraints(True, None), usage)
-    name = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(HOST))])
-    leaf = certificate("server", server, authority, x509.BasicConstraints(False, None), name)
-    key = server.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "ca.pem").write_bytes(root.public_bytes(serialization.Encoding.PEM))
-    (folder / "server.pem").write_bytes(key + leaf.public_bytes(serialization.Encoding.PEM))
-
-
-async def _serve(tls: Path | None) -> None:
+async def _serve() -> None:
     services = _Services()
     loop = asyncio.get_running_loop()
 
     def connection() -> _Connection:
         return _Connection(services)
 
-    servers = {"http": await loop.create_server(connection, HOST, 0, backlog=512)}
-    if tls:
-        make_certificates(tls)
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls / "server.pem")
-        servers["https"] = await loop.create_server(connection, HOST, 0, ssl=context, backlog=512)
-    ports = {name: server.sockets[0].getsockname()[1] for name, server in servers.items()}
-    print(json.dumps(ports), flush=True)
-    await asyncio.gather(*(server.serve_forever() for server in servers.values()))
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tls", type=Path, metavar="FOLDER", help="listen with TLS too; the certificates go there")
-    asyncio.run(_serve(parser.parse_args().tls))
+    server = await loop.create_server(connection, HOST, 0, backlog=512)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await server.serve_forever()
 
 
 if __name__ == "__main__":
-    main()
+    asyncio.run(_serve())

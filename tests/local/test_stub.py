@@ -1,10 +1,8 @@
 """The stub of the benchmarks answers as AWS and a model do, as far as the functions can tell, and keeps count."""
 
-import ssl
 import statistics
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,8 +16,8 @@ from turnqueue.turn import Key, Status
 
 
 @pytest.fixture
-def stub(processes: Processes, tmp_path: Path) -> Iterator[Stub]:
-    with Stub(processes, tls=tmp_path) as stub:
+def stub(processes: Processes) -> Iterator[Stub]:
+    with Stub(processes) as stub:
         yield stub
 
 
@@ -86,11 +84,3 @@ def test_a_hundred_lognormal_latencies_have_the_mean_that_was_asked_for(
         took = [answer.elapsed.total_seconds() for answer in pool.map(ask, [False] * 100)]
     assert statistics.fmean(took) == pytest.approx(0.5, rel=0.2)  # and the time of a request
     assert min(took) < 0.25 < 1 < max(took)
-
-
-def test_its_tls_is_trusted_by_who_knows_its_authority(stub: Stub) -> None:
-    assert stub.ca
-    url = f"{stub.https_url}/stub/calls"
-    assert httpx.get(url, verify=ssl.create_default_context(cafile=stub.ca), trust_env=False).json() == {}
-    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
-        httpx.get(url, trust_env=False)

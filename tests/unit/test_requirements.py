@@ -81,11 +81,7 @@ def test_whatever_runs_pip_demands_hashes_and_wheels() -> None:
     for folder in ("bundle", "local", "operations", "benchmarks"):
         places += (ROOT / folder).rglob("*.py")
     runs = {path: path.read_text() for path in places if re.search(r"-m\W+pip\b|pip3? install", path.read_text())}
-    assert {path.relative_to(ROOT).as_posix() for path in runs} == {
-        "Makefile",
-        "bundle/bundle.py",
-        "benchmarks/sides.py",
-    }
+    assert {path.relative_to(ROOT).as_posix() for path in runs} == {"Makefile", "bundle/bundle.py"}
     for path, text in runs.items():
         assert text.count("--require-hashes") == 1, path
         assert len(re.findall(r"--only-binary\W+:all:", text)) >= 1, path
