@@ -95,10 +95,6 @@ browser: setup ## Test the console in a browser.
 screenshots: setup ## Take pictures of the console in its states, into screenshots/.
 	$(PYTHON) -m tests.browser.screenshots
 
-.PHONY: dashboard
-dashboard: setup ## Draw the CloudWatch dashboard from a load run on this machine, into docs/dashboard.svg. Minutes.
-	@$(PYTHON) -m local.dashboard
-
 .PHONY: mutants
 mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.
 	$(PYTHON) -m tests.faults.mutants

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from local import model_server
-from local.dashboard.metrics import emitted, log_lines
+from local.metrics import emitted, log_lines
 from local.stack import LocalStack, Model
 from tests.e2e.conftest import Api
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from development import cfn
-from local.dashboard import alarms
-from local.dashboard.metrics import Metric, Metrics, emitted, log_lines
+from local import alarms
+from local.metrics import Metric, Metrics, emitted, log_lines
 from local.stack import LocalStack
 from tests.e2e.conftest import Api, Deployment
 from tests.unit.template_rules import AWS_METRICS

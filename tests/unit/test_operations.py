@@ -2,7 +2,6 @@
 counted in the costs; and a picture of the dashboard as it is."""
 
 import re
-from html import unescape
 
 import pytest
 
@@ -92,17 +91,3 @@ def test_the_costs_are_those_of_what_is_there() -> None:
     titles = {widget["properties"]["title"] for widget in rules.widgets(template)}
     shown = {(*metric[1:3], str(metric.dimensions)) for metric in rules.watched(template) if metric.where in titles}
     assert f"(ours shows {len(shown)})" in costs
-
-
-def test_the_picture_is_of_the_dashboard_as_it_is() -> None:
-    """`make dashboard` draws it anew."""
-    drawn = {unescape(text) for text in re.findall(r">([^<>]+)</text>", (cfn.ROOT / "docs/dashboard.svg").read_text())}
-    template = cfn.template()
-    titles = {widget["properties"]["title"] for widget in rules.widgets(template)}
-    labels = {
-        metric[-1]["label"]
-        for widget in rules.widgets(template)
-        for metric in widget["properties"].get("metrics", [])
-        if isinstance(metric, list) and metric[-1].get("visible", True)
-    }
-    assert titles | labels <= drawn

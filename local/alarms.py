@@ -3,7 +3,7 @@
 import operator
 from typing import Any
 
-from local.dashboard.metrics import Metric, Metrics
+from local.metrics import Metric, Metrics
 
 _COMPARISONS = {
     "GreaterThanOrEqualToThreshold": operator.ge,
