@@ -39,11 +39,6 @@ def test_an_async_chat_is_answered_202_and_polled_to_the_end(alice: Api, query: 
     assert task["result"]["task_id"] == body["task_id"]
 
 
-def test_a_query_for_sync_wins_over_a_preference_for_async(alice: Api) -> None:
-    response = alice.chat("hello", query="?async_mode=false", headers={"Prefer": "respond-async"})
-    assert response.status_code == 200, response.text
-
-
 def test_what_does_not_finish_in_the_wait_is_answered_202_and_not_lost(alice: Api, stack: object) -> None:
     response = alice.chat("[[latency=3]] slowly", headers={"Prefer": "wait=1"})
     assert response.status_code == 202, response.text
@@ -70,17 +65,6 @@ def test_a_conversation_is_remembered_in_order(alice: Api, stack: object) -> Non
     conversation = alice.http.get(f"/chat/session/{session}").json()
     assert [turn["task_id"] for turn in conversation["turns"]] == [first, second]
     assert [turn["message"] for turn in conversation["turns"]] == ["my dog is called Rex", "what is my dog called?"]
-
-
-def test_a_draft_grows_over_the_turns(alice: Api, stack: object) -> None:
-    session = new_session()
-    first = alice.chat("I need a haircut", session_id=session, role="booking").json()
-    assert first["draft"]["service"] == "haircut"
-    assert first["draft"]["time"] is None
-    second = alice.chat("tomorrow at 3pm, my name is Ada", session_id=session, role="booking").json()
-    assert second["draft"] == {"service": "haircut", "date": "tomorrow", "time": "15:00", "name": "Ada"}
-    assert first["data"] == {"complete": False, "missing": ["date", "time", "name"]}
-    assert second["data"] == {"complete": True, "missing": []}
 
 
 def test_an_image_reaches_the_model(alice: Api, stack: object) -> None:
@@ -121,27 +105,6 @@ def test_progress_shows_the_answer_growing(alice: Api, stack: object) -> None:
     assert final["progress"] == 1
 
 
-def test_the_message_of_a_structured_answer_is_read_while_the_rest_is_coming(alice: Api, stack: object) -> None:
-    task_id = alice.submit("[[drip=0.25]] I need a haircut", role="booking")
-    seen = [task["partial"] for task in alice.watched(task_id) if task["status"] == "STARTED" and task["partial"]]
-    result = alice.finished(task_id)["result"]
-    assert result["draft"]["service"] == "haircut"
-    assert len(set(seen)) >= 2
-    assert all(result["message"].startswith(partial) for partial in seen)
-    assert seen[-1] == result["message"]
-
-
-def test_a_failed_task_keeps_what_was_said(alice: Api, stack: object) -> None:
-    task = alice.finished(alice.submit("[[drip=0.4 cut=6]] a story of some words"))
-    assert (task["status"], task["error_code"], task["attempt"]) == ("FAILURE", "model_unavailable", 3)
-    assert task["partial"].startswith("[stand-in model]")
-
-
-def test_a_failure_that_may_pass_is_tried_again(alice: Api, stack: object) -> None:
-    task = alice.finished(alice.submit(f"[[status=500 times=1]] {uuid.uuid4()}"))
-    assert (task["status"], task["attempt"]) == ("SUCCESS", 2)
-
-
 def test_a_refused_prompt_is_a_422_with_the_task(alice: Api, stack: object) -> None:
     response = alice.chat("[[refuse]] something bad")
     assert response.status_code == 422
@@ -149,13 +112,6 @@ def test_a_refused_prompt_is_a_422_with_the_task(alice: Api, stack: object) -> N
     problem = response.json()
     assert problem["error"]["code"] == "prompt_refused"
     assert alice.task(problem["task_id"])["status"] == "FAILURE"
-
-
-def test_bad_input_names_the_field(alice: Api) -> None:
-    response = alice.chat("")
-    assert response.status_code == 422
-    assert response.headers["Content-Type"] == "application/problem+json"
-    assert response.json()["error"]["param"] == "message"
 
 
 def test_another_owner_finds_nothing(alice: Api, bob: Api) -> None:

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from development import cfn
 from tests.unit.conftest import Account, Clock, Parts, Printed, Record, StandIn, Wire, refusing
 from turnqueue.queue import decode
 from turnqueue.store import Refused
@@ -341,31 +340,6 @@ MALFORMED = {
     "a turn in lower case": json.dumps({"session": "alice#s-1", "turn": ULID.lower()}),
     "too deep": "[" * 100_000,
 }
-
-
-@pytest.mark.parametrize("body", MALFORMED.values(), ids=MALFORMED)
-def test_a_malformed_message_fails_alone(account: Account, printed: Printed, body: str) -> None:
-    account.send(body, "bad")
-    before, after = account.queued(session_id="s-1"), account.queued(session_id="s-2")
-    records = account.receive()
-    (bad,) = [record for record in records if record["body"] == body]
-
-    assert account.work(records) == [bad["messageId"]]
-
-    assert [account.outcome(task) for task in (before, after)] == [("SUCCESS", None)] * 2
-    assert printed.metrics()["MessageMalformed"] == [1]
-
-
-def test_a_malformed_message_ends_in_the_dead_letter_queue(account: Account, clock: Clock) -> None:
-    account.send("hello")
-    redrive = cfn.resources("AWS::SQS::Queue")["TurnQueue"]["RedrivePolicy"]
-
-    for _ in range(redrive["maxReceiveCount"] + 1):
-        account.work()
-        clock.forward(2)
-
-    assert account.waiting() == (0, 0)
-    assert account.waiting("DeadLetterQueue") == (1, 0)
 
 
 def test_a_member_that_a_later_version_adds_is_ignored(account: Account) -> None:

@@ -9,9 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.payloads import Context
 from tests.unit.conftest import (
-    QUEUE_URL,
     Account,
     Clock,
     Parts,
@@ -19,7 +17,6 @@ from tests.unit.conftest import (
     Response,
     StandIn,
     Wire,
-    read,
     refusing,
     task_id_of,
     unreachable,
@@ -256,33 +253,6 @@ def test_query_over_header_over_flag(
     assert response["headers"].get("Preference-Applied") == applied
 
 
-@pytest.mark.parametrize(
-    ("query", "prefer", "param"),
-    [
-        ("maybe", None, "async_mode"),
-        ("", None, "async_mode"),
-        (None, "wait=soon", "Prefer: wait"),
-        (None, "wait=-1", "Prefer: wait"),
-        (None, "wait=1.5", "Prefer: wait"),
-        (None, "wait", "Prefer: wait"),
-        (None, "wait=٣", "Prefer: wait"),
-        ("true", "wait=soon", "Prefer: wait"),
-    ],
-)
-def test_a_preference_that_means_nothing_is_a_422(
-    account: Account, wire: Wire, query: str | None, prefer: str | None, param: str
-) -> None:
-    response = account.post(
-        {"message": "hello"},
-        query=None if query is None else {"async_mode": query},
-        headers={"Prefer": prefer} if prefer else None,
-    )
-
-    assert response["statusCode"] == 422
-    assert response["json"]["error"]["param"] == param
-    assert wire.calls == []
-
-
 def test_the_flag_is_the_environment_variable_of_the_replaced_system(submit: ModuleType) -> None:
     assert submit.async_by_default is False  # FEATURE_ASYNC_CHAT_ENABLED is "false" in these tests
 
@@ -468,14 +438,6 @@ def test_if_the_queue_refuses_the_task_fails_and_nothing_is_accepted(account: Ac
     assert account.waiting() == (0, 0)
 
 
-def test_a_queue_that_is_gone_is_a_queue_that_refuses(account: Account) -> None:
-    account.sqs.delete_queue(QueueUrl=f"{QUEUE_URL}TurnQueue.fifo")
-
-    response = account.post({"message": "hello"})
-
-    assert (response["statusCode"], response["json"]["code"]) == (503, "enqueue_failed")
-
-
 def test_a_queue_that_does_not_answer_is_a_queue_that_refuses(account: Account, wire: Wire) -> None:
     wire.before("SendMessage", unreachable)
 
@@ -594,23 +556,6 @@ def test_a_failure_of_our_own_tells_nothing_of_its_cause(account: Account, wire:
 # ---- Who is calling
 
 
-@pytest.mark.parametrize(
-    "authorizer",
-    [None, {}, {"jwt": None}, {"jwt": {"claims": {}}}, {"jwt": {"claims": {"sub": ""}}}],
-)
-def test_without_a_verified_subject_nothing_is_done(
-    account: Account, submit: ModuleType, wire: Wire, authorizer: Any
-) -> None:
-    event = account.post_event({"message": "hello"}, headers={"Authorization": "Bearer alice"})
-    event["requestContext"]["authorizer"] = authorizer
-
-    response = read(submit.handler(event, Context()))
-
-    assert response["statusCode"] == 401
-    assert response["json"]["error"]["type"] == "authentication_error"
-    assert wire.calls == []
-
-
 def test_the_owner_is_never_what_the_client_says(account: Account) -> None:
     response = account.post(
         {"message": "hello", "session_id": "s-1", "metadata": {"owner": "bob", "sub": "bob"}},
@@ -620,13 +565,6 @@ def test_the_owner_is_never_what_the_client_says(account: Account) -> None:
 
     assert response["statusCode"] == 202
     assert [item["session"]["S"] for item in account.items()] == ["alice#s-1"]
-
-
-def test_a_route_that_is_none_of_ours_is_a_404(account: Account, wire: Wire) -> None:
-    response = account.post({"message": "hello"}, route="DELETE /chat/")
-
-    assert (response["statusCode"], response["json"]["code"]) == (404, "no_such_route")
-    assert wire.calls == []
 
 
 # ---- What is counted

@@ -162,12 +162,6 @@ def test_the_sizes_that_are_taken(account: Account, size: float | None) -> None:
     assert ask(account, ASK | {"size": size})["statusCode"] == 201
 
 
-def test_what_is_no_json_is_refused(account: Account) -> None:
-    assert ask(account, "{")["statusCode"] == 400
-    assert ask(account, ASK, headers={"Content-Type": "image/png"})["statusCode"] == 415
-    assert ask(account, ASK, owner="")["statusCode"] == 401
-
-
 def test_eight_uploads_go_with_each_message_of_a_limit_and_take_none_of_it(
     account: Account, submit: ModuleType, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
