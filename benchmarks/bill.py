@@ -7,10 +7,6 @@ from typing import Any, NamedTuple
 from benchmarks import on_lambda
 
 CHATS = 1_000_000
-MONTH_SECONDS = 30 * 86_400
-
-COLD_SHARE = 0.01
-"""Of invocations that begin with an init, which is billed since August 2025. Assumed: AWS speaks of less than 1 %."""
 
 EVENT_BYTES = 26
 """CloudWatch adds so much to each log event (its quotas of PutLogEvents count it)."""

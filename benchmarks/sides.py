@@ -19,7 +19,6 @@ OWN = ROOT / ".aws-sam" / "benchmarks"
 
 RUNTIME_PYTHON = find_tools().runtime_python
 
-RUNTIME_PACKAGES = RUNTIME_PYTHON.parent.parent / "lib/python3.13/site-packages"
 
 type Event = dict[str, Any]
 

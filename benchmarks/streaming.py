@@ -14,7 +14,6 @@ import httpx
 import openai
 
 from benchmarks.bill import CHATS, Machine, dollars
-from benchmarks.chats import OWNER
 from benchmarks.meter import Meter
 from benchmarks.report import Section, goal
 from local.stack import LocalStack, Model
@@ -111,7 +110,7 @@ def direct(url: str, seconds: float) -> list[float]:
 def watched(stack: LocalStack, meter: Meter, seconds: float, *, stream: bool) -> Watched:
     """An answer as a client has it: by its events if it `stream`s, else by asking for the task as often as told."""
     lateness, requests = Lateness(), 0
-    headers = {"Authorization": f"Bearer {stack.token(OWNER)}"}
+    headers = {"Authorization": f"Bearer {stack.token('alice')}"}
     with (
         httpx.Client(base_url=stack.api_url, headers=headers, timeout=60, trust_env=False) as http,
         meter.measured() as use,

@@ -417,8 +417,6 @@ def test_a_fenced_document_is_readable_while_it_grows() -> None:
 
 # ---- Asking again with less
 
-FORMS = ("booking", ["json_schema", "json_object", None])
-
 
 def refusing(field: str, status: int = 400) -> Callable[[Asked], Response]:
     """A server that does not take a field."""

@@ -362,7 +362,7 @@ def test_progress_is_written_at_most_once_a_second(account: Account, wire: Wire)
 
     account.work()
 
-    assert len(writes) == 2
+    assert len(writes) >= 2  # more if the machine is slow
     assert all(later - sooner >= 1 for sooner, later in itertools.pairwise(writes))
 
 
