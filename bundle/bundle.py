@@ -43,7 +43,7 @@ UNUSED = {
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # Only Chat Completions is called. `openai.types.responses` is imported with it.
+    # The worker only calls Chat Completions, which imports `openai.types.responses`.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks

@@ -39,7 +39,7 @@ def __dir__():
 
 
 def reexports(init: Path) -> dict[str, str]:
-    """The modules of a package, by the names that its __init__.py imports from them. It may do nothing else."""
+    """The imports of a package's __init__.py: the module of each name. Fails if the file does anything else."""
     modules: dict[str, str] = {}
     for statement in ast.parse(init.read_text(encoding="utf-8")).body:
         match statement:

@@ -18,8 +18,8 @@ FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
-MAX_INSTRUCTIONS = 16_000  # characters: some 4,000 tokens, which every message of the role costs
-MAX_MODEL = 50  # as ModelName in template.yaml
+MAX_INSTRUCTIONS = 16_000  # characters, about 4,000 tokens, which are paid for with every message of the role
+MAX_MODEL = 50  # the same limit as for ModelName in template.yaml
 HIGHEST_TEMPERATURE = 2  # the temperatures of Chat Completions
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500

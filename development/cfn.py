@@ -1,4 +1,5 @@
-"""template.yaml as plain data: `!Ref X` reads {"Ref": "X"}, `!GetAtt A.B` {"Fn::GetAtt": "A.B"}, and so on."""
+"""Reads template.yaml as plain data: `!Ref X` becomes {"Ref": "X"}, `!GetAtt A.B` becomes {"Fn::GetAtt": "A.B"}, and so
+on."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -58,8 +59,8 @@ def resources(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def environment() -> dict[str, str]:
-    """The variables of all functions in the template. Parameters have their defaults (or are empty), resources their
-    logical ids."""
+    """The environment variables of all functions in the template. A parameter is replaced by its default (or ""), a
+    resource by its logical id."""
     document = template()
     kinds = [each for each in document["Resources"].values() if each["Type"] == "AWS::Serverless::Function"]
     functions = [document["Globals"]["Function"], *(function["Properties"] for function in kinds)]
@@ -72,7 +73,7 @@ def environment() -> dict[str, str]:
     def value_of(value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        if "Fn::If" in value:  # the issuer and its audience: with the stack's own user pool, or with the deployer's
+        if "Fn::If" in value:  # the issuer and its audience: of the stack's user pool, or of the deployer's issuer
             return value_of(value["Fn::If"][2])
         parameter = document["Parameters"].get(value["Ref"])
         return str(value["Ref"] if parameter is None else parameter.get("Default", ""))
@@ -87,7 +88,7 @@ def role(function: str) -> str:
 
 
 def permissions(role: str) -> set[tuple[str, str]]:
-    """The permissions of the role with this logical id: each action with the logical id of the resource."""
+    """The permissions of the role with this logical id: pairs of an action and a resource's logical id."""
     return {
         (action, target(resource))
         for statement in statements(resources("AWS::IAM::Role")[role])

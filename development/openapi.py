@@ -1,7 +1,7 @@
 """Generates docs/openapi.yaml from the code. `python -m development.openapi` writes it, `--check` only prints the
 differences. Routes and their security come from template.yaml, requests from the pydantic models, and responses from
-the types of turnqueue/responses.py. The problems are those of turnqueue/errors.py. The examples are
-made by the code from a sample turn. Only the texts are written here."""
+the types of turnqueue/responses.py. The problems come from turnqueue/errors.py, and the examples from the code with a
+sample turn. This file adds only texts."""
 
 import argparse
 import ast
@@ -79,7 +79,8 @@ def _pattern(pattern: re.Pattern[str] | str) -> str:
     return f"^{pattern if isinstance(pattern, str) else pattern.pattern}$"
 
 
-# The checks of the request's validators, because pydantic cannot look into them. A missing one is a KeyError.
+# The rules of the request's validators, because pydantic cannot export them. A validator without an entry raises
+# KeyError.
 LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
@@ -123,7 +124,7 @@ UPLOAD_WORDS = {
 
 
 class Schema(GenerateJsonSchema):
-    """JSON Schema in the form that people write: without generated titles, and `null` as one of the types."""
+    """Simplify a JSON Schema for readers: no generated titles, and `null` as one of the types."""
 
     def function_after_schema(self, schema: Any) -> JsonSchemaValue:
         return super().function_after_schema(schema) | LIMITS[schema["function"]["function"]]
@@ -156,7 +157,7 @@ def schemas() -> Json:
     for schema in generated.values():
         schema.pop("title", None)
         for member in schema.get("properties", {}).values():
-            # Code generators take a member with a default for one that is always present.
+            # Code generators treat a member with a default as always present.
             member.pop("default", None)
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
@@ -187,7 +188,7 @@ def schemas() -> Json:
 
 
 def _ordered(schema: Any) -> Any:
-    """The schema with its keywords in reading order."""
+    """The schema, with its keywords in a readable order."""
     if isinstance(schema, list):
         return [_ordered(each) for each in schema]
     if not isinstance(schema, dict):
@@ -782,7 +783,7 @@ TAGS = {
 }
 
 BODIES = {"POST /chat": "Chat", "POST /chat/media": "Upload"}
-"""The names of the operations' bodies."""
+"""The schema names of the operations' bodies."""
 
 LINKS: dict[str, Json] = {
     "task": {"operationId": "getTask", "parameters": {"task_id": "$response.body#/task_id"}},
@@ -822,7 +823,7 @@ def paths() -> Json:
 
 def document() -> Json:
     described = paths()
-    responses: Json = {}  # A response of several operations is written once.
+    responses: Json = {}  # A response of several operations is defined once.
     for methods in described.values():
         for operation in methods.values():
             for code, answer in operation["responses"].items():
@@ -868,7 +869,7 @@ def document() -> Json:
 
 
 def _shared_headers(responses: Json) -> set[str]:
-    """The headers that are written once for all responses, because none of them requires it."""
+    """The headers that all responses share, defined once."""
     fields = (field for answer in responses.values() for field in answer.get("headers", {}).items())
     return {name for name, described in fields if "$ref" in described}
 
@@ -884,7 +885,7 @@ def _response_name(operation: Json, code: str, answer: Json) -> str:
 
 
 class Writer(yaml.SafeDumper):
-    """YAML in the form that people write: no anchors, and block style for text of several lines."""
+    """Writes YAML for readers: no anchors, and block style for text of several lines."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 class NotReady(Exception):
-    """The message names what is missing."""
+    """The release is not ready. The message names the missing part."""
 
 
 def version(root: Path = ROOT) -> str:

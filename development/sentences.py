@@ -26,6 +26,7 @@ _AVOID = re.compile(
     r"|\b(of (its|one's|their) own|ours|so many|so much|mends?|is none|none is|he|him|his|for the sake|in vain)\b"
     r"|, for (?:a|an|the|no|it|they|there|each|SQS|AWS|its|what|who)\b"
 )
+_DIRECTIVE = re.compile(r"noqa|type: ignore|^# fmt: ")
 _CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- |  ).*$", re.MULTILINE)
 
 
@@ -51,7 +52,8 @@ def comments() -> Iterator[Text]:
     for match in re.finditer(
         r"^ +Description: (?:>-?\n)?((?:[^\n]+)(?:\n {6,}(?![A-Z]\w+:)[^\n]+)*)", template, re.MULTILINE
     ):
-        yield _at("template.yaml", template, match.start(), match[1])
+        if not match[1].startswith("!"):
+            yield _at("template.yaml", template, match.start(), match[1])
 
 
 def sentences() -> Iterator[Text]:
@@ -79,16 +81,16 @@ def _of_python(name: str, source: str) -> Iterator[Text]:
             ):
                 yield Text(f"{name}:{child.lineno}", _flat(child.value.value))
     run: list[str] = []
-    last = 0
+    last, is_alone = 0, False
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type != tokenize.COMMENT or "noqa" in token.string or "type: ignore" in token.string:
+        if token.type != tokenize.COMMENT or _DIRECTIVE.search(token.string):
             continue
         line, alone = token.start[0], not token.line[: token.start[1]].strip()
-        if run and not (alone and line == last + 1):
+        if run and not (alone and is_alone and line == last + 1):
             yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
             run = []
         run.append(token.string.lstrip("# "))
-        last = line
+        last, is_alone = line, alone
     if run:
         yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
 

@@ -53,10 +53,10 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # A shell starts a background job of a script with SIGINT ignored, and Python then keeps it ignored.
+    # If a script starts a background job, the shell makes it ignore SIGINT, and Python then keeps ignoring it.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores SIGHUP on purpose
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes a program ignore SIGHUP on purpose
         signal.signal(signal.SIGHUP, _end)
     progress = Progress()
     started = time.monotonic()

@@ -62,7 +62,7 @@ class Account:
 
     def _new_client(self, service: str) -> Any:
         config = Config(
-            proxies={},  # a proxy of the shell cannot reach our loopback
+            proxies={},  # a proxy in the shell's variables cannot reach loopback
             max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 3},
         )
@@ -70,7 +70,7 @@ class Account:
         return make(service, endpoint_url=self.endpoint_url, config=config)
 
     def as_role(self, arn: str) -> "Account":
-        """The account with the rights of the role `arn`, for as long as it is used."""
+        """The account with the rights of the role `arn`. Renews the credentials."""
         parameters = {"RoleArn": arn, "RoleSessionName": "local"}
         refresh = create_assume_role_refresher(self.client("sts"), parameters)
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))

@@ -10,7 +10,7 @@ type Item = Mapping[str, Mapping[str, Any]]
 
 
 def write_units(*items: Item) -> int:
-    """Write units. If the write replaces or changes an item, give the item before and after it: the larger one
+    """The write units of a write. If it changes an item, pass the item before and after it, because the larger one
     counts."""
     return max(1, *(math.ceil(size(item) / 1024) for item in items))
 

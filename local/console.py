@@ -20,8 +20,8 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str]], port: int = 0) -> LoopbackServer:
-    """Serve it on `port`. GET /config.json gives the page the API's URL and a token for each owner's name. It answers
-    503 while the URL is empty. Raises OSError if the port is taken."""
+    """Serve it on `port`. GET /config.json gives the page the API's URL and a token for each owner. It answers 503
+    while the URL is empty. Raises OSError if the port is in use."""
 
     def answer(request: Request) -> Response:
         path = unquote(urlsplit(request.target).path)
@@ -59,7 +59,7 @@ def _headers(content_type: str) -> list[tuple[str, str]]:
 
 
 def _policy() -> str:
-    """The page's policy, and `frame-ancestors`, which browsers take from a header only."""
+    """The page's policy, and `frame-ancestors`, which browsers accept only from a header."""
     page = (ROOT / "web" / "index.html").read_text()
     match = re.search(r'http-equiv="Content-Security-Policy"\s+content="([^"]+)"', page)
     assert match, "web/index.html has no Content-Security-Policy"

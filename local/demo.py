@@ -18,7 +18,7 @@ class Unexpected(Exception):
 
 
 class Client:
-    """A client of the API as `owner`. It prints what it does."""
+    """A client of the API as `owner`. It prints its requests."""
 
     def __init__(self, stack: LocalStack, owner: str, progress: Progress) -> None:
         self._address = urlsplit(stack.api_url).netloc

@@ -1,4 +1,4 @@
-"""Builds and deploys the project's template with `sam build` and `sam deploy`, as a user does, but to the emulated
+"""Builds and deploys the project's template with `sam build` and `sam deploy`, like a user, but to the emulated
 account. It cannot reach a real account, because SAM does not get the AWS settings of the caller's shell."""
 
 import contextlib
@@ -46,8 +46,8 @@ class Sam:
             yield
 
     def build(self, architecture: str, tell: Callable[[str], None]) -> None:
-        """Build the changes since the last build, for `architecture` (x86_64 or arm64). `tell` gets each line of
-        output. Raises DeployFailed."""
+        """Build everything that has changed since the last build, for `architecture` (x86_64 or arm64). `tell` gets
+        each line of output. Raises DeployFailed."""
         overrides = ["--parameter-overrides", f"Architecture={architecture}"]
         self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
 

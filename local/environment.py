@@ -62,7 +62,7 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class _Event:
-    """An event of the process. The payload is that of a response or an error."""
+    """A report of the process: a response or an error, with its payload."""
 
     kind: Literal["idle", "taken", "response", "error", "init error", "exit"]
     payload: bytes = b""

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any
 
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"
-"""The variable of a function that makes MiniStack forward its invocations to a URL. The function does not see it."""
+"""The environment variable that makes MiniStack forward a function's invocations to a URL. The function does not get
+it."""
 
 _SECONDS_KEPT = 7 * 24 * 3600
 
 
 @dataclass(frozen=True)
 class Function:
-    """A function that can be invoked."""
+    """A deployed function, ready to be invoked."""
 
     name: str
     arn: str

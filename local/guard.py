@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
-"""Names that no foreign DNS resolves. The last is this machine's name inside a container of Docker Desktop."""
+"""Host names that no foreign page can have. The last is this machine's name inside a container of Docker Desktop."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
 """The header with the pass from one local listener to the next."""
@@ -29,7 +29,7 @@ type Headers = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Guard:
-    """The requests that one listener accepts."""
+    """The rules for the requests that one listener accepts."""
 
     any_origin: bool = False
     """Whether pages of every origin may call. The API allows it by CORS, as API Gateway does."""

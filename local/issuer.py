@@ -26,7 +26,7 @@ class Issuer:
         self.url = self._server.url
 
     def token(self, sub: str, audience: str, ttl: int = 3600) -> str:
-        """An RS256 JWT for the owner `sub`, valid for `ttl` seconds (a negative one: long expired)."""
+        """An RS256 JWT for the owner `sub`, valid for `ttl` seconds. A negative `ttl` makes an expired token."""
         now = int(time.time())
         return self.signed({"sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl})
 

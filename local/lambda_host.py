@@ -35,8 +35,8 @@ _SECONDS_IN_LINE = 25
 
 
 class Invocation(NamedTuple):
-    """A finished invocation, for observers: the function by its label, its event as JSON, the times in seconds since
-    the epoch."""
+    """A finished invocation, for observers: the function's label, its event as JSON, and the times in seconds since the
+    epoch."""
 
     function: str
     payload: bytes

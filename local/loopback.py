@@ -1,5 +1,5 @@
-"""Small HTTP servers on 127.0.0.1, each a function from a request to a response, called in a thread per
-connection. A guard stands in front of each."""
+"""Small HTTP servers on 127.0.0.1. A server calls a function from request to response, in one thread per connection. A
+guard checks each request first."""
 
 import contextlib
 import http.client
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """If `body` is in pieces, each is sent when it comes, chunked."""
+    """If `body` is an iterator, each piece is sent at once, as a chunk."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -36,7 +36,7 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""Accepts programs, and pages of the listener itself."""
+"""Accepts requests of programs, and of the listener's own pages."""
 
 _SECONDS_TO_FORWARD = 60  # seconds: API Gateway ends a request after 30
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
@@ -69,7 +69,7 @@ def _of_the_message(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def free_port(wished: int) -> int:
-    """The port `wished` if nothing listens there, otherwise a free one."""
+    """The port `wished` if it is free, otherwise another free port."""
     for port in (wished, 0):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
             return int(probe.getsockname()[1])
@@ -77,8 +77,8 @@ def free_port(wished: int) -> int:
 
 
 class LoopbackServer:
-    """Answers the requests that `guard` accepts with `handle`, from construction until close. Port 0 takes a free one.
-    Raises OSError if it is taken."""
+    """Answers the requests that `guard` accepts with `handle`, from construction until close. Port 0 selects a free
+    port. Raises OSError if the port is in use."""
 
     def __init__(self, handle: Handle, port: int = 0, *, guard: Guard = NO_PAGES) -> None:
         self._server = _Server((HOST, port), _handler(handle, guard))
@@ -88,7 +88,7 @@ class LoopbackServer:
         threading.Thread(target=self._server.serve_forever, name=f"server {self.port}", daemon=True).start()
 
     def close(self) -> None:
-        """Stop accepting connections. Open ones end with the process. Does not wait."""
+        """Stop accepting connections, without waiting. Open connections end with the process."""
         threading.Thread(target=self._close, daemon=True).start()
 
     def _close(self) -> None:

@@ -1,7 +1,7 @@
 """A stand-in for an OpenAI-compatible model server, to run and test Turnqueue without a model.
 
-An answer is made from the conversation alone, so the same conversation gets the same answer, and every answer says that
-it comes from a stand-in. It quotes what the user said now and before, so it shows its memory.
+An answer depends only on the conversation, and says that it comes from a stand-in. It quotes the user's present and
+earlier messages, which shows its memory.
 
 The last user message can contain commands (see `Fault` for all of them):
 
@@ -97,7 +97,7 @@ class Fault(TypedDict, total=False):
     """The commands that a message or a request to the server can contain. The annotation also defines how a value is
     parsed."""
 
-    times: int  # only the first calls, up to this number; the later ones succeed
+    times: int  # apply it only to this number of calls; later calls succeed
     latency: float  # seconds that the answer takes
     hang: float  # seconds of silence before everything else
     status: int  # an HTTP error instead of an answer
@@ -135,7 +135,7 @@ def checked_fault(asked: JsonObject) -> Fault:
             if name == "odd" and value not in odd_replies.ODD:
                 raise ValueError("unknown")
             lowest, highest = (400, 599) if name == "status" else (0, 1e6)
-            # bool("no") is true and float(True) is 1.0, so flags and values are read strictly
+            # flags and values are parsed strictly, because bool("no") is true and float(True) is 1.0
             if (kind is bool) != (value is True) or not (kind is str or lowest <= fault[name] <= highest):
                 raise ValueError("out of range")
         except (TypeError, ValueError) as error:
@@ -237,7 +237,7 @@ def image_of(url: str) -> str:
 
 
 def text_of(message: Any, position: int) -> str:
-    """The text of one message. Refuses a message that OpenAI would refuse."""
+    """The text of one message. Raises Refusal for a message that OpenAI would refuse."""
     where = f"messages[{position}]"
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise ApiError(400, f"Invalid value: '{where}.role'.", code="invalid_value", param=where)
@@ -329,11 +329,11 @@ def clock(said: str) -> str | None:
 
 DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday|today|tomorrow"
 SERVICES = "haircut|beard trim|shave|massage|manicure|pedicure|facial|colou?ring|colou?r"
-# How the value of a property is found in the user's text: (pattern, the form in which the match is written)
+# The patterns that find a property's value in the user's text: (pattern, format of the value)
 READ_SERVICE = (rf"(?i)\b({SERVICES})\b", str.lower)
 READ_DATE = (rf"(?i)\b({DAYS}|\d{{4}}-\d\d-\d\d)\b", str.lower)
 NAME = rf"(?!(?i:{DAYS})\b)([^\W\d][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)"
-# a name after "my name is" may have small letters; after "I'm" and "for" only a capital letter marks a name
+# after "my name is" any word is a name; after "I'm" and "for" only a capitalised word
 READ_NAME = (rf"\b(?:(?i:my name is) |(?i:i'm|i am|for) (?=[A-ZÀ-Þ])){NAME}", str)
 READ_PEOPLE = (r"(?i)\b(\d+)(?= (?:people|persons|guests)\b)|\b(?:party of|table for) (\d+)\b", str)
 READERS: dict[str, tuple[str, Callable[[str], str | None]]] = {
@@ -357,7 +357,7 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 
 
 class Form:
-    """Fills in a JSON schema from the user's texts. The newest message with a value wins."""
+    """Fills in a JSON schema from the user's messages. The newest message with a value wins."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
         """`guess`: fill in a number or the user's text for a field that the user has not mentioned."""
@@ -429,7 +429,7 @@ def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False
     anything = likely.get(schema.get("type", "string"), "(?!)")
     for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (anything, str)):
         for said in last_match(pattern, text):
-            with contextlib.suppress(KeyError, ValueError):  # said, but not of the wanted type
+            with contextlib.suppress(KeyError, ValueError):  # the user has given a value, but of another type
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
 
 

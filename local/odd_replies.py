@@ -58,7 +58,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """Refuses a field of the request. Without the field the answer is normal."""
+    """Refuses a request with this field. Without the field the answer is normal."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)

@@ -1,5 +1,5 @@
-"""Records the calls of the functions: a server between them and MiniStack that forwards and records each call. Each
-caller has a separate address, so that the recorder knows the caller."""
+"""A proxy between the functions and MiniStack that records each call. Each caller has a separate address, so that the
+recorder knows the caller."""
 
 import json
 from collections.abc import Callable
@@ -23,10 +23,9 @@ class Call:
 
 
 class Recorder:
-    """Serves from the first `endpoint` until close. It understands calls of the AWS JSON and query protocols. Of S3 it
-    understands those that read an object or post a form. A form goes to the address of the caller that signed it.
-    `watch` is called with each call and the body of its answer, in the thread of its caller, before the caller gets the
-    answer."""
+    """Serves from the first `endpoint` until close. It understands the AWS JSON and query protocols, and S3's calls
+    that read an object or post a form. A form goes to the address of the caller that signed it. `watch` is called with
+    each call and the body of its answer, in the thread of its caller, before the caller gets the answer."""
 
     watch: Callable[[Call, bytes], object]
 

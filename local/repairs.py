@@ -27,9 +27,8 @@ def repair(account: Account, stack_name: str) -> None:
 
 
 def repair_cors(account: Account, api_id: str) -> None:
-    """Give the API the CORS configuration that its template asks for. MiniStack's CloudFormation stores it
-    under the template's names (AllowOrigins), its API Gateway reads others (allowOrigins) and so refuses
-    every preflight."""
+    """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores it under the template's
+    names (AllowOrigins), but its API Gateway reads other names (allowOrigins), and so refuses every preflight."""
     client = account.client("apigatewayv2")
     stored: dict[str, Any] = {}
 
@@ -63,7 +62,7 @@ def repair_transport(account: Account, bucket: str) -> None:
 
 
 def repair_time_to_live(account: Account, table: str, declared: dict[str, Any]) -> None:
-    """Switch on the table's time to live, which MiniStack's CloudFormation leaves out. `declared` are the properties in
+    """Switch on the table's time to live, which MiniStack's CloudFormation ignores. `declared` are the properties in
     the template. (MiniStack also ignores point-in-time recovery and encryption, but they have no effect here.)"""
     if specification := declared.get("TimeToLiveSpecification"):
         account.client("dynamodb").update_time_to_live(TableName=table, TimeToLiveSpecification=specification)

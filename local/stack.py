@@ -1,4 +1,4 @@
-"""The whole of Turnqueue on this machine: the emulated account, the project's template deployed to it, and a
+"""Runs the whole of Turnqueue on this machine: the emulated account, the project's template deployed to it, and a
 model."""
 
 import contextlib
@@ -44,7 +44,7 @@ POLLER = "'s event source"
 
 @dataclass(frozen=True)
 class Model:
-    """The model server that the worker talks to."""
+    """The model server that the worker calls."""
 
     base_url: str  # ends in /v1
     key: str
@@ -111,7 +111,7 @@ class LocalStack:
         self.api_url = ""
 
     def start(self) -> None:
-        """Raises ToolMissing, EmulatorFailed, DeployFailed, or OSError; nothing is left running then."""
+        """Raises ToolMissing, EmulatorFailed, DeployFailed, or OSError, after it has ended all processes."""
         try:
             self._start()
         except BaseException:
@@ -153,7 +153,7 @@ class LocalStack:
         # First, because MiniStack's guard needs its origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
-        # Before the processes, so that it is closed after them: its thread waits for one.
+        # Opened before the processes, so that it closes after them: its thread waits for one.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")

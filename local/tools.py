@@ -1,6 +1,6 @@
 """Finds the tools of the emulated account, each in a separate virtual environment.
 
-`make setup` makes them in `.tools/`; LOCAL_TOOLS names another folder of the same shape.
+`make setup` makes them in `.tools/`; LOCAL_TOOLS names another folder with the same layout.
 """
 
 import os

@@ -20,7 +20,7 @@ type Template = dict[str, Any]
 
 EXTENSIONS, SERVERLESS = "AWS::LanguageExtensions", "AWS::Serverless-2016-10-31"
 PSEUDO_PARAMETERS = {"region": "us-east-1", "account_id": "123456789012", "stack_name": "turnqueue"}
-"""The values that a test gives to AWS::Region and so on. A deployment leaves them to CloudFormation."""
+"""Values of AWS::Region and similar parameters for tests. A deployment leaves them to CloudFormation."""
 
 # Run cfn-lint on a transformed template. Conditions and parameters that are unused after the transform are no error.
 _DONE = {"W2001", "W7001", "W8001", "W8003"}
@@ -41,13 +41,14 @@ def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Te
 
 
 def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The outcome of each job: a `template` (or the path of its YAML), its `parameters`, and `until`.
+    """Runs jobs and returns their outcomes. A job has a `template` (or the path of its YAML), `parameters`, and
+    `until`.
 
     `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as
 
-    - `extended`, and `effective`, the same without conditions and the resources that they leave out; or
-    - `transformed`, without them too; if "linted", with `problems`, the findings of cfn-lint, and `create_only`, by
-      type of resource the properties whose change replaces the resource; or
+    - `extended`, and `effective`, the same after its conditions are evaluated; or
+    - `transformed`, also after its conditions are evaluated. "linted" adds `problems`, the findings of cfn-lint, and
+      `create_only`: for each type of resource, the properties whose change replaces the resource; or
     - `refused`, the message of the transform that refused the template.
     """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": PSEUDO_PARAMETERS["region"]}
@@ -90,7 +91,7 @@ def _outcome(template: Template | str, parameters: dict[str, Any], until: str) -
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy in which `change` was applied to every part, the innermost first."""
+    """A copy of the template, with `change` applied to every part, innermost first."""
     if isinstance(value, dict):
         value = {name: mapped(part, change) for name, part in value.items()}
     elif isinstance(value, list):

@@ -1,4 +1,4 @@
-"""The deployed API as a client calls it. Its answers are not trusted, and the token goes to one place only."""
+"""Calls the deployed API as a client does. It checks every answer, and sends the token only to this API."""
 
 import json
 import re
@@ -16,11 +16,12 @@ _TIMEOUT_SECONDS = 35
 """API Gateway gives up after 30 s."""
 
 _MAX_BYTES = 2 * 1024 * 1024
-"""The most bytes of an answer. The largest of the API, a page of a session, has 1 MiB."""
+"""The most bytes of an answer. The API's largest answer, a page of a session, has 1 MiB."""
 
 
 class ApiFailed(CommandFailed):
-    """The API gave no usable answer. The text names the request, and quotes neither the token nor the answer."""
+    """The API gave no usable answer. The error's text names the request, and quotes neither the token nor the
+    answer."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Answer:
 
 
 class Api(AbstractContextManager["Api"]):
-    """The API at `url`, called with the bearer token `token`. Follows no redirect, because the token is for this
-    server alone."""
+    """The API at `url`, called with the bearer token `token`. Follows no redirect, because the token is only for this
+    server."""
 
     def __init__(self, url: str, token: str) -> None:
         if not re.fullmatch("[!-~]+", token):
@@ -82,7 +83,7 @@ class Api(AbstractContextManager["Api"]):
             raise ApiFailed(f"{method} {self.url}{path} is not answered: {type(error).__name__}") from None
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """As `send`, but raises ApiFailed if the answer has another status."""
+        """Like `send`, but raises ApiFailed if the answer has another status."""
         answer = self.call(method, path, body, **options)
         if answer.status != status:
             redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""

@@ -67,7 +67,7 @@ def count(text: str) -> int:
 
 
 def duration(text: str) -> int:
-    """Seconds."""
+    """A duration in seconds, from a text such as "24h"."""
     return (
         int(_matching(text, r"[0-9]{1,6}[smhd]", "a number and s, m, h or d: 24h, for example")[:-1]) * _UNITS[text[-1]]
     )

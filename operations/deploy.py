@@ -13,7 +13,7 @@ TRAFFIC_SHIFTS = ("AllAtOnce",)
 
 
 class NotDeployed(CommandFailed):
-    """`sam deploy` did not start, or failed. SAM has printed the reason."""
+    """`sam deploy` did not start, or it failed. SAM has printed the reason."""
 
 
 def deploy(config_env: str, *, traffic_shift: str | None = None, confirm: bool = True) -> None:

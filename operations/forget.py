@@ -111,7 +111,7 @@ def _is_one_of(value: object, names: set[str]) -> bool:
 
 
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards of the owner or of one of the tasks, and those whose keys begin with a hash of the owner."""
+    """The guards that name the owner or one of the tasks, and those whose keys begin with a hash of the owner."""
     items = reads.items(
         stack.guards.scan,
         ProjectionExpression="#guard, #task_id, #owner",

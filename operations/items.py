@@ -12,7 +12,7 @@ _LATEST = 10**11
 
 
 class Malformed(Exception):
-    """No function can have written this item. The text names the attribute and never its value."""
+    """No function can have written this item. The error's text names the attribute, and never its value."""
 
 
 def turn_key(item: Item) -> Key:

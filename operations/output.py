@@ -1,4 +1,4 @@
-"""All output of the commands. Tables, logs and servers contain other people's text, so every line is escaped."""
+"""Prints all output of the commands. Tables, logs and servers contain other people's text, so it escapes every line."""
 
 import sys
 import traceback

@@ -36,7 +36,7 @@ from turnqueue.turn import (
 )
 
 CODES = tuple(code for code, failure in FAILURES.items() if failure.retryable)
-"""The failures that a retry may avoid."""
+"""The error codes for which a retry may succeed."""
 
 # The attributes to read. They contain no prompt and no answer.
 _ATTRIBUTES = (
@@ -115,7 +115,7 @@ class _Seen:
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
-        """Raises Malformed."""
+        """The turn in an item. Raises Malformed."""
         try:
             status = Status(text(item, "status"))
         except ValueError:
@@ -229,7 +229,7 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
 
 
 def _is_untouched(turn: _Seen) -> bool:
-    """Whether no worker has claimed the turn since its replay, so its message may never have been sent."""
+    """Whether the turn was replayed and no worker has claimed it since. Its message may never have been sent."""
     return (
         turn.status == Status.PENDING
         and turn.replayed_at is not None

@@ -52,12 +52,12 @@ class Stack:
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """Raises StackNotFound too."""
+        """The stack's outputs by name. Raises StackNotFound, too."""
         return {output["OutputKey"]: output["OutputValue"] for output in self.description.get("Outputs", [])}
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """Raises StackNotFound too."""
+        """The stack's parameters by name. Raises StackNotFound, too."""
         return {each["ParameterKey"]: each["ParameterValue"] for each in self.description.get("Parameters", [])}
 
     @cached_property
@@ -113,7 +113,7 @@ class Stack:
 
 
 class Reads:
-    """Reads the pages of a Scan or a Query, and adds up their read units."""
+    """Reads the pages of a Scan or a Query, and counts their read units."""
 
     def __init__(self) -> None:
         self.units = 0.0
@@ -122,7 +122,7 @@ class Reads:
         """All items of `read`, which is a table's `scan` or `query`, page after page."""
         while True:
             answer = read(ReturnConsumedCapacity="TOTAL", **request)
-            with contextlib.suppress(KeyError):  # an emulator may leave it out
+            with contextlib.suppress(KeyError):  # an emulator may omit it
                 self.units += float(answer["ConsumedCapacity"]["CapacityUnits"])
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:

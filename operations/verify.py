@@ -1,4 +1,4 @@
-"""`python -m operations verify` checks a deployed stack from outside: the API by chats, the resources by AWS's own
+"""`python -m operations verify` checks a deployed stack from outside: the API by chats, and the resources by AWS's
 APIs.
 
 Each check yields a sentence for each failure. docs/operations.md, "Verify", has an entry for each check.
@@ -40,7 +40,8 @@ _PAUSE_SECONDS = 2
 
 @dataclass
 class Verification:
-    """The parts that the checks share. `patience`: seconds that CloudWatch may take to show a log line or a metric."""
+    """The state that the checks share. `patience`: the seconds that CloudWatch may take to show a log line or a
+    metric."""
 
     stack: Stack
     api: Api
@@ -175,7 +176,7 @@ def check_alarms(v: Verification) -> Failures:
 
 
 def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
-    """The dimensions of each of our metrics that the alarm watches."""
+    """The dimensions of the stack's metrics that the alarm watches."""
     metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
     return [
         {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
@@ -195,7 +196,7 @@ def check_health(v: Verification) -> Failures:
 
 
 def _declared_routes(v: Verification) -> dict[str, str]:
-    """The authorization of each route of the template."""
+    """The authorizer of each route in the template."""
     return {
         resource["Properties"]["RouteKey"]: resource["Properties"].get("AuthorizationType", "NONE")
         for resource in v.stack.template["Resources"].values()
@@ -226,7 +227,7 @@ def _is_problem(answer: Answer) -> bool:
 
 
 def _paths(v: Verification) -> list[tuple[str, str]]:
-    """Method and path of each route, with an id in place of a variable."""
+    """Method and path of each route, with an id instead of a variable."""
     routes = [key.split(" ") for key in _declared_routes(v) if " " in key and not key.startswith("OPTIONS")]
     return [(method, re.sub(r"\{\w+\}", "verify", path)) for method, path in routes] + [("POST", "/chat/")]
 

@@ -70,7 +70,7 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    this.#views.get(turns[index + 1])?.show(turn); // the previous turn explains why this one waits, and which draft members are new
+    this.#views.get(turns[index + 1])?.show(turn); // the text of a turn depends on the previous turn: the reason of its wait, and new members of its draft
     this.#tick();
   }
 

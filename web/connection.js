@@ -17,7 +17,7 @@ export class Connection extends EventTarget {
   #as = null;
   #rolesKnown = false;
 
-  /** Find the API and the token. */
+  /** Find the API's address and the token. */
   static async open() {
     const connection = new Connection();
     connection.#config = await readConfig();
@@ -53,7 +53,7 @@ export class Connection extends EventTarget {
     return this.#own ? String(claims(this.#own.token).sub ?? "someone") : this.#as;
   }
 
-  /** A name for the data of this owner at this API. */
+  /** The key under which this browser stores data of this owner at this API. */
   get scope() {
     return `${this.apiUrl} ${this.owner}`;
   }

@@ -20,7 +20,7 @@ group_claim = os.environ["LIMIT_GROUP_CLAIM"]
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The simple response of an HTTP API's authorizer; its context is the caller's claims."""
+    """The authorizer's response, in the simple form of HTTP APIs. Its context is the caller's claims."""
     scheme, _, secret = str((event.get("headers") or {}).get("authorization", "")).partition(" ")
     claims = _claims(secret.strip()) if scheme.lower() == "bearer" else None
     return {"isAuthorized": claims is not None, "context": claims or {}}

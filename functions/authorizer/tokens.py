@@ -23,7 +23,7 @@ class Tokens:
         self._audience = audience
 
     def claims(self, token: str) -> dict[str, str] | None:
-        """The claims of a valid token as text, lists as "[a b]"; None for any other text.
+        """The claims of a valid token, each as text, a list as "[a b]". None if the token is not valid.
 
         Raises jwt.PyJWKClientConnectionError or OSError when the issuer cannot be asked for its keys.
         """

@@ -17,7 +17,7 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=3, usage=UsageStore(os.env
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """A message whose turn could not be closed comes back. A malformed message stays for an operator."""
+    """If a message's turn could not be closed, the message comes back. A malformed message stays for an operator."""
     return {
         "batchItemFailures": [
             {"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)

@@ -70,8 +70,8 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def task(event: Event, ends_at: float) -> Response:
-    """200 with the task while it exists, whatever its state. `?wait=N` waits up to N seconds until the task is final,
-    if the caller's limits allow it."""
+    """200 with the task in any state, while it exists. `?wait=N` waits up to N seconds until the task is final, if the
+    caller's limits allow it."""
     key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
@@ -144,8 +144,8 @@ def cancel(event: Event) -> Response:
 
 
 def session(event: Event) -> Response:
-    """The turns of a conversation in order. `?limit=N` is the page size, `?cursor=` the `next_cursor` of the page
-    before."""
+    """The turns of a conversation in order. `?limit=N` is the page size, `?cursor=` the `next_cursor` of the previous
+    page."""
     session_id = path(event, "session_id")
     caller = owner(event)
     cursor = query(event, "cursor")

@@ -1,5 +1,5 @@
-"""A growing answer as events, in Server-Sent Events or JSON. The events are the rows of the event log, and the turn at
-the end.
+"""Returns a growing answer as events, in Server-Sent Events or JSON. The events come from the rows of the event log,
+and the last one from the turn.
 
 Each row makes one event, so every reader gets the same events. A response ends at once, because an HTTP API cannot
 stream. It names the time after which the client asks again.
@@ -67,7 +67,7 @@ def news(rows: Sequence[Row]) -> list[StreamEvent]:
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
     """The milliseconds until the client should ask again: about as long as the worker takes for a row
-    (worker/attempt.py). `reached`: the last row that the client has; a streamed answer has 8 in its first 2 s, and 24
+    (worker/attempt.py). `reached`: the last row that the client has. A streamed answer has 8 rows after 2 s, and 24
     after 10 s."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at

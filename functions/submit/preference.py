@@ -14,13 +14,14 @@ _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
 class Preference(NamedTuple):
-    """`wait`: the seconds to wait for the result, 0 to answer at once. `applied`: for Preference-Applied, or None."""
+    """`wait`: the seconds to wait for the result, 0 to answer at once. `applied`: the value of the header
+    Preference-Applied, or None."""
 
     wait: int
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """The preference to answer at once, whatever the request asks for."""
+        """The preference to answer at once. It ignores the request's wishes."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 

@@ -1,4 +1,4 @@
-"""The bodies of POST /chat and POST /chat/media. Everything else gets an error that names the field and the limit."""
+"""Parses the bodies of POST /chat and POST /chat/media. For any other body, the error names the field and the limit."""
 
 import base64
 import binascii
@@ -24,7 +24,7 @@ MIN_DEADLINE_SECONDS = 10
 
 # Compiled with the first message that has media, because most messages have none.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
-_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # visible ASCII (RFC 3986), with a host
+_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # https, visible ASCII (RFC 3986), and a host
 
 
 def _session_id(value: str) -> str:

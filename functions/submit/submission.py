@@ -1,4 +1,4 @@
-"""A request for a turn, as submit reads it from its event: every field is checked before anything is written."""
+"""A request for a turn, parsed from submit's event. Every field is checked before anything is written."""
 
 import re
 from typing import NamedTuple
@@ -9,8 +9,8 @@ from turnqueue.turn import Turn
 
 
 class Submission(NamedTuple):
-    """`fingerprint`: equal for equal requests with one Idempotency-Key. `max_age`: the greatest age in seconds of a
-    cached reply that may answer; 0 for none."""
+    """`fingerprint`: the same for equal requests with one Idempotency-Key. `max_age`: the greatest age in seconds of a
+    cached reply; 0 accepts none."""
 
     turn: Turn
     fingerprint: str
@@ -26,7 +26,7 @@ def require_json(event: Event) -> None:
 
 
 def idempotency_key(event: Event) -> str | None:
-    """The Idempotency-Key: quoted, as the IETF draft demands (a structured field), or bare, as most clients send it."""
+    """The Idempotency-Key: quoted, as in the IETF draft (a structured field), or unquoted, as most clients send it."""
     value = header(event, "idempotency-key")
     if value is None:
         return None

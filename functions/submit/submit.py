@@ -106,7 +106,7 @@ def _repetition(event: Event) -> Submission:
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
     # A second click finds the same key, so it makes no second retry. A client that wants two retries sends two keys.
-    # The blank keeps this key apart, because no client's key has one.
+    # The blank keeps this key apart from clients' keys, which cannot contain one.
     key_of_client = idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
@@ -145,8 +145,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 
 def take(event: Event, submission: Submission) -> tuple[Turn, bool, dict[str, str]]:
-    """Record and queue a turn within its owner's limits, as `submit` does. Also returns the response fields of the
-    limits."""
+    """Like `submit`, but within the owner's limits. Also returns the response headers of the limits."""
     headers = _admitted(limiter.take_message(event, submission.turn.key.owner)) if limiter else {}
     turn, replayed = submit(submission, partial(_reserved, event, headers))
     wait = submission.preference.wait
@@ -201,7 +200,7 @@ def offer_upload(event: Event) -> Response:
 
 
 def _admitted(verdict: Verdict) -> dict[str, str]:
-    """The response fields with the caller's limits. Raises a 429 Problem if the request exceeds one."""
+    """The response headers with the caller's limits. Raises a 429 Problem if the request exceeds one."""
     if not verdict.wait:
         return verdict.fields
     count("RateLimited")
@@ -228,8 +227,8 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     """Record and queue the turn of a request, or answer it from the cache. Returns the turn, and whether an earlier
     request with the same key made it. `admit` reserves the turn's tokens.
 
-    Every request with the same key does all steps for the one task that the key is bound to. Each step is safe to
-    repeat. So it does not matter which request comes first, or after which step a request dies.
+    Every request with the same key does all steps for the same task. Each step is safe to repeat. So it does not matter
+    which request comes first, or after which step a request dies.
     """
     turn, max_age = submission.turn, submission.max_age
     if submission.idempotency_key is None:
@@ -261,7 +260,7 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
     """Record the turn unless it exists. With a cached reply, record it as answered. Returns the turn as answered only
-    if this call recorded it so. A turn that existed may be PENDING, and the caller must queue it then."""
+    if this call recorded the answer. If the turn existed, it may be PENDING, and the caller must queue it."""
     if kept := _kept_reply(turn, max_age):
         replied = turn.answered_as(kept)
         if store.create(replied):
@@ -278,7 +277,7 @@ def _give_back(turn: Turn) -> None:
     reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # otherwise botocore has repeated the put, and it met its earlier try
+        # otherwise botocore repeated the put, which met its first try
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:

@@ -159,7 +159,8 @@ class _Call:
         return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
-        """The entry of an item in an earlier response of the caller. Raises a 404 Problem if there is no such item."""
+        """The entry for a reference to an item in an earlier response of the caller. Raises a 404 Problem if there is
+        no such item."""
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:
@@ -174,8 +175,8 @@ class _Call:
 
 
 def _check_outputs(request: dict[str, Any], waiting: list[str], param: str) -> None:
-    """Raises a 400 Problem unless every call of a function has its result after it, once. `waiting`: the ids of the
-    calls that the request's own context follows."""
+    """Raises a 400 Problem unless each function call is followed by exactly one result. `waiting`: the ids of earlier
+    calls that still need results."""
     for entry in request.get("context", ()):
         if "output" in entry:
             if entry["call_id"] not in waiting:

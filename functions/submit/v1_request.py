@@ -1,7 +1,6 @@
-"""The bodies of POST /v1/responses and POST /v1/chat/completions, read into the request that a turn keeps.
-
-If a parameter would change the answer and is not supported, the error names it. A parameter without effect on the
-answer is ignored.
+"""Translates the bodies of POST /v1/responses and POST /v1/chat/completions into the request that a turn stores. An
+unsupported parameter that would change the answer is an error, which names it. Other unsupported parameters are
+ignored.
 """
 
 import hashlib
@@ -19,7 +18,7 @@ from turnqueue.turn import MAX_REQUEST_BYTES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
-"""The entry that an item id refers to; `param` names the parameter that has the id. Raises a 404 Problem if there is
+"""A function from an item id to its entry. `param` names the parameter with the id. Raises a 404 Problem if there is
 none."""
 
 MAX_TOOLS = 128
@@ -151,8 +150,7 @@ class ConversationBody(_Known):
 
 
 class Parsed(NamedTuple):
-    """`body`: as the client sent it. `request`: the part that the turn stores. `fingerprint`: equal for equal
-    bodies."""
+    """`body`: the client's body. `request`: the part that the turn stores. `fingerprint`: the same for equal bodies."""
 
     body: Any
     request: dict[str, Any]
@@ -363,7 +361,7 @@ def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _tool_choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]]) -> Any:
-    """auto, none or required, or {type: function, name}."""
+    """The tool choice as auto, none, required, or {type: function, name}."""
     if choice is None or not tools:
         return None
     flat = _flat(choice, "function") if isinstance(choice, dict) else choice

@@ -36,9 +36,9 @@ RESERVE_SECONDS = 10.0
 those calls."""
 
 REFUSALS_BEFORE_FALLBACK = 2
-"""After this number of refusals by the first model, the turn asks the fallback first, whatever the gate says."""
+"""After this number of refusals by the first model, the turn asks the fallback first, even if the gate is closed."""
 
-# DynamoDB's error for an item that is too large or malformed
+# DynamoDB's error codes for an item that is too large or malformed
 _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
@@ -47,7 +47,7 @@ any answer."""
 
 _ROW_BYTES = 1024  # bytes of new text after which a streamed answer gets a row at once: one write unit
 
-_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its time comes this soon
+_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its time comes this soon.
 # A turn comes back this long before its time, because SQS hides messages for whole seconds.
 _EARLY_SECONDS = 1.0
 
@@ -61,8 +61,8 @@ class Server(NamedTuple):
 
 
 class Services(NamedTuple):
-    """The services that all attempts of a process share. `first_token_seconds`: with a fallback, how long the first
-    model may be silent; 0: as long as an answer may take."""
+    """The services that all attempts of a process share. `first_token_seconds`: with a fallback, the longest silence of
+    the first model; 0 allows the time of an answer."""
 
     store: TurnStore
     usage: UsageStore
@@ -112,7 +112,7 @@ class Services(NamedTuple):
         chosen = await self.choose([preferred], again=True)
         if isinstance(chosen, Wait):
             return server, passed
-        await asyncio.to_thread(server.gatekeeper.unused, passed)  # another turn may probe
+        await asyncio.to_thread(server.gatekeeper.unused, passed)  # this call is not made, so another turn may probe
         return chosen
 
 
@@ -125,7 +125,7 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._asked_persona: Persona | None = None  # replaced when the model is called
+        self._asked_persona: Persona | None = None  # the real persona replaces this before the call
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
@@ -225,7 +225,7 @@ class Attempt:
         return self._services.first_token_seconds if self._services.fallback else 0
 
     async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
-        """The answer of a model, if it comes in time and nobody cancels the turn meanwhile.
+        """The answer of a model, if it comes in time and nobody cancels the turn.
 
         Raises ModelError; Refused when the turn was cancelled or another worker has it; _Silent after `silence` seconds
         without text or thoughts (0: no limit). Closes the model's stream before it raises.
@@ -307,14 +307,14 @@ class Attempt:
         raise await self._lost
 
     async def _give_up_when_silent(self, seconds: float) -> None:
-        """Raises _Silent if the model has said nothing, not even thoughts, `seconds` after it was asked."""
+        """Raises _Silent if the model has sent nothing, not even thoughts, `seconds` after the call."""
         await asyncio.sleep(seconds)
         if not self._reply.begun:
             raise _Silent
 
     async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
-        """Tell the gate that the call was accepted: when the headers come, or when a probe was not refused in time. If
-        `silence` limits the wait, only text or thoughts of the model count."""
+        """Tell the gate when the server has accepted the call: its headers have come, or a probe was not refused in
+        time. If `silence` limits the wait, only text or thoughts count."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
@@ -360,7 +360,7 @@ class Attempt:
         return DONE
 
     async def _failed(self, error: ModelError) -> Decision:
-        """After a failed attempt: hand the turn back if another attempt may help and there is time and budget.
+        """After a failed attempt: hand the turn back if another attempt may help, and time and attempts are left.
         Otherwise end it as FAILURE."""
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:

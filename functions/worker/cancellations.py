@@ -11,7 +11,7 @@ from turnqueue.turn import Key, Turn
 
 
 class Cancellations:
-    """The turns that run in one worker process. `every`: the seconds between two reads. Belongs to one event loop."""
+    """The turns that run in one worker process. `every`: the seconds between two reads. Use it in one event loop."""
 
     def __init__(self, log: EventLog, every: float = 2.0) -> None:
         self._log = log

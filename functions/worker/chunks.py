@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 _THOUGHTS = ("reasoning_content", "reasoning", "thinking")
 
-# The reasons for the end that servers give, in lower case, and OpenAI's name for each.
+# Maps the finish reasons of servers, in lower case, to OpenAI's names.
 _REASONS = {
     "stop": "stop",
     "eos": "stop",
@@ -94,7 +94,7 @@ class Chunk(NamedTuple):
 
 def _error(chunk: dict[str, Any]) -> Any:
     if error := chunk.get("error"):
-        # The members beside the error may hold more, for example a code.
+        # Members beside `error` may have more information, for example a code.
         return error if isinstance(error, dict) else chunk
     return chunk if chunk.get("object") == "error" or chunk.get("type") == "error" else None
 
@@ -117,7 +117,7 @@ def _call(piece: object) -> Call:
 
 
 def _text_of_part(part: object) -> str:
-    """The text of a typed part of the content; "" for a part of another type."""
+    """The text of a typed part of the content; "" for a part that is not text."""
     if isinstance(part, str):
         return part
     part = _object(part)

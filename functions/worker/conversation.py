@@ -37,8 +37,8 @@ class Exchange(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """The conversation for the model. `earlier`: oldest first. `asked`: the turn's messages, the user's message last.
-    `shortened`: how often `shorter` was called."""
+    """The conversation for the model. `earlier`: the earlier exchanges, oldest first. `asked`: the turn's messages, the
+    user's message last. `shortened`: how often `shorter` was called."""
 
     instructions: Message
     earlier: tuple[Exchange, ...]
@@ -60,7 +60,7 @@ class Conversation(NamedTuple):
         return cls({"role": "system", "content": persona.instructions}, _newest(exchanges, history_tokens), asked)
 
     def messages(self) -> list[Message]:
-        """All messages. The first is the only system message, because many servers refuse a second one after it."""
+        """All messages. Only the first is a system message, because many servers refuse a second one."""
         first = self.instructions
         rest = [message for exchange in self.earlier for message in exchange.messages] + list(self.asked)
         while rest and rest[0]["role"] == "system":
@@ -110,7 +110,7 @@ def tokens_of(messages: Iterable[Message]) -> int:
 
 
 def _newest(exchanges: Sequence[Exchange], tokens: int) -> tuple[Exchange, ...]:
-    """The newest exchanges that have at most `tokens` together, oldest first."""
+    """The newest exchanges that fit into `tokens`, oldest first."""
     first = len(exchanges)
     while first and (tokens := tokens - exchanges[first - 1].tokens) >= 0:
         first -= 1
@@ -150,7 +150,7 @@ def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchan
 
 
 def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
-    """An answer, with the functions that it calls."""
+    """The message of an answer, with the functions that it calls."""
     if not calls:
         return {"role": "assistant", "content": spoken}
     named = [

@@ -1,5 +1,5 @@
-"""Maps every outcome of a delivery to one decision: done, back in some seconds, or failed with a code. These are plain
-rules without AWS and without a model. invocation.py and attempt.py carry the decisions out."""
+"""Maps every outcome of a delivery to one decision: done, back in some seconds, or failed with a code. The rules use
+neither AWS nor a model. invocation.py and attempt.py execute the decisions."""
 
 import random
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.held(now):
             return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # 1 s: clocks differ
         case Turn() if current.attempt >= current.last_attempt:
-            return fail("worker_lost")  # its last worker died without recording anything
+            return fail("worker_lost")  # the last worker died without recording anything
         case _:
             return back(1)  # the turn changed between the claim and now
 
@@ -93,13 +93,13 @@ def aws_failed(deliveries: int) -> Decision:
 
 
 def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """Seconds before the next attempt that counts: 2, doubling up to 60, and at least `asked_for`. A random part of up
-    to half as much again keeps turns apart that failed together."""
+    """The back-off in seconds before the next attempt: 2, doubling up to 60, and at least `asked_for`. A random
+    addition of up to 50 % separates turns that failed together."""
     return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + draw() / 2), MOST_HIDDEN_SECONDS)
 
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """Seconds before a refused turn is tried again: 2, doubling up to 60, and at least `asked_for`. A random part keeps
-    turns apart: up to half as much again, and the last fifth of the longest waits."""
+    """The back-off in seconds after a refusal: 2, doubling up to 60, and at least `asked_for`. A random part separates
+    turns: up to 50 % is added, and the longest waits vary by a fifth."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

@@ -10,7 +10,7 @@ _NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
-# The ways to ask a model for a document, strictest first: held to a schema, held to JSON, or asked in words.
+# The ways to ask a model for a document, strictest first: by a schema, as any JSON, or only in words.
 _JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
 
 

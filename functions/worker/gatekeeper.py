@@ -26,7 +26,7 @@ from turnqueue.gate import (
 from turnqueue.telemetry import count
 
 READ_SECONDS = 1.0
-"""In times of trouble, the greatest age in seconds of this process's knowledge of the gates."""
+"""The most seconds between two reads of the gates in times of trouble."""
 
 TROUBLE_SECONDS = 120.0
 """Seconds without a sign after which the trouble is over: twice the longest period of an open gate."""
@@ -43,7 +43,7 @@ class Pass(NamedTuple):
 
 
 class Gatekeeper:
-    """For the model `name` of the server at `base_url`."""
+    """The gatekeeper of the model `name` at `base_url`."""
 
     def __init__(self, store: GateStore, base_url: str, name: str) -> None:
         self._store = store
@@ -89,8 +89,8 @@ class Gatekeeper:
                 self._trouble_at = now
 
     def _probe(self, now: float) -> Pass | Wait:
-        """A pass, with a probe for each gate whose period is over. If the table does not grant a probe, the call is
-        made without one: no turn waits because of the table."""
+        """A pass, with a probe for each gate whose period is over. If the table fails, the pass has no probe, because
+        no turn may wait for the table."""
         probes: dict[str, float] = {}
         for name in (self._server, self._model):
             is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
@@ -125,7 +125,7 @@ class Gatekeeper:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            is_counted = self._answered_since <= passed.asked_at  # otherwise the server has accepted a later call
+            is_counted = self._answered_since <= passed.asked_at  # otherwise a later call was accepted
 
             def refuse(gate: Gate) -> Gate:
                 slowed = gate.slowed(passed.asked_at, now) if is_rate else gate

@@ -47,7 +47,8 @@ class Intake:
         return 0 < self._failures <= _REPEATS
 
     async def poll(self, most: int) -> list[Message]:
-        """Up to `most` messages, each hidden for a lease. None if the poll fails. The next call repeats it."""
+        """Poll for up to `most` messages, each hidden for a lease. Returns none if the poll fails; the next call then
+        repeats it."""
         now = time.time()
         if not self._failures or now >= self._attempt_until:
             self._attempt_id, self._attempt_until, self._most = secrets.token_hex(16), now + LEASE_SECONDS, most

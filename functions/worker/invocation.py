@@ -63,7 +63,7 @@ class Invocation:
         self._turns = worker.turns
         self._ends_at = ends_at
         now = time.time()
-        # A turn from the last poll must still have the time of a longest answer.
+        # The last polled turn needs enough time for a longest answer.
         taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
         self._takes_until = now + taking * (1 - random.random() * _JITTER)
         self._sessions: dict[str, deque[Message]] = {}
@@ -90,7 +90,7 @@ class Invocation:
         return [message.id for message in batch if message.id in self._unfinished]
 
     async def _refill(self) -> None:
-        """Receive more turns while some run, slots are free, and there is time. Returns when all are over."""
+        """Receive more turns while turns run, slots are free and time is left. Returns when all turns have ended."""
         while self._running or self._intake.is_owed:
             if self._running:
                 await asyncio.wait(self._running, timeout=self._intake.pause)
@@ -103,8 +103,8 @@ class Invocation:
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run these messages, each after the others of its session. SQS delivers a message of a running session only if
-        a visibility timeout has ended."""
+        """Run these messages, each after the earlier messages of its session. SQS delivers a message of a running
+        session only after a visibility timeout."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:

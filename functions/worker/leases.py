@@ -1,4 +1,4 @@
-"""Short leases of turns and messages, renewed while this worker lives.
+"""Keeps short leases of turns and messages, and renews them while this worker lives.
 
 A worker that dies, or pauses for a minute, loses its turns to another worker at the end of the lease. So a dead worker
 delays its sessions by at most a minute, however long an answer may take. The calls run in a separate thread with
@@ -25,7 +25,7 @@ clock that is a few seconds wrong, keeps its turns."""
 RENEW_SECONDS = 20.0
 """The age in seconds at which a lease is renewed. A shorter chat costs no extra write."""
 
-_AGAIN_SECONDS = 3.0  # seconds after a renewal that AWS refused: nine more tries before the lease ends
+_AGAIN_SECONDS = 3.0  # seconds between tries after AWS refused a renewal: nine tries fit before the lease ends
 
 
 class Leases:
@@ -46,7 +46,7 @@ class Leases:
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:
-        """Stop renewing these messages. Waits for a renewal under way, so that it does not hide them again later."""
+        """Stop renewing these messages. Waits for a running renewal, because it could hide them again later."""
         for handle in handles:
             self._due_of_message.pop(handle, None)
         async with self._renewing:
@@ -63,8 +63,8 @@ class Leases:
         self._due_of_turn.pop(turn.key, None)
 
     async def renew_until(self, stop: asyncio.Event) -> None:
-        """Renew the leases that are due until `stop` is set. Waits for a renewal under way, because Lambda freezes the
-        process when the handler returns."""
+        """Renew due leases until `stop` is set. Waits for a running renewal, because Lambda freezes the process when
+        the handler returns."""
         while not stop.is_set():
             now = time.time()
             due = min((*self._due_of_message.values(), *self._due_of_turn.values()), default=now + RENEW_SECONDS)

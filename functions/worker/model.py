@@ -45,7 +45,7 @@ class Model:
         self._dialects: dict[str, Dialect] = {}
         self._windows: dict[str, Window] = {}
         # No redirects: they would carry the conversation to another host. No compression: a small reply could expand to
-        # a large one. No retries by the SDK: it would sleep here, at our cost, and a crash would lose its count.
+        # a large one. No retries by the SDK: it would sleep in a billed Lambda, and a crash would lose its count.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=key,
@@ -118,8 +118,8 @@ class Model:
         return used | {"cost_usd": price.dollars(used) if price else None}
 
     async def _call(self, request: dict[str, Any], reply: Reply) -> str:
-        """Make one call and write its answer into `reply`. Returns why the answer ended. Raises ModelError: a Refusal
-        if the server refused the call."""
+        """Make one call and write its answer into `reply`. Returns the reason of the answer's end. Raises ModelError: a
+        Refusal if the server refused the call."""
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
         try:
@@ -141,7 +141,7 @@ class Model:
         return reason
 
     def _measure(self, reply: Reply, persona: Persona) -> None:
-        """Record a call's usage however it ended, because the provider bills it."""
+        """Record the usage of every call, because the provider also bills failed calls."""
         if reply.first_token_ms is not None:
             milliseconds("TimeToFirstToken", reply.first_token_ms / 1000)
         used = self.usage(persona, reply)
@@ -153,8 +153,8 @@ class Model:
 
 
 def _without_images(turn: Turn, conversation: Conversation) -> Conversation | None:
-    """The conversation without its earlier images, because they may be the refused part. Unchanged if `turn` has images
-    too."""
+    """The conversation without its earlier images, because the server may have refused those. Unchanged if `turn`
+    itself has images."""
     return None if turn.request.get("media") else conversation.without_images()
 
 

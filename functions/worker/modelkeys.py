@@ -11,11 +11,11 @@ from turnqueue import aws
 from turnqueue.telemetry import error_name, logger
 
 KEPT_SECONDS = 300
-"""Seconds that a key may be used after it was replaced in the secret, while it is still valid."""
+"""Seconds that a process keeps a key. It may use a replaced key for so long."""
 
 
 class SecretHasNoKey(ModelError):
-    """Retries do not help, because somebody must put the key into the secret. The text is a constant."""
+    """The secret has no usable key. Retries do not help. The text is a constant, and does not quote the secret."""
 
     def __init__(self) -> None:
         super().__init__("model_auth")
@@ -32,8 +32,8 @@ class SecretHasNoText(SecretHasNoKey):
 def key_in(secret: str) -> str:
     """The API key in the text of a secret: the text itself, or the one value of a JSON object.
 
-    AWS's console stores {"name": "key"} for a key that is typed into its form. Raises SecretHasNotOneValue or
-    SecretHasNoText, which do not quote the secret.
+    AWS's console stores a key from its form as {"name": "key"}. Raises SecretHasNotOneValue or SecretHasNoText, which
+    do not quote the secret.
     """
     try:
         found = json.loads(secret)
@@ -51,7 +51,7 @@ def key_in(secret: str) -> str:
 
 
 class _Fetched(NamedTuple):
-    """The result of fetch `number` of a secret: the key, kept `until` that time, or the error."""
+    """The result of the fetch with this number: the key, valid `until` that time, or the error."""
 
     number: int = 0
     key: str = ""
@@ -60,7 +60,7 @@ class _Fetched(NamedTuple):
 
 
 class ModelKeys:
-    """The keys in secrets, each by the ARN of its secret. For one event loop."""
+    """Fetches and keeps the keys in secrets. Use it in one event loop."""
 
     def __init__(self, *, attempts: int) -> None:
         self._client = aws.client("secretsmanager", attempts=attempts)

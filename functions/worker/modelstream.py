@@ -86,7 +86,7 @@ class _Reading:
 
     @property
     def over(self) -> bool:
-        """Whether the answer is complete. Trouble after that does not matter."""
+        """Whether the answer is complete. Later errors of the stream do not matter."""
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
@@ -95,11 +95,11 @@ class _Reading:
 
     def reason(self) -> str:
         if not self.over:
-            raise ModelError("model_unavailable", refused=not self._reply.begun)  # The answer was cut.
+            raise ModelError("model_unavailable", refused=not self._reply.begun)  # the answer was cut
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
-        """Returns the seconds for which to go on reading the stream. None while the answer continues."""
+        """The seconds for which the stream may still be read. None while the answer continues."""
         data = event.data
         if self._done or not data or data.isspace():
             return None
@@ -139,7 +139,7 @@ class _Reading:
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The bytes of a reply, up to its bound. `is_utf8`: whether all of them so far can be UTF-8."""
+    """The bytes of a reply, up to the size limit. `is_utf8`: whether the bytes so far can be UTF-8."""
 
     def __init__(self, request: httpx2.Request, pieces: AsyncIterator[bytes]) -> None:
         self.request = request

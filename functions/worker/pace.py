@@ -26,7 +26,7 @@ class Place(NamedTuple):
 
 
 class Pace:
-    """The places of one model, by its `name`."""
+    """The paced calls of the model `name`."""
 
     def __init__(self, limiter: RateLimiter, name: str, per_minute: int) -> None:
         self._limiter = limiter

@@ -48,7 +48,7 @@ def persona(role: str) -> Persona:
 
 
 def asked_for(base: Persona, request: Mapping[str, Any]) -> Persona:
-    """The persona with the wishes of one request: {instructions?, options?, tools?, tool_choice?, format?}."""
+    """The persona with the settings of one request: {instructions?, options?, tools?, tool_choice?, format?}."""
     if not request.keys() & {"instructions", "options", "tools", "format"}:
         return base
     options = dict(request.get("options") or {})
@@ -96,6 +96,6 @@ def _object(name: str, fields: dict[str, dict[str, str]], *, nullable: bool) -> 
 
 
 def _model(name: str, members: dict[str, Any]) -> type[BaseModel]:
-    # Providers hold an answer to a schema only if every member is required and no other is allowed ("strict").
+    # Providers enforce a schema only if every member is required and no other is allowed ("strict").
     model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **members)
     return model

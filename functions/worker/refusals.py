@@ -1,6 +1,6 @@
 """Sorts a provider's refusals by the reaction that they need. One table covers HTTP errors and error objects inside a
 stream. The first matching rule decides, so rules for permanent errors stand above rules for temporary errors. The text
-of an error may quote the prompt, so it is matched here and stored nowhere."""
+of an error may quote the prompt, so this module only matches it, and nothing stores it."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ _FIELD = rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|struc
 
 
 class Refusal(ModelError):
-    """A ModelError for a refused call. `status`: of HTTP, or named in the error, or None. `field`: the request field
-    that the provider refuses, if the error names one that Model can change."""
+    """A ModelError for a refused call. `status`: the HTTP status, or the one in the error, or None. `field`: the
+    request field that the provider refuses, if the error names one that Model can change."""
 
     def __init__(self, code: str, *, status: int | None, field: str | None = None, **more: Any) -> None:
         super().__init__(code, **more)
@@ -99,7 +99,7 @@ RULES = (
         _phrases(r"(invalid|incorrect|expired|revoked) (x-)?api[ -]?key",
                  r"api[ _-]?key (is )?(not valid|invalid|expired)"),
     ),
-    # The request exceeds the model's window, or a limit per minute that waiting does not raise.
+    # The request exceeds the model's window, or is larger than a whole minute's limit, so waiting does not help.
     Rule(
         "context_too_long", frozenset({413}),
         _names("context_length_exceeded context_window_exceeded exceed_context_size_error string_above_max_length "
@@ -168,8 +168,8 @@ def refusal(
     retry_after: float | None = None,
     request_id: str | None = None,
 ) -> Refusal:
-    """The ModelError for a provider's error. `status`: of HTTP; None inside a stream. `error`: the error as parsed JSON
-    or text. `begun`: the provider had already sent a part of the answer."""
+    """The ModelError for a provider's error. `status`: the HTTP status; None inside a stream. `error`: the error as
+    parsed JSON or text. `begun`: the provider had already sent a part of the answer."""
     said = _said(status, error)
     code = next(rule.code for rule in RULES if rule.fits(said))
     passing = code in PASSING
@@ -184,7 +184,7 @@ def refusal(
 
 
 async def body(response: httpx2.Response) -> bytes:
-    """The body of an error, up to the bounds of size and time. The status counts even if the body never ends."""
+    """The body of an error, up to the limits of size and time. Even if the body never ends, the status counts."""
     found = b""
     with suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_BODY_SECONDS):

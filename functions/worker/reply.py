@@ -125,7 +125,7 @@ class Reply:
         ]
 
     def ended(self) -> None:
-        """The answer is complete. Text that was held back as a possible thought counts as text."""
+        """The answer is complete. Text that was held back as a possible tag counts as text."""
         self._append(self._thoughts.rest())
 
     def _append(self, text: str) -> None:
@@ -186,7 +186,7 @@ class Reply:
         return self._size
 
     def readable(self) -> str:
-        """The part that a user may read already. Of a structured answer, this is its `message` so far."""
+        """The text that the user may read so far. For a structured answer, the received part of its `message`."""
         return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:
@@ -195,8 +195,8 @@ class Reply:
 
 
 def clean(text: str) -> str:
-    """Make the text valid UTF-8. Half a surrogate pair, which JSON allows, becomes a replacement character. Two halves
-    that stand together become their character."""
+    """Make the text valid UTF-8. Half a surrogate pair, which JSON allows, becomes a replacement character. Two
+    adjacent halves become their character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

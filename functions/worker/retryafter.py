@@ -19,12 +19,12 @@ _DURATION = (
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,12})?)s)?(?:([0-9]{1,9})ms)?"
 )
 _UNITS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
-_EPOCH_SECONDS = 1e9  # A larger number is a time and not a duration: it stands for the year 2001.
+_EPOCH_SECONDS = 1e9  # A larger number is a time, not a duration: as a time it is in the year 2001.
 _EPOCH_MILLISECONDS = 1e12
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds to wait, from 0 to LONGEST_SECONDS. None if no header says. `headers`: names in lower case, or a
+    """The seconds to wait, from 0 to LONGEST_SECONDS. None without such a header. `headers`: names in lower case, or a
     mapping that ignores case. `now`: seconds since the epoch."""
     waits = [*_asked(headers, now), *_resets(headers, now)]
     return min(max(*waits, 0.0), LONGEST_SECONDS) if waits else None

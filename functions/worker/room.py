@@ -19,7 +19,7 @@ BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
 
 
 class Room:
-    """Belongs to one event loop."""
+    """The room for images in one process. Use it in one event loop."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -27,7 +27,7 @@ class Room:
 
     @property
     def slots(self) -> int:
-        """The weight of the present images, in turns."""
+        """The weight of the images in memory: how many turns they count as."""
         return math.ceil(self._held / BYTES_OF_A_SLOT)
 
     @asynccontextmanager

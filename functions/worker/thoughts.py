@@ -10,7 +10,7 @@ class LeadingThoughts:
         self._held = ""
         self._inside = self._behind = False
         self.over = False
-        """Whether everything that follows is text, so that it need not pass through here."""
+        """Whether everything that follows is text, which needs no more splitting."""
 
     def feed(self, text: str) -> tuple[str, str]:
         """Split the next piece of the answer into text and thoughts. May hold back a few characters."""
@@ -33,11 +33,11 @@ class LeadingThoughts:
                 self._held = thoughts[cut:]
                 return "", thoughts[:cut]
             self._inside, self._behind = False, True
-        text = text.lstrip()  # The block is followed by blank lines.
+        text = text.lstrip()  # Blank lines follow the block; they are not part of the answer.
         self.over = bool(text)
         return text, thoughts
 
     def rest(self) -> str:
-        """The text that was held back. Call it at the end of the answer."""
+        """Returns the held-back text. Call it at the end of the answer."""
         held, self._held = self._held, ""
         return "" if self._inside else held

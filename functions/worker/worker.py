@@ -54,14 +54,14 @@ async def build(environment: Mapping[str, str]) -> Worker:
         environment["MODEL_BASE_URL"], environment["MODEL_NAME"], environment["MODEL_KEY_SECRET_ARN"], per_minute
     )
     fallback = None
-    # parameters that the fallback leaves empty are those of the first model
+    # an empty parameter of the fallback means that of the first model
     if name := environment["FALLBACK_MODEL_NAME"]:
         base_url = environment["FALLBACK_BASE_URL"] or environment["MODEL_BASE_URL"]
         secret = environment["FALLBACK_KEY_SECRET_ARN"] or environment["MODEL_KEY_SECRET_ARN"]
         fallback = server(base_url, name, secret, 0)
     return Worker(
         Services(
-            # Four tries of each call, because an answer that cannot be recorded must be paid for again.
+            # Four tries of each call, because an answer that is not recorded must be paid for again.
             store=TurnStore(turns, attempts=4, usage=usage),
             usage=usage,
             replies=KeptReplies(guards, attempts=1),

@@ -44,7 +44,7 @@ class _Descriptions(Loader):
 
 
 class Authorities(os.PathLike[str]):
-    """The certificate authorities that a new connection trusts: first a `few`, later all public ones.
+    """The certificate authorities for new connections: first only a `few`, later all public ones.
 
     botocore loads the file for each connection (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times
     the CPU of the `few` that sign for AWS today. If AWS changes to another authority, the connection fails before
@@ -87,7 +87,7 @@ _making = Lock()
 
 def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
     """The client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds.
-    Callers with the same wishes share one client and its connections."""
+    Callers with the same arguments share one client and its connections."""
     with _making:
         return _shared(service, attempts, read_timeout)
 
@@ -102,13 +102,13 @@ def form_client(*, attempts: int) -> Any:
 def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool = False) -> Any:
     more: dict[str, Any] = {}
     if signs_forms:
-        # Signature version 4, because KMS and new regions demand it. The region's address, because the global one
-        # redirects requests for a new bucket, and a browser's form does not survive that.
+        # Signature version 4, because KMS and new regions demand it. The region's address, because the global address
+        # redirects requests for a new bucket, and an upload form fails after a redirect.
         more = {
             "signature_version": "s3v4",
             "s3": {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
         }
-    # botocore and not boto3, which costs a twelfth of the start-up and whose resources nothing here uses.
+    # botocore and not boto3, because boto3 costs a twelfth of the start-up, and nothing here uses its resources.
     return _session.create_client(
         service,
         verify=_authorities,

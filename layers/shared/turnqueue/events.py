@@ -78,7 +78,7 @@ class EventLog:
             if "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-        # A replica of DynamoDB may have a row and miss the one before it.
+        # A replica of DynamoDB may have a row but not yet the previous row.
         return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]
 
     def last(self, key: Key) -> Event | None:
@@ -115,8 +115,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """Those of up to 100 claimed turns that somebody asked to cancel. One call, at half a read unit a turn. Leaves
-        a turn out if DynamoDB did not process its row."""
+        """The turns, of up to 100, that somebody asked to cancel. One call, at half a read unit a turn. Leaves a turn
+        out if DynamoDB did not process its row."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -142,7 +142,7 @@ class Growing:
         self._text = ""
 
     def begin(self, now: float) -> None:
-        """Void the text of earlier attempts for readers, if there is any. Raises Superseded."""
+        """Void the text of earlier attempts for readers, if they have written text. Raises Superseded."""
         self.show("", 0.0, now)
 
     def show(self, text: str, progress: float, now: float) -> None:
@@ -165,8 +165,8 @@ class Growing:
             self._take(self._log.put(self._turn.key, event, now))
 
     def _take(self, there: Event) -> None:
-        """The row `there` has our next number. Its attempt says whose row it is. It can be our row if the response to
-        our put was lost."""
+        """The row `there` already has the next number. Its attempt identifies its writer: this writer, if the response
+        to its put was lost, or another worker."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1

@@ -25,16 +25,16 @@ from turnqueue.telemetry import count, error_name, logger
 from turnqueue.turn import guard_key
 
 OUTAGE_REFUSALS = 2
-"""Refusals that open the server's gate. A single one may be a broken connection."""
+"""The number of refusals that opens the server's gate. A single refusal may be a broken connection."""
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
-"""Refusals with 429 that open the model's gate, and how long they must last with no answer between. A provider at its
-limit mixes them with answers. Then the gate stays closed, because an open gate would waste calls that the provider
-grants."""
+"""The number of refusals with 429 that opens the model's gate, and the seconds that they must last without an answer. A
+provider at its limit also answers some calls. Then the gate stays closed, because an open gate would waste the calls
+that the provider grants."""
 
 WINDOW_SECONDS = 60.0
-"""Seconds that refusals count, from the first one. Two attempts of one turn are at most 60 s apart."""
+"""Seconds for which refusals are counted, from the first one. Two attempts of one turn are at most 60 s apart."""
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
@@ -42,8 +42,8 @@ _PERIOD_GROWTH = 1.5
 """With doubled periods, a probe would come up to 40 s late after an outage of a minute."""
 
 SLOWER, FASTER = 1.07, 0.97
-"""The factors for the time between two calls: after a 429, and after each second without one. With these, a model that
-grants 120 of 150 calls a minute refuses 0.3 for each task (tests/scale/test_queueing.py)."""
+"""The factors for the interval between two calls: after a 429, and after each second without a 429. With these factors,
+a model that grants 120 of 150 calls a minute refuses 0.3 calls for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
 _SHORTEST_INTERVAL_SECONDS = 0.02  # seconds: a shorter interval counts as no limit
@@ -53,12 +53,12 @@ LINE_SECONDS = 2.0
 """The most seconds ahead for which a call can reserve a time. The pace changes too fast for a longer line."""
 
 PROBE_LEASE_SECONDS = 15.0
-"""Seconds that one probe keeps the others waiting. A probe is settled within 10 s, unless its worker dies."""
+"""Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies."""
 
 MOST_HIDDEN_SECONDS = 60.0
 """The most seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
 
-_KEPT_SECONDS = 86_400  # seconds after the last change: no outage goes without a change for a day
+_KEPT_SECONDS = 86_400  # seconds after the last change: in every outage the gate changes at least once a day
 _WATCHED_SECONDS = 5.0
 _TRIES = 3  # tries of a change after lost races: each lost race means that another worker has counted too
 
@@ -89,8 +89,8 @@ class Gate(NamedTuple):
         return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
 
     def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Gate":
-        """The gate after a refusal of a call that was made while it was closed. `most`: this number of refusals opens
-        it, if the first is `span` seconds old. `at_least`: the seconds that the provider asked for."""
+        """The gate after the refusal of a call that was made while the gate was closed. It opens after `most` refusals,
+        if the first is at least `span` seconds old. `at_least`: the seconds that the provider asked to wait."""
         if self.open_until:
             return self
         is_counted = now < self.counted_until
@@ -115,11 +115,11 @@ class Gate(NamedTuple):
         return self._replace(call_interval=round(min(interval, _LONGEST_INTERVAL_SECONDS), 6), slowed_at=_millis(now))
 
     def answered(self, now: float) -> "Gate":
-        """The gate after an answer to a call that was made while it was closed."""
+        """The gate after an answer to a call that was made while the gate was closed."""
         return self if self.open_until or not self.refusals else self._replace(refusals=0, counted_until=0.0)
 
     def probed(self, now: float) -> "Gate":
-        """The gate with a probe under way, or None if none is allowed. The end of the lease, `open_until`, identifies
+        """The gate with a running probe. None if no probe is allowed. The end of the lease, `open_until`, identifies
         the probe."""
         if self.phase(now) is not Phase.HALF_OPEN:
             return self
@@ -169,7 +169,7 @@ def no_place(draw: Callable[[], float] = random.random) -> float:
 
 
 def _millis(seconds: float) -> float:
-    """To the millisecond, which the table stores exactly."""
+    """The time rounded to the millisecond, which the table stores exactly."""
     return round(seconds, 3)
 
 
@@ -263,7 +263,7 @@ class GateStore:
         return self._known[name]
 
     def _write(self, name: str, before: Gate, after: Gate) -> bool:
-        """Write `after` if the gate is still as `before`. Returns whether it was."""
+        """Write `after` if the stored gate still equals `before`. Returns whether it did."""
         # A field is missing if there is no item yet, or if an earlier version wrote it.
         was = " AND ".join(
             f"{field} = :was_{field}" if value else f"(attribute_not_exists({field}) OR {field} = :was_{field})"
@@ -306,7 +306,7 @@ class ModelGates:
         self._read_at = 0.0
 
     def wait(self, now: float) -> Wait | None:
-        """The seconds for which no model of the stack may be called. None if one may."""
+        """The seconds for which no model of the stack may be called. None if a model may be called."""
         if abs(now - self._read_at) >= _WATCHED_SECONDS:
             self._read_at = now
             for name in {gate for base_url, model in self._models for gate in gate_names(base_url, model)}:

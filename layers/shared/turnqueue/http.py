@@ -20,7 +20,7 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 
 MAX_OWNER_CHARACTERS = 255
-"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is a part of the turn's key, too."""
+"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is also a part of the turn's key."""
 
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
@@ -111,7 +111,7 @@ def owner(event: Event) -> str:
 
 
 def is_owner(sub: Any) -> TypeIs[str]:
-    """Whether a `sub` claim can be the name of an owner."""
+    """Whether a `sub` claim can be an owner's id."""
     return isinstance(sub, str) and 0 < len(sub) <= MAX_OWNER_CHARACTERS and is_utf8(sub)
 
 

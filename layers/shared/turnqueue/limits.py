@@ -1,6 +1,6 @@
 """The limits of owners: reads the parameter, counts requests, and reports the limits to the client.
 
-The response fields are those of draft-ietf-httpapi-ratelimit-headers-10.
+The response headers follow draft-ietf-httpapi-ratelimit-headers-10.
 """
 
 import math
@@ -29,7 +29,7 @@ _RESERVED_SECONDS = 30
 
 
 class Limit(NamedTuple):
-    """`rate` of messages. `tokens_per_day` of prompts and answers; None for no limit."""
+    """`rate`: of messages. `tokens_per_day`: of prompts and answers together; None for no limit."""
 
     rate: Rate
     tokens_per_day: int | None
@@ -55,8 +55,8 @@ def parse_limits(text: str) -> dict[str, Limit]:
 
 
 class Verdict(NamedTuple):
-    """The decision of a limiter. `fields`: for the response. A refused request has the seconds to `wait` and the
-    exceeded `limit`, as text for people. `reserved`: the tokens of the day that the request has now."""
+    """The decision of a limiter. `fields`: the response headers. A refused request has `wait`, the seconds to wait, and
+    `limit`, the exceeded limit as text for people. `reserved`: the tokens of the day that the request has now."""
 
     fields: dict[str, str]
     limit: str = ""
@@ -65,9 +65,9 @@ class Verdict(NamedTuple):
 
 
 class Limiter:
-    """Applies the limits of their groups to owners. The group of an owner is the first with limits that the token's
-    claim `group_claim` names, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their
-    docstring says otherwise."""
+    """Applies each group's limits to its owners. The token's claim `group_claim` names groups; the first with limits
+    counts, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their docstring says
+    otherwise."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -139,7 +139,7 @@ class Limiter:
 
 
 def joined(*several: Mapping[str, str]) -> dict[str, str]:
-    """The response fields of several limits, joined."""
+    """The response headers of several limits, joined."""
     names = dict.fromkeys(name for fields in several for name in fields)
     return {name: ", ".join(fields[name] for fields in several if name in fields) for name in names}
 

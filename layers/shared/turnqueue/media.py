@@ -16,7 +16,7 @@ MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
-"""Seconds that a form may be used, or less if the credentials that signed it end before."""
+"""Seconds that a form can be used, or less if the signing credentials expire earlier."""
 
 IMAGES = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -28,13 +28,12 @@ IMAGES = {
 
 
 def image_type(content: bytes) -> str | None:
-    """The media type by the first bytes, whatever the declared type. None if they are none of IMAGES."""
+    """The media type that the first bytes show. None if it is not one of IMAGES."""
     return next((name for name, beginning in IMAGES.items() if re.match(beginning, content)), None)
 
 
 _HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
-# Matches the whole authority of a URL, so that a user name, backslash, escape or port cannot make two readers see two
-# hosts.
+# Matches the whole authority of a URL. With a user name, backslash, escape or port, two parsers may see two hosts.
 _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
@@ -67,7 +66,8 @@ class MediaUrls:
 
 
 class Form(NamedTuple):
-    """An upload that the API offers: the client posts a form to `url`, with these `fields` and the file as the last."""
+    """An upload that the API offers: the client posts a form to `url`, with these `fields`, and the file as the last
+    field."""
 
     upload_id: str
     url: str

@@ -13,11 +13,11 @@ of AWS."""
 
 
 MOST_AT_ONCE = 10
-"""Messages in one call: SQS's limit."""
+"""SQS's limit of messages in one call."""
 
 
 class Malformed(Exception):
-    """The body of a message is not the key of a turn."""
+    """Raised when the body of a message is not the key of a turn."""
 
 
 class Message(NamedTuple):

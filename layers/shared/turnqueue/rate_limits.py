@@ -1,5 +1,5 @@
-"""Rate limits per owner or for all. They use GCRA: one item of the guards table holds the time at which the next
-request is due. One conditional write per request; exact under concurrency.
+"""Rate limits, for one owner or for all. They use GCRA: one item of the guards table has the time at which the next
+request is due. One conditional write per request is exact under concurrency.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -51,8 +51,8 @@ class RateLimiter:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
-        """Take a place of this kind, if there is one. One write, or two for an owner who is ahead of the rate but
-        within the burst."""
+        """Take a place in the owner's rate of this kind, if one is free. One write, or two for a request above the even
+        rate but within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)

@@ -21,8 +21,8 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
     `shared`.
 
     `model`: its server's base URL and its name, because two servers may use one name for two models. Two requests share
-    a key if model, persona and all that the model may see of them are equal. A request with an upload always has a key
-    for its owner alone, because for others the upload does not exist.
+    a key if their model, their persona and the model's whole input are equal. A request with an upload never shares a
+    key with other owners, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
     identity = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
@@ -45,7 +45,7 @@ class KeptReplies:
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
-        """Cache for `seconds` that the turn `key` answers requests with the cache key `reply`."""
+        """Store for `seconds` that the turn `key` answers requests with the cache key `reply`."""
         self._client.update_item(
             TableName=self._table,
             Key={"guard": {"S": reply}},

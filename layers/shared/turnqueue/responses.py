@@ -1,5 +1,5 @@
-"""A turn as clients see it: the task of the HTTP API. It has the members of the replaced system, and more. The
-functions send these types, which mypy checks. docs/openapi.yaml is generated from them, texts included."""
+"""The JSON documents of the HTTP API, for example a turn as a task. They have the members of the replaced system, and
+more. mypy checks that the functions send these types. docs/openapi.yaml is generated from them, with their texts."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, overload
@@ -30,7 +30,7 @@ class ChatResponse(TypedDict):
 
 
 class Accepted(TypedDict):
-    """A message that is recorded and queued, but not answered yet. Ask for the task."""
+    """A message that is recorded and queued, but not answered yet. Poll its task."""
 
     session_id: str
     """The conversation. Send it with the next message to continue."""
@@ -38,7 +38,7 @@ class Accepted(TypedDict):
     data: None
     draft: None
     task_id: str
-    """The task to ask for; its address is in `Location`."""
+    """The task to poll; its address is in `Location`."""
     status: Status
 
 
@@ -102,9 +102,9 @@ class TaskStatus(TypedDict):
     waiting_for: Literal["turn_before", "model_unavailable", "rate_limit"] | None
     """Why a PENDING task waits longer than usual; otherwise null."""
     next_try_at: Timestamp | None
-    """When a waiting task is tried next. Null if that is unknown."""
+    """The time of a waiting task's next attempt. Null if unknown."""
     poll_after_ms: int | None
-    """When to ask again, in milliseconds. Null when the status is final."""
+    """The milliseconds until the next poll. Null when the status is final."""
     usage: Usage | None
     """Set when the status is SUCCESS."""
     retry_of: str | None
@@ -136,7 +136,7 @@ class TaskEvents(TypedDict):
     done: bool
     """Whether the last of these events is `done`."""
     poll_after_ms: int | None
-    """When to ask again, in milliseconds. Null after the end."""
+    """The milliseconds until the next request. Null after the end."""
 
 
 class Attachment(TypedDict):
@@ -198,7 +198,7 @@ class UsageDay(TypedDict):
 
 
 class Health(TypedDict):
-    """The service answers."""
+    """The service is up."""
 
     status: Literal["ok"]
     version: str
@@ -282,7 +282,7 @@ def upload(form: Form) -> Upload:
 
 
 class Waiting(NamedTuple):
-    """Why a task waits, and when it is tried next, if that is known."""
+    """The reason why a task waits, and the time of its next attempt, if known."""
 
     reason: Literal["turn_before", "model_unavailable", "rate_limit"]
     next_try_at: float | None

@@ -49,8 +49,8 @@ class AlreadyAnswered(Exception):
 
 
 class TurnStore:
-    """The turns table. `usage`: settles turns that end without a worker; None settles none. `log`:
-    the event log, for callers that cancel or empty a turn.
+    """The turns table. `usage`: ends the reservation of turns that end without a worker; None leaves it. `log`: the
+    event log, for callers that cancel a turn or delete its texts.
 
     Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
     have taken effect or not, and repeating it is safe.
@@ -174,7 +174,7 @@ class TurnStore:
         return [self.close_overdue(turn, now) for turn in turns[:end]], end < len(turns) or "LastEvaluatedKey" in answer
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
-        """The last `limit` successful turns before this one in its session, oldest first; `previous`: the ULID of the
+        """The last `limit` successful turns before this one in its session, oldest first. `previous`: the ULID of the
         turn that this one continues; then only that turn and the turns that it continues. Usually one Query, and up to
         three if some turns failed. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
@@ -211,7 +211,7 @@ class TurnStore:
         return any(turn and not turn.final for turn in map(_turn, answer["Items"]))
 
     def claim(self, key: Key, now: float, lease_until: float) -> Turn:
-        """Take the turn for one attempt, until `lease_until`. Returns the whole turn. Raises Refused if the turn does
+        """Claim the turn for one attempt, until `lease_until`. Returns the whole turn. Raises Refused if the turn does
         not exist, is final, is held by another worker, is past its deadline or has no attempts left."""
         claim_id = secrets.token_hex(8)
         try:
@@ -307,8 +307,8 @@ class TurnStore:
         place_at: float | None = None,
     ) -> None:
         """End this attempt, so that the next delivery may claim the turn. `is_refund`: the attempt does not count.
-        `refusal`: the error code of the refusal that ended it. Raises Refused if another worker has the turn. Also if
-        its cancellation was requested, because the client would wait for the next delivery."""
+        `refusal`: the error code of the refusal that ended it. Raises Refused if another worker has the turn, or if a
+        client asked to cancel it, because the client would have to wait for the next delivery."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -369,7 +369,7 @@ class TurnStore:
         """Cancel the turn: at once if no worker holds it. Otherwise by a mark, and by row 0 of the log, which the
         worker reads. Returns the turn after that; a final turn is unchanged. Raises Refused if the turn does not
         exist."""
-        while True:  # One more round for each attempt that is handed back between the two writes.
+        while True:  # The loop repeats if the turn changes between the two writes: a worker takes it or hands it back.
             try:
                 return self.fail(key, "cancelled", now)
             except Refused as refused:

@@ -81,7 +81,7 @@ def _line(fields: dict[str, Any]) -> str:
     return json.dumps(allowed | _taken(), separators=(",", ":"), default=lambda value: type(value).__name__)
 
 
-# RFC 3339. Lambda takes a line with another time format as INFO, and then filters of levels would be wrong.
+# RFC 3339. Lambda treats a line with another time format as INFO, so filters by level would be wrong.
 logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
 # The lock for Powertools' lists of values, because Powertools reads, extends and writes back a list. The worker's turns
@@ -102,13 +102,14 @@ def milliseconds(name: Metric, seconds: float) -> None:
 
 
 def error_name(error: BaseException) -> str:
-    """The type of an exception, and the code of an AWS error. Its text may quote the input, so it is never logged."""
+    """The type of an exception, and the code of an AWS error. Its text is never logged, because it may quote the
+    input."""
     name = type(error).__name__
     return f"{name}:{error.response['Error']['Code']}" if isinstance(error, ClientError) else name
 
 
 def where(error: BaseException) -> str:
-    """The innermost place of an exception, "file:line"."""
+    """The place where an exception was raised, "file:line"."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

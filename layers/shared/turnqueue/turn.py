@@ -69,7 +69,7 @@ FAILURES = {
     "media_missing": Failure("An attached image was not uploaded, or it has expired.", 422, False),
     "media_invalid": Failure("An attached image is too large, or its file is not an image.", 422, False),
 }
-"""Every `error_code` that a task can end with."""
+"""Every `error_code` of a failed task."""
 
 
 class Key(NamedTuple):
@@ -126,12 +126,13 @@ def new_session_id() -> str:
 
 
 def new_ulid(now: float) -> str:
-    """26 characters that sort by time to the millisecond, with 80 random bits behind (github.com/ulid/spec)."""
+    """An id of 26 characters that sorts by time, to the millisecond, and ends with 80 random bits
+    (github.com/ulid/spec)."""
     return _ulid(now, secrets.randbits(80))
 
 
 def oldest_ulid(now: float) -> str:
-    """A ULID that sorts before those of all turns that can still be read."""
+    """A ULID that sorts before the ids of all turns that can still be read."""
     return _ulid(now - RETENTION_SECONDS, 0)
 
 
@@ -158,14 +159,14 @@ class Turn(NamedTuple):
 
     `request`: {message, role, media?, metadata?, stream?}, and more for the OpenAI API: `context`
     (turnqueue/v1/items.py), `previous`, the ULID of the turn that it continues, `answers`, the same if that turn has
-    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, what it echoes. `result`:
-    {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
-    `attempt` counts the claims and is the fencing token: the worker that claimed attempt n may write only while it is
-    still n. So nothing resets it. `last_attempt` is the last allowed attempt. A replay (operations/replay.py) moves it.
-    An attempt that does not count moves it by one: a refusal, or a wait for the turn's time in the model's rate.
-    `refusals` counts the refusals since the turn was queued, and `last_refusal` is the error code of the last.
-    `next_try_at`: when SQS delivers a returned turn again. `place_at`: its reserved time in the model's rate.
-    `partial`: the text of a failed turn so far, "" for none; the event log has that of other turns
+    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, the members that its response
+    repeats. `result`: {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens, completion_tokens,
+    cached_tokens, ...}. `attempt` counts the claims and is the fencing token: the worker that claimed attempt n may
+    write only while it is still n. So nothing resets it. `last_attempt` is the last allowed attempt. A replay
+    (operations/replay.py) moves it. An attempt that does not count moves it by one: a refusal, or a wait for the turn's
+    time in the model's rate. `refusals` counts the refusals since the turn was queued, and `last_refusal` is the error
+    code of the last. `next_try_at`: when SQS delivers a returned turn again. `place_at`: its reserved time in the
+    model's rate. `partial`: the text of a failed turn so far, "" for none; the event log has that of other turns
     (turnqueue/events.py). `cache`: {seconds, shared}, how the reply may be cached; None if it may not. `retry_of`: the
     id of the task whose message it repeats. `reserved_tokens`: tokens of its owner's day until the turn is final
     (turnqueue/usage.py); 0 without a limit of tokens.
@@ -181,7 +182,7 @@ class Turn(NamedTuple):
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: float | None = None  # when an operator last replayed it
     lease_until: float | None = None
-    lost_lease: float | None = None  # the attempt before, if its worker was killed; otherwise 0
+    lost_lease: float | None = None  # the end of the previous attempt's lease, if its worker was killed; otherwise 0
     claim_id: str | None = None  # a random id of the last claim, by which a worker recognises its own claim
     started_at: float | None = None
     finished_at: float | None = None
@@ -201,7 +202,7 @@ class Turn(NamedTuple):
     reserved_tokens: int = 0
     answered_by: str | None = None  # the ULID of the turn that answers the function calls of this one
     begins_session: bool = False  # submit has made its session, so there is no earlier turn
-    deleted: bool = False  # when its owner deleted it: it reads as if it did not exist, and its texts are gone
+    deleted: bool = False  # its owner deleted it: it reads as if it did not exist, and its texts are gone
 
     @classmethod
     def submitted(
@@ -238,12 +239,12 @@ class Turn(NamedTuple):
 
     @property
     def tries(self) -> int:
-        """The number of attempts since it was queued that count."""
+        """The number of counted attempts since the turn was queued."""
         return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
 
     @property
     def is_first_claim(self) -> bool:
-        """Whether nobody had claimed this claimed turn before, since it was queued."""
+        """Whether this claim is the first one since the turn was queued."""
         return self.tries == 1 and not self.refusals and self.place_at is None
 
     @property

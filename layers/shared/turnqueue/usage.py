@@ -29,10 +29,11 @@ RETENTION_DAYS = 40
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
 BYTES_OF_A_TOKEN = 4
-"""Bytes a token of English, by OpenAI's help. Other scripts have more tokens a letter, but also more bytes."""
+"""The bytes of a token in English, by OpenAI's help. Other scripts need more tokens for a letter, but also more
+bytes."""
 
 TOKENS_OF_AN_IMAGE = 1000
-"""About the most tokens that one of OpenAI's models counts for an image."""
+"""About the highest number of tokens that an OpenAI model counts for an image."""
 
 TOKENS_OF_AN_ANSWER = 2000
 """Tokens reserved for an answer. Most answers are shorter, and a long one is settled with its real size."""
@@ -73,8 +74,8 @@ def lost_attempt(turn: Turn) -> dict[str, Any]:
 
 
 class Charged(NamedTuple):
-    """The state of a day after a reservation. `taken`: the reservation was made. `used`: tokens of ended attempts.
-    `charged`: those and all reserved tokens."""
+    """The state of a day after a reservation. `taken`: whether the reservation was made. `used`: tokens of ended
+    attempts. `charged`: used and reserved tokens together."""
 
     taken: bool
     used: int
@@ -145,8 +146,8 @@ class UsageStore:
             self._add(turn.key.owner, day_of(turn.created_at), {_CHARGED: -turn.reserved_tokens}, turn.created_at)
 
     def read(self, owner: str, day: str) -> dict[str, Any]:
-        """The counts of a day by the names in COUNTS, `reserved_tokens`, and `cost_usd` (None if nothing had a price).
-        Counts of the last second may be missing."""
+        """The usage of a day: the counts in COUNTS, `reserved_tokens`, and `cost_usd` (None if no model had a price).
+        It may lack the last second."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
         charged = _charged(True, item)
         return {
