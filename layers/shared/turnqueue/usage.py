@@ -18,6 +18,7 @@ import json
 import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from turnqueue import aws
@@ -87,7 +88,13 @@ class UsageStore:
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._table = table
-        self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
+        self._attempts = attempts
+        self._read_timeout = read_timeout
+
+    @cached_property
+    def _client(self) -> Any:
+        # Made when it is first needed, because a status function seldom settles a turn.
+        return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
         """Reserve tokens of the day, unless `quota` of them are used or reserved already.
