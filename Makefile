@@ -11,7 +11,7 @@ SAM := .tools/sam/bin/sam
 CHECKOV := .tools/checkov/bin/checkov
 
 # Each is computed by `make lock` from the file of the same name that ends in .in, and dev.txt from requirements-dev.txt.
-LOCKS := $(addprefix functions/,authorizer/requirements.txt submit/requirements.txt worker/requirements.txt) \
+LOCKS := $(addprefix functions/,authorizer/requirements.txt streams/requirements.txt submit/requirements.txt worker/requirements.txt) \
     layers/shared/requirements.txt layers/shared/botocore.txt operations/requirements.txt \
     $(addprefix local/requirements/,dev.txt sam.txt ministack.txt runtime.txt checkov.txt site.txt openapi.txt servers.txt lock.txt) \
     local/requirements/judges.txt

@@ -27,6 +27,11 @@ _TOKEN_CHARACTERS = 10
 """Of a token: when it left the model, in milliseconds of the clock, with a space. 200 a second, so 16 KB in 80 s."""
 
 
+BY_URL_ANSWERS = {3: 4, 10: 3, 80: 1}
+BY_URL_GOALS = {3: 0.35, 10: 0.45, 80: 0.75}
+"""As above, for openai-python at the URL of the streams function."""
+
+
 class Watched(NamedTuple):
     """`late`: seconds from the model to the client, by token. `requests`: the client's, but for the submit."""
 
@@ -98,12 +103,28 @@ def message(seconds: float) -> str:
 
 def direct(url: str, seconds: float) -> list[float]:
     """By the openai SDK, straight from the model."""
+    return completion(url, "sk-local", "m", seconds)
+
+
+def completion(url: str, key: str, model: str, seconds: float) -> list[float]:
+    """By the openai SDK, as a chat completion."""
     lateness, text = Lateness(), ""
-    client = openai.OpenAI(base_url=url, api_key="sk-local", http_client=openai.DefaultHttpxClient(trust_env=False))
+    client = openai.OpenAI(base_url=url, api_key=key, http_client=openai.DefaultHttpxClient(trust_env=False))
     said: Any = {"role": "user", "content": message(seconds)}
-    for chunk in client.chat.completions.create(model="m", messages=[said], stream=True):
+    for chunk in client.chat.completions.create(model=model, messages=[said], stream=True):
         text += chunk.choices[0].delta.content or ""
         lateness.has(text)
+    return lateness.late
+
+
+def response(url: str, key: str, model: str, seconds: float) -> list[float]:
+    """By the openai SDK, as a response."""
+    lateness, text = Lateness(), ""
+    client = openai.OpenAI(base_url=url, api_key=key, http_client=openai.DefaultHttpxClient(trust_env=False))
+    for event in client.responses.create(model=model, input=message(seconds), stream=True):
+        if event.type == "response.output_text.delta":
+            text += event.delta
+            lateness.has(text)
     return lateness.late
 
 
@@ -160,10 +181,53 @@ def run() -> Section:
                         straight = pool.submit(direct, url, seconds)
                         found.setdefault((seconds, stream), []).append(watched(stack, meter, seconds, stream=stream))
                         beside.setdefault(seconds, []).extend(straight.result())
+        by_url = _by_url(stack, url)
         machine = Machine(stack.functions["StatusFunction"].memory, "lambda_gb_second_arm64")
     _tell_lateness(section, found, beside)
+    _tell_by_url(section, by_url)
     _tell_units(section, found, machine)
     return section
+
+
+type ByUrl = dict[int, dict[str, list[float]]]
+"""The lateness of tokens, by the seconds of the answer, and by the way: direct, responses, completions."""
+
+
+def _by_url(stack: LocalStack, model_url: str) -> ByUrl:
+    url, key = f"{stack.stream_url}/v1", stack.token("alice")
+    response(url, key, "general", 0.2)  # starts the function
+    found: ByUrl = {}
+    for seconds, rounds in BY_URL_ANSWERS.items():
+        ways = found.setdefault(seconds, {"direct": [], "responses": [], "completions": []})
+        for way, ask in (("responses", response), ("completions", completion)):
+            for _ in range(rounds):
+                with ThreadPoolExecutor(1) as pool:
+                    straight = pool.submit(direct, model_url, seconds)
+                    ways[way] += ask(url, key, "general", seconds)
+                    ways["direct"] += straight.result()
+    return found
+
+
+def _tell_by_url(section: Section, found: ByUrl) -> None:
+    section.say(
+        "**How late a token is at the URL of streams** (`StreamFunction`), from the moment in which it leaves the "
+        "model until openai-python has it, from a response and from a chat completion in the foreground. The goal is "
+        "the median of both behind the direct stream."
+    )
+    rows = []
+    for seconds, ways in found.items():
+        direct = statistics.median(ways["direct"])
+        behind = [statistics.median(ways[way]) - direct for way in ("responses", "completions")]
+        rows.append(
+            [
+                f"{seconds} s",
+                *(_two(ways[way]) for way in ("direct", "responses", "completions")),
+                " / ".join(f"{each:.2f}" for each in behind) + " s",
+                goal(max(behind), BY_URL_GOALS[seconds]),
+            ]
+        )
+    head = ["answer", "direct, p50 / p95", "a response", "a chat completion", "behind direct, p50", "goal"]
+    section.table(head, rows)
 
 
 def _tell_lateness(

@@ -16,6 +16,7 @@ from typing import Any
 # services.
 OPERATIONS = {
     "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
+    "lambda": "Invoke",
     # CreateBucket: botocore takes the address of a signed form from its description. HeadBucket: botocore calls it if
     # S3 redirects without a region.
     "s3": "CreateBucket GetObject HeadBucket",

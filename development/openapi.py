@@ -35,10 +35,9 @@ os.environ.update(cfn.environment(), AWS_DEFAULT_REGION="us-east-1")
 import preference
 import request
 import status
-import stream
 import submission
 import submit
-from turnqueue import __version__, events, http, media, responses, turn, usage
+from turnqueue import __version__, events, http, media, responses, stream, turn, usage
 from turnqueue.errors import MAX_BODY_BYTES, REFUSALS
 from turnqueue.personas import DEFAULT_ROLE, ROLES
 

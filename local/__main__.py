@@ -94,6 +94,8 @@ def _serve(stack: LocalStack, progress: Progress) -> None:
     events.leave(ROOT / "events", stack.folder / "events", variables)
     progress.say(f"\nThe console:  {stack.console.url}/   until Ctrl-C")
     progress.say(f"The API:      {stack.api_url}")
+    if stack.stream_url:
+        progress.say(f"Its streams:  {stack.stream_url}")
     progress.say(f"The account:  {stack.emulator.account.endpoint_url}   (AWS_ENDPOINT_URL; key and secret: local)")
     progress.say(f"The model:    {stack.model_url}")
     progress.say(f"For scripts:  {stack.folder / 'env'}")

@@ -3,6 +3,7 @@ on AWS it runs one invocation at a time, is initialised once, is frozen between 
 a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
 """
 
+import base64
 import json
 import os
 import queue
@@ -11,7 +12,7 @@ import signal
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,9 +63,9 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class _Event:
-    """A report of the process: a response or an error, with its payload."""
+    """A report of the process: a response, a piece of one, or an error, with its payload."""
 
-    kind: Literal["idle", "taken", "response", "error", "init error", "exit"]
+    kind: Literal["idle", "taken", "piece", "response", "error", "init error", "exit"]
     payload: bytes = b""
 
 
@@ -93,8 +94,12 @@ class Environment:
         self._init_seconds: float | None = None  # set until it has been reported
         self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
+        command: list[str | Path] = [python, "-m", "awslambdaric", function.handler]
+        if wrapper := function.variables.get("AWS_LAMBDA_EXEC_WRAPPER"):
+            # docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html
+            command = [function.code / wrapper.removeprefix("/var/task/"), *command]
         self._process = processes.start(
-            [python, "-m", "awslambdaric", function.handler],
+            command,
             env={**variables(function, python, aws), "AWS_LAMBDA_RUNTIME_API": self._server.address},
             cwd=function.code,
             log=log,
@@ -124,8 +129,9 @@ class Environment:
             raise InitFailed(_failure("Runtime.ExitError", self._exit_reason()))
         self._init_seconds = time.monotonic() - self.started_at
 
-    def invoke(self, payload: bytes, request_id: str) -> Result:
-        """Run the function on the event `payload`. Raises NotInvoked."""
+    def invoke(self, payload: bytes, request_id: str, tell: Callable[[bytes], object] | None = None) -> Result:
+        """Run the function on the event `payload`. Raises NotInvoked. A streamed response goes to `tell` in pieces, and
+        the result is empty."""
         started = time.monotonic()
         timeout = self._function.timeout
         deadline_ms = int((time.time() + timeout) * 1000)
@@ -141,6 +147,9 @@ class Environment:
                 break
             if event.kind == "taken":
                 taken = True
+            elif event.kind == "piece":
+                if tell:
+                    tell(event.payload)
             elif event.kind == "response":
                 result = Result(event.payload)
                 break
@@ -178,7 +187,7 @@ class Environment:
             case ["invocation", "next"]:
                 return self._next()
             case ["invocation", _, "response"]:
-                self._events.put(_Event("response", request.body))
+                self._take_response(request)
                 return accepted
             case ["invocation", _, "error"]:
                 self._events.put(_Event("error", request.body))
@@ -187,6 +196,15 @@ class Environment:
                 self._events.put(_Event("init error", request.body))
                 return accepted
         return Response(404)
+
+    def _take_response(self, request: Request) -> None:
+        if request.chunks is None:
+            self._events.put(_Event("response", request.body))
+            return
+        for piece in request.chunks:
+            self._events.put(_Event("piece", piece))
+        body = request.chunks.trailers.get("lambda-runtime-function-error-body")
+        self._events.put(_Event("response") if body is None else _Event("error", base64.b64decode(body)))
 
     def _next(self) -> Response:
         self._events.put(_Event("idle"))

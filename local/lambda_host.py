@@ -93,6 +93,10 @@ class LambdaHost:
         function."""
         return self._pools[name].invoke(json.dumps(event).encode())
 
+    def stream(self, name: str, event: Any, tell: Callable[[bytes], object]) -> Result:
+        """As `invoke`; the pieces of a streamed response go to `tell` while the function runs."""
+        return self._pools[name].invoke(json.dumps(event).encode(), tell)
+
     def function(self, name: str) -> Function:
         """Raises KeyError if there is no such function."""
         return self._pools[name].function
@@ -174,7 +178,7 @@ class _Pool:
         with self._changed:
             return [environment for environment in self._all if environment.alive]
 
-    def invoke(self, payload: bytes) -> Result:
+    def invoke(self, payload: bytes, tell: Callable[[bytes], object] | None = None) -> Result:
         request_id = str(uuid.uuid4())
         while True:
             try:
@@ -187,7 +191,7 @@ class _Pool:
                 return Result(json.dumps(message).encode(), THROTTLED)
             began_at = time.time()
             try:
-                result = environment.invoke(payload, request_id)
+                result = environment.invoke(payload, request_id, tell)
                 self._tell(Invocation(self.function.label, payload, began_at, time.time(), result.error))
                 return result
             except NotInvoked:

@@ -5,10 +5,11 @@ import contextlib
 import http.client
 import socket
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from typing import Any
 
 from local.guard import PASS_HEADER, Guard, refused_body
@@ -16,12 +17,41 @@ from local.guard import PASS_HEADER, Guard, refused_body
 HOST = "127.0.0.1"
 
 
+class Chunks:
+    """A chunked body: its pieces as they come, once. Then `trailers`, by their names in lower case. Raises
+    ConnectionError if the sender ends in the middle."""
+
+    def __init__(self, file: BufferedIOBase) -> None:
+        self._file = file
+        self.trailers: dict[str, str] = {}
+
+    def __iter__(self) -> Iterator[bytes]:
+        while size := int(self._line(), 16):
+            piece = self._file.read(size)
+            if len(piece) < size:
+                raise ConnectionError
+            self._line()
+            yield piece
+        while line := self._line():
+            name, _, value = line.partition(":")
+            self.trailers[name.lower()] = value.strip()
+
+    def _line(self) -> str:
+        line = self._file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError
+        return line[:-2].decode("latin-1")
+
+
 @dataclass(frozen=True)
 class Request:
+    """Of a request with a chunked body, `body` is empty and `chunks` has it. Its handler must read all of them."""
+
     method: str
     target: str  # path and query as received, still percent-encoded
     headers: Message
     body: bytes
+    chunks: Chunks | None = None
 
 
 @dataclass(frozen=True)
@@ -114,7 +144,9 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
 
         def answer(self) -> None:
             length = int(self.headers.get("Content-Length") or 0)
-            request = Request(self.command, self.path, self.headers, self.rfile.read(length))
+            is_chunked = self.headers.get("Transfer-Encoding") == "chunked"
+            chunks = Chunks(self.rfile) if is_chunked else None
+            request = Request(self.command, self.path, self.headers, self.rfile.read(length), chunks)
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)

@@ -2,10 +2,11 @@
 recorder knows the caller."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from local.emulator import Emulator
 from local.guard import Guard
@@ -65,10 +66,15 @@ class Recorder:
         return record
 
 
+_INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
+
+
 def _action(request: Request) -> str:
     """The service of the call's signature, and the operation."""
     if of_s3 := _action_of_s3(request):
         return of_s3
+    if _INVOKE.fullmatch(request.target):
+        return "lambda:InvokeFunction"
     operation = request.headers.get("X-Amz-Target", "").rpartition(".")[2]
     return f"{_service(request)}:{operation or _parameters(request).get('Action', request.target)}"
 
@@ -89,6 +95,8 @@ def _parameters(request: Request) -> dict[str, Any]:
     if _action_of_s3(request):
         bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
         return {"Bucket": bucket, "Key": key}
+    if invoked := _INVOKE.fullmatch(request.target):
+        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # of the ARN of an alias
     try:
         document = json.loads(request.body)
     except ValueError:

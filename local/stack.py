@@ -20,6 +20,7 @@ from local.deploy import STACK_NAME, Sam, architecture
 from local.emulator import Emulator
 from local.event_source import EventSource, take_over_mappings
 from local.front import serve_api
+from local.function_url import serve_url
 from local.functions import CodeStore, Function, deployed_function, hand_over
 from local.issuer import Issuer
 from local.lambda_host import LambdaHost
@@ -33,6 +34,7 @@ from local.tools import ROOT, find_tools
 AUDIENCE = "turnqueue-local"
 API_PORT = 8000
 CONSOLE_PORT = 8001
+STREAM_PORT = 8002
 EMULATOR_PORT = 4566
 OWNERS = ("alice", "bob")
 """The owners for whom the console has tokens."""
@@ -62,7 +64,8 @@ def model_of_the_shell() -> Model | None:
 
 class LocalStack:
     """A context manager. Everything runs between start and stop, and all processes end with this one, even if it is
-    killed. Public after the start: `api_url`; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
+    killed. Public after the start: `api_url`; `stream_url`, empty without
+    StreamFunction; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
     server of its page; `host`, the Lambda service; `event_sources` and `functions` by the function's name in the
     template; `emulator`; `recorder`, the functions' calls, if `record` was set; `folder`, of this run, and `logs`, of
     its log files.
@@ -78,6 +81,7 @@ class LocalStack:
     outputs: dict[str, str]
     console: LoopbackServer
     api_url: str
+    stream_url: str = ""
     folder: Path
     logs: Path
 
@@ -87,6 +91,7 @@ class LocalStack:
         state: Path = ROOT / ".local",
         api_port: int = API_PORT,
         console_port: int = CONSOLE_PORT,
+        stream_port: int = STREAM_PORT,
         emulator_port: int = EMULATOR_PORT,
         parameters: dict[str, str] | None = None,
         model: Model | None = None,
@@ -101,6 +106,7 @@ class LocalStack:
         log lines and metrics to the account's CloudWatch."""
         self._state = state
         self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
+        self._ports |= {"the streams": stream_port}
         self._parameters = parameters or {}
         self._model = model
         self._fallback = fallback
@@ -230,6 +236,8 @@ class LocalStack:
             # The minimum. Each worker is a process of about 100 MB here, and runs 40 turns at a time.
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
+            "StreamFunction": "true",
+            "StreamConcurrency": "10",
             "DataDeletionPolicy": "Delete",
             **({"ModelName": self.model.name} if self.model.name else {}),
             **(self._fallback_parameters(self._fallback) if self._fallback else {}),
@@ -271,6 +279,14 @@ class LocalStack:
         front = serve_api(self.emulator, api_id, self._port("the API"))
         self._open.callback(front.close)
         self.api_url = front.url
+        if streams := self.functions.get("StreamsFunction"):
+            self._serve_streams(lambda_client, streams)
+
+    def _serve_streams(self, lambda_client: Any, function: Function) -> None:
+        configured = lambda_client.get_function_url_config(FunctionName=function.name, Qualifier="live")
+        server = serve_url(self.host, function.name, configured.get("Cors", {}), self._port("the streams"))
+        self._open.callback(server.close)
+        self.stream_url = self.outputs["StreamUrl"] = server.url
 
     def _variables(self, function: Function) -> dict[str, str]:
         """The variables that select the account for the function's AWS SDK, with the rights of its role."""

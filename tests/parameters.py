@@ -17,6 +17,8 @@ ON = {
     "HistoryTokens": "6000",
     "FeatureAsyncChatEnabled": "true",
     "AllowInstructions": "true",
+    "StreamFunction": "true",
+    "StreamConcurrency": "21",
     "JwtIssuer": "https://issuer.example",
     "JwtAudience": "chat",
     "AllowedOrigins": "https://a.example,https://b.example",
@@ -52,6 +54,8 @@ ON = {
 OFF = {
     "FeatureAsyncChatEnabled": "false",
     "AllowInstructions": "false",
+    "StreamFunction": "false",
+    "StreamConcurrency": "0",
     "JwtIssuer": "",
     "JwtAudience": "",
     "KmsKeyArn": "",

@@ -9,7 +9,6 @@ from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from stream import END, cursor, done, news, pause_ms, response, snapshot
 from turnqueue import __version__
 from turnqueue.events import EventLog, has_text_in_log, with_text
 from turnqueue.gate import ModelGates
@@ -30,6 +29,7 @@ from turnqueue.limits import Limiter
 from turnqueue.personas import ROLES
 from turnqueue.responses import Waiting, task_status
 from turnqueue.store import Refused, TurnStore
+from turnqueue.stream import END, MOST_TEXT, cursor, done, news, pause_ms, response, snapshot
 from turnqueue.telemetry import error_name, logger, observed
 from turnqueue.turn import SESSION_ID, Status, Turn, is_ulid
 from turnqueue.usage import UsageStore, day_of
@@ -98,7 +98,7 @@ def events(event: Event) -> Response:
     elif after is None:
         found = [snapshot(turn, rows, task_status(with_text(turn, rows), now, _waiting(turn)))]
     else:
-        found = news(rows)
+        found = news(rows, MOST_TEXT)
     reached = found[-1].id if found else after or 0
     return response(event, found, reached, pause_ms(turn, reached, now))
 

@@ -13,7 +13,7 @@ from turnqueue.v1.conversations import Conversation, Conversations
 from turnqueue.v1.http import no_such_conversation, no_such_response, serve
 from turnqueue.v1.items import Item, input_items, output_items, response_key, session_of
 from turnqueue.v1.responses import polling, response
-from turnqueue.v1.streams import Row, is_in_background, respond_stream, response_stream, starting_after
+from turnqueue.v1.streams import ResponseStream, Row, respond_stream, shows_growth, starting_after
 
 MAX_PAGE = 100
 MAX_TURNS = 500  # the most turns whose items are listed, because each page of items reads all of them
@@ -50,8 +50,8 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
     if query(event, "stream") == "true":
         after = starting_after(query(event, "starting_after"))
         turn = desk.waited(event, turn)
-        rows = desk.rows(turn) if is_in_background(turn) else ()
-        return respond_stream(response_stream(turn, rows, after=after), {})
+        rows = desk.rows(turn) if shows_growth(turn) else ()
+        return respond_stream(ResponseStream(after=after), turn, rows, {})
     turn = desk.with_text_so_far(turn)
     return respond(200, response(turn), polling(turn, time.time()))
 

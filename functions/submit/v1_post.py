@@ -13,10 +13,19 @@ from turnqueue.turn import SESSION_ID, Key, Status, Turn, new_session_id, new_ul
 from turnqueue.usage import estimated_tokens
 from turnqueue.v1.completions import completion
 from turnqueue.v1.conversations import Conversation, Conversations
-from turnqueue.v1.http import NO_RETRY, failed, no_such_conversation, no_such_response, serve, unfinished
+from turnqueue.v1.http import (
+    NO_RETRY,
+    failed,
+    hand_over,
+    is_streamed,
+    no_such_conversation,
+    no_such_response,
+    serve,
+    unfinished,
+)
 from turnqueue.v1.items import Entry, referred, referred_key, response_key, session_of
 from turnqueue.v1.responses import polling, response
-from turnqueue.v1.streams import Row, completion_stream, respond_stream, response_stream
+from turnqueue.v1.streams import CompletionStream, ResponseStream, Row, respond_stream, shows_growth
 from v1_request import Parsed, parse_completions, parse_conversation, parse_responses
 
 MAX_WAIT_SECONDS = 25
@@ -25,6 +34,10 @@ MAX_CANCEL_SECONDS = 5
 
 MAX_REFERRED = 100
 """The most turns to which the item references of a request may lead. Each turn costs a read."""
+
+
+LIVE = {"stream": True, "live": True}
+"""Of a turn that the streams function streams: its text is shown from the first word."""
 
 
 class Desk(NamedTuple):
@@ -80,13 +93,18 @@ class _Call:
             if not SESSION_ID.fullmatch(session_id):
                 raise no_such_conversation("conversation")
             session = session_key(self._owner, session_id)
-        if sent.stream and sent.background:
+        is_handed_over = bool(sent.stream) and is_streamed(self._event)
+        if is_handed_over:
+            parsed.request.update(LIVE)
+        elif sent.stream and sent.background:
             parsed.request["stream"] = True
         turn, headers = self._taken(parsed, session, wait=sent.stream or not sent.background)
+        if is_handed_over:
+            return hand_over(turn, headers)
         if sent.stream:
             turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
-            rows = self._desk.rows(turn) if sent.background else ()
-            return respond_stream(response_stream(turn, rows), headers)
+            rows = self._desk.rows(turn) if shows_growth(turn) else ()
+            return respond_stream(ResponseStream(), turn, rows, headers)
         if sent.background:
             return respond(200, response(turn), headers | polling(turn, time.time()))
         return respond(200, response(self._answered(turn)), headers)
@@ -94,11 +112,16 @@ class _Call:
     def create_completion(self) -> Response:
         parsed = parse_completions(body(self._event), instructions=self._desk.allow_instructions)
         _check_outputs(parsed.request, [], "messages")
+        is_handed_over = bool(parsed.body.stream) and is_streamed(self._event)
+        if is_handed_over:
+            parsed.request.update(LIVE)
         turn, headers = self._taken(parsed, session_key(self._owner, new_session_id()), wait=True)
+        wanted = (parsed.body.stream_options or {}).get("include_usage") is True
+        if is_handed_over:
+            return hand_over(turn, headers, with_usage=wanted)
         turn = self._answered(turn)
         if parsed.body.stream:
-            wanted = (parsed.body.stream_options or {}).get("include_usage") is True
-            return respond_stream(completion_stream(turn, with_usage=wanted), headers)
+            return respond_stream(CompletionStream(turn, with_usage=wanted), turn, (), headers)
         return respond(200, completion(turn), headers)
 
     def create_conversation(self) -> Response:

@@ -25,7 +25,7 @@ LOG_ACTIONS = ("logs:CreateLogStream", "logs:PutLogEvents")
 NOT_CALLED_HERE: dict[Permission, str] = {
     **{
         (f"{name}Function", action, f"{name}LogGroup"): "Lambda writes a function's log with its role; here to a file"
-        for name in ("Submit", "Status", "Worker", "Deadletter", "Authorizer")
+        for name in ("Submit", "Status", "Worker", "Deadletter", "Authorizer", "Streams")
         for action in LOG_ACTIONS
     },
     ("WorkerFunction", "sqs:GetQueueAttributes", "TurnQueue"): "Lambda's poller asks with the role; ours does not",
@@ -60,7 +60,9 @@ def used(calls: list[Call], names: dict[str, str]) -> set[Permission]:
     permissions = set()
     for call in calls:
         named = [
-            call.parameters[key] for key in ("TableName", "QueueUrl", "SecretId", "Bucket") if key in call.parameters
+            call.parameters[key]
+            for key in ("TableName", "QueueUrl", "SecretId", "Bucket", "FunctionName")
+            if key in call.parameters
         ] or list(call.parameters.get("RequestItems", {}))  # of BatchGetItem
         [resource] = [names[name if name in names else name.rpartition("/")[2]] for name in named] or ["?"]
         # A batch is one permission with the single call, on AWS.

@@ -27,6 +27,7 @@ def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
     with model_key(stack, MODEL_KEY):
         answered(alice)
         by_key(stack, nobody)
+        streamed(stack, alice)
         shown(alice)
         worked_on(alice)
         failed(alice)
@@ -81,6 +82,27 @@ def by_key(stack: LocalStack, nobody: Api) -> None:
     while nobody.http.get(path, headers=headers).json()["status"] == "queued":
         time.sleep(0.2)
     assert nobody.http.post(f"{path}/cancel", headers=headers).json()["status"] == "cancelled"
+
+
+def streamed(stack: LocalStack, alice: Api) -> None:
+    """By the URL of streams: with a key and a token, to the end of an answer and to the end of its time."""
+    key = {"Authorization": f"Bearer {API_KEY}"}
+    asked = {"model": "general", "input": f"[[echo={ANSWER}]] {PROMPT}", "stream": True}
+    answer = alice.http.post(f"{stack.stream_url}/v1/responses", json=asked, headers=key)
+    assert "response.completed" in answer.text, answer.text
+    assert alice.http.get(f"{stack.stream_url}/v1/models").status_code == 200
+    wrong = alice.http.get(f"{stack.stream_url}/v1/models", headers={"Authorization": f"Bearer {API_KEY}x"})
+    assert wrong.status_code == 401, wrong.text
+    overdue = alice.submit(**request(f"[[drip=0.3 tokens=100]] {ANSWER}"))
+    session, _, turn = overdue.rpartition(".")
+    stack.client("dynamodb").update_item(
+        TableName=stack.outputs["TurnsTableName"],
+        Key={"session": {"S": f"alice#{session}"}, "turn": {"S": turn}},
+        UpdateExpression="SET deadline_at = :now",
+        ExpressionAttributeValues={":now": {"N": str(int(time.time()))}},
+    )
+    events = alice.http.get(f"{stack.stream_url}/chat/task/{overdue}/events")
+    assert "deadline_exceeded" in events.text, events.text
 
 
 def shown(alice: Api) -> None:

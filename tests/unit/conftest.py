@@ -265,7 +265,7 @@ class Account:
     ) -> Response:
         """What the service says to a reader that has read up to `after`, raw."""
         query = None if after is None else {"after": str(after)}
-        path = {"task_id": task_id}
+        path, headers = {"task_id": task_id}, {"accept": "application/json"} | (headers or {})
         event = api_event("GET /chat/task/{task_id}/events", owner=owner, headers=headers, query=query, path=path)
         response: Response = self.functions["status"].handler(event, Context(29.0))
         return response

@@ -148,10 +148,10 @@ def headers_sent() -> set[str]:
 
 @cache
 def headers_read() -> set[str]:
+    stream = ast.parse((cfn.ROOT / "layers/shared/turnqueue/stream.py").read_text())
     return {
         text
-        for function in ("submit", "status")
-        for node in nodes(trees(function))
+        for node in nodes([*trees("submit"), *trees("status"), stream])
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "header"
         for text in texts(node.args[1])
     }
@@ -302,13 +302,17 @@ def every_folder_is_a_function(template: Template) -> Iterator[str]:
     yield from sorted(folders ^ names)
 
 
+OF_THE_RUNTIME = {"AWS_LAMBDA_EXEC_WRAPPER", "AWS_LAMBDA_RUNTIME_API", "LAMBDA_RUNTIME_DIR", "_HANDLER"}
+"""Lambda reads the first, and gives the others to a runtime client."""
+
+
 @rule
 def the_template_gives_the_environment_that_the_code_reads(template: Template) -> Iterator[str]:
     everyones = set(template["Globals"]["Function"]["Environment"]["Variables"])
     everyones = {variable for variable in everyones if not variable.startswith(("POWERTOOLS_", "PYDANTIC_"))}
     for name, function in functions(template).items():
-        own = set(function.get("Environment", {}).get("Variables", {}))
-        read = environment_in_code(short(function))
+        own = set(function.get("Environment", {}).get("Variables", {})) - OF_THE_RUNTIME
+        read = environment_in_code(short(function)) - OF_THE_RUNTIME
         for variable in sorted(read - everyones - own):
             yield f"{name}: reads {variable}, which the template does not give"
         for variable in sorted(own - read):
@@ -431,10 +435,12 @@ def what_a_json_string_takes_needs_no_escape(template: Template) -> Iterator[str
 
 @rule
 def who_is_waited_for_starts_from_a_snapshot_if_asked_to(template: Template) -> Iterator[str]:
-    """Nobody waits for a dead letter, few requests for the authorizer, and a snapshot is paid for by the month."""
+    """Nobody waits for a dead letter, few requests for the authorizer or a new stream. A snapshot is paid for by the
+    month."""
+    without = ("deadletter", "authorizer", "streams")
     for name, function in functions(template).items():
         wanted = {"ApplyOn": {"Fn::If": ["StartFromSnapshot", "PublishedVersions", "None"]}}
-        if function.get("SnapStart") != (None if short(function) in ("deadletter", "authorizer") else wanted):
+        if function.get("SnapStart") != (None if short(function) in without else wanted):
             yield f"{name}: {function.get('SnapStart')}"
 
 
@@ -560,11 +566,12 @@ def each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one(
     }
     roles = properties(template, "AWS::IAM::Role")
     for name, policy in policies.items():
-        if template["Resources"][name].get("Condition") != "UseKmsKey":
+        # EncryptStreams: the role has a condition, too
+        if template["Resources"][name].get("Condition") not in ("UseKmsKey", "EncryptStreams"):
             yield f"{name}: is always there"
         (role,), (statement,) = map(target, policy["Roles"]), cfn.statements(policy)
         called = {action for each in cfn.statements(roles[role]) for action in cfn.listed(each["Action"])}
-        services = {action.partition(":")[0] for action in called} - {"logs"}
+        services = {action.partition(":")[0] for action in called} - {"lambda", "logs"}
         needed = {"kms:Decrypt"} | ({"kms:GenerateDataKey"} if called & {"sqs:SendMessage", "s3:PutObject"} else set())
         if set(cfn.listed(statement["Action"])) != needed or statement["Resource"] != {"Ref": "KmsKeyArn"}:
             yield f"{name}: allows other actions than {needed}"
@@ -741,6 +748,21 @@ def cors_lets_the_browser_see_and_send_our_headers(template: Template) -> Iterat
     yield from sorted({key.split()[0] for key in keys} - set(cors["AllowMethods"]))
     if cors.get("AllowCredentials"):
         yield "cookies are allowed, and with every origin"
+
+
+@rule
+def a_public_url_is_bounded_and_for_the_pages_of_the_api(template: Template) -> Iterator[str]:
+    """The API's throttle and its CORS do not count for it."""
+    (api,) = properties(template, "AWS::ApiGatewayV2::Api").values()
+    for name, function in functions(template).items():
+        if url := function.get("FunctionUrlConfig"):
+            if "ReservedConcurrentExecutions" not in function:
+                yield f"{name}: takes all places of the account"
+            for part in ("AllowOrigins", "AllowHeaders", "MaxAge"):
+                if url.get("Cors", {}).get(part) != api["CorsConfiguration"][part]:
+                    yield f"{name}: {part} is not that of the API"
+            if url.get("Cors", {}).get("AllowCredentials"):
+                yield f"{name}: cookies are allowed"
 
 
 # ---- Data

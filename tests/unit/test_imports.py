@@ -16,7 +16,7 @@ from development.cfn import ROOT
 from tests.unit.conftest import ENVIRONMENT
 
 API_FUNCTIONS = ("submit", "status")
-FUNCTIONS = (*API_FUNCTIONS, "worker", "deadletter", "authorizer")
+FUNCTIONS = (*API_FUNCTIONS, "worker", "deadletter", "authorizer", "streams")
 
 # What Lambda's runtime brings for botocore. (certifi it does not bring; botocore takes it where it is.)
 RUNTIME = {"botocore", "certifi", "dateutil", "jmespath", "six", "urllib3"}
@@ -177,6 +177,8 @@ def test_the_environment_is_read_by_handlers_only_and_never_with_a_default() -> 
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in SOURCES}
     readers = {name: text for name, text in texts.items() if "environ" in text or "getenv" in text}
 
+    # What Lambda tells a runtime client is no setting.
+    assert "os.environ.get" not in readers.pop("functions/streams/runtime_client.py")
     assert set(readers) == {f"functions/{function}/{function}.py" for function in FUNCTIONS}
     for text in readers.values():
         whole = (

@@ -34,7 +34,7 @@ def issuer() -> Iterator[Issuer]:
 @pytest.fixture
 def authorizer(account: Account, issuer: Issuer, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.import_module("authorizer")
-    monkeypatch.setattr(module, "tokens", module.Tokens(issuer.url, AUDIENCE))
+    monkeypatch.setattr(module.callers, "_tokens", module.Tokens(issuer.url, AUDIENCE))
     return module
 
 
@@ -65,7 +65,7 @@ def test_a_key_is_its_owners(stack: Stack, authorizer: ModuleType) -> None:
 def test_a_key_puts_its_owner_into_a_group(
     stack: Stack, authorizer: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(authorizer, "group_claim", "plan")
+    monkeypatch.setattr(authorizer.callers, "_group_claim", "plan")
 
     assert claims(authorizer, keys.create(stack, "alice", group="pro").key) == {"sub": "alice", "plan": "pro"}
 
@@ -193,7 +193,7 @@ def test_a_forged_token_is_refused(authorizer: ModuleType, issuer: Issuer) -> No
 
 def test_an_issuer_that_is_down_is_no_refusal(account: Account, issuer: Issuer) -> None:
     """API Gateway answers 500 then, which clients try again, and caches nothing."""
-    tokens = importlib.import_module("tokens").Tokens("http://127.0.0.1:9", AUDIENCE)
+    tokens = importlib.import_module("turnqueue.callers").Tokens("http://127.0.0.1:9", AUDIENCE)
 
     with pytest.raises(OSError):
         tokens.claims(issuer.token("alice", AUDIENCE))
@@ -223,7 +223,7 @@ def test_an_owner_has_the_same_limits_by_key_and_by_token(
     stack: Stack, account: Account, authorizer: ModuleType, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/2,pro:1/3", "plan", "GuardsTable"))
-    monkeypatch.setattr(authorizer, "group_claim", "plan")
+    monkeypatch.setattr(authorizer.callers, "_group_claim", "plan")
     account.post({"message": "x"}, query={"async_mode": "true"})
     by_key = client(account, authorizer=authorizer, api_key=keys.create(stack, "alice").key)
     by_key.responses.create(model="general", input="x", background=True)

@@ -394,6 +394,18 @@ BREACHES: dict[str, tuple[Rule, Callable[[Template], None]]] = {
         change("UserPoolClient/Properties/WriteAttributes", None),
     ),
     "cookies": (rules.cors_lets_the_browser_see_and_send_our_headers, change(f"{CORS}/AllowCredentials", True)),
+    "a public URL without a bound": (
+        rules.a_public_url_is_bounded_and_for_the_pages_of_the_api,
+        change("StreamsFunction/Properties/ReservedConcurrentExecutions", None),
+    ),
+    "a public URL for other pages": (
+        rules.a_public_url_is_bounded_and_for_the_pages_of_the_api,
+        change("StreamsFunction/Properties/FunctionUrlConfig/Cors/AllowOrigins", ["*"]),
+    ),
+    "a public URL with cookies": (
+        rules.a_public_url_is_bounded_and_for_the_pages_of_the_api,
+        change("StreamsFunction/Properties/FunctionUrlConfig/Cors/AllowCredentials", True),
+    ),
     "no TTL": (
         rules.every_table_forgets_and_recovers,
         change("GuardsTable/Properties/TimeToLiveSpecification", None),

@@ -51,8 +51,13 @@ class Problem(Exception):
         self.headers = headers or {}
         self.members = members
 
-    def response(self) -> Response:
+    @property
+    def error(self) -> dict[str, Any]:
+        """The member that the OpenAI SDKs read."""
         kind = _ERROR_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        return {"message": self.detail, "type": kind, "code": self.code, "param": self.param}
+
+    def response(self) -> Response:
         document = {
             "type": f"urn:turnqueue:problem:{self.code}",
             "title": HTTPStatus(self.status).phrase,
@@ -60,7 +65,7 @@ class Problem(Exception):
             "detail": self.detail,
             "code": self.code,
             **self.members,
-            "error": {"message": self.detail, "type": kind, "code": self.code, "param": self.param},
+            "error": self.error,
         }
         return respond(self.status, document, {"Content-Type": "application/problem+json", **self.headers})
 

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from turnqueue.http import Event, Problem, Response, path
 from turnqueue.turn import FAILURES, Turn
@@ -29,6 +30,17 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
             more["retry-after-ms"] = f"{seconds}000"
         problem.headers = {**problem.headers, **more}
         raise
+
+
+def is_streamed(event: Event) -> bool:
+    """Whether the streams function passed the request on, and streams the answer. No client can say so, because API
+    Gateway makes the requestContext."""
+    return event["requestContext"].get("streams") is True
+
+
+def hand_over(turn: Turn, headers: dict[str, str], **more: Any) -> Response:
+    """The response to the streams function: it streams this turn."""
+    return {"statusCode": 200, "headers": headers, "body": "", "stream": {"task_id": turn.key.task_id, **more}}
 
 
 def no_such_response(param: str = "response_id") -> Problem:

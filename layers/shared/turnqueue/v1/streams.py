@@ -1,20 +1,24 @@
 """A turn as a stream of events: those of the Responses API and the chunks of Chat Completions, as server-sent events.
 
-The events of a response and their numbers are computed from the turn and the rows of its event log. So a disconnected
-reader can resume after any number, at any time, and no counter is stored.
+The events are computed from the states of a turn, one after another, each with the new rows of its event log. They and
+their numbers do not depend on the moments in which a reader looks. So a disconnected reader can resume after any
+number, at any time, and no counter is stored.
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from turnqueue.http import Problem, Response
 from turnqueue.turn import Status, Turn
 from turnqueue.v1.completions import finish_reason, message, usage
+from turnqueue.v1.http import failed
 from turnqueue.v1.items import completion_id, message_item, output_items, response_id
 from turnqueue.v1.responses import is_cut, response, status_of
 
 type Event = dict[str, Any]
+
+HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
 
 
 class Row(Protocol):
@@ -26,57 +30,33 @@ class Row(Protocol):
     def text(self) -> str: ...
 
 
-def is_in_background(turn: Turn) -> bool:
-    """Whether the turn's stream shows the growing text. A foreground stream has the whole text at its end, because few
-    clients can show text that a later attempt takes back."""
-    return bool((turn.request.get("v1") or {}).get("background"))
+class Stream(Protocol):
+    """Writes the stream of one turn as server-sent events. `is_over`: after its last event."""
+
+    is_over: bool
+
+    def told(self, turn: Turn, rows: Sequence[Row]) -> str:
+        """The events that are new in this state of the turn. `rows`: those behind the rows of the state before."""
+
+    def cut(self, turn: Turn) -> str:
+        """The last event of a stream whose time is over: an error that names the response."""
 
 
-def respond_stream(body: str, headers: dict[str, str]) -> Response:
-    more = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
-    return {"statusCode": 200, "headers": more | headers, "body": body}
+def shows_growth(turn: Turn) -> bool:
+    """Whether the turn's stream shows the growing text. Other streams have the whole text at their end. The log of an
+    answer in JSON has only the `message` in it, so its stream is one of the others."""
+    asked = turn.request
+    is_wanted = asked.get("stream") or (asked.get("v1") or {}).get("background")
+    return bool(is_wanted) and "format" not in asked
 
 
-def response_stream(turn: Turn, rows: Iterable[Row], *, after: int = -1) -> str:
-    """The events of a response after number `after`. If the turn is not final they end with an error, because clients
-    take a stream without one for a complete answer."""
-    events = list(_Writer(turn).events(rows))
-    body = "".join(_block(event["type"], event) for event in events if event["sequence_number"] > after)
-    if turn.final:
-        return body
-    text = f"The answer takes longer than a request may. It goes on: GET /v1/responses/{response_id(turn.key)} has it."
-    error = {"type": "server_error", "code": "response_in_progress", "message": text, "param": None}
-    # The number of the last event, so that a client that resumes after it misses nothing.
-    number = events[-1]["sequence_number"]
-    return body + _block("error", {**error, "type": "error", "sequence_number": number, "error": error})
-
-
-def completion_stream(turn: Turn, *, with_usage: bool) -> str:
-    """The chunks of an answered turn."""
-    head = {
-        "id": completion_id(turn.key),
-        "object": "chat.completion.chunk",
-        "created": int(turn.created_at),
-        "model": turn.request["role"],
-        **({"usage": None} if with_usage else {}),
-    }
-    said = message(turn)
-    deltas: list[tuple[dict[str, Any], str | None]] = [({"role": "assistant", "content": ""}, None)]
-    if said["content"]:
-        deltas.append(({"content": said["content"]}, None))
-    for index, call in enumerate(said.get("tool_calls", ())):
-        function = call["function"]
-        begun = {**call, "index": index, "function": {**function, "arguments": ""}}
-        deltas.append(({"tool_calls": [begun]}, None))
-        deltas.append(({"tool_calls": [{"index": index, "function": {"arguments": function["arguments"]}}]}, None))
-    deltas.append(({}, finish_reason(turn)))
-    chunks = [
-        head | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}]}
-        for delta, reason in deltas
-    ]
-    if with_usage:
-        chunks.append(head | {"choices": [], "usage": usage(turn)})
-    return "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+def respond_stream(stream: Stream, turn: Turn, rows: Sequence[Row], headers: dict[str, str]) -> Response:
+    """The stream as one body. `rows`: the whole log of the turn. If the turn is not final the stream ends with an
+    error, because clients take a stream without one for a complete answer."""
+    body = stream.told(turn, rows)
+    if not stream.is_over:
+        body += stream.cut(turn)
+    return {"statusCode": 200, "headers": HEADERS | headers, "body": body}
 
 
 def starting_after(text: str | None) -> int:
@@ -88,84 +68,175 @@ def starting_after(text: str | None) -> int:
     return int(text)
 
 
-def _block(name: str, data: Event) -> str:
-    return f"event: {name}\ndata: {json.dumps(data)}\n\n"
+class CompletionStream:
+    """The chunks of a turn."""
+
+    def __init__(self, turn: Turn, *, with_usage: bool) -> None:
+        self.is_over = False
+        self._with_usage = with_usage
+        self._text: str | None = None  # None before the first chunk
+        self._head = {
+            "id": completion_id(turn.key),
+            "object": "chat.completion.chunk",
+            "created": int(turn.created_at),
+            "model": turn.request["role"],
+            **({"usage": None} if with_usage else {}),
+        }
+
+    def told(self, turn: Turn, rows: Sequence[Row]) -> str:
+        """Raises a Problem if the turn failed before the first chunk."""
+        return "".join(self._chunks(turn, rows))
+
+    def cut(self, turn: Turn) -> str:
+        self.is_over = True
+        return _data({"error": _unfinished(turn)})
+
+    def _chunks(self, turn: Turn, rows: Sequence[Row]) -> Iterator[str]:
+        for row in rows if shows_growth(turn) else ():
+            if row.kind == "d":
+                yield from self._said(row.text)
+            elif row.kind == "s" and self._text:
+                self.is_over = True
+                yield _data({"error": _void(turn)})
+                return
+        if not turn.final:
+            return
+        self.is_over = True
+        if turn.status is not Status.SUCCESS:
+            if self._text is None:
+                raise failed(turn)
+            yield _data({"error": failed(turn).error})
+            return
+        answer = message(turn)
+        text, shown = answer["content"] or "", self._text or ""
+        if not text.startswith(shown):
+            yield _data({"error": _void(turn)})
+            return
+        yield from self._said(text[len(shown) :])
+        for index, call in enumerate(answer.get("tool_calls", ())):
+            function = call["function"]
+            begun = {**call, "index": index, "function": {**function, "arguments": ""}}
+            yield self._chunk({"tool_calls": [begun]})
+            yield self._chunk({"tool_calls": [{"index": index, "function": {"arguments": function["arguments"]}}]})
+        yield self._chunk({}, finish_reason(turn))
+        if self._with_usage:
+            yield _data(self._head | {"choices": [], "usage": usage(turn)})
+        yield "data: [DONE]\n\n"
+
+    def _said(self, text: str) -> Iterator[str]:
+        if self._text is None:
+            self._text = ""
+            yield self._chunk({"role": "assistant", "content": ""})
+        if text:
+            self._text += text
+            yield self._chunk({"content": text})
+
+    def _chunk(self, delta: Event, reason: str | None = None) -> str:
+        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
+        return _data(self._head | {"choices": [choice]})
 
 
-class _Writer:
-    """Writes the events of one turn, once."""
+class ResponseStream:
+    """The events of a response after number `after`. `takes_back`: when shown text is void, its item ends as incomplete
+    and another follows. Otherwise the stream ends with an error then, because few clients can take text back."""
 
-    def __init__(self, turn: Turn) -> None:
-        self._turn = turn
+    def __init__(self, *, after: int = -1, takes_back: bool = True) -> None:
+        self.is_over = False
+        self._after = after
+        self._takes_back = takes_back
         self._number = 0
+        self._begun = False
         self._index = -1  # the index of the open or last item
         self._item_id = ""
         self._text: str | None = None  # the text of the open item
 
-    def events(self, rows: Iterable[Row]) -> Iterator[Event]:
-        turn = self._turn
-        whole = response(turn)
-        fresh = whole | dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")) | {"output": []}
-        yield self._event(
-            "response.created", response=fresh | {"status": "queued" if whole["background"] else "in_progress"}
+    def told(self, turn: Turn, rows: Sequence[Row]) -> str:
+        events = self._events(turn, rows)
+        return "".join(
+            _block(event) for event in events if event["sequence_number"] > self._after or event["type"] == "error"
         )
-        if whole["background"]:
-            yield self._event("response.queued", response=fresh | {"status": "queued"})
-            if turn.status is Status.PENDING and not turn.attempt:
-                return
-        yield self._event("response.in_progress", response=fresh | {"status": "in_progress"})
-        for row in rows:
-            if row.kind == "s":
-                yield from self._close("incomplete")
-            else:
-                yield from self._say(row.text)
-        if turn.final:
-            yield from self._end(whole)
 
-    def _end(self, whole: dict[str, Any]) -> Iterator[Event]:
-        turn = self._turn
+    def cut(self, turn: Turn) -> str:
+        self.is_over = True
+        return _block(self._error(_unfinished(turn)))
+
+    def _events(self, turn: Turn, rows: Sequence[Row]) -> Iterator[Event]:
+        now = response(turn)
+        # Nothing that changes while the turn runs, because every reader gets the same events.
+        fresh = now | dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")) | {"output": []}
+        fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
+        if self._number == 0:
+            status = "queued" if now["background"] else "in_progress"
+            yield self._event("response.created", response=fresh | {"status": status})
+            if now["background"]:
+                yield self._event("response.queued", response=fresh | {"status": "queued"})
+        if not self._begun:
+            if now["background"] and turn.status is Status.PENDING and not turn.attempt and not rows:
+                return
+            self._begun = True
+            yield self._event("response.in_progress", response=fresh | {"status": "in_progress"})
+        for row in rows if shows_growth(turn) else ():
+            if row.kind == "s":
+                yield from self._take_back(turn)
+            elif row.kind == "d":
+                yield from self._say(turn, row.text)
+            if self.is_over:
+                return
+        if turn.final:
+            yield from self._end(turn, now)
+            self.is_over = True
+
+    def _end(self, turn: Turn, now: dict[str, Any]) -> Iterator[Event]:
         if turn.status is not Status.SUCCESS:
-            yield from self._close("incomplete")
+            yield from self._close(turn, "incomplete")
             name = "response.failed" if status_of(turn) == "failed" else "response.incomplete"
-            yield self._event(name, response=whole)
+            yield self._event(name, response=now)
             return
         status = "incomplete" if is_cut(turn) else "completed"
         output = []
         for item in output_items(turn):
-            if item["type"] == "message":
-                text = item["content"][0]["text"]
-                if self._text is not None and not text.startswith(self._text):
-                    yield from self._close("incomplete")
-                yield from self._say(text[len(self._text or "") :])
+            is_message = item["type"] == "message"
+            text = item["content"][0]["text"] if is_message else ""
+            if self._text is not None and not (is_message and text.startswith(self._text)):
+                yield from self._take_back(turn)
+                if self.is_over:
+                    return
+            if is_message:
+                yield from self._say(turn, text[len(self._text or "") :])
                 output.append(message_item(turn.key, text, status) | {"id": self._item_id})
-                yield from self._close(status)
+                yield self._of_text("response.output_text.done", text=self._text, logprobs=[])
+                yield self._of_text("response.content_part.done", part=self._part())
+                yield from self._close(turn, status)
             else:
-                yield from self._close("incomplete")
                 yield from self._call(item)
                 output.append(item)
-        yield self._event(f"response.{status}", response=whole | {"output": output})
+        yield self._event(f"response.{status}", response=now | {"output": output})
 
-    def _say(self, text: str) -> Iterator[Event]:
+    def _say(self, turn: Turn, text: str) -> Iterator[Event]:
         if self._text is None:
             self._index += 1
             # Items of earlier attempts, whose text is void, have different ids from those of the last.
             suffix = f"_a{self._index + 1}" if self._index else ""
-            self._item_id = message_item(self._turn.key, "")["id"] + suffix
+            self._item_id = message_item(turn.key, "")["id"] + suffix
             self._text = ""
-            item = message_item(self._turn.key, "", "in_progress") | {"id": self._item_id, "content": []}
+            item = message_item(turn.key, "", "in_progress") | {"id": self._item_id, "content": []}
             yield self._event("response.output_item.added", output_index=self._index, item=item)
             yield self._of_text("response.content_part.added", part=self._part())
         if text:
             self._text += text
             yield self._of_text("response.output_text.delta", delta=text, logprobs=[])
 
-    def _close(self, status: str) -> Iterator[Event]:
+    def _take_back(self, turn: Turn) -> Iterator[Event]:
+        if self._text and not self._takes_back:
+            self.is_over = True
+            yield self._error(_void(turn))
+        else:
+            yield from self._close(turn, "incomplete")
+
+    def _close(self, turn: Turn, status: str) -> Iterator[Event]:
         if self._text is None:
             return
-        if status != "incomplete" or (self._turn.status is Status.SUCCESS and is_cut(self._turn)):
-            yield self._of_text("response.output_text.done", text=self._text, logprobs=[])
-            yield self._of_text("response.content_part.done", part=self._part())
-        item = message_item(self._turn.key, self._text, status) | {"id": self._item_id}
+        item = message_item(turn.key, self._text, status) | {"id": self._item_id}
         self._text = None
         yield self._event("response.output_item.done", output_index=self._index, item=item)
 
@@ -191,3 +262,28 @@ class _Writer:
         event = {"type": kind, "sequence_number": self._number, **members}
         self._number += 1
         return event
+
+    def _error(self, error: Event) -> Event:
+        """It has the number of the last event, so that a client that resumes after it misses nothing."""
+        return {**error, "type": "error", "sequence_number": self._number - 1, "error": error}
+
+
+def _unfinished(turn: Turn) -> Event:
+    return _problem(turn, "response_in_progress", "The answer takes longer than a request may. It goes on")
+
+
+def _void(turn: Turn) -> Event:
+    return _problem(turn, "response_restarted", "The text so far is void, because the answer had to begin again")
+
+
+def _problem(turn: Turn, code: str, why: str) -> Event:
+    text = f"{why}: GET /v1/responses/{response_id(turn.key)} has it."
+    return {"type": "server_error", "code": code, "message": text, "param": None}
+
+
+def _block(event: Event) -> str:
+    return f"event: {event['type']}\ndata: {json.dumps(event)}\n\n"
+
+
+def _data(chunk: Event) -> str:
+    return f"data: {json.dumps(chunk)}\n\n"

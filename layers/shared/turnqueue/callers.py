@@ -1,11 +1,18 @@
-"""Checks tokens of the stack's issuer, like API Gateway's JWT authorizer."""
+"""Identifies the caller of a request, by an API key or a token of the stack's issuer.
+
+Only functions whose requirements have PyJWT can import this module.
+"""
 
 import json
+import time
 import urllib.request
 from functools import cached_property
 from typing import Any
 
 import jwt
+
+from turnqueue.api_keys import API_KEY_PREFIX, ApiKeys
+from turnqueue.http import is_owner
 
 # The algorithms that API Gateway's authorizer accepts
 # (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html).
@@ -15,8 +22,39 @@ _SECONDS = 3  # seconds for one call to the issuer
 _KEYS_KEPT_SECONDS = 2 * 3600
 
 
+class Callers:
+    """`group_claim`: the claim that holds the group of an API key; empty for none."""
+
+    def __init__(self, keys: ApiKeys, tokens: "Tokens", group_claim: str) -> None:
+        self._keys = keys
+        self._tokens = tokens
+        self._group_claim = group_claim
+
+    def claims(self, authorization: str, *, by_key: bool = True) -> dict[str, str] | None:
+        """The claims of the caller whose request has this Authorization header: a bearer token, or an API key if
+        `by_key`. None if it is neither.
+
+        Raises as `Tokens.claims` does, and botocore's ClientError or BotoCoreError.
+        """
+        scheme, _, secret = authorization.partition(" ")
+        secret = secret.strip()
+        if scheme.lower() != "bearer":
+            return None
+        if secret.startswith(API_KEY_PREFIX):
+            return self._of_key(secret) if by_key else None
+        claims = self._tokens.claims(secret)
+        return claims if claims and is_owner(claims.get("sub")) else None
+
+    def _of_key(self, secret: str) -> dict[str, str] | None:
+        key = self._keys.find(secret, time.time())
+        if key is None:
+            return None
+        return {"sub": key.owner} | ({self._group_claim: key.group} if self._group_claim and key.group else {})
+
+
 class Tokens:
-    """`issuer`: a URL. The checker fetches its discovery document and keys with the first token, and keeps them."""
+    """Checks tokens like API Gateway's JWT authorizer. `issuer`: a URL. The checker fetches its discovery document and
+    keys with the first token, and keeps them."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer = issuer

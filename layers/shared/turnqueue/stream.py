@@ -1,8 +1,8 @@
 """Returns a growing answer as events, in Server-Sent Events or JSON. The events come from the rows of the event log,
 and the last one from the turn.
 
-Each row makes one event, so every reader gets the same events. A response ends at once, because an HTTP API cannot
-stream. It names the time after which the client asks again.
+Each row makes one event, so every reader gets the same events. A response of status ends at once, because an HTTP API
+cannot stream. It names the time after which the client asks again. The streams function keeps its responses open.
 """
 
 import json
@@ -19,8 +19,8 @@ END = 2**31 - 1
 """The id of the event `done`. It is greater than every row's number, and still an integer in JavaScript. A row that a
 lost worker adds later does not change it."""
 
-# the most characters in one response, except for its last row; the client then asks again at once
-_MOST_TEXT = 128 * 1024
+# the most characters in one buffered response, except for its last row; the client then asks again at once
+MOST_TEXT = 128 * 1024
 
 
 class StreamEvent(NamedTuple):
@@ -48,14 +48,15 @@ def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
     return StreamEvent(last, "snapshot", {"task": task, "attempt": turn.attempt, "text": text})
 
 
-def news(rows: Sequence[Row]) -> list[StreamEvent]:
-    """The events for a client that has read all rows before `rows`."""
+def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
+    """The events for a client that has read all rows before `rows`. `left`: the characters after which no row is
+    added; None for no limit."""
     found: list[StreamEvent] = []
-    left = _MOST_TEXT
     for row in rows:
-        if left <= 0:
-            break
-        left -= len(row.text)
+        if left is not None:
+            if left <= 0:
+                break
+            left -= len(row.text)
         if row.kind == "s":
             found.append(StreamEvent(row.n, "retract", {"attempt": row.attempt, "text": ""}))
         elif row.kind == "d":
@@ -79,16 +80,20 @@ def pause_ms(turn: Turn, reached: int, now: float) -> int:
     return 300 if reached < 8 else 500 if reached < 24 else 700
 
 
+def as_text(found: Sequence[StreamEvent], pause: int) -> str:
+    """The events as server-sent events. `pause`: the milliseconds after which a client whose response has ended asks
+    again."""
+    blocks = [
+        f"id: {each.id}\nevent: {each.event}\ndata: {json.dumps(each.data, ensure_ascii=False)}\n\n" for each in found
+    ]
+    return "".join([f"retry: {pause}\n\n", *blocks])
+
+
 def response(event: Event, found: Sequence[StreamEvent], after: int, pause: int) -> Response:
     """SSE if the client accepts it, else JSON. `after`: the cursor to return if there is nothing new."""
     if "text/event-stream" in (header(event, "accept") or "").lower():
-        blocks = [f"retry: {pause}\n\n"]
-        blocks += [
-            f"id: {each.id}\nevent: {each.event}\ndata: {json.dumps(each.data, ensure_ascii=False)}\n\n"
-            for each in found
-        ]
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
-        return {"statusCode": 200, "headers": headers, "body": "".join(blocks)}
+        return {"statusCode": 200, "headers": headers, "body": as_text(found, pause)}
     is_done = bool(found) and found[-1].event == "done"
     document = {
         "events": [{"id": each.id, "event": each.event, **each.data} for each in found],

@@ -1,0 +1,62 @@
+"""Watches a turn and its event log, by reads at short intervals."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from turnqueue.events import Event, EventLog
+from turnqueue.store import TurnStore
+from turnqueue.telemetry import error_name, logger
+from turnqueue.turn import Status, Turn
+
+# Seconds. The worker writes a row each 0.25 s at first, and each second after 10 s. A read of the log is half a read
+# unit.
+_SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
+_SECONDS_UNTIL_LATER = 10.0
+_LONGEST_PAUSE = 1.0
+_GROWTH = 0.05  # of a pause, by the seconds since the last news
+_LONGEST_WITHOUT_A_LOOK = 2.0
+"""Seconds after which the turn is read although rows come: a lost worker may write them."""
+
+
+class State(NamedTuple):
+    """A turn as it was seen, and the rows behind those of the state before."""
+
+    turn: Turn
+    rows: Sequence[Event]
+
+
+def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: float) -> Iterator[State]:
+    """The states of a turn until it is final, or until `ends_at`: at least one, and one for each read. `after`: the
+    last row that is known. A failed read is tried again. Raises botocore's ClientError or BotoCoreError if the first
+    fails.
+    """
+    rows = log.after(turn.key, after, consistent=True)
+    began_at = news_at = looked_at = time.time()
+    while True:
+        yield State(turn, rows)
+        after = rows[-1].n if rows else after
+        if turn.final or (left := ends_at - time.time()) <= 0:
+            return
+        now = time.time()
+        shortest = _SHORTEST_PAUSE if now - began_at < _SECONDS_UNTIL_LATER else _LATER_PAUSE
+        time.sleep(min(max(_GROWTH * (now - news_at), shortest), _LONGEST_PAUSE, left))
+        rows = []
+        try:
+            if turn.status is Status.STARTED:
+                rows = log.after(turn.key, after)
+            if not rows or time.time() - looked_at > _LONGEST_WITHOUT_A_LOOK:
+                looked_at = time.time()
+                seen = store.read(turn.key, looked_at, consistent=False) or turn
+                if seen.final:
+                    # All rows: none is written after the end.
+                    rows = log.after(turn.key, after, consistent=True)
+                if seen.status is not turn.status:
+                    news_at = time.time()
+                turn = seen
+        except (BotoCoreError, ClientError) as error:
+            logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
+        if rows:
+            news_at = time.time()
