@@ -48,7 +48,8 @@ def api_event(
         if claims:
             claims["sub"] = owner
     event["headers"].pop("idempotency-key", None)
-    event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
+    lowered = {name.lower(): value for name, value in (headers or {}).items()}
+    event["headers"] |= {"accept": "application/json"} | lowered
     text = body if body is None or isinstance(body, str) else json.dumps(body)
     for name, member in (("queryStringParameters", query), ("pathParameters", path), ("body", text)):
         event.pop(name, None)
