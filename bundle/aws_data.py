@@ -19,7 +19,7 @@ OPERATIONS = {
     "lambda": "Invoke",
     # CreateBucket: botocore takes the address of a signed form from its description. HeadBucket: botocore calls it if
     # S3 redirects without a region.
-    "s3": "CreateBucket GetObject HeadBucket",
+    "s3": "CreateBucket DeleteObject GetObject HeadBucket PutObject",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
 }

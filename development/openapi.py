@@ -37,7 +37,7 @@ import request
 import status
 import submission
 import submit
-from turnqueue import __version__, events, http, media, responses, stream, turn, usage
+from turnqueue import __version__, attachments, events, http, media, responses, stream, turn, usage
 from turnqueue.errors import MAX_BODY_BYTES, REFUSALS
 from turnqueue.personas import DEFAULT_ROLE, ROLES
 
@@ -56,8 +56,9 @@ session are answered in the order of submission.
 and 503 if a function cannot run.
 
 **Limits**: a body has at most {MAX_BODY_BYTES // 1024} KiB. A message with all its parts has at most
-{turn.MAX_REQUEST_BYTES // 1024} KiB of UTF-8. A task is answered before its deadline or not at all, and can be read
-for {turn.RETENTION_SECONDS // 86400} days.
+{turn.MAX_REQUEST_BYTES // 1024} KiB as JSON, without its data URLs of more than {attachments.MAX_INLINE_CHARACTERS:,}
+characters. A task is answered before its deadline or not at all, and can be read for
+{turn.RETENTION_SECONDS // 86400} days.
 
 Members may be added to any response; clients ignore those that they do not know. No response may be cached.
 """

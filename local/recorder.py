@@ -83,7 +83,8 @@ def _action_of_s3(request: Request) -> str | None:
     """S3 names the operation by method and path, and a form is not signed like other calls."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
-    return "s3:GetObject" if request.method == "GET" and _service(request) == "s3" else None
+    operations = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
+    return operations.get(request.method) if _service(request) == "s3" else None
 
 
 def _service(request: Request) -> str:

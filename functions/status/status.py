@@ -10,6 +10,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import __version__
+from turnqueue.attachments import shown
 from turnqueue.events import EventLog, has_text_in_log, with_text
 from turnqueue.gate import ModelGates
 from turnqueue.http import (
@@ -26,6 +27,7 @@ from turnqueue.http import (
     task_key,
 )
 from turnqueue.limits import Limiter
+from turnqueue.media import Unusable, Uploads
 from turnqueue.personas import ROLES
 from turnqueue.responses import Waiting, task_status
 from turnqueue.store import Refused, TurnStore
@@ -40,7 +42,8 @@ guards = os.environ["GUARDS_TABLE"]
 gates = ModelGates(guards, os.environ)
 usages = UsageStore(guards, attempts=3)
 log = EventLog(os.environ["EVENTS_TABLE"], attempts=3, read_timeout=3)
-store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1), log=log)
+uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=2)
+store = TurnStore(table, attempts=3, usage=UsageStore(guards, attempts=1), log=log, uploads=uploads)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 
 MAX_WAIT_SECONDS = 20
@@ -158,6 +161,9 @@ def session(event: Event) -> Response:
     turns, more = store.page(caller, session_id, now, after=cursor, limit=limit)
     if not turns and cursor is None:
         raise _no_such_session()
+    media = [turn.request.get("media", []) for turn in turns]
+    room = shown(partial(_data_url, caller), media, _as_sent)
+    turns, more = turns[:room], more or room < len(turns)
     return respond(
         200,
         {
@@ -166,6 +172,20 @@ def session(event: Event) -> Response:
             "next_cursor": turns[-1].key.turn if turns and more else None,
         },
     )
+
+
+def _data_url(caller: str, upload_id: str) -> str | None:
+    """The data URL of a message of the caller. None if it cannot be read: then the attachment keeps its `upload_id`."""
+    try:
+        return uploads.data_url(caller, upload_id)
+    except (BotoCoreError, ClientError, Unusable) as error:
+        logger.warning("image not read", extra={"error": error_name(error)})
+        return None
+
+
+def _as_sent(attachment: dict[str, Any], url: str) -> None:
+    del attachment["upload_id"]
+    attachment["url"] = url
 
 
 def usage(event: Event) -> Response:
@@ -216,6 +236,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
         waited,
         _with_text_so_far,
         lambda turn: log.after(turn.key, 0, consistent=True),
+        _data_url,
     )
     return answer(event, desk)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from turnqueue.attachments import shown
 from turnqueue.http import Event, Problem, Response, integer, owner, query, respond
 from turnqueue.personas import ROLES
 from turnqueue.store import Refused, TurnStore
@@ -27,6 +28,7 @@ class Desk(NamedTuple):
     waited: Callable[[Event, Turn], Turn]
     with_text_so_far: Callable[[Turn], Turn]
     rows: Callable[[Turn], Sequence[Row]]
+    data_url: Callable[[str, str], str | None]
 
 
 def answer(event: Event, desk: Desk) -> Response:
@@ -36,7 +38,7 @@ def answer(event: Event, desk: Desk) -> Response:
         {
             "GET responses/([^/]+)": partial(retrieve, event, desk),
             "DELETE responses/([^/]+)": partial(delete, event, store),
-            "GET responses/([^/]+)/input_items": partial(list_input_items, event, store),
+            "GET responses/([^/]+)/input_items": partial(list_input_items, event, desk),
             "GET conversations/([^/]+)": partial(retrieve_conversation, event, desk),
             "GET conversations/([^/]+)/items": partial(list_conversation_items, event, desk),
             "GET models": list_models,
@@ -71,8 +73,8 @@ def delete(event: Event, store: TurnStore, response_id: str) -> Response:
     return respond(200, {"id": response_id, "object": "response", "deleted": True})
 
 
-def list_input_items(event: Event, store: TurnStore, response_id: str) -> Response:
-    return respond(200, page(event, input_items(_turn(event, store, response_id))))
+def list_input_items(event: Event, desk: Desk, response_id: str) -> Response:
+    return respond(200, _page(event, desk, input_items(_turn(event, desk.store, response_id))))
 
 
 def retrieve_conversation(event: Event, desk: Desk, conversation: str) -> Response:
@@ -91,7 +93,7 @@ def list_conversation_items(event: Event, desk: Desk, conversation: str) -> Resp
         if not more or not turns:
             break
         after = turns[-1].key.turn
-    return respond(200, page(event, items))
+    return respond(200, _page(event, desk, items))
 
 
 def _conversation(event: Event, desk: Desk, conversation: str) -> Conversation:
@@ -129,7 +131,7 @@ def _turn(event: Event, store: TurnStore, response_id: str) -> Turn:
     return turn
 
 
-def page(event: Event, items: list[Item]) -> dict[str, Any]:
+def _page(event: Event, desk: Desk, items: list[Item]) -> dict[str, Any]:
     """The page of a list that the query asks for: `limit`, `order` (desc or asc), and `after` (the id of an item)."""
     limit = integer(query(event, "limit"), "limit", default=20, low=1, high=MAX_PAGE)
     if (order := query(event, "order") or "desc") not in ("asc", "desc"):
@@ -141,10 +143,16 @@ def page(event: Event, items: list[Item]) -> dict[str, Any]:
             raise Problem("invalid_request", "after must be the id of an item in this list.", status=400, param="after")
         ordered = ordered[ids.index(after) + 1 :]
     data = ordered[:limit]
+    read, contents = partial(desk.data_url, owner(event)), [item.get("content", ()) for item in data]
+    data = data[: shown(read, contents, _as_sent, name="file_id")]
     return {
         "object": "list",
         "data": data,
         "first_id": data[0]["id"] if data else None,
         "last_id": data[-1]["id"] if data else None,
-        "has_more": len(ordered) > limit,
+        "has_more": len(ordered) > len(data),
     }
+
+
+def _as_sent(part: dict[str, Any], url: str) -> None:
+    part |= {"image_url": url, "file_id": None}

@@ -5,11 +5,14 @@ import binascii
 import hashlib
 import json
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from turnqueue.attachments import moved
 from turnqueue.http import Problem
 from turnqueue.media import MAX_UPLOAD_BYTES, image_type
 from turnqueue.personas import DEFAULT_ROLE, ROLES
@@ -17,7 +20,7 @@ from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
 MAX_MESSAGE_CHARACTERS = 32_000
 MAX_MEDIA = 8
-MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together, because the turn's item stores them
+MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together; larger images are uploaded
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
@@ -157,9 +160,25 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 def parse_chat(content: bytes) -> ChatRequest:
     """Like `parse`. Also raises Problem if the request is larger than a turn can store."""
     request = parse(ChatRequest, content)
-    if len(request.model_dump_json(exclude_none=True).encode()) > MAX_REQUEST_BYTES:
-        raise Problem("request_too_large")
+    require_storable(request.stored())
     return request
+
+
+def require_storable(stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Raises a 413 Problem if the request is larger than a turn can store, without its large data URLs. It names the
+    largest field. `names`: those of the client for fields that the turn calls otherwise."""
+    request, _ = moved(stored, "")
+    sizes = {name: _bytes(value) for name, value in request.items()}
+    if sum(sizes.values()) > MAX_REQUEST_BYTES:
+        largest = max(sizes, key=lambda name: sizes[name])
+        field = names.get(largest, largest)
+        limit = f"{MAX_REQUEST_BYTES:,} bytes as JSON"
+        detail = f"{field}: too large. The request may have at most {limit}, without its large data URLs."
+        raise Problem("request_too_large", detail, param=field)
+
+
+def _bytes(value: Any) -> int:
+    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
 
 
 def _problem(error: ValidationError) -> Problem:

@@ -13,6 +13,7 @@ from caching import caching
 from preference import preference
 from request import MAX_MEDIA, UploadRequest, parse, parse_chat
 from submission import Submission, idempotency_key, require_json
+from turnqueue.attachments import moved
 from turnqueue.events import EventLog
 from turnqueue.gate import ModelGates
 from turnqueue.http import Event, Problem, Response, body, dispatch, no_such_task, owner, respond, task_key
@@ -43,7 +44,7 @@ replies = KeptReplies(guards, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
 media_urls = MediaUrls(os.environ["MEDIA_URLS"])
-uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=1)
+uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=2)
 gates = ModelGates(guards, os.environ)
 deadline_seconds = 60 * int(os.environ["DEADLINE_MINUTES"])
 history_tokens = int(os.environ["HISTORY_TOKENS"])
@@ -260,8 +261,16 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
     """Record the turn unless it exists. With a cached reply, record it as answered. Returns the turn as answered only
-    if this call recorded the answer. If the turn existed, it may be PENDING, and the caller must queue it."""
-    if kept := _kept_reply(turn, max_age):
+    if this call recorded the answer. If the turn existed, it may be PENDING, and the caller must queue it.
+
+    submit puts large data URLs into S3 first. If this request dies after that, the bucket's lifecycle deletes them.
+    """
+    kept = _kept_reply(turn, max_age)
+    request, data_urls = moved(turn.request, turn.key.turn)
+    for upload_id, url in data_urls.items():
+        uploads.put_data_url(turn.key.owner, upload_id, url)
+    turn = turn._replace(request=request)
+    if kept:
         replied = turn.answered_as(kept)
         if store.create(replied):
             count("CacheHit")

@@ -11,10 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from request import MAX_MEDIA, MAX_METADATA, Media
+from request import MAX_MEDIA, MAX_METADATA, Media, require_storable
 from turnqueue.http import Problem
 from turnqueue.personas import DEFAULT_ROLE, ROLES
-from turnqueue.turn import MAX_REQUEST_BYTES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
@@ -201,8 +200,8 @@ def _parse[Body: BaseModel](kind: type[Body], content: bytes) -> Body:
 
 
 def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
-    if len(json.dumps(request, ensure_ascii=False).encode("utf-8", "surrogatepass")) > MAX_REQUEST_BYTES:
-        raise Problem("request_too_large", status=400)
+    told, form = ("input", "text") if isinstance(body, ResponsesBody) else ("messages", "response_format")
+    require_storable(request, {"message": told, "context": told, "media": told, "format": form})
     said = json.dumps(body.model_dump(exclude_none=True), sort_keys=True)
     return Parsed(body, request, hashlib.sha256(f"{name}\n{said}".encode("utf-8", "surrogatepass")).hexdigest())
 

@@ -1,24 +1,27 @@
-"""Fetches the uploaded images of a conversation. The model gets their bytes as data URLs."""
+"""Fetches the images of a conversation that are in S3. The model gets their bytes as data URLs."""
 
 import asyncio
-import base64
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from modelerror import ModelError
 from room import Room
+from turnqueue.attachments import references
 from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
-MAX_EARLIER_IMAGES = 4
-"""The most images of earlier turns that the model gets again, the latest first. Each costs its tokens again."""
+MAX_EARLIER_UPLOADS = 4
+"""The most uploads of earlier turns that the model gets again, the latest first. Each costs its tokens again."""
+
+MAX_EARLIER_DATA_URLS = 32
+"""The most data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
 
 
 @asynccontextmanager
 async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
     """The images of `load`. Their memory stays reserved until the block ends."""
-    if not any(map(_uploaded, (*history, turn))):
+    if not any(_uploaded(each) or references(each.request) for each in (*history, turn)):
         yield {}
         return
     async with room.for_images() as keep:
@@ -28,7 +31,7 @@ async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Tu
 
 
 def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:
-    """The data URLs of the images for the model, by upload id: all images of the message, and the latest earlier ones
+    """The data URLs of the images for the model, by upload id: all images of the request, and the latest earlier ones
     that still exist and fit.
 
     Raises ModelError if an image of the message cannot be used; botocore's ClientError or BotoCoreError when S3 does
@@ -41,20 +44,35 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         if upload_id not in found:
             image = uploads.read(owner, upload_id, left)
             left -= len(image.content)
-            found[upload_id] = f"data:{image.content_type};base64,{base64.b64encode(image.content).decode()}"
+            found[upload_id] = image.data_url
+
+    def fetch_moved(upload_id: str) -> None:
+        if upload_id not in found:
+            found[upload_id] = uploads.data_url(owner, upload_id)
 
     try:
         for upload_id in _uploaded(turn):
             fetch(upload_id)
+        for upload_id in _moved(turn):
+            fetch_moved(upload_id)  # does not count, because submit limits the data URLs of a request
     except Unusable as unusable:
         raise ModelError(unusable.code) from unusable
-    earlier = [upload_id for past in reversed(history) for upload_id in _uploaded(past)]
-    for upload_id in earlier[:MAX_EARLIER_IMAGES]:
-        try:
+    for upload_id in references(turn.request):
+        with suppress(Unusable):  # the context names an image of a turn that was deleted
+            fetch_moved(upload_id)
+    for upload_id in _latest(history, _uploaded)[:MAX_EARLIER_UPLOADS]:
+        with suppress(Unusable):  # a note tells the model that there was an image
             fetch(upload_id)
-        except Unusable:
-            continue  # a note tells the model that there was an image
+    for upload_id in _latest(history, lambda past: references(past.request))[:MAX_EARLIER_DATA_URLS]:
+        with suppress(Unusable):
+            if left > 0:
+                fetch_moved(upload_id)
+                left -= len(found[upload_id]) * 3 // 4
     return found
+
+
+def _latest(history: Sequence[Turn], images: Callable[[Turn], list[str]]) -> list[str]:
+    return [upload_id for past in reversed(history) for upload_id in images(past)]
 
 
 def allowed(turn: Turn, urls: MediaUrls) -> Turn:
@@ -75,4 +93,14 @@ def _allowed(entry: dict[str, Any], urls: MediaUrls) -> dict[str, Any]:
 
 
 def _uploaded(turn: Turn) -> list[str]:
-    return [item["upload_id"] for item in turn.request.get("media", ()) if "upload_id" in item]
+    """The uploads that the message names."""
+    return [item["upload_id"] for item in _media(turn) if "upload_id" in item and "data_url" not in item]
+
+
+def _moved(turn: Turn) -> list[str]:
+    """The data URLs of the message that were moved to S3."""
+    return [item["upload_id"] for item in _media(turn) if "data_url" in item]
+
+
+def _media(turn: Turn) -> Sequence[dict[str, Any]]:
+    return turn.request.get("media") or ()

@@ -592,6 +592,28 @@ async def _flush_until""",
         ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
     ),
     mutant(
+        "a turn is recorded before its images are stored",
+        SUBMIT,
+        (
+            "    for upload_id, url in data_urls.items():\n        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
+            "",
+        ),
+        (
+            "        _give_back(turn)\n    return turn",
+            "        _give_back(turn)\n    for upload_id, url in data_urls.items():\n"
+            "        uploads.put_data_url(turn.key.owner, upload_id, url)\n    return turn",
+        ),
+    ),
+    mutant(
+        "a turn is recorded although S3 did not store its image",
+        SUBMIT,
+        (
+            "        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
+            "        try:\n            uploads.put_data_url(turn.key.owner, upload_id, url)\n"
+            "        except (BotoCoreError, ClientError):\n            pass\n",
+        ),
+    ),
+    mutant(
         "a row overwrites another",
         EVENTS,
         (

@@ -407,6 +407,16 @@ def run_with_uploads(world: World) -> None:
     alice.insist("d")
 
 
+@story(a="SUCCESS", b="SUCCESS")
+def run_with_data_urls(world: World) -> None:
+    """Two images that go to S3 with their message, and are a part of the next one's history."""
+    alice = Client(world, "alice")
+    image = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
+    alice.insist("a", media=[image, image])
+    alice.rest(3)
+    alice.insist("b")
+
+
 @story(a="prompt_refused", b="SUCCESS")
 def run_refused(world: World) -> None:
     alice = Client(world, "alice")

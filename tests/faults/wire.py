@@ -65,6 +65,8 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     service = event_name.split(".")[1]
     if service == "s3":  # whose calls are told by method and path
         operation, body = event_name.split(".")[2], {"Key": urlsplit(request.url).path.lstrip("/")}
+        if operation == "PutObject":
+            body |= {"type": request.headers["Content-Type"].decode(), "content": bytes(request.body)}
     else:
         body = json.loads(request.body)
         target = request.headers["X-Amz-Target"]
@@ -133,6 +135,9 @@ def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObj
                 return 200, _sqs(_world.queues[body["QueueUrl"]], operation, body)
             case "s3" if operation == "GetObject":
                 return _object(body["Key"])
+            case "s3" if operation == "PutObject":
+                _world.objects[body["Key"]] = (body["type"], body["content"])
+                return 200, {"type": "application/xml", "content": b""}
             case "secrets-manager" if operation == "GetSecretValue":
                 secret = _world.model.key
                 return 200, {"ARN": body["SecretId"], "Name": "model-key", "SecretString": secret}

@@ -307,7 +307,7 @@ def test_nothing_larger_than_the_limits_is_accepted_and_nothing_smaller_refused(
     elif not fits(request):
         refused(answer, 422)
         assert answer.json["code"] == "invalid_request"
-    elif answer.status == 422:
+    elif answer.status == 413:
         assert answer.json["code"] == "request_too_large"
         assert len(body) > 255 * 1024
     else:

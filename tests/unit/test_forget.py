@@ -186,9 +186,9 @@ def uploads(account: Account) -> set[str]:
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_the_owners_uploads_go_and_no_others(account: Account, stack: Stack, other: str) -> None:
-    for _ in range(2):
-        account.upload(b"mine")
+def test_the_owners_images_go_and_no_others(account: Account, stack: Stack, other: str) -> None:
+    account.upload(b"mine")
+    account.queued("look", media=[{"type": "image", "url": "data:image/png;base64," + "A" * 8000}])
     theirs = account.upload(b"theirs", owner=other)
 
     assert len(forget(stack, "alice").uploads) == 2

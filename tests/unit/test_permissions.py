@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from types import ModuleType
 
 import pytest
@@ -11,7 +12,8 @@ from development import cfn
 from tests.payloads import Context, event_file
 from tests.unit.conftest import Account, Call, Clock, Parts, Scripted, StandIn, Wire, refusing
 from tests.unit.openai_client import client
-from turnqueue.turn import Key
+from turnqueue.attachments import moved
+from turnqueue.turn import Key, new_ulid, upload_key
 
 type Permission = tuple[str, str]
 
@@ -43,9 +45,12 @@ def needed(calls: list[Call]) -> set[Permission]:
     return permissions
 
 
+LARGE = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
+
+
 @pytest.fixture
 def task_id(account: Account) -> str:
-    return account.queued("hello", session_id="s-1")
+    return account.queued("hello", session_id="s-1", media=[LARGE])
 
 
 @pytest.fixture
@@ -72,14 +77,13 @@ def test_submit(
 
     client(account).responses.create(model="general", input="x", background=True, stream=True, timeout=1).close()
 
-    account.offer()
+    account.post({"message": "x", "media": [LARGE]})
 
     key = Key.of_task("alice", task_id)  # as the OpenAI API's cancellation
     submit.store.claim(key, time.time(), time.time() + 50)
     submit.store.cancel(key, time.time())
 
-    of_who_uploads = {("s3:PutObject", "MediaBucket")}  # by a form that the role has signed
-    assert needed(calls) | of_who_uploads == allowed("submit")
+    assert needed(calls) == allowed("submit")
 
 
 def test_status(
@@ -104,6 +108,18 @@ def test_status(
     status.store.empty(key)  # as the OpenAI API's deletion
 
     assert needed(calls) == allowed("status")
+
+
+def test_status_may_read_and_delete_data_urls_and_no_uploads() -> None:
+    [pattern] = [
+        statement["Resource"]["Fn::Sub"].partition("/")[2]
+        for statement in cfn.statements(cfn.resources("AWS::IAM::Role")[cfn.role("StatusFunction")])
+        if "s3:GetObject" in statement["Action"]
+    ]
+    [data_url] = moved({"message": "", "media": [LARGE]}, new_ulid(0))[1]
+
+    assert fnmatchcase(upload_key("alice", data_url), pattern)
+    assert not fnmatchcase(upload_key("alice", new_ulid(0)), pattern)
 
 
 def test_worker(account: Account, calls: list[Call], worker: Parts, clock: Clock, wire: Wire) -> None:

@@ -69,7 +69,9 @@ def test_is_accepted_and_kept_as_it_came(account: Account, body: dict[str, Any])
     session_id = sent.pop("session_id", response["json"]["session_id"])
     assert response["json"]["session_id"] == session_id
     stored = json.loads(account.item(response["json"]["task_id"])["request"]["S"])
-    assert stored == {"role": "general"} | sent
+    [turn] = account.session(session_id)["json"]["turns"]
+    assert turn["media"] == sent.get("media", [])
+    assert stored | {"media": None} == {"role": "general"} | sent | {"media": None}
 
 
 # ---- What is refused
@@ -187,11 +189,28 @@ def test_no_body_at_all_is_a_400(account: Account, submit: ModuleType) -> None:
     assert submit.handler(event, Context())["statusCode"] == 400
 
 
-def test_a_request_that_no_item_would_hold_is_a_422(account: Account, wire: Wire) -> None:
-    response = send(account, {"message": "語" * 32_000, "media": [image(data_url(200_000))]})
+LARGEST = {
+    "message": "\0" * 31_000,  # six bytes each as JSON, which an item holds
+    "metadata": {str(number): "\0" * 512 for number in range(16)},
+    "media": [image(data_url(2000))] * 8,
+}
 
-    assert (response["statusCode"], response["json"]["code"]) == (422, "request_too_large")
+
+def test_the_largest_request_that_an_item_holds_is_accepted(account: Account) -> None:
+    assert send(account, LARGEST)["statusCode"] == 202
+
+
+def test_a_request_that_no_item_would_hold_is_a_413_that_names_its_largest_field(account: Account, wire: Wire) -> None:
+    response = send(account, LARGEST | {"media": [image(data_url(4096))] * 8})
+
+    assert (response["statusCode"], response["json"]["code"]) == (413, "request_too_large")
+    assert response["json"]["error"]["param"] == "message"
+    assert "262,144 bytes" in response["json"]["detail"]
     assert wire.calls == []
+
+
+def test_large_data_urls_take_no_room_in_the_item(account: Account) -> None:
+    assert send(account, {"message": "語" * 32_000, "media": [image(data_url(200_000))]})["statusCode"] == 202
 
 
 # ---- How it is told

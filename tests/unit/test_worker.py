@@ -584,8 +584,7 @@ def test_an_answer_that_no_item_would_hold_is_a_failure(account: Account, printe
 
 def test_an_answer_is_measured_in_bytes_as_the_table_measures(account: Account, scripted: Scripted) -> None:
     scripted.says(*["語" * 1000] * 60)  # 60,000 characters, 180,000 bytes
-    media = [{"type": "image", "url": "data:image/png;base64," + "A" * 199_000}]
-    task_id = account.queued("字" * 15_000, media=media)
+    task_id = account.queued("字" * 15_000)
 
     assert account.work() == []
 
@@ -636,8 +635,9 @@ def test_what_a_server_says_of_itself_is_kept_in_measure(account: Account, scrip
 
 def test_the_largest_request_and_the_largest_answer_fit_into_an_item(account: Account, scripted: Scripted) -> None:
     scripted.says(*["x" * 1000] * 130)
-    media = [{"type": "image", "url": "data:image/png;base64," + "A" * 199_000}]
-    task_id = account.queued("字" * 19_000, media=media)  # 256,000 bytes
+    media = [{"type": "image", "url": "data:image/png;base64," + "A" * 4000}] * 8
+    metadata = {str(number): "\0" * 512 for number in range(16)}
+    task_id = account.queued("\0" * 29_600, media=media, metadata=metadata)  # 260,000 bytes as JSON
 
     assert account.work() == []
 

@@ -93,7 +93,7 @@ def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
 
 
 def form_client(*, attempts: int) -> Any:
-    """The S3 client that signs upload forms for browsers. All callers share it."""
+    """The S3 client, which also signs upload forms for browsers. Callers with the same `attempts` share it."""
     with _making:
         return _shared("s3", attempts, 3, signs_forms=True)
 
@@ -105,6 +105,8 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
         # Signature version 4, because KMS and new regions demand it. The region's address, because the global address
         # redirects requests for a new bucket, and an upload form fails after a redirect.
         more = {
+            # otherwise botocore sends a body in chunks, with a checksum behind it; the signature protects it as well
+            "request_checksum_calculation": "when_required",
             "signature_version": "s3v4",
             "s3": {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
         }

@@ -26,6 +26,11 @@ REFUSALS = {
     "task_not_found": Refusal(404, "There is no such task."),
     "not_failed": Refusal(409, "Only a failed task can be sent again."),
     "body_too_large": Refusal(413, f"The body may have at most {MAX_BODY_BYTES} bytes."),
+    "request_too_large": Refusal(
+        413,
+        f"The request may have at most {MAX_REQUEST_BYTES:,} bytes as JSON, without its large data URLs; `error.param` "
+        "names its largest field.",
+    ),
     "unsupported_media_type": Refusal(415, "Content-Type must be application/json."),
     "idempotency_key_reused": Refusal(422, "This Idempotency-Key came with another request within the last 24 hours."),
     "invalid_idempotency_key": Refusal(422, "Idempotency-Key must be 1 to 255 visible ASCII characters."),
@@ -34,7 +39,6 @@ REFUSALS = {
     "media_url_not_allowed": Refusal(
         422, "An image has a URL of a host that the service does not take, or of any; `error.param` names it."
     ),
-    "request_too_large": Refusal(422, f"The request may have at most {MAX_REQUEST_BYTES} bytes of UTF-8 in all."),
     "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
     "internal_error": Refusal(500, "Something went wrong on our side."),
     "unavailable": Refusal(503, "The service is unavailable. Please try again in a moment."),

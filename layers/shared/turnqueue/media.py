@@ -1,6 +1,7 @@
-"""Uploaded images in S3. The client uploads with a form that submit has signed, and the worker reads the image. No
-function lists the bucket, and no key contains a name."""
+"""Images in S3: uploads, and the large data URLs of messages (turnqueue/attachments.py). The client uploads with a form
+that submit has signed, and the worker reads the image. No function lists the bucket, and no key contains a name."""
 
+import base64
 import re
 from contextlib import closing
 from functools import cached_property
@@ -77,10 +78,12 @@ class Form(NamedTuple):
 
 
 class Image(NamedTuple):
-    """An uploaded image."""
-
     content_type: str
     content: bytes
+
+    @property
+    def data_url(self) -> str:
+        return f"data:{self.content_type};base64,{base64.b64encode(self.content).decode()}"
 
 
 class Unusable(Exception):
@@ -92,7 +95,8 @@ class Unusable(Exception):
 
 
 class Uploads:
-    """The uploads in a bucket."""
+    """The images in the media bucket. The methods that call S3 raise botocore's ClientError or BotoCoreError when it
+    does not answer or refuses."""
 
     def __init__(self, bucket: str, *, attempts: int) -> None:
         self._bucket = bucket
@@ -123,9 +127,32 @@ class Uploads:
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
         """The image, with the type that its first bytes show, because a JPEG may be declared as a PNG.
 
-        Raises Unusable if the image is not there, is larger than `max_bytes`, or has another type than IMAGES;
-        botocore's ClientError or BotoCoreError when S3 does not answer or refuses.
+        Raises Unusable if the image is not there, is larger than `max_bytes`, or has another type than IMAGES.
         """
+        content = self._get(owner, upload_id, max_bytes).content
+        if (content_type := image_type(content)) is None:
+            raise Unusable("media_invalid")
+        return Image(content_type, content)
+
+    def put_data_url(self, owner: str, upload_id: str, url: str) -> None:
+        """Store the image of a data URL in base64. Safe to repeat."""
+        declared, _, text = url.partition(",")
+        self._client.put_object(
+            Bucket=self._bucket,
+            Key=upload_key(owner, upload_id),
+            Body=base64.b64decode(text),
+            ContentType=declared.removeprefix("data:").removesuffix(";base64"),
+        )
+
+    def data_url(self, owner: str, upload_id: str) -> str:
+        """The data URL that `put_data_url` stored. Raises Unusable if it is gone."""
+        return self._get(owner, upload_id, MAX_UPLOAD_BYTES).data_url
+
+    def delete(self, owner: str, upload_id: str) -> None:
+        self._client.delete_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
+
+    def _get(self, owner: str, upload_id: str, max_bytes: int) -> Image:
+        """The object as it was declared."""
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
         except ClientError as error:
@@ -136,7 +163,4 @@ class Uploads:
         with closing(answer["Body"]) as body:
             if answer["ContentLength"] > max_bytes:
                 raise Unusable("media_invalid")
-            content: bytes = body.read()
-        if (content_type := image_type(content)) is None:
-            raise Unusable("media_invalid")
-        return Image(content_type, content)
+            return Image(answer["ContentType"], body.read())

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from turnqueue import aws
+from turnqueue.attachments import told_apart
 from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
@@ -25,8 +26,11 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
     key with other owners, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
+    media = told_apart(request.get("media") or ())
+    if media:
+        seen["media"] = media
     identity = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
-    own = not shared or any("upload_id" in item for item in request.get("media") or [])
+    own = not shared or any("upload_id" in item for item in media)
     whose = guard_key("reply", owner) if own else "reply#shared"
     return f"{whose}#{hashlib.sha256(identity.encode()).hexdigest()}"
 

@@ -120,7 +120,7 @@ class TaskEvent(TypedDict):
     """
 
     id: int
-    """The position of this event: the next request's `after`. Compare positions only for equality."""
+    """The position of this event: the next request's `after`. It grows with each `delta`, `retract` and `done`."""
     event: Literal["snapshot", "start", "delta", "retract", "done"]
     task: NotRequired[TaskStatus]
     attempt: NotRequired[int]
@@ -140,7 +140,7 @@ class TaskEvents(TypedDict):
 
 
 class Attachment(TypedDict):
-    """An attachment, as the client sent it."""
+    """An attachment, as the client sent it. A data URL that cannot be read at present has an `upload_id` instead."""
 
     type: Literal["image"]
     url: NotRequired[str]

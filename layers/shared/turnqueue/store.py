@@ -14,7 +14,9 @@ from typing import Any, get_args, get_origin
 from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import aws
+from turnqueue.attachments import own_references
 from turnqueue.events import EventLog
+from turnqueue.media import Uploads
 from turnqueue.telemetry import error_name, logger, report_finished
 from turnqueue.turn import FAILURES, MAX_ATTEMPTS, Key, Status, Turn, oldest_ulid, session_key
 from turnqueue.usage import UsageStore, lost_attempt
@@ -50,7 +52,7 @@ class AlreadyAnswered(Exception):
 
 class TurnStore:
     """The turns table. `usage`: ends the reservation of turns that end without a worker; None leaves it. `log`: the
-    event log, for callers that cancel a turn or delete its texts.
+    event log, for callers that cancel a turn or delete its texts. `uploads`: the images, for callers that delete texts.
 
     Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
     have taken effect or not, and repeating it is safe.
@@ -64,10 +66,12 @@ class TurnStore:
         read_timeout: float = 3,
         usage: UsageStore | None = None,
         log: EventLog | None = None,
+        uploads: Uploads | None = None,
     ) -> None:
         self._table = table
         self._usage = usage
         self._log = log
+        self._uploads = uploads
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
@@ -390,13 +394,16 @@ class TurnStore:
                     return self._existing(refused)
 
     def empty(self, key: Key) -> None:
-        """Delete the texts of a final turn and its log, but keep its link to the turns before it. Raises Refused
-        if the turn is not final, or does not exist."""
+        """Delete the texts of a final turn, its images and its log, but keep its link to the turns before it. Raises
+        Refused if the turn is not final, or does not exist."""
         turn = _turn(self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=True).get("Item"))
         if turn is None:
             raise Refused(None)
         if self._log and turn.final:
             self._log.delete(key)
+        if self._uploads and turn.final:
+            for upload_id in own_references(turn.request, key.turn):
+                self._uploads.delete(key.owner, upload_id)
         kept = {name: turn.request[name] for name in ("role", "previous") if name in turn.request}
         self._write(
             key,

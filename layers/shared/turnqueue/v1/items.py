@@ -104,6 +104,12 @@ def _content(entry: Entry) -> list[dict[str, Any]]:
     if entry["role"] == "assistant":
         return [{"type": "output_text", "text": entry["text"], "annotations": [], "logprobs": []}]
     texts = [{"type": "input_text", "text": entry["text"]}] if entry["text"] else []
-    # A client cannot open an upload by a URL.
-    urls = [(each.get("url"), each.get("upload_id")) for each in entry.get("media") or ()]
-    return texts + [{"type": "input_image", "detail": "auto", "image_url": url, "file_id": file} for url, file in urls]
+    return texts + [_image(each) for each in entry.get("media") or ()]
+
+
+def _image(attachment: dict[str, Any]) -> dict[str, Any]:
+    """A client cannot open an upload by a URL. A data URL in S3 has `data_url` until it is read
+    (turnqueue/attachments.py)."""
+    sources = {"image_url": attachment.get("url"), "file_id": attachment.get("upload_id")}
+    moved = {name: attachment[name] for name in ("data_url",) if name in attachment}
+    return {"type": "input_image", "detail": "auto", **sources, **moved}

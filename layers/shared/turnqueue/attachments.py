@@ -1,0 +1,117 @@
+"""Data URLs that are too large for a turn's item.
+
+submit puts such an image into the media bucket (turnqueue/media.py) and a reference in its place: {type, upload_id,
+data_url: {characters, sha256}}. DynamoDB bills each write of a turn by the item's size, and a turn is written several
+times. The reference is also an upload's, so a worker of an earlier version shows the model the same image. No client
+can send such an `upload_id`, because it is no ULID.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+type Item = dict[str, Any]
+type Request = dict[str, Any]
+
+MAX_INLINE_CHARACTERS = 4096
+"""The longest data URL that stays in the turn's item. At this size both places cost about the same: four writes of 4
+units, or a PUT and a few GETs."""
+
+MAX_SHOWN_CHARACTERS = 1_000_000
+"""The most characters of data URLs that a response reads from S3, its first turn apart. Lambda's responses have 6 MB at
+most."""
+
+MAX_SHOWN = 40
+"""The same for the number of data URLs. Each takes a read of some 30 ms."""
+
+_FOLDER = "data/"
+
+
+def moved(request: Request, turn: str) -> tuple[Request, dict[str, str]]:
+    """The request with references in place of its large data URLs, and these data URLs by their `upload_id`.
+
+    `turn`: the ULID of the turn. Its images always get the same ids, so a repeated request writes the same objects.
+    """
+    found: dict[str, str] = {}
+
+    def move(media: Sequence[Item]) -> list[Item]:
+        return [reference(item) if is_large(item) else item for item in media]
+
+    def reference(item: Item) -> Item:
+        url = item["url"]
+        upload_id = f"{_FOLDER}{turn}/{len(found)}"
+        found[upload_id] = url
+        return {"type": item["type"], "upload_id": upload_id, "data_url": _said(url)}
+
+    return _with_media(request, move), found
+
+
+def is_large(item: Item) -> bool:
+    """Whether the attachment is a data URL that does not stay in the turn's item."""
+    url = item.get("url", "")
+    return len(url) > MAX_INLINE_CHARACTERS and url.startswith("data:")
+
+
+def told_apart(media: Sequence[Item]) -> list[Item]:
+    """The attachments in a form that is equal for equal images, whether moved or not. Another turn's reference to the
+    same image has another `upload_id`."""
+    return [
+        {"type": item["type"], "data_url": item.get("data_url") or _said(item["url"])}
+        if "data_url" in item or is_large(item)
+        else item
+        for item in media
+    ]
+
+
+def references(request: Request) -> list[str]:
+    """The ids of the images that were moved from the request, or from an earlier one that it refers to."""
+    return [item["upload_id"] for item in _attachments(request) if "data_url" in item]
+
+
+def own_references(request: Request, turn: str) -> list[str]:
+    """The ids of the images that came with this turn. A retry refers to those of the failed turn."""
+    return [upload_id for upload_id in references(request) if upload_id.startswith(f"{_FOLDER}{turn}/")]
+
+
+def shown(
+    read: Callable[[str], str | None],
+    groups: Sequence[Sequence[Item]],
+    put: Callable[[Item, str], None],
+    *,
+    name: str = "upload_id",
+) -> int:
+    """Put the data URLs into these references again, group by group. Returns how many groups a response has room for;
+    only these are changed.
+
+    `read`: returns the data URL of an id, or None if it cannot be read. `put`: writes the data URL into its attachment.
+    `name`: the member that has the id.
+    """
+    characters = images = 0
+    for number, group in enumerate(groups):
+        moved_ones = [item for item in group if "data_url" in item]
+        characters += sum(item["data_url"]["characters"] for item in moved_ones)
+        images += len(moved_ones)
+        if number and (characters > MAX_SHOWN_CHARACTERS or images > MAX_SHOWN):
+            return number
+        for item in moved_ones:
+            del item["data_url"]
+            if url := read(item[name]):
+                put(item, url)
+    return len(groups)
+
+
+def _said(url: str) -> dict[str, Any]:
+    return {"characters": len(url), "sha256": hashlib.sha256(url.encode()).hexdigest()}
+
+
+def _with_media(request: Request, change: Callable[[Sequence[Item]], list[Item]]) -> Request:
+    def changed(entry: Request) -> Request:
+        return entry | {"media": change(entry["media"])} if entry.get("media") else entry
+
+    request = changed(request)
+    return request | {"context": [changed(entry) for entry in request["context"]]} if "context" in request else request
+
+
+def _attachments(request: Mapping[str, Any]) -> Iterator[Item]:
+    for entry in (*(request.get("context") or ()), request):
+        yield from entry.get("media") or ()
