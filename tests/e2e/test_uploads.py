@@ -1,5 +1,6 @@
 """Uploads: from the form that the API offers to what the model sees, by the account's own S3."""
 
+import base64
 import hashlib
 import uuid
 
@@ -47,6 +48,24 @@ def test_the_largest_upload_that_is_offered_is_taken_and_shown(alice: Api, stack
 
     assert answer.status_code == 200, answer.text
     assert seen(stack, message) == [[as_seen(content)]]
+
+
+def test_a_data_url_is_the_same_to_the_model_and_to_its_owner(alice: Api, stack: LocalStack) -> None:
+    message, session = f"look {uuid.uuid4()}", f"s-{uuid.uuid4().hex}"
+    content = PNG * 4
+    image = {"type": "image", "url": f"data:image/png;base64,{base64.b64encode(content).decode()}"}
+
+    answer = alice.chat(message, session_id=session, media=[image])
+
+    assert answer.status_code == 200, answer.text
+    assert alice.chat(f"and {message}", session_id=session).status_code == 200
+    assert seen(stack, f"and {message}") == [[as_seen(content)], []]
+    [turn, _] = alice.http.get(f"/chat/session/{session}").json()["turns"]
+    assert turn["media"] == [image]
+    found = stack.client("s3").list_objects_v2(Bucket=stack.outputs["MediaBucketName"], Prefix="uploads/")["Contents"]
+    assert [each["Size"] for each in found if each["Key"].endswith(f"/data/{turn['task_id'][-26:]}/0")] == [
+        len(content)
+    ]
 
 
 def test_another_owners_upload_does_not_exist(alice: Api, bob: Api) -> None:

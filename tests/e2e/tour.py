@@ -1,6 +1,7 @@
 """Everything that a client can ask for and that can go wrong, once, on the local stack: every AWS call of the code is
 made. What is private in it are planted words, to be looked for afterwards where they must not be."""
 
+import base64
 import json
 import time
 import uuid
@@ -21,6 +22,8 @@ API_KEY = "tq_Nitfol-api-key"
 PLANTED = (PROMPT, ANSWER, PRIVATE, IDEMPOTENCY_KEY, MODEL_KEY, API_KEY)
 
 IMAGE = {"type": "image", "url": f"https://example.com/{PRIVATE}.png"}
+DATA_URL = "data:image/gif;base64," + base64.b64encode(f"GIF89a {PRIVATE}".encode().ljust(6000, b".")).decode()
+"""So large that submit puts it into S3."""
 
 
 def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
@@ -72,8 +75,13 @@ def by_key(stack: LocalStack, nobody: Api) -> None:
     assert refused.status_code == 400, refused.text
     wrong = nobody.http.get("/v1/models", headers={"Authorization": f"Bearer {API_KEY}x"})
     assert wrong.status_code == 403, wrong.text
-    path = f"/v1/responses/{answer.json()['id']}"
-    assert nobody.http.get(f"{path}/input_items", headers=headers).status_code == 200
+    content = [{"type": "input_image", "image_url": DATA_URL}]
+    seen = nobody.http.post(
+        "/v1/responses", json=asked | {"input": [{"role": "user", "content": content}]}, headers=headers
+    )
+    path = f"/v1/responses/{seen.json()['id']}"
+    [item] = nobody.http.get(f"{path}/input_items", headers=headers).json()["data"]
+    assert item["content"][0]["image_url"] == DATA_URL, item
     assert nobody.http.delete(path, headers=headers).status_code == 200
     streamed = nobody.http.post("/v1/responses", json=asked | {"stream": True, "background": True}, headers=headers)
     assert "response.completed" in streamed.text, streamed.text
@@ -106,9 +114,12 @@ def streamed(stack: LocalStack, alice: Api) -> None:
 
 
 def shown(alice: Api) -> None:
-    """An image that is there, and one that is not."""
-    image = alice.upload(b"GIF89a " + PRIVATE.encode(), "image/gif")
-    assert "2 images" in alice.chat("look", media=[image, IMAGE]).json()["message"]
+    """Images that are there, and one that is not."""
+    image, moved = alice.upload(b"GIF89a " + PRIVATE.encode(), "image/gif"), {"type": "image", "url": DATA_URL}
+    chat = alice.chat("look", media=[image, IMAGE, moved]).json()
+    assert "3 images" in chat["message"]
+    [turn] = alice.http.get(f"/chat/session/{chat['session_id']}").json()["turns"]
+    assert turn["media"] == [image, IMAGE, moved]
     missing = {"type": "image", "upload_id": alice.offer()["upload_id"]}
     assert alice.chat(**request("look") | {"media": [missing]}).json()["code"] == "media_missing"
 
