@@ -1,1 +1,1 @@
-"""What Turnqueue costs in time, memory and money, measured beside what it could be instead: `make bench`."""
+"""Benchmarks of Turnqueue's time, memory and cost, each beside an alternative: `make bench`."""

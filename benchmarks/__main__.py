@@ -1,4 +1,4 @@
-"""Runs the benchmarks, all or those that are named, into benchmarks/results.md: `python -m benchmarks [name ...]`."""
+"""Runs all benchmarks, or the named ones, and writes benchmarks/results.md: `python -m benchmarks [name ...]`."""
 
 import argparse
 import importlib

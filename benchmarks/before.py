@@ -1,4 +1,4 @@
-"""A task without trouble, beside the same at an earlier commit: warm CPU, init and calls of AWS of each function.
+"""Measures a task without errors, beside an earlier commit: each function's warm CPU, init and AWS calls.
 
 `python -m benchmarks.before COMMIT [--rounds N]` builds that commit in a temporary folder and prints a table. Both
 sides run in alternation against one stub of AWS and of the model.
@@ -33,7 +33,7 @@ _INIT_ROUNDS = 9
 
 @contextlib.contextmanager
 def built(commit: str) -> Iterator[Path]:
-    """The folder of the artefacts of `commit`, as `sam build` makes them."""
+    """The folder of the artefacts that `sam build` makes of `commit`."""
     with checkout(commit) as root, Processes() as processes:
         Sam(processes, find_tools().sam, root=root, log=root / "build.log").build(architecture(), lambda _: None)
         yield root / ".aws-sam/build"

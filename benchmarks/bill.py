@@ -1,4 +1,4 @@
-"""From what a chat uses to dollars for a million chats, by the list prices in prices.toml."""
+"""Computes the dollars for a million chats from a chat's usage, by the list prices in prices.toml."""
 
 import tomllib
 from pathlib import Path
@@ -9,36 +9,36 @@ from benchmarks import on_lambda
 CHATS = 1_000_000
 
 EVENT_BYTES = 26
-"""CloudWatch adds so much to each log event (its quotas of PutLogEvents count it)."""
+"""The bytes that CloudWatch adds to each log event, by its quotas of PutLogEvents."""
 
 PRICES: dict[str, dict[str, Any]] = tomllib.loads(Path(__file__).with_name("prices.toml").read_text())
 
 
 def dollars(price: str, units: float) -> float:
-    """What so many units cost."""
+    """The dollars for `units`."""
     return float(PRICES[price]["usd"]) * units / float(PRICES[price]["per"])
 
 
 class Line(NamedTuple):
-    """A line of the bill: `units` a chat, in words, and dollars for a million chats."""
+    """A line of the bill: the units of a chat, as text, and the dollars for a million chats."""
 
     units: str
     usd: float
 
 
 class Bill(dict[str, Line]):
-    """For a million chats in a month, by the names of its lines."""
+    """The lines of the bill for a million chats in a month, by name."""
 
     @property
     def total(self) -> float:
         return sum(line.usd for line in self.values())
 
     def add(self, line: str, price: str, units: float, unit: str = "", digits: int = 1) -> None:
-        """`units` a chat of what the price is for."""
+        """The line for `units` of the priced resource in each chat."""
         self[line] = Line(f"{units:.{digits}f} {unit}".strip(), dollars(price, units * CHATS))
 
     def add_logs(self, line: str, size: float, events: float) -> None:
-        """Bytes and events a chat."""
+        """The line for the log bytes and log events of each chat."""
         billed = size + events * EVENT_BYTES
         self[line] = Line(f"{billed:.0f} B", dollars("log_gigabyte", billed * CHATS / 2**30))
 
@@ -50,7 +50,7 @@ class Machine(NamedTuple):
     price: str
 
     def seconds(self, cpu: float, calls: float) -> float:
-        """Billed for so many CPU seconds, of which it gets its share a second, and for the wait for AWS calls."""
+        """The billed time of a function with this CPU time and these waits for AWS calls."""
         return on_lambda.seconds(cpu, calls, self.megabytes)
 
     def gigabyte_seconds(self, seconds: float) -> float:

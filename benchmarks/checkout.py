@@ -1,4 +1,4 @@
-"""The project as it was at an earlier commit, to measure the present beside it."""
+"""Checks out the project at an earlier commit, to measure the present version beside it."""
 
 import io
 import subprocess

@@ -1,8 +1,8 @@
-"""Calls a handler in this process and tells what that cost. It is run by the interpreter of the runtime, in the
-environment of the function, and knows nothing of the rest of the repository.
+"""Calls a handler in this process and reports the CPU time. It runs under the runtime's interpreter, with the
+function's environment, and imports nothing else of the repository.
 
-Each line of standard input is {"event": ..., "times": N}. It is answered by a line {"cpu_ms": ..., "result": ...}: the
-CPU time of all of the calls, and what the last of them gave. What the handler prints goes nowhere.
+Each line of standard input is {"event": ..., "times": N}. The response is a line {"cpu_ms": ..., "result": ...}: the
+CPU time of all calls, and the result of the last. The handler's output is dropped.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def main() -> None:
         for _ in range(asked["times"]):
             call = uuid.uuid4()
             os.environ["_X_AMZN_TRACE_ID"] = f"Root=1-{call.hex[:8]}-{call.hex[8:]};Parent={call.hex[:16]};Sampled=0"
-            ends_at = int(time.time() * 1000) + 899_000  # no function ends while it is measured
+            ends_at = int(time.time() * 1000) + 899_000  # a function never reaches its timeout here
             context = LambdaContext(str(call), None, None, ends_at, "arn")
             result = json.dumps(handler(json.loads(payload), context))
         answers.write(json.dumps({"cpu_ms": (time.process_time() - began) * 1000, "result": result}) + "\n")

@@ -1,4 +1,4 @@
-"""How long a model takes: lognormally distributed, as such times are."""
+"""The time of a model's answer: lognormally distributed, as such times usually are."""
 
 import math
 from statistics import NormalDist
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Lognormal(NamedTuple):
-    """`mean` in seconds; `sigma` is that of the logarithm."""
+    """`mean`: seconds. `sigma`: the standard deviation of the logarithm."""
 
     mean: float
     sigma: float
@@ -16,5 +16,5 @@ class Lognormal(NamedTuple):
         return math.log(self.mean) - self.sigma**2 / 2
 
     def at(self, share: float) -> float:
-        """The seconds that so large a share of the answers take at most."""
+        """The seconds that this share of the answers does not exceed."""
         return math.exp(NormalDist(self.log_mean, self.sigma).inv_cdf(share))

@@ -1,5 +1,4 @@
-"""What the functions of a local stack use: counted from what they call, from their invocations, their processes and
-their logs."""
+"""Counts the usage of a local stack's functions, from their calls, invocations, processes and logs."""
 
 import json
 import threading
@@ -15,13 +14,11 @@ from local.recorder import Call
 from local.stack import POLLER, LocalStack
 
 type Use = defaultdict[tuple[str, str], float]
-"""So much of what and whose, for example of ("write units", "TurnsTable"):
-
-of a route of the API "requests" and "bytes out", which its client counts; of a table "writes" and "write units", and
-those of the event log as "progress" too; of DynamoDB's reads "reads" and "read units"; of an operation of SQS
-"SQS requests", but not the polls that found nothing; of a function "calls" of AWS, "invocations", "seconds" (of
-them, on this machine), "CPU seconds" (of its processes), "log lines", "log bytes" and "metric lines", which are log
-lines too.
+"""Amounts by (kind, owner), for example ("write units", "TurnsTable"). A route of the API has "requests" and "bytes
+out", which the client counts. A table has "writes" and "write units"; those of the event log also count as "progress".
+DynamoDB's reads have "reads" and "read units". An SQS operation has "SQS requests", without empty polls. A function has
+"calls" of AWS, "invocations", "seconds" (of invocations, on this machine), "CPU seconds" (of processes), "log lines",
+"log bytes" and "metric lines", which are also log lines.
 """
 
 _READS = ("dynamodb:GetItem", "dynamodb:Query")
@@ -29,9 +26,8 @@ _KEYS = {"TurnsTable": ("session", "turn"), "GuardsTable": ("guard",), "EventsTa
 
 
 class Meter:
-    """Counts what a stack that records does, from construction on.
-
-    Public: the `invocations` that have ended; `tables`, by their names what each is counted as; others are not.
+    """Counts the usage of a recording stack from construction on. Public: the ended `invocations`; `tables`, the label
+    of each counted table by its name.
     """
 
     def __init__(self, stack: LocalStack) -> None:
@@ -39,7 +35,7 @@ class Meter:
         self._stack = stack
         self._dynamodb = stack.client("dynamodb")
         self.tables = {stack.outputs[f"{table}Name"]: table for table in _KEYS}
-        self._items: dict[str, Any] = {}  # as each was last written
+        self._items: dict[str, Any] = {}  # the last written version of each item
         self._lock = threading.Lock()
         self._use: Use = defaultdict(float)
         self.invocations: list[Invocation] = []
@@ -48,7 +44,7 @@ class Meter:
 
     @contextmanager
     def measured(self) -> Iterator[Use]:
-        """Gives what is used between its beginning and its end, once it has ended."""
+        """Gives a Usage, which after the block has everything used during the block."""
         before, processes = self._so_far(), self._cpu()
         use: Use = defaultdict(float)
         yield use
@@ -58,11 +54,11 @@ class Meter:
             use["CPU seconds", function] += seconds - processes.get((function, pid), 0)
 
     def count(self, what: str, whose: str) -> float:
-        """So far."""
+        """The usage so far."""
         return self._use[what, whose]
 
     def add(self, what: str, whose: str, amount: float = 1) -> None:
-        """Count something that only the caller sees."""
+        """Count usage that only the caller knows."""
         with self._lock:
             self._use[what, whose] += amount
 
@@ -82,7 +78,7 @@ class Meter:
         parameters = call.parameters
         if (
             call.action == "dynamodb:BatchGetItem"
-        ):  # of control rows: each costs as one of 4 KB, also one that is not there
+        ):  # control rows: each costs the same as a row of up to 4 KB, even if it does not exist
             self.add("reads", "BatchGetItem")
             keys = sum(len(asked["Keys"]) for asked in parameters["RequestItems"].values())
             self.add("read units", "BatchGetItem", keys / 2)

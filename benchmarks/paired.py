@@ -1,4 +1,4 @@
-"""Measuring sides in alternation, so that a machine whose speed drifts is as slow for one as for the other."""
+"""Measures sides alternately, so that a change of the machine's speed affects all sides equally."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 
 class Ratio(NamedTuple):
-    """Of one side to another: the median of the rounds' ratios, and the quartiles of them."""
+    """The ratio of one side to another: the median of the rounds' ratios, and their quartiles."""
 
     median: float
     low: float
@@ -17,7 +17,8 @@ class Ratio(NamedTuple):
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Measure each side once a round, in an order that turns by one each round. Returns the rounds of each side."""
+    """Measure each side once in each round; the first side of a round changes each time. Returns the results of each
+    side."""
     names = list(sides)
     measured: dict[str, list[float]] = {name: [] for name in names}
     for number in range(rounds):
@@ -28,7 +29,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Ratio:
-    """Of `ours` to `theirs`, round by round."""
+    """The ratio of `ours` to `theirs`, round by round."""
     ratios = [one / other for one, other in zip(ours, theirs, strict=True)]
     low, median, high = _quartiles(ratios)
     return Ratio(median, low, high)

@@ -1,9 +1,9 @@
-"""The CPU time of a process, as Linux tells it."""
+"""Reads the CPU time of a process from Linux."""
 
 import time
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time of a process and of all its threads, ended ones too: its clock is named by its id, see
+    """The CPU time of a process and of all its threads, including ended ones. The process's id gives its clock: see
     clock_getcpuclockid(3)."""
     return time.clock_gettime(~pid << 3 | 2)

@@ -1,4 +1,4 @@
-"""benchmarks/results.md: a section for each benchmark, replaced when that benchmark has run."""
+"""Writes benchmarks/results.md: a section for each benchmark, replaced when that benchmark runs."""
 
 import os
 import platform
@@ -19,12 +19,12 @@ of the machine named in the section and only there to give the ratio a size.
 
 
 class NotMeasured(Exception):
-    """A benchmark cannot run here; the message says why, and what to do about it."""
+    """A benchmark cannot run here. The message says why, and what to do."""
 
 
 @dataclass
 class Section:
-    """What one benchmark has to say: `name` is that of its module."""
+    """The section of one benchmark. `name`: the name of its module."""
 
     name: str
     title: str
@@ -39,7 +39,7 @@ class Section:
         self.body.append("\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines))
 
     def write(self, file: Path = RESULTS) -> None:
-        """Put the section in its place in the file, behind the others if it is new there."""
+        """Replace the section in the file, or append it if it is new."""
         text = file.read_text() if file.exists() else _HEAD
         body = "\n\n".join([f"## {self.title}", f"<!-- {self.name} -->", machine(), *self.body])
         old = re.compile(rf"## [^\n]*\n\n<!-- {self.name} -->\n.*?(?=\n## |\Z)", re.DOTALL)
@@ -53,7 +53,7 @@ def goal(measured: float, limit: float, *, at_least: bool = False) -> str:
 
 
 def machine() -> str:
-    """When, on what, and with which versions."""
+    """The date, the machine, and the versions."""
     libraries = ", ".join(
         f"{name} {version(name)}" for name in ("boto3", "aws-lambda-powertools", "openai", "pydantic")
     )

@@ -1,4 +1,4 @@
-"""The functions that are measured, as they lie in Lambda, and their events."""
+"""The measured functions, packaged as on Lambda, and their events."""
 
 import json
 import time
@@ -15,7 +15,7 @@ from local.processes import Processes
 from local.tools import ROOT, find_tools
 
 OWN = ROOT / ".aws-sam" / "benchmarks"
-"""What the benchmarks build and write besides their results."""
+"""The folder for the benchmarks' builds and temporary files."""
 
 RUNTIME_PYTHON = find_tools().runtime_python
 
@@ -24,8 +24,8 @@ type Event = dict[str, Any]
 
 
 def function(name: str, handler: str, code: Path, *layers: Path, **variables: str) -> Function:
-    """A function of some side, with what the template says of the one of ours that has its place: submit, status or
-    worker, the last word of `name`."""
+    """A function of one side, with the template's settings for Turnqueue's function of the same role. The role is the
+    last word of `name`: submit, status or worker."""
     properties = _properties(name.split()[-1])
     return Function(
         name=name,
@@ -49,11 +49,11 @@ _FILLED = {
     "MODEL_KEY_SECRET_ARN": "model-key",
     "POWERTOOLS_SERVICE_NAME": "turnqueue",
 }
-"""What CloudFormation would fill in."""
+"""Values that CloudFormation would fill in."""
 
 
 def ours(place: str) -> Function:
-    """Our function at `place`: submit, status or worker."""
+    """Turnqueue's function in the role `place`: submit, status or worker."""
     folder = built()
     return function(
         f"ours {place}", _properties(place)["Handler"], folder / f"{place.title()}Function", folder / "SharedLayer"
@@ -62,7 +62,7 @@ def ours(place: str) -> Function:
 
 @cache
 def built() -> Path:
-    """The folder of our artefacts for this machine, built now."""
+    """The folder of Turnqueue's artefacts for this machine, just built."""
     OWN.mkdir(parents=True, exist_ok=True)
     with Processes() as processes:
         sam = Sam(processes, find_tools().sam, root=ROOT, log=OWN / "build.log")
@@ -82,7 +82,7 @@ def _properties(place: str) -> dict[str, Any]:
 
 
 def submit_event() -> Event:
-    """A message with no Idempotency-Key, which would be one more call, to be answered at once."""
+    """An asynchronous message. It has no Idempotency-Key, because that would add a call."""
     event: Event = json.loads((ROOT / "events/submit.json").read_text())
     del event["headers"]["idempotency-key"]
     return event
@@ -94,7 +94,7 @@ def status_event() -> Event:
 
 
 def check(function: Function, result: Any) -> None:
-    """Raises RuntimeError if the function did not do its work: a benchmark of errors is none."""
+    """Raises RuntimeError if the function failed, because the time of a failure must not count."""
     if function.name.endswith("worker"):
         done = result in (None, {"batchItemFailures": []})
     else:
@@ -104,7 +104,7 @@ def check(function: Function, result: Any) -> None:
 
 
 def worker_event(messages: int) -> Event:
-    """A batch of so many turns, each of a session of its own."""
+    """A batch of `number` turns, each in a separate session."""
     event: Event = json.loads((ROOT / "events/worker.json").read_text())
     record = event["Records"][0]
     key = json.loads(record["body"])
@@ -124,9 +124,9 @@ def worker_event(messages: int) -> Event:
 
 
 def turn_item(attempt: int = 0) -> Item:
-    """A turn that was submitted just now, as DynamoDB holds it, without its key; claimed, if `attempt` is not 0. For
-    the stub keeps nothing: whoever is to find his claim must be given it. The form is the product's own: after a change
-    of it ours would not run."""
+    """A turn that was just submitted, in DynamoDB's form and without its key; claimed if `attempt` is not 0. The stub
+    stores nothing, so a worker finds its claim only if this item has it. The form is the product's, so a changed form
+    makes Turnqueue's functions fail."""
     now = time.time()
     request = {"message": "I need a haircut", "role": "general"}
     return {

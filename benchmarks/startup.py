@@ -1,4 +1,4 @@
-"""Init: the cost of the start of an environment before its first event."""
+"""Measures the init: the cost of an environment's start before its first event."""
 
 import os
 import re
@@ -12,7 +12,8 @@ from benchmarks.stub import AWS_VARIABLES
 from local.environment import variables
 from local.functions import Function
 
-# What the runtime does with the handler's name. The process then ends without the clean-up that no environment does.
+# Import the handler by name, like the runtime. The process then ends without clean-up, because a Lambda environment
+# does none.
 _INIT = """
 import importlib, os
 module, name = os.environ["_HANDLER"].split(".")
@@ -22,14 +23,14 @@ os._exit(0)
 
 
 def _command(function: Function) -> tuple[list[str], dict[str, str]]:
-    """What imports the handler of the function, and its whole environment. An SDK that looked for AWS at once, in the
-    init, would find that there is none."""
+    """The command that imports the function's handler, and its whole environment. An SDK that called AWS during the
+    init would fail."""
     environment = variables(function, sides.RUNTIME_PYTHON, AWS_VARIABLES) | {"PYTHONHASHSEED": "0"}
     return [str(sides.RUNTIME_PYTHON), "-c", _INIT], environment
 
 
 def cpu_ms(function: Function) -> float:
-    """Of one fresh process, user and system."""
+    """The CPU seconds of one new process, user and system."""
     command, environment = _command(function)
     child = subprocess.Popen(command, env=environment, cwd=function.code)
     _, child.returncode, used = os.wait4(child.pid, 0)
@@ -39,7 +40,7 @@ def cpu_ms(function: Function) -> float:
 
 
 def instructions(functions: Sequence[Function]) -> dict[str, int]:
-    """Executed until the handler is there, by the names of the functions; nothing if there is no valgrind."""
+    """The instructions until the handler is imported, by function; empty without valgrind."""
     valgrind = shutil.which("valgrind")
     if valgrind is None:
         return {}

@@ -1,4 +1,4 @@
-"""How far a client is behind its model when an answer streams, and what that costs."""
+"""Measures how late a client gets the tokens of a streamed answer, and the cost of the streaming."""
 
 import math
 import statistics
@@ -19,38 +19,40 @@ from benchmarks.report import Section, goal
 from local.stack import LocalStack, Model
 
 ANSWERS = {1: 3, 3: 3, 10: 3, 80: 1}
-"""Seconds of an answer, and how often it is measured."""
+"""The seconds of an answer, and the number of its measurements."""
 GOALS = {3: 0.5, 10: 0.8, 80: 1.1}
-"""Seconds by which the median token may be behind the direct stream."""
+"""The goal: the seconds by which the median token may be later than in the direct stream."""
 TOKENS_A_SECOND = 20
 _TOKEN_CHARACTERS = 10
-"""Of a token: when it left the model, in milliseconds of the clock, with a space. 200 a second, so 16 KB in 80 s."""
+"""The length of a token: the time at which it left the model, in milliseconds, and a space. 200 tokens a second make 16
+KB in 80 s."""
 
 
 BY_URL_ANSWERS = {3: 4, 10: 3, 80: 1}
 BY_URL_GOALS = {3: 0.35, 10: 0.45, 80: 0.75}
-"""As above, for openai-python at the URL of the streams function."""
+"""The same for openai-python at the URL of the stream function."""
 
 
 class Watched(NamedTuple):
-    """`late`: seconds from the model to the client, by token. `requests`: the client's, but for the submit."""
+    """`late`: the seconds from the model to the client, by token. `requests`: the client's requests without the
+    submit."""
 
     late: list[float]
     requests: float
     rows: float
     write_units: float
-    """Of the rows."""
+    """The write units of the rows."""
     turn_units: float
-    """Of the writes of the turn."""
+    """The write units of the turn."""
     read_units: float
-    """Of all reads."""
+    """The read units of all reads."""
     status_cpu: float
     status_calls: float
 
 
 @contextmanager
 def clock_model() -> Iterator[str]:
-    """A model whose every token says when it left: N tokens for the message "N"."""
+    """A model whose tokens contain the time at which they left. It sends N tokens for the message "N"."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -90,7 +92,7 @@ class Lateness:
         self.late: list[float] = []
 
     def has(self, text: str) -> None:
-        """The client has all of this text of the answer now."""
+        """Note that the client has this text now."""
         now = time.time() * 1000
         for start in range(len(self.late) * _TOKEN_CHARACTERS, len(text) - _TOKEN_CHARACTERS + 1, _TOKEN_CHARACTERS):
             left = int(text[start : start + _TOKEN_CHARACTERS])
@@ -102,12 +104,12 @@ def message(seconds: float) -> str:
 
 
 def direct(url: str, seconds: float) -> list[float]:
-    """By the openai SDK, straight from the model."""
+    """Read the answer directly from the model with the openai SDK."""
     return completion(url, "sk-local", "m", seconds)
 
 
 def completion(url: str, key: str, model: str, seconds: float) -> list[float]:
-    """By the openai SDK, as a chat completion."""
+    """Read an answer as a chat completion with the openai SDK."""
     lateness, text = Lateness(), ""
     client = openai.OpenAI(base_url=url, api_key=key, http_client=openai.DefaultHttpxClient(trust_env=False))
     said: Any = {"role": "user", "content": message(seconds)}
@@ -118,7 +120,7 @@ def completion(url: str, key: str, model: str, seconds: float) -> list[float]:
 
 
 def response(url: str, key: str, model: str, seconds: float) -> list[float]:
-    """By the openai SDK, as a response."""
+    """Read an answer as a response with the openai SDK."""
     lateness, text = Lateness(), ""
     client = openai.OpenAI(base_url=url, api_key=key, http_client=openai.DefaultHttpxClient(trust_env=False))
     for event in client.responses.create(model=model, input=message(seconds), stream=True):
@@ -129,7 +131,7 @@ def response(url: str, key: str, model: str, seconds: float) -> list[float]:
 
 
 def watched(stack: LocalStack, meter: Meter, seconds: float, *, stream: bool) -> Watched:
-    """An answer as a client has it: by its events if it `stream`s, else by asking for the task as often as told."""
+    """Read an answer like a client: by its events with `stream`, else by polls at the API's pace."""
     lateness, requests = Lateness(), 0
     headers = {"Authorization": f"Bearer {stack.token('alice')}"}
     with (

@@ -1,9 +1,9 @@
-"""AWS and a model at next to no cost: canned answers on loopback, from a process of their own, so that what is measured
-in another is that one's own cost.
+"""A stub of AWS and of a model with little CPU: fixed answers on loopback, in a separate process, so that a measured
+process has only its own cost.
 
-DynamoDB, SQS and Secrets Manager (AWS JSON 1.0 and 1.1) and OpenAI's Chat Completions are at one address, told apart by
-the request. Nothing is kept: every write succeeds, and what is read is the item of the settings with the key that was
-asked for. In the conversation with the process (`Stub`), times are seconds since the epoch.
+DynamoDB, SQS and Secrets Manager (AWS JSON 1.0 and 1.1) and OpenAI's Chat Completions share one address; the request
+shows which is meant. The stub stores nothing: every write succeeds, and a read returns the item of the settings with
+the requested key. Times in `Stub` are seconds since the epoch.
 """
 
 import asyncio
@@ -35,9 +35,9 @@ _ANSWER = re.compile(rb"answer number (\d+)\b")
 
 @dataclass
 class Settings:
-    """What the server answers with. `latency`: the seconds that a model takes, on average if `sigma` is not 0, which
-    makes it lognormal; `words`: of an answer, each a chunk of a stream that comes as a whole when the time is over, or
-    with `gradual` word by word."""
+    """The server's settings. `latency`: the seconds of a model's answer; the mean of a lognormal distribution if
+    `sigma` is not 0. `words`: the words of an answer, each a chunk. The whole stream comes after the latency, or with
+    `gradual` word by word."""
 
     item: Item = field(default_factory=dict)
     latency: float = 0.0
@@ -47,14 +47,14 @@ class Settings:
 
 
 class Answer(NamedTuple):
-    """An answer of the model: when its last byte was sent, and when the first write of it came to DynamoDB."""
+    """An answer of the model: the time of its last byte, and the time of its first write to DynamoDB."""
 
     ended_at: float
     written_at: float | None
 
 
 class Stub:
-    """The server, from construction until close, and how to talk to it. A context manager."""
+    """The server, from construction until close, and its control. A context manager."""
 
     def __init__(self, processes: Processes) -> None:
         command: list[str | Path] = [sys.executable, "-m", "benchmarks.stub"]
@@ -67,11 +67,11 @@ class Stub:
         self._ask("POST", "/stub/settings", asdict(settings))
 
     def calls(self) -> Counter[str]:
-        """How many calls there were of each operation, the model's under "ChatCompletion"."""
+        """The number of calls of each operation; the model's are "ChatCompletion"."""
         return Counter(self._ask("GET", "/stub/calls"))
 
     def answers(self) -> list[Answer]:
-        """Those of the model, in the order in which they were asked for."""
+        """The model's answers, in the order of the calls."""
         return [Answer(*answer) for answer in self._ask("GET", "/stub/answers")]
 
     def clear(self) -> None:
@@ -79,7 +79,7 @@ class Stub:
         self._ask("POST", "/stub/clear")
 
     def variables(self) -> dict[str, str]:
-        """The environment that leads a function here, its AWS SDK and its model's client."""
+        """The environment variables that make a function's AWS SDK and model client use this stub."""
         return {**AWS_VARIABLES, "AWS_ENDPOINT_URL": self.url, "MODEL_BASE_URL": f"{self.url}/v1"}
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ AWS_VARIABLES: Mapping[str, str] = {
     "AWS_SECRET_ACCESS_KEY": "none",
     "AWS_SESSION_TOKEN": "none",
 }
-"""What Lambda gives every function, and nothing of a real account."""
+"""The variables that Lambda gives every function, without those of a real account."""
 
 
 # ---- The server
@@ -165,8 +165,8 @@ class _Services:
         raise KeyError(path)
 
     def latency(self) -> float:
-        """Seconds. Of a lognormal one a hundred equally likely values are given before any of them a second time, so
-        that the mean of few is near that of many."""
+        """The next latency in seconds. A lognormal latency takes a hundred equally likely values in random order, so
+        that the mean of a few is near the mean of many."""
         mean, sigma = self.settings.latency, self.settings.sigma
         if not sigma:
             return mean

@@ -1,4 +1,4 @@
-"""CPU time of the calls of a function in a process."""
+"""Measures the CPU time of a function's calls in a process."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from local.functions import Function
 
 
 class Called:
-    """A process that has imported the handler of a function and calls it when it is told to. A context manager."""
+    """A process that has imported a function's handler and calls it on demand. A context manager."""
 
     def __init__(self, function: Function, aws: Mapping[str, str]) -> None:
         self._function = function
@@ -27,7 +27,7 @@ class Called:
         )
 
     def cpu_ms(self, event: Mapping[str, Any], times: int) -> float:
-        """Of a call, on average of so many. Raises RuntimeError if it does not answer as it should."""
+        """The mean CPU time of a call. Raises RuntimeError if the handler fails."""
         assert self._process.stdin and self._process.stdout
         self._process.stdin.write(json.dumps({"event": event, "times": times}) + "\n")
         self._process.stdin.flush()

@@ -1,5 +1,5 @@
-"""For all tests: what must be so before a module of the product is imported, which tests run in one process, and how
-much was run, told at the end."""
+"""Settings of all tests: the environment for imports of the product, the tests that share a process, and a summary at
+the end."""
 
 import os
 import random
@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-# It hooks itself into the botocore sessions that are made after it, and turnqueue.aws makes one when it is imported.
+# moto only affects botocore sessions that are made later, and turnqueue.aws makes one at its import.
 import moto.core.models  # noqa: F401
 import pytest
 
 from tests import summary
 
-# Powertools reads them when turnqueue.telemetry is imported.
+# Powertools reads these variables at the import of turnqueue.telemetry.
 os.environ.update(
     POWERTOOLS_SERVICE_NAME="turnqueue", POWERTOOLS_METRICS_NAMESPACE="Turnqueue", POWERTOOLS_LOG_LEVEL="INFO"
 )
@@ -25,9 +25,10 @@ TESTS = Path(__file__).parent
 BY_NAME_ONLY = ("chaos", "patience", "servers")
 """Folders whose tests take many minutes: they run only if the command line names them."""
 TOGETHER = ("e2e", "build", "browser", "local", "races", "scale")
-"""Folders whose tests share a stack, or something else that is dear: each runs in one process, with `-n` too."""
+"""Folders whose tests share a stack, or another expensive resource. Each folder runs in one process, also with `-n`."""
 _SECONDS_TO_START = 300
-"""Two stacks may start at once, one after the other builds, on two busy cores. Their first tests wait for them."""
+"""Seconds for the first test of a folder. Two stacks may start at the same time on two busy cores, and build one after
+the other."""
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -44,7 +45,7 @@ def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(folder))
             if item.get_closest_marker("timeout") is None:
                 item.add_marker(pytest.mark.timeout(_SECONDS_TO_START))
-        elif folder == "hostile":  # thousands of requests to an account for each file
+        elif folder == "hostile":  # seconds: each file sends thousands of requests to an account
             item.add_marker(pytest.mark.xdist_group(rest))
 
 

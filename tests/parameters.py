@@ -1,4 +1,4 @@
-"""Values of the template's parameters: everything on, everything off, and another value for each.
+"""Values of the template's parameters: all on, all off, and another value for each.
 
 A new parameter needs a line in ON, with a value that is not its default.
 """
@@ -81,16 +81,16 @@ LONGEST = {
     "ModelBaseUrl": "https://a-long-resource-name.openai.azure.com/openai/deployments/a-long-deployment-name/v1/",
     "ModelPrices": ",".join(f"anthropic.claude-sonnet-{number}-20250514-v1:3.0001/15.0001/0.3" for number in range(10)),
 }
-"""An ARN of Bedrock with 110 characters, a URL of Azure, and ten prices."""
+"""Long but real values: an ARN of Bedrock with 110 characters, a URL of Azure, and ten prices."""
 
 
 def defaults() -> dict[str, Any]:
-    """Each as CloudFormation hands it to a transform: as text."""
+    """Each value is a text, as CloudFormation passes it to a transform."""
     declared = cfn.template()["Parameters"]
     return {name: str(parameter.get("Default", SECRET)) for name, parameter in declared.items()}
 
 
 def another(name: str, than: str) -> str | None:
-    """A value of this parameter that is not `than`, if there is one here."""
+    """A value of this parameter other than `than`, if this module has one."""
     given = [values.get(name) for values in (ON, OFF, {"ModelKeySecretArn": f"{SECRET}x"})]
     return next((value for value in [*given, defaults()[name]] if value not in (None, than)), None)

@@ -1,4 +1,4 @@
-"""What binds first as load grows, by arithmetic and by a discrete simulation. docs/scale.md reads its results."""
+"""Computes and simulates which limit is reached first as load grows. docs/scale.md has the results."""
 
 from benchmarks import on_lambda
 from benchmarks.report import Section

@@ -1,7 +1,6 @@
-"""What so many chats a second ask of each service, and which limit they meet first: arithmetic, by Little's law.
-
-A chat is a small one (docs/data.md): asynchronous, polled as by the JavaScript client with `wait: 0`, in a conversation
-of 5 turns, with an answer that streams from its first second on. Rates are a second's.
+"""Computes the use of each service at a number of chats a second, and the limit that is reached first, by Little's law.
+The chat is small (docs/data.md): asynchronous, polled like the JavaScript client with `wait: 0`, in a conversation of 5
+turns, with an answer that streams from its first second on. All rates are per second.
 """
 
 import math
@@ -14,24 +13,24 @@ from benchmarks.scale.overhead import ASSUMED, CALLS_AFTER, CALLS_BEFORE, on_lam
 from benchmarks.scale.simulation import Refill, Workers
 
 MEAN, SIGMA = 3.0, 0.5
-"""Of the model's lognormal latency: the mean in seconds, and the deviation of its logarithm."""
+"""The model's lognormal latency: the mean in seconds, and the standard deviation of the logarithm."""
 
 TOKENS = 200
-"""Of a chat: the one in docs/api.md has 138 for its prompt and 58 for its answer."""
+"""The tokens of a chat: the one in docs/api.md has 138 for its prompt and 58 for its answer."""
 TURN_WRITES, GUARD_WRITES, ROW_WRITES = 3, 1, 1
 HISTORY_READS, POLL_READS, WAIT_READS, LOG_READS = 1, 1, 0.5, 0.5
-"""In DynamoDB's units, of docs/data.md's table: record, claim and answer; usage; a row of the event log. A poll, a read
-inside of a wait, and a look into the log: by each poll of a turn that runs, and by its worker each 2 s."""
+"""DynamoDB's units from the table in docs/data.md. Writes: record, claim and answer; usage; a row of the event log.
+Reads: a poll; a read during a wait; a read of the log, by each poll of a running turn, and by its worker each 2 s."""
 
 FIRST_POLL = 1.0
 """Seconds: the Retry-After of a 202."""
 
 JITTER = 0.2
-"""The JavaScript client waits up to so much longer than it is told."""
+"""The JavaScript client waits up to this share longer than the API asks."""
 
 
 def workers(**more: Any) -> Workers:
-    """The template's, with the overhead that is assumed, and with `more` of the fields of Workers."""
+    """The template's workers, with the assumed overhead; `more`: other fields of Workers."""
     cpu = on_lambda(ASSUMED["worker"].cpu / 2, 0)
     usual = Workers(
         cold_start=ASSUMED["worker"].init,
@@ -44,12 +43,12 @@ def workers(**more: Any) -> Workers:
 
 
 def workers_before(concurrency: int = 20) -> Workers:
-    """The design before (commit a557647): an invocation runs its batch and no more. WorkerConcurrency was 20."""
+    """The earlier design (commit a557647): an invocation runs only its batch. WorkerConcurrency was 20."""
     return workers(concurrency=concurrency, refill=None)
 
 
 def turn_seconds() -> float:
-    """How long a worker has a turn in hand that is alone there, on average."""
+    """The mean seconds of a turn that is alone in its worker."""
     own = workers()
     return own.cpu_before + own.before + MEAN + own.cpu_after + own.after
 
@@ -75,22 +74,22 @@ def _mean(of: list[float]) -> float:
 
 @cache
 def _latencies() -> list[float]:
-    """A thousand answers that stand for all: the middles of as many equal parts of the distribution."""
+    """A thousand representative latencies: the middles of equal parts of the distribution."""
     return [Lognormal(MEAN, SIGMA).at((index + 0.5) / 1000) for index in range(1000)]
 
 
 def waited(told: float) -> float:
-    """How long the client waits that is told so: half of the most that it adds comes to that."""
+    """The client's mean wait if the API asks for `seconds`: it adds half of its maximum on average."""
     return told * (1 + JITTER / 2)
 
 
 def pause(age: float) -> float:
-    """Between two polls of a task of that age, by its `poll_after_ms`."""
+    """The seconds between two polls of a task of this age, by its `poll_after_ms`."""
     return waited(min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0))
 
 
 def polls(seconds: float) -> int:
-    """Of a task that is final after so many."""
+    """The number of polls of a task that is final after `seconds`."""
     asked, now = 1, waited(FIRST_POLL)
     while now < seconds:
         now += pause(now)
@@ -99,8 +98,8 @@ def polls(seconds: float) -> int:
 
 
 def reads_of_a_wait(seconds: float) -> int:
-    """How often turnqueue/wait.py reads a task that is final after so many: first after 0.1 s, each pause 1.06 times
-    the last, at most 1 s."""
+    """The reads of turnqueue/wait.py for a task that is final after `seconds`: first after 0.1 s, then with pauses that
+    grow by 6 %, up to 1 s."""
     reads, now, pause = 0, 0.0, 0.1
     while now < seconds:
         now, pause, reads = now + pause, min(pause * 1.06, 1.0), reads + 1
@@ -108,13 +107,13 @@ def reads_of_a_wait(seconds: float) -> int:
 
 
 class Chat(NamedTuple):
-    """What one chat takes, on average."""
+    """The mean use of one chat."""
 
     seconds: float
-    """From submission to answer, alone in its worker."""
+    """Seconds from submission to answer, if the turn is alone in its worker."""
     polls: float
     rows: float
-    """Of the event log: the growing answer, one a second."""
+    """Writes of the event log: one a second while the answer grows."""
     reads_of_a_wait: float
 
     @property
@@ -138,8 +137,8 @@ class Chat(NamedTuple):
 
     @property
     def environment_seconds(self) -> float:
-        """Of submit, status and a worker whose slots are full: by Little's law, how many environments are busy for
-        each chat a second."""
+        """The busy environments of submit, status and a worker with full slots for each chat a second, by Little's
+        law."""
         return (
             on_lambda(ASSUMED["submit"].cpu, 2) + self.polls * on_lambda(ASSUMED["status"].cpu, 1) + 1 / full_worker()
         )
@@ -163,7 +162,7 @@ def chat() -> Chat:
 
 
 class Limit(NamedTuple):
-    """`each`: of it for each chat a second. `turn`: what is to be turned."""
+    """`each`: the use of one chat a second. `turn`: the setting that raises the limit."""
 
     name: str
     each: float
@@ -177,7 +176,7 @@ class Limit(NamedTuple):
 
 
 def limits() -> list[Limit]:
-    """All that binds below 100,000 chats a second, the first first."""
+    """All limits that are reached below 100,000 chats a second, in their order."""
     one, worker = chat(), 1 / full_worker()
     found = [
         Limit("model, requests a minute, tier 1", 60, 500, "the provider's tier"),
@@ -215,7 +214,7 @@ def _table_limits(table: str, writes: float, reads: float) -> list[Limit]:
 
 
 def row(rate: float) -> list[str]:
-    """Of the table of loads: what so many chats a second ask for."""
+    """A row of the table of loads, for `rate` chats a second."""
     one = chat()
     return [
         f"{rate:,.0f}",
@@ -249,7 +248,7 @@ RATES = (1, 10, 100, 1_000, 10_000)
 
 
 def number(value: float) -> str:
-    """With two digits that count, or as an integer."""
+    """The number with two significant digits, or as an integer."""
     if value >= 100:
         digits = 1 - math.floor(math.log10(value))
         return f"{round(value, digits):,.0f}"

@@ -1,4 +1,4 @@
-"""What our functions take beside the model: measured here, and what is assumed of it for Lambda."""
+"""Measures the functions' own time and CPU without the model, and estimates them for Lambda."""
 
 import json
 import statistics
@@ -16,27 +16,27 @@ from local.processes import Processes
 BATCH = 10
 STARTS = 3
 CALLS_BEFORE, CALLS_AFTER = 2, 3
-"""Of a turn in the worker: claim and history; answer, usage and deletion."""
+"""The AWS calls of a turn in the worker: claim and history; answer, usage and deletion."""
 
 
 class Cost(NamedTuple):
-    """Of a function, in seconds: to start (the median of several), and CPU for a message, a poll or a turn."""
+    """A function's seconds: of a start (the median of several), and of CPU for a message, a poll or a turn."""
 
     init: float
     cpu: float
 
 
 ASSUMED = {"submit": Cost(0.5, 0.0025), "status": Cost(0.3, 0.0015), "worker": Cost(1.0, 0.01)}
-"""What `measured` gives, rounded, so that the simulation is the same each time. The benchmark prints both."""
+"""The rounded results of `measured`, so that the simulation is always the same. The benchmark prints both."""
 
 
 def on_lambda(cpu: float, calls: int, memory: int = 256) -> float:
-    """Seconds that so much CPU and so many calls take in a function of so many MB, the template's."""
+    """The seconds of a function with the template's memory for this CPU time and number of calls."""
     return seconds(cpu, calls, memory)
 
 
 def measured() -> dict[str, Cost]:
-    """Run each function under the real runtime client, with services that answer at once."""
+    """Run each function with the real runtime client, and with services that answer at once."""
     with Processes() as processes, Stub(processes) as stub:
         asked = {
             "submit": (sides.submit_event(), 300, 1),
@@ -45,7 +45,7 @@ def measured() -> dict[str, Cost]:
         }
         measured = {}
         for place, what in asked.items():
-            # Who polls a chat of 3 s finds it claimed. A status that finds it waiting for longer asks why.
+            # claimed, as in most polls of a chat of 3 s; for a turn that has waited long, status also reads the reason
             stub.set(Settings(item=sides.turn_item(attempt=1 if place == "status" else 0)))
             measured[place] = _measured(place, *what, processes, stub)
         return measured
@@ -58,7 +58,7 @@ def _measured(place: str, event: sides.Event, times: int, items: int, processes:
         one.kill()
 
     def invoke(times: int) -> float:
-        """Returns the seconds of CPU."""
+        """Run the function. Returns the CPU seconds."""
         before = cpu_seconds(environment.pid)
         for _ in range(times):
             result = environment.invoke(payload, str(uuid.uuid4()))
@@ -73,7 +73,7 @@ def _measured(place: str, event: sides.Event, times: int, items: int, processes:
 
 
 def _start(place: str, processes: Processes, stub: Stub) -> tuple[Environment, float]:
-    """An environment that is ready, and the seconds that it took."""
+    """A ready environment, and the seconds of its start."""
     environment = Environment(
         sides.ours(place),
         processes,

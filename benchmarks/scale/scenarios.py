@@ -1,4 +1,4 @@
-"""The loads that are simulated, and what is told of each."""
+"""The simulated loads, and the rows of their tables."""
 
 import math
 import random
@@ -29,11 +29,11 @@ from benchmarks.scale.simulation import (
 
 LATENCY = lognormal(MEAN, SIGMA)
 FIRST_TOKEN = 20
-"""FirstTokenSeconds, where there is a fallback."""
+"""FirstTokenSeconds, if there is a fallback."""
 
 STREAMED = (0.03, 0.016)
-"""Seconds of CPU more for an answer of 300 tokens that come 10 ms apart, ten answers at once, than for a short one:
-before and now, rounded from `python -m benchmarks.streams`."""
+"""The extra CPU seconds of an answer with 300 tokens 10 ms apart, with ten answers at once: before and now, rounded
+from `python -m benchmarks.streams`."""
 
 HEAD = [
     "load",
@@ -63,7 +63,7 @@ TROUBLE_HEAD = [
 
 
 class Scenario(NamedTuple):
-    """One simulated load. `trouble_ends`: when the model has its full rate again, or fewer ask."""
+    """One simulated load. `trouble_ends`: when the model has its full rate again, or fewer chats arrive."""
 
     name: str
     run: Run
@@ -87,7 +87,7 @@ def steady_before(rate: float, seconds: float = 450) -> Scenario:
 
 
 def burst(own: Workers, name: str) -> Scenario:
-    """A thousand chats in one second, each of its own session."""
+    """A thousand chats in one second, each in a separate session."""
     rng = random.Random(1)
     arrivals = sorted((rng.random(), str(number)) for number in range(1000))
     name = f"1,000 at once, {own.concurrency} workers{name}"
@@ -103,7 +103,7 @@ BURSTS = {
 
 
 def outage(kind: str, reply: Reply) -> Scenario:
-    """The model is gone from minute 5 to 10 of 30, at 10 chats a second."""
+    """The model is down from minute 5 to 10 of 30, at 10 chats a second."""
     first_token = FIRST_TOKEN if "fallback" in kind else math.inf
     model = Model(LATENCY, outage=Outage(300, 600, reply), first_token=first_token)
     arrivals = poisson(lambda _: 10, 10, 1800, seed=1)
@@ -115,8 +115,8 @@ GRANTED = 500
 
 
 def quota(known: int) -> Scenario:
-    """500 requests a minute are granted, 8.3 a second; for 10 minutes of 40 there are 10, else 5. `known`: as
-    ModelRequestsPerMinute, 0 if unknown."""
+    """The model grants 500 requests a minute, 8.3 a second. For 10 of 40 minutes 10 chats a second arrive, otherwise 5.
+    `known`: ModelRequestsPerMinute, 0 if unknown."""
 
     def rate(now: float) -> float:
         return 10 if 600 <= now < 1200 else 5
@@ -128,7 +128,7 @@ def quota(known: int) -> Scenario:
 
 
 def day(concurrency: int) -> Scenario:
-    """From 2 chats a second up to 38 and back: the curve of a day, pressed into an hour."""
+    """From 2 chats a second up to 38 and back: the load of a day, compressed into an hour."""
 
     def rate(now: float) -> float:
         return 20 - 18 * math.cos(2 * math.pi * now / 3600)
@@ -148,7 +148,7 @@ GB = 256 / 1024
 
 
 def gb_seconds(run: Run) -> float:
-    """Of the worker, for 1,000 chats."""
+    """The worker's GB-seconds for 1,000 chats."""
     return 1000 * GB * area(run.workers) / len(run.turns)
 
 
@@ -197,7 +197,7 @@ def efficiency_row(rate: float) -> list[str]:
 
 
 def recommended(rate: float) -> int:
-    """WorkerConcurrency for a highest load: twice the workers that it fills, at least 2, Lambda's least."""
+    """WorkerConcurrency for a peak load: twice the workers that it fills, at least Lambda's minimum of 2."""
     return max(math.ceil(2 * rate / full_worker()), 2)
 
 
@@ -215,12 +215,12 @@ def capacity_row(concurrency: int) -> list[str]:
 
 
 def slower(own: Workers, cpu: float) -> Workers:
-    """With so much more CPU for each answer, in seconds of a whole CPU."""
+    """The workers with this much more CPU for each answer, in seconds of a whole CPU."""
     return replace(own, cpu_after=own.cpu_after + on_lambda.seconds(cpu, 0, 256))
 
 
 def capacity(own: Workers, seconds: int = 300) -> float:
-    """Chats a second from a queue that is never empty, after the first minute, with all pollers there."""
+    """Chats a second from a queue that is never empty, after the first minute, with all pollers running."""
     own = replace(own, first_pollers=own.concurrency)
     most = full_worker() if own.refill else own.batch_size / MEAN
     chats = int(most * own.concurrency * seconds * 1.1)
@@ -257,7 +257,7 @@ SLOW: dict[str, Workers] = {
 
 
 def slow_row(name: str, own: Workers) -> list[str]:
-    """Of five runs, because it depends on chance how many workers drain at the same time."""
+    """The results of five runs, because the number of workers that drain at the same time is random."""
     runs = [simulated(own, 20, 900, sometimes_slow, seed) for seed in range(1, 6)]
     medians = [percentile(sorted(turn.wait for turn in run.turns), 50) for run in runs]
     return [
@@ -279,7 +279,7 @@ OUTAGES = {
 
 
 def row(scenario: Scenario) -> list[str]:
-    """Waits are of those that were answered."""
+    """The waits of answered chats."""
     run = scenario.run
     answered = [turn for turn in run.turns if turn.code is None]
     waits = sorted(turn.wait for turn in answered)
@@ -298,7 +298,7 @@ def row(scenario: Scenario) -> list[str]:
 
 
 def trouble_row(scenario: Scenario) -> list[str]:
-    """The last answer is that of the chats from before the end of the trouble."""
+    """The last answer to a chat from before the end of the trouble."""
     run, end = scenario.run, scenario.trouble_ends
     assert end is not None, f"nothing goes wrong in {scenario.name}"
     chats = len(run.turns)
@@ -316,8 +316,8 @@ def trouble_row(scenario: Scenario) -> list[str]:
 
 
 def waiting_cost(run: Run) -> float:
-    """Dollars for the deliveries that brought no answer, each as if it were alone in its invocation: SQS hides the
-    message twice; a deferred turn is read once; one that is refused or paced is claimed and released."""
+    """Dollars for the deliveries without an answer, each as if it were alone in its invocation. SQS hides the message
+    twice. A deferred turn is read once. A refused or paced turn is claimed and released."""
     cpu = workers().cpu_before * 256 / on_lambda.MB_OF_A_CPU
     cost = 0.0
     for deliveries, reads, writes in ((run.deferred, 1, 0), (run.refused, 1, 2), (run.paced, 0, 3)):

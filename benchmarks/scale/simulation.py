@@ -1,9 +1,7 @@
-"""A discrete simulation of what lies between submit and answer: the FIFO queue, Lambda's event source, the workers, the
-model.
-
-It simulates waits: for a poll, for the turns before in the session, for the worker's CPU, for a back-off. Times are in
-seconds. The rules are those of the code and the template (tests/scale/test_document.py pins them) and of AWS's
-documentation, which docs/scale.md cites.
+"""A discrete simulation of everything between submit and answer: the FIFO queue, Lambda's event source, the workers,
+the model. It simulates the waits for a poll, for earlier turns of the session, for the worker's CPU, and for a
+back-off. Times are in seconds. The rules come from the code and the template (tests/scale/test_document.py compares
+them), and from AWS's documentation, which docs/scale.md cites.
 """
 
 import heapq
@@ -21,7 +19,7 @@ import simpy
 
 from benchmarks.lognormal import Lognormal
 
-# The rules that are plain data are the product's own.
+# The gate's rules are the product's code.
 _ROOT = Path(__file__).parents[2]
 sys.path += [str(_ROOT / "layers/shared"), str(_ROOT / "functions/worker")]
 
@@ -41,7 +39,7 @@ from turnqueue.gate import (  # noqa: E402
 from turnqueue.rate_limits import RateLimiter  # noqa: E402
 
 type Steps = list[tuple[float, int]]
-"""A count over time: from each moment on, the value beside it."""
+"""A count over time: pairs of a moment and the value from then on."""
 
 type Process = Generator[simpy.Event, Any, Any]
 
@@ -49,26 +47,27 @@ ATTEMPTS = 3
 DEADLINE = 900.0
 RESERVE = 10.0
 SHORT_PAUSE = 2.0
-"""A turn whose place below the known rate comes so soon waits for it in the worker."""
+"""A turn waits in the worker if its time in the known rate comes this soon."""
 EARLY = 1.0
-"""How many seconds before its place a turn comes back."""
+"""The seconds by which a turn comes back before its time."""
 FOR_EVER = 10_000.0
-"""Seconds of a model that says nothing."""
+"""The delay of a model that never answers."""
 REFUSALS = {"model_unavailable": (OUTAGE_REFUSALS, 0.0), "model_rate_limited": (RATE_REFUSALS, RATE_SPAN_SECONDS)}
-"""The codes of calls that are turned away; how many of them open the gate, and how long they must last: one gate for
-each code."""
+"""The codes of refused calls. For each code, the number of refusals that opens its gate, and the seconds that they must
+last."""
 
 
 type Winner = Literal["any", "event source", "worker"]
-"""Whose poll gets a message that several wait for. AWS does not say: any of them, or one side always."""
+"""The rule that decides which of several waiting polls gets a message: any of them, or always one side. AWS does not
+document it."""
 
 
 @dataclass(frozen=True)
 class Refill:
-    """How a worker receives messages itself while a turn runs: with `slots` of them in hand at most, by long polls of
-    `poll_seconds`, each `pause` seconds after the end of the last. It stops when a poll that lasts `read_seconds`, a
-    longest answer and the reserve just fit into what is left; and by chance earlier, by up to the share `jitter` of the
-    time until then, so that workers that began together do not all stop together."""
+    """How a worker polls for more messages while a turn runs: up to `slots` turns, by long polls of `poll_seconds`,
+    with pauses of `pause` seconds. It stops when only a poll of `read_seconds`, a longest answer and the reserve fit
+    into the rest of its time. It may stop earlier, by a random part of up to `jitter` of that time, so that workers
+    that started together do not stop together."""
 
     slots: int = 40
     poll_seconds: float = 1.0
@@ -80,9 +79,9 @@ class Refill:
 
 @dataclass(frozen=True)
 class Workers:
-    """The event source and the function. The defaults are those of the template; how pollers grow is what Lambda
-    documents of a standard queue, because it says nothing of a FIFO queue. `refill`: None for the design before, where
-    an invocation runs its batch and no more."""
+    """The event source and the function. The defaults are the template's. Pollers grow as Lambda documents for a
+    standard queue, because it documents nothing for a FIFO queue. `refill`: None for the earlier design, in which an
+    invocation runs only its batch."""
 
     batch_size: int = 10
     concurrency: int = 10
@@ -93,17 +92,18 @@ class Workers:
     longest_answer: float = 180.0
     cold_start: float = 0.0
     cpu_before: float = 0.0
-    """Of a turn, before its model is asked, at the function's share of a CPU. The turns of a worker queue for it."""
+    """The CPU seconds of a turn before its model call, at the function's share of a CPU. The turns of a worker queue
+    for the CPU."""
     cpu_after: float = 0.0
-    """Of a turn, after its answer."""
+    """The CPU seconds of a turn after its answer."""
     before: float = 0.0
-    """The calls of AWS before the model is asked."""
+    """The seconds of AWS calls before the model call."""
     after: float = 0.0
-    """The calls of AWS after the answer."""
+    """The seconds of AWS calls after the answer."""
 
 
 class Reply(NamedTuple):
-    """What the model does when it is asked: after so many seconds it answers, or fails with the code."""
+    """The model's reply to a call: after `seconds` it answers, or fails with the code."""
 
     seconds: float
     code: str | None = None
@@ -111,7 +111,7 @@ class Reply(NamedTuple):
 
 
 class Outage(NamedTuple):
-    """From `start` to `end` every request is replied to in this way."""
+    """From `start` to `end` every request gets this reply."""
 
     start: float
     end: float
@@ -122,15 +122,15 @@ type Draw = Callable[[random.Random], float]
 
 
 def lognormal(mean: float, sigma: float) -> Draw:
-    """`sigma`: of the logarithm."""
+    """`sigma`: the standard deviation of the logarithm."""
     mu = Lognormal(mean, sigma).log_mean
     return lambda rng: rng.lognormvariate(mu, sigma)
 
 
 class Model:
-    """Answers after a time drawn from `latency`; refuses with 429 what is more than `a_minute` requests, by a bucket
-    that holds a second's worth. `first_token`: after so many seconds of silence a fallback is asked, which always
-    answers (FirstTokenSeconds)."""
+    """Answers after a random time from `latency`. Refuses requests above `a_minute` with 429, by a bucket with the
+    requests of a second. `first_token`: after this silence the fallback is called, which always answers
+    (FirstTokenSeconds)."""
 
     def __init__(
         self,
@@ -167,19 +167,19 @@ class Turn:
     session: str
     arrived: float
     started: float | None = None
-    """When a worker first began it."""
+    """The time at which a worker first began the turn."""
     finished: float | None = None
     code: str | None = None
-    """Of its failure."""
+    """The code of its failure."""
     tries: int = 0
-    """Attempts that count."""
+    """The number of counted attempts."""
     refusals: int = 0
     last_refusal: str | None = None
     place_at: float | None = None
 
     @property
     def wait(self) -> float:
-        """In the queue, until it was first begun, or ended without that."""
+        """The seconds until a worker first began the turn, or until it ended without a worker."""
         end = self.finished if self.started is None else self.started
         assert end is not None
         return end - self.arrived
@@ -198,8 +198,8 @@ class _Group:
 
 
 class Queue:
-    """SQS FIFO: while a message of a group is in flight, nothing more of the group is given out. A receive takes as
-    many of a group as it may before it goes on to the next; the group whose first message is oldest comes first."""
+    """SQS FIFO: while a message of a group is in flight, no other message of the group is delivered. A receive takes as
+    many messages of a group as it can before the next group. The group with the oldest first message comes first."""
 
     def __init__(self) -> None:
         self._groups: dict[str, _Group] = {}
@@ -207,7 +207,7 @@ class Queue:
         self._sent = 0
 
     def __bool__(self) -> bool:
-        """Whether a receive would get something."""
+        """Whether a receive would get a message."""
         return bool(self._available)
 
     def send(self, turn: Turn) -> None:
@@ -230,7 +230,7 @@ class Queue:
         self._landed(message)
 
     def show(self, message: Message) -> None:
-        """The time for which a message was hidden is over."""
+        """The visibility timeout of a message has ended."""
         self._groups[message.turn.session].returned.append(message)
         self._landed(message)
 
@@ -259,20 +259,20 @@ class Invocation(NamedTuple):
 
 @dataclass
 class _Worker:
-    """An invocation under way."""
+    """A running invocation."""
 
     ends_at: float
     stops_at: float
-    """When it takes no more."""
+    """The time from which it takes no more turns."""
     ended: simpy.Event
-    """Happens when a message leaves its hands; then there is a new one."""
+    """Fires when the worker has ended a message; a new event then replaces it."""
     held: int = 0
     turns: int = 0
     cpu_free_at: float = 0.0
 
 
 class _Poll(NamedTuple):
-    """A worker's own receive that waits for messages."""
+    """A waiting poll of a worker."""
 
     most: int
     answered: simpy.Event
@@ -299,24 +299,24 @@ class _Places(RateLimiter):
 
 @dataclass
 class Run:
-    """What happened. All turns are finished at its end."""
+    """The results of a run. At its end all turns are final."""
 
     turns: list[Turn] = field(default_factory=list)
     invocations: list[Invocation] = field(default_factory=list)
     waiting: Steps = field(default_factory=lambda: [(0.0, 0)])
-    """Turns that are submitted, not finished, and in no worker: in the queue or backing off."""
+    """Unfinished turns outside a worker: in the queue or in back-off."""
     present: Steps = field(default_factory=lambda: [(0.0, 0)])
-    """Turns that are submitted and not finished."""
+    """Unfinished turns."""
     workers: Steps = field(default_factory=lambda: [(0.0, 0)])
-    """Invocations under way."""
+    """Running invocations."""
     calls: list[float] = field(default_factory=list)
-    """When the model was called."""
+    """The times of model calls."""
     refused: int = 0
-    """Calls that it turned away."""
+    """Calls that the model refused."""
     deferred: int = 0
-    """Deliveries that an open gate, or a full line of the learned pace, sent back without a call."""
+    """Deliveries that went back without a call, because the gate was open or the learned pace had no free time."""
     paced: int = 0
-    """Deliveries that came back because the turn's place below the known rate was too far ahead."""
+    """Deliveries that went back, because the turn's time in the known rate was too far ahead."""
     receives: int = 0
     """Calls of ReceiveMessage: those of the event source that brought messages, and all of the workers."""
 
@@ -365,7 +365,8 @@ class Simulation:
         self._arriving = False
 
     def _grow(self) -> Process:
-        """One poller more at a time, while all are busy and messages wait. None less: AWS does not say how soon."""
+        """Adds one poller at a time, while all are busy and messages wait. Removes none, because AWS does not document
+        when."""
         while self._pollers < self._workers.concurrency and (self._arriving or self._run.present[-1][1]):
             yield self._env.timeout(1 / self._workers.more_pollers_a_second)
             if self._queue and self._busy >= self._pollers:
@@ -373,7 +374,7 @@ class Simulation:
                 self._hand_out()
 
     def _hand_out(self) -> None:
-        """Give messages to the polls that wait, as long as there are both."""
+        """Give messages to waiting polls while both exist."""
         while self._queue and (idle := max(self._pollers - self._busy, 0)) + len(self._polls):
             if (poll := self._winner(idle)) is not None:
                 messages = self._queue.receive(poll.most)
@@ -388,8 +389,8 @@ class Simulation:
             self._env.process(self._invoke(batch))
 
     def _winner(self, idle: int) -> _Poll | None:
-        """The worker's poll that gets the next messages; None if a poll of the event source does, of which so many are
-        idle."""
+        """The worker's poll that gets the next messages; None if a poll of the event source gets them. `idle`: the
+        number of its idle pollers."""
         refill = self._workers.refill
         if refill is None or not self._polls:
             return None
@@ -428,7 +429,7 @@ class Simulation:
         self._hand_out()
 
     def _receive(self, most: int, seconds: float) -> Generator[simpy.Event, Any, Sequence[Message]]:
-        """A long poll of a worker. It is never abandoned, also when the worker has nothing else to do any more."""
+        """A long poll of a worker. The worker awaits it, even if all its turns have ended."""
         poll = _Poll(most, self._env.event())
         self._run.receives += 1
         self._polls.append(poll)
@@ -469,8 +470,8 @@ class Simulation:
         ended.succeed()
 
     def _compute(self, worker: _Worker, seconds: float) -> simpy.Event:
-        """The CPU of a worker serves its turns one after the other, which at pieces of some 30 ms is near to how a
-        system shares it."""
+        """The CPU of a worker serves its turns one after the other. With pieces of about 30 ms this is close to a real
+        scheduler."""
         worker.cpu_free_at = max(worker.cpu_free_at, self._env.now) + seconds
         return self._env.timeout(worker.cpu_free_at - self._env.now)
 
@@ -550,13 +551,13 @@ class Simulation:
     # ---- the gates, which every worker knows at once
 
     def _closed(self) -> float | None:
-        """After how long a turn comes back that may not call the model; None if it may."""
+        """The seconds after which a turn comes back that may not call the model; None if it may."""
         now = self._env.now
         waits = [gate.delay(now, self._rng.random) for gate in self._gates.values() if gate.phase(now) is Phase.OPEN]
         return max(waits, default=None)
 
     def _probes(self) -> dict[str, float]:
-        """The probe that this call is, for each gate whose period is over."""
+        """The probes of this call, for each gate whose period is over."""
         now, probes = self._env.now, dict[str, float]()
         for code, gate in self._gates.items():
             if gate.phase(now) is Phase.HALF_OPEN:
@@ -602,8 +603,8 @@ def area(steps: Steps) -> float:
 
 
 def poisson(rate: Callable[[float], float], highest: float, seconds: float, seed: int) -> Iterable[tuple[float, str]]:
-    """Arrivals at `rate` a second, by the time, at most `highest`, each in its own session, as of users who wait for an
-    answer before they ask again."""
+    """Arrivals at the rate `rate(time)` a second, at most `highest`. Each has a separate session, because most users
+    wait for an answer before they write again."""
     rng, now, number = random.Random(seed), 0.0, 0
     while (now := now + rng.expovariate(highest)) < seconds:
         if rng.random() * highest < rate(now):

@@ -1,4 +1,4 @@
-"""What the benchmarks read of processes."""
+"""The benchmarks' measurements of processes."""
 
 import subprocess
 import sys

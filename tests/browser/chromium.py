@@ -1,4 +1,4 @@
-"""A headless Chromium of this machine, driven by Playwright, whose own downloads are not needed."""
+"""This machine's Chromium, headless, controlled by Playwright, without Playwright's downloads."""
 
 import os
 import shutil

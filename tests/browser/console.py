@@ -1,4 +1,4 @@
-"""The console, as a user works with it."""
+"""Operates the console like a user."""
 
 from playwright.sync_api import Locator, Page, expect
 

@@ -1,5 +1,5 @@
-"""Pictures of the console in its states, for people to look at: `python -m tests.browser.screenshots` writes them into
-screenshots/. Takes a stack of its own."""
+"""Makes pictures of the console in its states, for people: `python -m tests.browser.screenshots` writes them into
+screenshots/. It starts a separate stack."""
 
 import sys
 from collections.abc import Iterator

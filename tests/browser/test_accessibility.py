@@ -1,4 +1,4 @@
-"""axe-core finds nothing serious in the console: light and dark, at a desk and on a phone."""
+"""axe-core finds no serious problem in the console: light and dark, on a desktop and on a phone."""
 
 from importlib.resources import files
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the browser says no: blocked cookies, full storage, odd addresses."""
+"""Limits of the browser: blocked cookies, full storage, odd addresses."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,5 @@
-"""clients/javascript against the deployed stack, in a browser and in Node; above all as the replaced one was used."""
+"""clients/javascript against the deployed stack, in a browser and in Node, mainly with the calls of the replaced
+client."""
 
 import json
 import shutil

@@ -1,6 +1,5 @@
-"""Pages of other sites, in the browser of a developer whose stack is running, against every port that listens.
-
-The ports come from the operating system, not from a list: a listener without a guard fails these tests.
+"""Pages of other sites, in a developer's browser, attack every listening port of a running stack. The ports come from
+the operating system, so a listener without a guard fails these tests.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Images in the console: their type is that of their first bytes, whatever they are called."""
+"""Images in the console: their first bytes decide their type, whatever their name."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Answers are Markdown: how it is shown, that it hurts nobody, and that it stays calm while it grows."""
+"""Answers in Markdown: how they are shown, that they are harmless, and that they do not jump while they grow."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A message belongs to the conversation in which it was written, and nothing that a user does meanwhile loses it."""
+"""A message stays in the conversation in which it was written, and no action of the user loses it."""
 
 import re
 from collections.abc import Callable, Iterator

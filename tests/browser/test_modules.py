@@ -1,4 +1,4 @@
-"""Modules of the console without the page: the states of a turn, and the tasks that are kept for the figures."""
+"""Modules of the console without the page: the states of a turn, and the tasks that are stored for the figures."""
 
 import pytest
 from playwright.sync_api import Page

@@ -1,4 +1,4 @@
-"""What local/console.py serves, and what it does not."""
+"""The files that local/console.py serves, and those that it does not."""
 
 import http.client
 from collections.abc import Iterator

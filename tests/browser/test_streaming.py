@@ -1,4 +1,4 @@
-"""Words come as the model says them, and no cut, kill or second attempt spoils the answer."""
+"""Text appears as the model writes it, and no cut, kill or second attempt damages the answer."""
 
 import random
 import re

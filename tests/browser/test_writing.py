@@ -1,4 +1,4 @@
-"""Text as people enter it: input methods, the clipboard, drag and drop, other scripts, screen keyboards."""
+"""Ways to enter text: input methods, the clipboard, drag and drop, other scripts, screen keyboards."""
 
 import base64
 import re

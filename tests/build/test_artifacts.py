@@ -1,4 +1,4 @@
-"""What `sam build` makes of the template, for both architectures: it starts fast, and it starts at all."""
+"""The artefacts of `sam build`, for both architectures: they start, and they start fast."""
 
 import importlib.util
 import json

@@ -1,7 +1,6 @@
-"""The whole stack as real processes, and what can happen to them. Minutes long, so only `pytest tests/chaos` runs it.
-
-Here an answer may take 60 s instead of 180, and the worker 80 instead of 400, so that the waits for a hanging model are
-shorter. All else is as deployed.
+"""Runs the whole stack as real processes, and makes them fail. It takes minutes, so only `pytest tests/chaos` runs it.
+An answer may take 60 s instead of 180, and the worker 80 s instead of 400, so that the waits for a hanging model are
+shorter. Everything else is as deployed.
 """
 
 import dataclasses
@@ -47,7 +46,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class ModelServer:
-    """The stand-in model as a process that can be killed, and comes back at the same address."""
+    """The stand-in model as a process that tests can kill and start again at the same address."""
 
     def __init__(self, processes: Processes, log: Path) -> None:
         self._processes, self._log = processes, log
@@ -70,20 +69,20 @@ class ModelServer:
         self._process.kill()
 
     def faults(self, **fault: Any) -> None:
-        """What befalls every call: see local/model_server.py. Nothing ends it."""
+        """Set the model's fault for every call (see local/model_server.py); no argument ends it."""
         url = self.url.removesuffix("/v1") + "/stand-in/faults"
         httpx.post(url, json=fault, trust_env=False).raise_for_status()
 
 
 class Bystander:
-    """A user who has nothing to do with the trouble: asks one thing after the other, each in a session of its own."""
+    """A user without trouble: sends one message after the other, each in a new session."""
 
     def __init__(self, api: Api) -> None:
         self._api = api
         self.seconds: list[float] = []
 
     def chat(self) -> None:
-        """Ask, and wait for the answer."""
+        """Send a message, and wait for the answer."""
         task = self._api.finished(self._api.submit("what is the time?"), seconds=60)
         assert task["status"] == "SUCCESS", task
         self.seconds.append(at(task["finished_at"]) - at(task["created_at"]))
@@ -99,7 +98,7 @@ class Bystander:
 
 
 class Lab:
-    """The running stack, and the user who gets hurt."""
+    """The running stack, and the user whose tasks meet the trouble."""
 
     def __init__(self, stack: LocalStack, model: ModelServer, api: Api, bystander_api: Api) -> None:
         self.stack, self.model, self.api = stack, model, api
@@ -114,13 +113,13 @@ class Lab:
         self.calm()
 
     def calm(self) -> None:
-        """No more trouble: everything is as deployed, but for the shorter time of the worker."""
+        """End all trouble: everything is as deployed, except for the worker's shorter times."""
         self.mend_the_deployment()
         self.hide_for(self._visibility)
         self.model.faults()
 
     def break_the_deployment(self) -> None:
-        """From now on the worker cannot be initialised."""
+        """Make the worker's init fail from now on."""
         self.stack.host.kill(self.worker)
         self.stack.host.add(dataclasses.replace(self._function, handler="absent.handler"))
 
@@ -131,15 +130,15 @@ class Lab:
         self.stack.host.add(self._function)
 
     def hide_for(self, seconds: int) -> None:
-        """How long SQS hides a message that it has given out, if the worker does not say otherwise."""
-        self.source.stop()  # what it holds would keep the old time
+        """The seconds for which SQS hides a delivered message, unless the worker changes them."""
+        self.source.stop()  # messages in flight would keep the old timeout
         self.stack.client("sqs").set_queue_attributes(
             QueueUrl=self.stack.outputs["QueueUrl"], Attributes={"VisibilityTimeout": str(seconds)}
         )
         self.source.start()
 
     def stop_consuming(self) -> None:
-        """No worker takes messages any more. Waits until those that run have ended, because they take some, too."""
+        """Stop the delivery of messages. Waits until running workers have ended, because they poll too."""
         self.source.stop(drain=True)
 
     def session(self) -> str:
@@ -151,22 +150,22 @@ class Lab:
         return Bystander(self._bystander_api)
 
     def started(self, task_ids: Iterable[str], seconds: float = 60) -> None:
-        """Waits until the model is at work on all of them: something of each answer can be read."""
+        """Wait until the model answers all tasks: each has some text."""
         for task_id in task_ids:
             self.api.until(task_id, lambda task: bool(task["partial"]), seconds)
 
     def ended(self, task_ids: Iterable[str], seconds: float) -> list[Task]:
-        """The tasks, which all end within so many seconds: nothing hangs."""
+        """Wait for the final tasks. Fails if one does not end within `seconds`."""
         end = time.monotonic() + seconds
         return [self.api.finished(task_id, max(1.0, end - time.monotonic())) for task_id in task_ids]
 
     def busy_workers(self) -> list[int]:
-        """The processes that have an invocation: the others are frozen."""
+        """The processes with a running invocation. The others are frozen."""
         pids = self.stack.host.processes_of(self.worker)
         return [pid for pid in pids if not _state(pid).startswith("T")]
 
     def item(self, task_id: str) -> dict[str, Any]:
-        """The turn as it lies in the table."""
+        """The turn as it is in the table."""
         item: dict[str, Any] = self._dynamodb.get_item(**self._where(task_id), ConsistentRead=True)["Item"]
         return item
 
@@ -174,7 +173,7 @@ class Lab:
         return float(self.item(task_id)["lease_until"]["N"])
 
     def let_it_end_at(self, task_id: str, deadline_at: float) -> None:
-        """Give the turn another deadline than 15 minutes after its submission."""
+        """Change the deadline of the turn."""
         self._dynamodb.update_item(
             **self._where(task_id),
             UpdateExpression="SET deadline_at = :deadline_at",
@@ -208,18 +207,18 @@ def at(timestamp: str) -> float:
 
 
 def last(tasks: Iterable[Task]) -> float:
-    """When the last of them ended."""
+    """The time at which the last task ended."""
     return max(at(task["finished_at"]) for task in tasks)
 
 
 def outcomes(tasks: Iterable[Task]) -> str:
-    """How they ended: "8 SUCCESS, 2 model_timeout"."""
+    """The outcomes as text, for example "8 SUCCESS, 2 model_timeout"."""
     counts = Counter(task["error_code"] or task["status"] for task in tasks)
     return ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common())
 
 
 def _state(pid: int) -> str:
-    """As `ps` tells it: T is stopped."""
+    """The state of a process by `ps`: T means stopped."""
     return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
 
 
@@ -237,6 +236,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True)
 def quiet(lab: Lab) -> Iterator[None]:
-    """No test leaves trouble to the next."""
+    """End the trouble, so that the next test starts without it."""
     yield
     lab.calm()

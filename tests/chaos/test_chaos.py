@@ -1,4 +1,4 @@
-"""Processes are killed, stopped and kept waiting while turns run: every task ends, and the time it took is printed."""
+"""Kills, stops and delays processes while turns run. Every task must end; the tests print the times."""
 
 import os
 import signal
@@ -13,25 +13,25 @@ from tests.chaos.conftest import LEASE_SECONDS, WORKER_SECONDS, Lab, at, last, o
 from tests.e2e.conftest import FINAL
 
 FEW_SECONDS = 6.0
-"""What a recovery may take beyond what is bound to pass first: polling, a cold start, and a busy machine."""
+"""Seconds that a recovery may take in addition to known waits: for polling, a cold start, and a busy machine."""
 
 
 def test_a_worker_is_killed_in_mid_call(lab: Lab) -> None:
-    """Its task ends on the next attempt, its session waits for the lease, and nobody else for anything."""
+    """The killed worker's task ends with the next attempt. Its session waits for the lease. No other session waits."""
     session = lab.session()
     calm = lab.bystander()
     first = lab.api.submit(f"[[drip=0.5 tokens=120 times=1]] {uuid.uuid4()}", session_id=session)
     lab.started([first])
     [victim] = lab.busy_workers()
     second = lab.api.submit("and then?", session_id=session)
-    lab.bystander().chat()  # a cold start is none of the killed one's doing
+    lab.bystander().chat()  # the cold start does not count for the killed worker
     for _ in range(15):
         calm.chat()
 
     killed_at = time.time()
     os.kill(victim, signal.SIGKILL)
     lease_until = lab.lease_until(first)
-    time.sleep(1)  # Until then SQS may hand a message to the poll of the dead worker.
+    time.sleep(1)  # Until then SQS may give a message to the dead worker's poll.
     assert lease_until - killed_at <= LEASE_SECONDS
     troubled = lab.bystander()
     troubled.until(lambda: lab.api.task(first)["status"] in FINAL or time.time() > lease_until + 60)
@@ -76,7 +76,7 @@ def test_all_workers_are_killed_with_thirty_turns_in_hand(lab: Lab) -> None:
 
 
 def test_idle_workers_are_killed(lab: Lab) -> None:
-    """The environments that wait for the next invocation are gone: it gets a new one, and nothing is lost."""
+    """All idle environments die. The next invocation gets a new one, and no task is lost."""
     calm, troubled = lab.bystander(), lab.bystander()
     for _ in range(5):
         calm.chat()
@@ -93,7 +93,7 @@ def test_idle_workers_are_killed(lab: Lab) -> None:
 
 @pytest.mark.parametrize("outage", [4, 25])
 def test_the_model_stops_and_comes_back(lab: Lab, outage: float) -> None:
-    """Its connections break and new ones are refused. Every task waits for its return."""
+    """The model's connections break, and it refuses new ones. Every task waits for its return."""
     orders = f"[[drip=0.3 tokens=30]] {uuid.uuid4()}"
     sessions = [lab.session() for _ in range(8)]
     running = [lab.api.submit(orders, session_id=each) for each in sessions]
@@ -120,8 +120,8 @@ def test_the_model_stops_and_comes_back(lab: Lab, outage: float) -> None:
 
 
 def test_the_queues_consumer_stops_and_comes_back(lab: Lab) -> None:
-    """The workers that run end what they have. What comes after that waits until the consumer is back. All of it is
-    answered on the first attempt."""
+    """Running workers end their turns. Later turns wait until the consumer is back. All are answered by their first
+    attempt."""
     sessions = [lab.session() for _ in range(6)]
     running = [lab.api.submit(f"[[drip=0.3 tokens=20]] {each}", session_id=each) for each in sessions]
     lab.started(running)
@@ -144,8 +144,8 @@ def test_the_queues_consumer_stops_and_comes_back(lab: Lab) -> None:
 
 
 def test_the_worker_cannot_start_for_a_while(lab: Lab) -> None:
-    """A deployment that is taken back. No worker was there to say when the messages come back: the queue's own time-out
-    says it."""
+    """A bad deployment, rolled back. No worker could shorten the visibility of the messages, so they come back after
+    the queue's visibility timeout."""
     lab.hide_for(visibility := 15)
     lab.break_the_deployment()
     sessions = [lab.session() for _ in range(5)]
@@ -166,7 +166,8 @@ def test_the_worker_cannot_start_for_a_while(lab: Lab) -> None:
 
 
 def test_the_model_hangs(lab: Lab) -> None:
-    """Silent, or endlessly slow, once or always, past the time of a call or of the task: the session moves on."""
+    """The model is silent or endlessly slow, once or always, longer than a call or the task may take. The session
+    continues."""
     sessions = {what: lab.session() for what in ("silent", "slow", "silent once", "deadline", "late")}
     lab.stop_consuming()
     orders = {
@@ -179,11 +180,11 @@ def test_the_model_hangs(lab: Lab) -> None:
     began_at = time.time()
     hung = {what: lab.api.submit(f"{orders[what]} {what}", session_id=each) for what, each in sessions.items()}
     behind = {what: lab.api.submit("still there?", session_id=each) for what, each in sessions.items()}
-    # What 15 minutes would do: the one is running by then, the other still waits.
+    # Shorten the deadline instead of waiting 15 minutes: one task runs at that time, the other still waits.
     lab.let_it_end_at(hung["deadline"], began_at + 20)
     lab.let_it_end_at(hung["late"], began_at + 1)
     time.sleep(max(0.0, began_at + 1.1 - time.time()))
-    assert lab.api.task(hung["late"])["error_code"] == "deadline_exceeded"  # who reads, repairs
+    assert lab.api.task(hung["late"])["error_code"] == "deadline_exceeded"  # the read makes the overdue task final
     lab.source.start()
     bystander = lab.bystander()
     watching = threading.Thread(target=bystander.until, args=(lambda: lab.api.task(hung["slow"])["status"] in FINAL,))
@@ -232,7 +233,7 @@ def test_the_model_refuses_everyone_for_a_minute(lab: Lab, retry_after: int | No
 
 
 def test_a_session_with_ten_turns_while_the_model_refuses(lab: Lab) -> None:
-    """None is lost on the way, however often SQS delivers it."""
+    """No turn is lost, however often SQS delivers it."""
     lab.model.faults(status=429)
     session = lab.session()
     tasks_ids = [lab.api.submit(f"turn {number}", session_id=session) for number in range(10)]
@@ -247,8 +248,8 @@ def test_a_session_with_ten_turns_while_the_model_refuses(lab: Lab) -> None:
 
 @pytest.mark.parametrize("seconds", [20, 90])
 def test_a_worker_stands_still(lab: Lab, seconds: int) -> None:
-    """After 20 s it keeps its turn, with one call of the model. After 90 s another has the turn, and its writes are
-    refused."""
+    """A worker that pauses for 20 s keeps its turn, with one model call. After 90 s another worker has the turn, and
+    the table refuses the first worker's writes."""
     task_id = lab.api.submit(f"[[drip=0.5 tokens=80 times=1]] {uuid.uuid4()}", session_id=lab.session())
     lab.started([task_id])
     [victim] = lab.busy_workers()

@@ -1,4 +1,4 @@
-"""Clients that others' tools make of docs/openapi.yaml, before the functions of this repository."""
+"""Clients that generators make from docs/openapi.yaml, against the functions of this repository."""
 
 from pathlib import Path
 

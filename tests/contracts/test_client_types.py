@@ -1,4 +1,4 @@
-"""clients/javascript/turnqueue.d.ts as TypeScript reads it at its strictest."""
+"""clients/javascript/turnqueue.d.ts with TypeScript's strictest settings."""
 
 import subprocess
 from pathlib import Path

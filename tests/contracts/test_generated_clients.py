@@ -1,4 +1,4 @@
-"""docs/openapi.yaml as tools read it that have never heard of Turnqueue: each makes a client, and one of them chats."""
+"""Generators that do not know Turnqueue make clients from docs/openapi.yaml, and one of the clients chats."""
 
 import json
 import subprocess

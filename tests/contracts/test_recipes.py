@@ -1,4 +1,4 @@
-"""The Python programs of docs/python.md, as they stand there, before an API that has a bad day."""
+"""The Python programs of docs/python.md, unchanged, against an API with errors."""
 
 import http.server
 import json

@@ -1,4 +1,4 @@
-"""The files of other people's packages that the console and the JavaScript client bring with them."""
+"""The files of other packages that are copied into the console and the JavaScript client."""
 
 import json
 import re

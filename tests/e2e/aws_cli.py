@@ -1,4 +1,4 @@
-"""The `aws` commands of docs/tokens.md, run by botocore: the AWS CLI would pin another version of it."""
+"""The `aws` commands of docs/tokens.md, run by botocore, because the AWS CLI would pin another version of botocore."""
 
 import json
 import sys

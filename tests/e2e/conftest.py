@@ -1,4 +1,4 @@
-"""The deployed stack that the tests talk to: the emulated account of this machine, or a real one.
+"""The deployed stack for the tests: in the emulated account of this machine, or in a real one.
 
 For a real one set API_URL, and API_TOKEN_ALICE and API_TOKEN_BOB to tokens of two owners.
 """

@@ -1,4 +1,4 @@
-"""Who is let in, and that nobody reaches what is another's: route by route."""
+"""Each route refuses bad tokens, and no owner reaches another owner's data."""
 
 import base64
 import hashlib

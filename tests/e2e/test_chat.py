@@ -1,4 +1,4 @@
-"""What a client sees of a deployed stack: a chat in each mode, the task, the conversation, cancellation, isolation."""
+"""A deployed stack from a client's view: a chat in each mode, the task, the conversation, cancellation, isolation."""
 
 import time
 import uuid

@@ -1,4 +1,4 @@
-"""Two hundred turns at once over twenty sessions: each answered, once, in the order of its session."""
+"""Two hundred concurrent turns in twenty sessions: each is answered once, in the order of its session."""
 
 import itertools
 import time

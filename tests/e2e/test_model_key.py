@@ -1,4 +1,4 @@
-"""The key of the model: fetched once by a worker, kept, and fetched anew when the model refuses it."""
+"""The model's key: a worker fetches it once, keeps it, and fetches it again when the model refuses it."""
 
 import httpx
 import pytest

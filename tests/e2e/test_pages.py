@@ -1,5 +1,5 @@
-"""The requests of README.md and docs/api.md, the programs of docs/python.md and the commands of docs/tokens.md, as they
-stand there, against deployed stacks."""
+"""The requests of README.md and docs/api.md, the programs of docs/python.md and the commands of docs/tokens.md,
+unchanged, against deployed stacks."""
 
 import json
 import os

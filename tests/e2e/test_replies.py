@@ -1,4 +1,4 @@
-"""On the deployed stack: a reply that is given again, and a failed task that is sent again."""
+"""Cached replies and retries of failed tasks, on the deployed stack."""
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor

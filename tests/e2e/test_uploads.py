@@ -1,4 +1,4 @@
-"""Uploads: from the form that the API offers to what the model sees, by the account's own S3."""
+"""Uploads: from the API's form to the model's image, through the account's S3."""
 
 import base64
 import hashlib

@@ -1,5 +1,5 @@
-"""What the deployed dashboard and alarms watch is what the functions emit or AWS documents, and each alarm rings in its
-case and in no other. Nothing here evaluates alarms, so their own rules are applied to what was emitted."""
+"""The deployed dashboard and alarms watch metrics that the functions emit or AWS documents, and each alarm rings only
+in its case. The emulated account evaluates no alarms, so the tests apply the alarms' rules to the emitted metrics."""
 
 import json
 import re

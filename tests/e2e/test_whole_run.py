@@ -1,5 +1,5 @@
-"""What the functions called, logged, sent and answered in the whole run: of the tests before this file, and of a tour
-that leaves nothing out."""
+"""Checks all calls, logs, messages and responses of the functions in the whole run: of the tests before this file, and
+of a complete tour."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a chat writes: each write is paid for, by a million chats a million times."""
+"""The writes of a chat. Each costs money, and a million chats pay a million times."""
 
 import time
 import uuid

@@ -1,5 +1,5 @@
-"""Everything that a client can ask for and that can go wrong, once, on the local stack: every AWS call of the code is
-made. What is private in it are planted words, to be looked for afterwards where they must not be."""
+"""Makes every request and every error once, on the local stack, so that the code makes every AWS call. Its private
+texts are planted words, which tests search for afterwards where they must not be."""
 
 import base64
 import json

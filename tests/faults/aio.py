@@ -1,4 +1,4 @@
-"""An asyncio event loop on virtual time: it never blocks the thread but hands the baton on.
+"""An asyncio event loop on virtual time: it never blocks the thread, but passes the baton.
 
 A call that the product gives to a thread (`asyncio.to_thread`) becomes an actor of the same process, so it runs beside
 the loop, is left behind when its task is cancelled, and may end long after, all as with a real thread.

@@ -1,4 +1,4 @@
-"""A client of the API, as a story tells of one: it retries what was not accepted, polls, cancels and reads."""
+"""A client of the API in a story: it retries messages that were not accepted, polls, cancels and reads."""
 
 from collections.abc import Sequence
 from typing import Any

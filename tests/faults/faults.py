@@ -1,7 +1,6 @@
-"""What can go wrong with a call, and a plan that says with which call of a run it does.
-
-The calls of a run are numbered as they begin. A run is decided by its story and its seed, so up to the first fault a
-run with faults is the run without them, and a number names the same call in both.
+"""The faults of a call, and a plan with the calls of a run that have a fault. The calls of a run are numbered in the
+order in which they begin. The story and the seed determine a run. So up to the first fault, a run with faults equals
+the run without them, and a number names the same call in both.
 """
 
 from collections.abc import Callable, Iterable

@@ -1,7 +1,6 @@
-"""The guarantees of Turnqueue ("What must always hold"), watched while a simulation runs and checked when it is over.
-
-The watch sees what no client sees - every committed write, every call of the model, every line of output - so a guarantee
-that is broken for a moment only is broken all the same.
+"""The guarantees of Turnqueue (docs/guarantees.md), watched during a simulation and checked at its end. The watch sees
+every committed write, every model call and every line of output. So it also finds a guarantee that is broken only for a
+moment.
 """
 
 import itertools

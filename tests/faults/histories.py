@@ -1,7 +1,6 @@
-"""Random histories: several owners talk, cancel and look, while calls fail, processes die and messages come twice.
-
-Hypothesis draws what happens, in which order and when. A history in which a guarantee breaks is shrunk to a short one, and
-told as a story.
+"""Random histories: several owners chat, cancel and poll, while calls fail, processes die and messages come twice.
+Hypothesis draws the actions, their order and their times. It shrinks a history that breaks a guarantee to a short one,
+and prints it as a story.
 """
 
 from functools import partial

@@ -1,6 +1,7 @@
-"""Runs everything on the product at FAULTS_SOURCE until something breaks, and prints by what: `python -m tests.faults.hunt`.
+"""Runs all checks on the product at FAULTS_SOURCE until one fails, and prints which: `python -m tests.faults.hunt`.
 
-The order is that of the cost: the stories as they are, the races, single faults, one of each kind first, then histories.
+The cheapest checks come first: the stories as they are, the races, single faults, one of each kind first, then
+histories.
 """
 
 import json

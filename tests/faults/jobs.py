@@ -1,4 +1,4 @@
-"""What is run of the stories: how much, and with which chance."""
+"""The jobs of the stories: how many, and with which seeds."""
 
 import os
 import random

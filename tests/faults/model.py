@@ -1,7 +1,6 @@
-"""The model, as the OpenAI SDK of the worker meets it: a transport that answers Chat Completions in this process.
-
-What a call is answered is planned by the test, per message. An answer names the message it answers and quotes nothing
-else; an error quotes prompt and key, as providers' errors may, so that a log which keeps its text is found out.
+"""The model for the worker's OpenAI SDK: a transport that answers Chat Completions in this process. The test plans the
+answers for each message. An answer names its message and quotes nothing else. An error quotes prompt and key, as
+providers' errors may, so that a log with its text is detected.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """Planted bugs, each of which the simulation must catch: `python -m tests.faults.mutants`.
 
-A checker that cannot fail is worthless. Every mutant is a copy of functions/ and layers/ with one bug, and the stories,
-races and histories are run with it until something breaks. Prints what caught each, and `N of N caught`; exits with 1 if
-one lives. `--write` puts the table into README.md.
+A checker that cannot fail is worthless. Every mutant is a copy of functions/ and layers/ with one bug. The stories,
+races and histories run with it until a check fails. Prints the check that caught each mutant, and `N of N caught`;
+exits with 1 if a mutant survives. `--write` puts the table into README.md.
 """
 
 import json

@@ -1,6 +1,5 @@
-"""What is replaced while a simulation runs: clocks, chance, the network and the standard output.
-
-Only actors notice: in every other thread each replacement behaves as the original.
+"""Replaces clocks, random numbers, the network and the standard output during a simulation. Only actors see the
+replacements: in every other thread they behave like the originals.
 """
 
 import asyncio

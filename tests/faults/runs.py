@@ -1,7 +1,7 @@
-"""Running a story with its faults, and what came of it.
+"""Runs a story with its faults, and checks the result.
 
-python -m tests.faults.runs submit_sync                       tells the story and numbers its calls
-python -m tests.faults.runs submit_sync "4:dies after" --seed 7   the same with a fault and with chance
+python -m tests.faults.runs submit_sync                       prints the story and numbers its calls python -m
+tests.faults.runs submit_sync "4:dies after" --seed 7   the same with a fault and with random durations
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """Virtual time, and actors that run one at a time.
 
-An actor is a thread that runs only while it holds the baton, and hands it on whenever it waits. Nobody waits in real
-time: when all of them wait, the clock jumps to the next moment at which one has something to do. So a run is decided
-by its seed alone, and a quarter of an hour takes a millisecond.
+An actor is a thread that runs only while it holds the baton, and passes it when it waits. No actor waits in real time:
+when all wait, the clock jumps to the next moment at which an actor can run. So only the seed determines a run, and a
+quarter of an hour takes a millisecond.
 """
 
 import heapq

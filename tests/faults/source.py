@@ -1,4 +1,4 @@
-"""The product's code, loaded anew for each simulated process, so that module state lives and dies with the process."""
+"""Loads the product's code again for each simulated process, so that module state dies with the process."""
 
 import importlib
 import importlib.machinery

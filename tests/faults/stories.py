@@ -1,6 +1,5 @@
-"""The stories in which every call is made to fail: what clients do, and what the world does to them beside the fault.
-
-Each is written for a world without faults and must go well in one with any; so nothing in it may depend on an answer.
+"""The stories in which every call fails once: the actions of clients, and the events around them. Each must keep the
+guarantees without faults and with any fault, so no action may depend on an answer.
 """
 
 import math

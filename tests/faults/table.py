@@ -1,7 +1,7 @@
 """A DynamoDB table in memory: PutItem, GetItem, UpdateItem and Query with the expressions that Turnqueue writes.
 
-What it does not know it refuses aloud, so that a new expression in the product cannot be misread. It is compared with
-moto in test_table.py. Every committed change is told to `on_commit`, and an eventually consistent read may be given an
+It raises an error for an unknown expression, so that it cannot misread a new expression of the product. test_table.py
+compares it with moto. It reports every committed change to `on_commit`, and an eventually consistent read may get an
 older version.
 """
 

@@ -1,4 +1,4 @@
-"""The queue double behaves as SQS FIFO does, in the cases that emulators get wrong among them."""
+"""The queue double behaves like SQS FIFO, also in cases that emulators get wrong."""
 
 import contextlib
 import math

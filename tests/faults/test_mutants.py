@@ -1,4 +1,5 @@
-"""The planted bugs can be planted, and README.md tells what caught each. `python -m tests.faults.mutants --write` writes it."""
+"""The planted bugs can be planted, and README.md names the check that caught each.
+`python -m tests.faults.mutants --write` writes it."""
 
 from pathlib import Path
 

@@ -1,4 +1,5 @@
-"""No guarantee breaks in any story: as it is, with one fault at any call, with two at random, and however slow its calls."""
+"""No guarantee breaks in any story: without faults, with one fault at any call, with two random faults, and with slow
+calls."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""The table double does what DynamoDB does: it is compared with moto on what Turnqueue writes, and on its expressions."""
+"""The table double behaves like DynamoDB: the tests compare it with moto on Turnqueue's items and expressions."""
 
 from collections.abc import Iterator
 from decimal import Decimal

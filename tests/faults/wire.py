@@ -1,7 +1,6 @@
-"""What lies between the real AWS clients and the services of the simulation.
-
-botocore builds, signs and sends a request as always; where it would go to the network (`before-send`) the simulated service
-answers it. So the serialisation, the parsing of errors and botocore's own retries are the real ones.
+"""Connects the real AWS clients with the services of the simulation. botocore builds, signs and sends a request as
+always; instead of the network (`before-send`), the simulated service answers it. So the serialisation, the parsing of
+errors and the retries are botocore's.
 """
 
 import hashlib

@@ -1,6 +1,6 @@
 """A Turnqueue in one process: its functions, tables, queues and model, API Gateway, Lambda and the clients.
 
-Everything that happens is told to the story and to the watch (guarantees.py).
+It reports every event to the story and to the watch (guarantees.py).
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""What must be true of every answer, whatever the request was."""
+"""Checks that every response must pass, whatever the request."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The whole API over an account in this process, for whoever would break it."""
+"""The whole API with an account in this process, for attacks."""
 
 import importlib
 from collections.abc import Iterator

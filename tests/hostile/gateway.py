@@ -1,6 +1,5 @@
-"""API Gateway's HTTP API in this process: it makes of a request the event that AWS makes, and calls the handler.
-
-An ASGI app for clients that want one; `request` for those who send what no HTTP client would. One request at a time.
+"""API Gateway's HTTP API in this process: it turns a request into AWS's event, and calls the handler. It is an ASGI
+app; `request` sends requests that no HTTP client would send. One request at a time.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""POST /chat with bodies that mean harm, or mean nothing: refused in good order, or accepted and kept as they were."""
+"""POST /chat with hostile or senseless bodies: each is refused properly, or accepted and stored unchanged."""
 
 import base64
 import json

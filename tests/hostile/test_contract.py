@@ -1,4 +1,5 @@
-"""Every route keeps to docs/openapi.yaml: accepts what that allows, refuses what it forbids, sends what it promises."""
+"""Every route follows docs/openapi.yaml: it accepts valid requests, refuses invalid ones, and sends the described
+responses."""
 
 import copy
 import json

@@ -1,4 +1,4 @@
-"""Messages that submit never sent: each fails alone, ends in the dead-letter queue, and harms no neighbour."""
+"""Messages that submit never sent: each fails alone, ends in the dead-letter queue, and affects no other message."""
 
 import contextlib
 import functools

@@ -1,4 +1,4 @@
-"""Ids, queries, headers and tokens that mean harm: nobody gets what is not theirs, and all is refused in good order."""
+"""Hostile ids, queries, headers and tokens: no owner gets another owner's data, and every refusal is proper."""
 
 import json
 from types import ModuleType

@@ -1,6 +1,5 @@
-"""`make judges`: clients and tests that others wrote, against the OpenAI API of a local stack.
-
-Exits with 1 if anything fails that is not in EXPECTED, or if nothing ran.
+"""`make judges` runs clients and tests of other projects against the OpenAI API of a local stack. Exits with 1 if a
+test outside EXPECTED fails, or if nothing ran.
 """
 
 import os
@@ -26,7 +25,7 @@ EXPECTED = {
     f"Test{api}::test_json_mode": "wants a model that reads in the prompt which members its JSON should have"
     for api in ("Responses", "Completions")
 }
-"""What fails with the stand-in model, and why."""
+"""The tests that fail with the stand-in model, and the reasons."""
 
 
 class Outcome(NamedTuple):
@@ -56,7 +55,7 @@ def main() -> int:
 
 
 def pytest(judge: str, python: str | Path, suite: str) -> Outcome:
-    """Without this repository's settings and fixtures, which the packages of a judge know nothing of."""
+    """Without this repository's settings and fixtures, because a judge's environment lacks their packages."""
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.xml"
         asyncio = ("asyncio_mode=auto", *(f"asyncio_default_{what}_loop_scope=session" for what in ("fixture", "test")))
@@ -71,7 +70,7 @@ def pytest(judge: str, python: str | Path, suite: str) -> Outcome:
 
 
 def node(judge: str, suite: str) -> Outcome:
-    """On the Node of npm's registry, because that on PATH may be older than openai-node takes."""
+    """With the Node of npm's registry, because the one on PATH may be too old for openai-node."""
     binary = next(NODE.glob("node-linux-*/bin/node"), Path("node"))
     variables = os.environ | {"JUDGES_MODULES": str(NODE)}
     command: list[str | Path] = [binary, "--test", "--test-reporter=tap", HERE / suite]

@@ -1,4 +1,4 @@
-"""LangChain's own integration tests of chat models, over both APIs. tests/judges runs it in .tools/judges."""
+"""LangChain's integration tests of chat models, over both APIs. tests/judges runs it in .tools/judges."""
 
 import os
 from typing import Any
@@ -38,4 +38,4 @@ class TestCompletions(Suite):
     responses = False
 
 
-del Suite, ChatModelIntegrationTests  # else pytest runs them too
+del Suite, ChatModelIntegrationTests  # otherwise pytest would run them too

@@ -1,4 +1,4 @@
-"""The product's clients of AWS, in a test's own process."""
+"""The product's AWS clients, in the test's process."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

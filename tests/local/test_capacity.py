@@ -1,4 +1,4 @@
-"""docs/data.md tells what each access to the tables costs. Here it is counted from the items that the calls move."""
+"""The cost of each access to the tables is as in docs/data.md, computed from the items of the calls."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Functions and an HTTP API as MiniStack has them, run here and called through its front door."""
+"""Functions and an HTTP API deployed to MiniStack, run by the local Lambda host and called through the front."""
 
 import http.client
 import json

@@ -1,4 +1,4 @@
-"""The event source mapping, between a real FIFO queue of MiniStack and functions that a test steers."""
+"""The event source mapping, between a FIFO queue of MiniStack and functions that a test controls."""
 
 import json
 import os

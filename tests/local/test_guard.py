@@ -1,4 +1,4 @@
-"""What the guard in front of every local listener lets in: local/guard.py, in both kinds of server."""
+"""The requests that the guard accepts (local/guard.py), in both kinds of server."""
 
 import asyncio
 import http.client

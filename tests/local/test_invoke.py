@@ -1,5 +1,5 @@
-"""The parts of `make invoke` by Docker that can be tried without Docker: the template and the command as SAM reads
-them, and the relay. Docker itself is not tried anywhere."""
+"""The parts of `make invoke` with Docker that can be tested without Docker: SAM's template and command, and the relay.
+No test uses Docker."""
 
 import json
 import socket

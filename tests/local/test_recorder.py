@@ -1,4 +1,4 @@
-"""What a function called is written down, and it notices nothing of that."""
+"""The recorder records a function's calls without an effect on the function."""
 
 import json
 from dataclasses import astuple, replace

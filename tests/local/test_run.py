@@ -1,4 +1,4 @@
-"""`make run` as a script uses it: what it leaves for other programs, `make invoke`, and its end."""
+"""`make run`, used by a script: its files for other programs, `make invoke`, and its end."""
 
 import json
 import re

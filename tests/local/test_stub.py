@@ -1,4 +1,4 @@
-"""The stub of the benchmarks answers as AWS and a model do, as far as the functions can tell, and keeps count."""
+"""The stub of the benchmarks answers the functions like AWS and a model, and counts the calls."""
 
 import statistics
 from collections.abc import Callable, Iterator

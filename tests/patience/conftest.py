@@ -1,4 +1,5 @@
-"""Trouble at the model, on a local stack as it is deployed. Minutes long, so only `pytest tests/patience` runs it."""
+"""Simulates trouble at the model, on a local stack as deployed. It takes minutes, so only `pytest tests/patience` runs
+it."""
 
 from collections.abc import Iterator
 
@@ -35,6 +36,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def calm(stack: Stack) -> Iterator[None]:
-    """Each trial begins with new workers, which know nothing of the trouble before, and with closed gates."""
+    """Each trial begins with new workers, which know nothing of earlier trouble, and with closed gates."""
     stack.calm()
     yield

@@ -1,4 +1,5 @@
-"""Trouble at the model costs time and no answers: every task is SUCCESS, in order, soon after the model is back."""
+"""Trouble at the model delays answers but loses none: every task is SUCCESS, in order, soon after the model's
+return."""
 
 import time
 import uuid
@@ -39,7 +40,7 @@ def test_a_minute_of_refusals(stack: Stack, status: int) -> None:
 def test_a_minute_of_refused_connections(stack: Stack) -> None:
     tasks, returned_at = outage(stack, stack.model.kill, stack.model.start)
 
-    # The model that is gone counts no calls, so none are told here.
+    # A model that is down counts no calls, so the table has no number here.
     check("connections refused for 60 s", tasks, returned_at, 0, within=60)
 
 
@@ -55,7 +56,7 @@ def test_a_model_that_thinks_for_100_s(stack: Stack) -> None:
 
 @pytest.mark.parametrize("known", [False, True], ids=["unknown", "known"])
 def test_more_is_asked_than_granted(stack: Stack, known: bool) -> None:
-    """150 calls a minute asked of a model that grants 120, for 3 minutes."""
+    """150 calls a minute for 3 minutes, to a model that grants 120."""
     stack.calm(MODEL_REQUESTS_PER_MINUTE="120" if known else "0")
     stack.model.faults(per_minute=120)
     began = time.time()

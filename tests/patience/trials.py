@@ -1,4 +1,4 @@
-"""What a trial does to the model, what it submits meanwhile, and how it is told."""
+"""The trials: the trouble of the model, the submitted tasks, and the printed table."""
 
 import dataclasses
 import time
@@ -28,7 +28,7 @@ class Stack:
         self._deployed = local.functions["WorkerFunction"]
 
     def calm(self, **environment: str) -> None:
-        """Well again: a model without trouble, workers with these variables changed, no gate remembered."""
+        """Start a trial: a model without trouble, workers with these changed variables, and no stored gates."""
         self.model.faults()
         self.local.host.kill(self._deployed.name)
         changed = dict(self._deployed.variables) | environment
@@ -40,7 +40,7 @@ class Stack:
         httpx.delete(self._control("calls"), trust_env=False)
 
     def refused(self) -> int:
-        """The calls that the model has turned away since the trial began."""
+        """The calls that the model has refused since the trial began."""
         count: int = httpx.get(self._control("calls"), trust_env=False).json()["refused"]
         return count
 

@@ -1,6 +1,5 @@
-"""The account in which the races are run, twice: at MiniStack, and at moto behind a lock.
-
-The two keep their conditions in different ways and get different things wrong, so what holds at both is ours.
+"""The races run in two emulated accounts: MiniStack, and moto behind a lock. Each has different errors, so a property
+that holds in both is a property of the product.
 """
 
 import contextlib
@@ -27,7 +26,8 @@ type Item = dict[str, Any]
 
 
 class Races:
-    """Tables and queues from template.yaml at one endpoint, and the environment that leads the functions there."""
+    """Tables and queues from template.yaml at one endpoint, and the environment variables for functions that use
+    them."""
 
     def __init__(self, endpoint: str, model_url: str) -> None:
         account = Account(endpoint)
@@ -40,7 +40,7 @@ class Races:
             Attributes={
                 name: str(value).lower() if isinstance(value, bool) else str(value)
                 for name, value in cfn.resources("AWS::SQS::Queue")["TurnQueue"].items()
-                if name != "RedrivePolicy"  # dead letters are handed over by the tests
+                if name != "RedrivePolicy"  # the tests themselves deliver dead letters
             },
         )["QueueUrl"]
         account.client("secretsmanager").create_secret(Name="model-key", SecretString="sk-test")
@@ -55,13 +55,13 @@ class Races:
         self.environment = account.variables() | cfn.environment() | own
 
     def item(self, session: str, turn: str) -> Item | None:
-        """A turn as it lies in the table now."""
+        """A turn as it is in the table now."""
         key = {"session": {"S": session}, "turn": {"S": turn}}
         found: Item | None = self._dynamodb.get_item(TableName="TurnsTable", Key=key, ConsistentRead=True).get("Item")
         return found
 
     def items_of(self, owner: str) -> list[Item]:
-        """All turns of an owner, whatever the session."""
+        """All turns of an owner, in all sessions."""
         pages = self._dynamodb.get_paginator("scan").paginate(
             TableName="TurnsTable",
             FilterExpression="begins_with(#session, :owner)",
@@ -72,7 +72,7 @@ class Races:
         return [item for page in pages for item in page["Items"]]
 
     def receive(self) -> list[Record]:
-        """What Lambda would hand to the worker now: up to 10 records, which are in flight then."""
+        """The event that Lambda would give to the worker now: up to 10 records, which are then in flight."""
         received = self._sqs.receive_message(
             QueueUrl=self._queue, MaxNumberOfMessages=10, MessageSystemAttributeNames=["All"], WaitTimeSeconds=0
         )
@@ -106,7 +106,7 @@ def endpoint(backend: str, processes: Processes, folder: Path) -> Iterator[str]:
 
 
 def first_line(process: Process, log: Path) -> str:
-    """What a server says when it is ready: its URL."""
+    """The URL that a server prints when it is ready."""
     end = time.monotonic() + _SECONDS_TO_START
     while "\n" not in (said := log.read_text()):
         assert process.alive and time.monotonic() < end, f"it did not start: {said}"

@@ -1,4 +1,4 @@
-"""The two accounts, the fleet of processes, the model, and those who watch a turn while others fight for it."""
+"""Fixtures: the two accounts, the fleet of processes, the model, and watchers of a turn during a race."""
 
 import json
 import os
@@ -22,15 +22,15 @@ from tests.races.fleet import Call, Fleet
 from turnqueue.turn import FINAL, Key, Turn, new_ulid, session_key
 
 FLEET = 50
-_WORKERS = 3  # the first processes of the fleet have the worker imported, too
+_WORKERS = 3  # the first processes of the fleet also import the worker
 
-_SECONDS_BETWEEN_LOOKS = 0.004  # it shares two processors with those it watches
+_SECONDS_BETWEEN_LOOKS = 0.004  # it shares two processors with the racers
 
 _seed = int(os.environ["RACES_SEED"])  # tests/conftest.py draws one
 
 
 class Arena:
-    """A backend, and a fleet of processes that work on it. Owners and turns are new for each round."""
+    """A backend, and a fleet of processes that use it. Owners and turns are new for each round."""
 
     def __init__(self, races: Races, fleet: Fleet, model: "Model", name: str, chance: random.Random) -> None:
         self.races, self.fleet, self.model, self.chance = races, fleet, model, chance
@@ -41,8 +41,8 @@ class Arena:
         return self.fleet.race(calls)
 
     def moment(self, calls: float) -> float:
-        """When somebody begins: some moment in the time that so many calls of AWS take here and now, so that those who
-        race meet, on a fast machine and on a slow one."""
+        """A random start within the time that `calls` AWS calls take on this machine, so that the racers overlap on
+        fast and slow machines."""
         return self.chance.uniform(0, calls * self._seconds_of_a_call)
 
     def _pace(self) -> float:
@@ -65,7 +65,7 @@ class Arena:
         return turn
 
     def claimed(self, *, age: float = 0.0, lease: float = 100.0) -> Turn:
-        """A turn that a worker took right after its submission, for a lease of so many seconds from now."""
+        """A turn that a worker claimed right after its submission, with a lease of this many seconds from now."""
         turn = self.submitted(age=age)
         taken: moves.Written = self.fleet.do(
             moves.store, "claim", turn.key, turn.created_at + 0.001, time.time() + lease
@@ -83,7 +83,7 @@ class Arena:
 
 
 class Watch:
-    """Reads a turn again and again while it is fought for, and knows afterwards whether a final state has changed."""
+    """Reads a turn repeatedly during a race, and notices if a final state changes."""
 
     def __init__(self, races: Races, key: Key) -> None:
         self._races, self._key = races, key
@@ -121,13 +121,13 @@ class Watch:
 
 
 class Model:
-    """The stand-in model, from the side of one who counts its calls."""
+    """The stand-in model, with counts of its calls."""
 
     def __init__(self, url: str) -> None:
         self._calls = url.removesuffix("/v1") + "/stand-in/calls"
 
     def calls(self, message: str) -> int:
-        """How often it was asked this very message."""
+        """The number of calls with this message."""
         with urllib.request.urlopen(self._calls, timeout=10) as answer:
             by_message: dict[str, int] = json.loads(answer.read())["by_message"]
         return by_message.get(message, 0)
@@ -144,7 +144,7 @@ def code(item: Item) -> str:
 
 
 def ended(item: Item) -> str:
-    """How a turn ended, in a word."""
+    """The outcome of a turn, in one word."""
     assert status(item) in FINAL, item
     return code(item) or status(item)
 

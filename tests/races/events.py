@@ -1,4 +1,4 @@
-"""What the functions are given: requests as API Gateway hands them over, and records of a queue."""
+"""Events for the functions: requests of API Gateway, and records of a queue."""
 
 import json
 from typing import Any

@@ -1,4 +1,5 @@
-"""Many processes that begin their calls at the same moment, each one call at a time, as Lambda's environments do.
+"""Runs many processes that begin their calls at the same moment. Each runs one call at a time, like a Lambda
+environment.
 
 `python -m tests.races.fleet ADDRESS SIZE` imports the functions once and becomes `SIZE` processes by forking, so that
 fifty of them cost a second and not a minute.
@@ -33,7 +34,7 @@ type _Member = Connection[Any, Any]
 
 @dataclass(frozen=True)
 class Call:
-    """A call of one of `moves`, `after` so many seconds: another moment of the same race."""
+    """A call of a function in `moves`, `after` this many seconds."""
 
     move: Callable[..., Any]
     arguments: tuple[Any, ...] = ()
@@ -45,7 +46,7 @@ def call(move: Callable[..., Any], *arguments: Any, after: float = 0.0) -> Call:
 
 
 class Fleet:
-    """`size` processes that see exactly `environment`. A context manager."""
+    """`size` processes with exactly the variables `environment`. A context manager."""
 
     def __init__(self, processes: Processes, environment: Mapping[str, str], size: int, log: Path) -> None:
         with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX) as listener:
@@ -73,7 +74,7 @@ class Fleet:
         assert len(members) == len(calls), "more calls than processes"
         for member, one in zip(members, calls, strict=True):
             member.send(one)
-        for member in members:  # everyone stands at the line
+        for member in members:  # all processes are ready
             _receive(member)
         for member in members:
             member.send("go")
@@ -84,7 +85,7 @@ class Fleet:
         return [result for _, result in answers]
 
     def do(self, move: Callable[..., Any], *arguments: Any) -> Any:
-        """One call, by itself."""
+        """Make one call alone."""
         return self.race([call(move, *arguments)])[0]
 
     def close(self) -> None:
@@ -113,7 +114,7 @@ def main() -> None:
     for _ in range(size):
         if os.fork() == 0:
             _serve(address)
-    signal.pause()  # those who started us end the group
+    signal.pause()  # the parent ends the process group
 
 
 def _serve(address: str) -> None:

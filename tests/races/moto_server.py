@@ -1,7 +1,7 @@
 """`python -m tests.races.moto_server`: moto as an AWS endpoint on loopback, one call of a service at a time.
 
-moto has no locks: with threads in it at once it loses writes that it has acknowledged. Behind a lock it is right. It
-runs in a process of its own, for its state is the process's and the unit tests have it too.
+moto has no locks: concurrent threads lose acknowledged writes. Behind a lock it works correctly. It runs in a separate
+process, because its state is global, and the unit tests use it too.
 """
 
 import threading
@@ -19,7 +19,7 @@ _locks: defaultdict[str, threading.Lock] = defaultdict(threading.Lock)
 
 
 def answer(request: Request) -> Response:
-    """What moto answers to a call of AWS. SQS must not be asked to wait: nobody else would get in."""
+    """moto's answer to an AWS call. Long polls of SQS are shortened, because they would hold the lock."""
     service = _SERVICES[request.headers["X-Amz-Target"].partition(".")[0]]
     headers = HTTPHeaders.from_dict(dict(request.headers.items()))
     url = f"https://{service}.{REGION}.amazonaws.com/"

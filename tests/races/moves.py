@@ -1,6 +1,5 @@
-"""What a process of the fleet does when it is told to: calls of the real functions and of the real store.
-
-Imported by the tests for the names, and by the processes to do it. Only `prepare` needs a function's environment.
+"""The calls that a process of the fleet can make: of the real functions and of the real store. Tests import the names,
+and processes run them. Only `prepare` needs a function's environment variables.
 """
 
 import contextlib
@@ -18,7 +17,7 @@ from tests.payloads import Context
 from turnqueue.turn import Turn
 
 type Trouble = Literal["", "lost", "unanswered"]
-"""What befalls a SendMessage: nothing; it never takes effect; it does, and its caller does not learn of it."""
+"""The fault of a SendMessage: none; it has no effect; or it takes effect and its response is lost."""
 
 _SECONDS_FOR_A_MESSAGE = 20
 
@@ -28,7 +27,7 @@ _modules: dict[str, ModuleType] = {}
 
 
 class Answer(NamedTuple):
-    """What a function of the API answered."""
+    """The response of a function of the API."""
 
     status: int
     headers: dict[str, str]
@@ -36,14 +35,14 @@ class Answer(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What became of a conditional write: `turn` is the turn after it, or, if it was refused, as it stands."""
+    """The result of a conditional write: `turn` is the turn after it, or the unchanged turn if it was refused."""
 
     done: bool
     turn: Turn | None
 
 
 def prepare() -> None:
-    """Import what all processes need, before they are forked: no connection is open and no thread runs then."""
+    """Import the modules that all processes need, before the fork, while no connection is open and no thread runs."""
     session = importlib.import_module("turnqueue.aws")._session
     session.register("before-call.sqs.SendMessage", lambda **_: _time_out_if("lost"))
     session.register("after-call.sqs.SendMessage", lambda **_: _time_out_if("unanswered"))
@@ -51,7 +50,7 @@ def prepare() -> None:
         _modules[name] = importlib.import_module(name)
     importlib.import_module(
         "model"
-    )  # and with it openai; the worker's own module holds an event loop, which none can share
+    )  # this imports openai too; the module worker has an event loop, which forked processes cannot share
 
 
 def _time_out_if(trouble: Trouble) -> None:
@@ -67,12 +66,12 @@ def load(function: str) -> ModuleType:
 
 
 def warm(function: str) -> None:
-    """Import the function, as a cold start does, so that the race itself is none of imports."""
+    """Import the function, like a cold start, so that imports are not part of the race."""
     load(function)
 
 
 def request(function: str, event: dict[str, Any], trouble: Trouble = "", pause: float = 0.0) -> Answer:
-    """An HTTP request to a function of the API. The trouble takes the seconds of `pause` to show."""
+    """An HTTP request to a function of the API. The fault appears after `pause` seconds."""
     global _trouble, _pause
     _trouble, _pause = trouble, pause
     try:
@@ -83,9 +82,8 @@ def request(function: str, event: dict[str, Any], trouble: Trouble = "", pause: 
 
 
 def batch(function: str, records: list[dict[str, Any]], ahead: float = 0.0) -> list[str]:
-    """A batch for the worker or for deadletter, in a process whose clock is `ahead` by so many seconds.
-
-    Returns the ids of the messages that it gives back.
+    """A batch for the worker or for deadletter, in a process whose clock is `ahead` seconds fast. Returns the ids of
+    the messages that come back.
     """
     real = time.time
     with unittest.mock.patch.object(time, "time", lambda: real() + ahead):
@@ -94,14 +92,13 @@ def batch(function: str, records: list[dict[str, Any]], ahead: float = 0.0) -> l
 
 
 def timed_batch(function: str, records: list[dict[str, Any]]) -> tuple[list[str], float]:
-    """The same, and when it was done."""
+    """The same, with the time of its end."""
     return batch(function, records), time.time()
 
 
 def deliver() -> list[str]:
-    """What the event source does: as soon as a message comes, the worker gets it, and it is deleted unless given back.
-
-    Returns the ids of the messages that were given back.
+    """Imitates the event source: gives each message to the worker at once, and deletes it unless it must come back.
+    Returns the ids of the messages that came back.
     """
     sqs, url = load("turnqueue.aws").client("sqs", attempts=2), os.environ["QUEUE_URL"]
     end = time.monotonic() + _SECONDS_FOR_A_MESSAGE
@@ -118,7 +115,7 @@ def deliver() -> list[str]:
 
 
 def record(message: dict[str, Any]) -> dict[str, Any]:
-    """A received message as the worker's event has it."""
+    """A received message in the form of the worker's event."""
     return {
         "messageId": message["MessageId"],
         "receiptHandle": message["ReceiptHandle"],
@@ -133,7 +130,7 @@ def store(method: str, *arguments: Any) -> Written:
 
 
 def claim_and_succeed(key: Any, now: float, lease_until: float, result: dict[str, Any]) -> tuple[Written, Written]:
-    """What a worker with a very fast model does."""
+    """Claim and answer a turn, like a worker with a very fast model."""
     claimed = _write("claim", key, now, lease_until)
     if not claimed.done:
         return claimed, claimed

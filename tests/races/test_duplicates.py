@@ -1,4 +1,4 @@
-"""Two workers with one turn: its message delivered twice, at once, or again when the first worker's lease is over."""
+"""Two workers get one turn: its message is delivered twice at once, or again after the first worker's lease."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from turnqueue.turn import Key
 
 ROUNDS = 5
 LEASE = 184
-"""What a clock must be ahead so that the lease of a worker that began just now is over for it."""
+"""The seconds by which a clock must be fast, so that a lease that just began has ended by that clock."""
 
 
 def accepted(arena: Arena, orders: str = "") -> tuple[Key, str, list[events.Record]]:
-    """A turn as a client submits it, its message, and the delivery of it. `orders` are for the model."""
+    """A turn submitted by a client, its message, and its delivery. `orders`: commands for the stand-in model."""
     owner, message = arena.owner(), f"{orders} {arena.chance.random()}"
     answer: moves.Answer = arena.fleet.do(moves.request, "submit", events.submit(owner, message))
     assert answer.status == 202
@@ -33,7 +33,7 @@ def test_a_message_delivered_twice_at_once_is_answered_once(arena: Arena) -> Non
         assert ended(item) == "SUCCESS"
         assert item["attempt"]["N"] == "1"
         assert arena.model.calls(message) == 1
-        # One of them met the other's lease, and gave the message back; unless it came when all was over.
+        # One worker met the other's lease and gave the message back, unless it came after the end.
         for given_back, done_at in worked:
             assert given_back or done_at >= float(item["finished_at"]["N"])
         met = [given_back for given_back, _ in worked if given_back]
@@ -44,7 +44,7 @@ def test_a_message_delivered_twice_at_once_is_answered_once(arena: Arena) -> Non
 
 
 def test_a_message_delivered_again_when_the_lease_is_over_is_recorded_once(arena: Arena) -> None:
-    """The second worker's clock is ahead by a lease: for it the first has died. It has not, and finishes late."""
+    """The second worker's clock is fast by a lease, so the first worker seems dead. But it lives, and finishes late."""
     for _ in range(ROUNDS):
         key, message, records = accepted(arena, "[[latency=0.25]]")
         with arena.watch(key):

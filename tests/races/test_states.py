@@ -1,4 +1,5 @@
-"""Those who would end a turn, each in their own way, at the same moment: one of them does, and it stays so."""
+"""Several processes try to end a turn at the same moment, each in another way. One of them wins, and the state
+stays."""
 
 import json
 import time
@@ -27,7 +28,7 @@ def test_cancel_against_claim_and_finish(arena: Arena) -> None:
         item = arena.item(key)
         assert claimed.done == finished.done == (status(item) == "SUCCESS")
         assert code(item) == ("" if claimed.done else "cancelled")
-        # 200 tells how it ended; 202, that its worker has been told, which may have finished all the same.
+        # 200 has the outcome. 202 means that the worker gets the request, but it may still finish first.
         assert answer.status in (200, 202)
         if answer.status == 200:
             assert answer.body["status"] == status(item)
@@ -110,7 +111,7 @@ def test_eight_claims_at_once_have_one_winner(arena: Arena) -> None:
 
 
 def test_claims_of_a_lease_that_is_over_win_each_attempt_once(arena: Arena) -> None:
-    """Each lease is over as soon as it is given, so every claim may win - as often as there are attempts."""
+    """Each lease ends at once, so every claim may win, up to the number of attempts."""
     for _ in range(ROUNDS):
         key = arena.submitted().key
         now = time.time()
@@ -121,7 +122,7 @@ def test_claims_of_a_lease_that_is_over_win_each_attempt_once(arena: Arena) -> N
         winners = [claim.turn for claim in taken if claim.done]
         assert sorted(turn.attempt for turn in winners) == list(range(1, MAX_ATTEMPTS + 1))
 
-        # Each believes that the turn is its own. The last of them is right.
+        # Each believes that it holds the turn. The last one does.
         results = [RESULT | {"message": f"attempt {turn.attempt}"} for turn in winners]
         with arena.watch(key):
             written = arena.race(
@@ -154,7 +155,7 @@ def test_a_dead_letter_against_a_finish(arena: Arena, lease: float) -> None:
 
 
 def test_all_who_would_end_a_turn_at_once(arena: Arena) -> None:
-    """A zombie, its successor, a cancel, a dead letter and a reader: whatever comes of it comes once."""
+    """A lost worker, its successor, a cancel, a dead letter and a reader race. The turn ends exactly once."""
     for _ in range(ROUNDS):
         turn = arena.claimed(lease=-1)
         key, now = turn.key, time.time()
@@ -170,7 +171,7 @@ def test_all_who_would_end_a_turn_at_once(arena: Arena) -> None:
             finished, (claimed, second), _, cancelled, _, read = arena.race(calls)
 
         item = arena.item(key)
-        if status(item) == "PENDING":  # released, after the others had been refused
+        if status(item) == "PENDING":  # released, after the other writes were refused
             arena.outcomes["PENDING"] += 1
             assert not finished.done and not claimed.done
             continue

@@ -1,4 +1,4 @@
-"""Many requests with one Idempotency-Key at once: one task, one message, and one answer for all."""
+"""Many concurrent requests with one Idempotency-Key make one task, one message, and one answer for all."""
 
 import json
 
@@ -48,7 +48,7 @@ def test_fifty_submits_with_one_key_and_two_bodies_make_one_task_and_422s(arena:
 
 
 def test_fifty_submits_with_one_key_to_a_queue_that_fails_for_some(arena: Arena) -> None:
-    """One task all the same: whoever was answered 202 has it answered, whatever befell the others."""
+    """Still one task: each request with a 202 gets its answer, even if others failed."""
     for _ in range(ROUNDS):
         owner, message = arena.owner(), f"once {arena.chance.random()}"
         troubles: list[moves.Trouble] = arena.chance.choices(["", "lost", "unanswered"], [4, 4, 2], k=FLEET)
@@ -81,7 +81,7 @@ def test_a_send_that_is_reported_lost_against_the_worker_that_has_its_message(ar
 
 
 def test_a_send_that_is_reported_lost_and_tried_again_against_the_worker(arena: Arena) -> None:
-    """With a key: the next request with it meets the same task, wherever that is by then, and it is answered once."""
+    """With a key, the next request meets the same task in any state, and the task is answered once."""
     for _ in range(ROUNDS_OF_TWO):
         owner, message = arena.owner(), f"again {arena.chance.random()}"
         event = events.submit(owner, message)
@@ -90,7 +90,7 @@ def test_a_send_that_is_reported_lost_and_tried_again_against_the_worker(arena: 
         again = call(moves.request, "submit", event, after=arena.moment(6))
         given_back, answer = arena.race([call(moves.deliver), again])
 
-        work_off(arena)  # what the second send has made, if the worker had the first one's message already
+        work_off(arena)  # the message of the second send, if the worker already had the first message
         [item] = arena.races.items_of(owner)
         assert answer.status == 202
         assert answer.body["task_id"] == lost.body["task_id"]
@@ -102,6 +102,6 @@ def test_a_send_that_is_reported_lost_and_tried_again_against_the_worker(arena: 
 
 
 def work_off(arena: Arena) -> None:
-    """The worker gets what is in the queue, and is done with it."""
+    """The worker gets all queued messages, and ends their turns."""
     while records := arena.races.receive():
         assert arena.race([call(moves.batch, "worker", records)]) == [[]]

@@ -1,5 +1,5 @@
-"""docs/scale.md says what the template says, what the arithmetic gives and what was simulated; and the simulation has
-the rules of the code."""
+"""docs/scale.md agrees with the template, the arithmetic and the simulation; and the simulation has the rules of the
+code."""
 
 import ast
 import re
@@ -96,7 +96,7 @@ def test_what_was_simulated(head: list[str]) -> None:
 
 
 def test_the_results_are_those_of_this_code() -> None:
-    """Two that are quick show it."""
+    """Only two quick rows are simulated again."""
     told = rows(DOCUMENT, scenarios.HEAD)
 
     assert scenarios.row(scenarios.burst(*scenarios.BURSTS["10"])) in told
@@ -104,8 +104,8 @@ def test_the_results_are_those_of_this_code() -> None:
 
 
 def test_what_trouble_costs() -> None:
-    """As measured. Not run again here: each change of the gate's code moves a digit. The promises are bounds, which
-    test_queueing.py tests."""
+    """The table equals the measured one. It is not simulated again, because each change of the gate's code changes a
+    digit. test_queueing.py tests the promised bounds."""
     told = rows(DOCUMENT, scenarios.TROUBLE_HEAD)
 
     assert len(told) == 6
@@ -116,7 +116,7 @@ def test_what_trouble_costs() -> None:
 
 
 def constants(file: str) -> dict[str, Any]:
-    """What a module assigns to names, where that is a literal."""
+    """The literals that a module assigns to names."""
     found = {}
     for node in ast.parse((cfn.ROOT / file).read_text()).body:
         if (
@@ -149,7 +149,7 @@ def test_how_the_worker_refills_its_slots() -> None:
 
 @pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 59.0, 60.0, 100.0, 300.0])
 def test_the_pace_of_the_polls(age: float) -> None:
-    """`polls` steps by what the API tells, and the client adds at most JITTER to."""
+    """The client adds at most JITTER to the API's pauses, as `polls` assumes."""
     told = responses.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), age) / 1000
     javascript = (cfn.ROOT / "clients/javascript").rglob("*.js")
 
@@ -158,7 +158,7 @@ def test_the_pace_of_the_polls(age: float) -> None:
 
 
 def test_the_first_poll_comes_when_the_202_says() -> None:
-    """As submit says it, of a task that is new; and so many polls as the client's own test counts."""
+    """The first pause is that of submit's 202, and the number of polls is that of the client's test."""
     told = responses.poll_after_ms(cast("turn.Turn", SimpleNamespace(created_at=0.0)), 0.0)
     tests = (cfn.ROOT / "clients/javascript/test/client.test.js").read_text()
 
@@ -171,7 +171,7 @@ def test_the_first_poll_comes_when_the_202_says() -> None:
 
 
 def test_how_often_a_wait_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in the loop of the code itself, under a clock that only its own pauses move."""
+    """Counted in the product's loop, with a clock that only its pauses move."""
     clock, reads = [0.0], [0]
 
     def begun(*, final: bool) -> turn.Turn:

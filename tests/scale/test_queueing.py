@@ -1,8 +1,7 @@
-"""The simulation against queueing theory, where theory knows the answer.
-
-A mean over 20 independent runs is within 4.5 of its own standard errors of the true one, save once in some 4,000 times
-(Student's t of 19 degrees); the seeds are fixed, so it is at once or never. How small that error must be is said with
-each, so that the test can fail: 4.5 times `resolution` is what it sees.
+"""Compares the simulation with queueing theory, where a formula exists. A mean over 20 independent runs is within 4.5
+standard errors of the true mean, except once in about 4,000 times (Student's t with 19 degrees of freedom). The seeds
+are fixed, so a test passes always or never. Each test also limits the standard error to `resolution`, so that it can
+detect a difference of 4.5 times that.
 """
 
 import math
@@ -45,7 +44,7 @@ def exponential(rng: random.Random) -> float:
 
 
 def all_there(count: int, batch_size: int = 1, refill: Refill | None = None) -> Workers:
-    """So many workers with their pollers from the beginning, that take no time besides the model's."""
+    """This many workers, with all pollers from the beginning, and no time except the model's."""
     return Workers(batch_size, count, first_pollers=count, more_pollers_a_second=0, refill=refill)
 
 
@@ -58,13 +57,13 @@ def in_one_session(coming: Iterable[tuple[float, str]]) -> list[tuple[float, str
 
 
 def estimate(of_runs: Iterable[float]) -> tuple[float, float]:
-    """The mean of what independent runs gave, and its standard error."""
+    """The mean of independent runs, and its standard error."""
     values = list(of_runs)
     return statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
 
 
 def agrees(measured: tuple[float, float], theory: float, *, resolution: float) -> None:
-    """`resolution`: the standard error may be so much of the theory's value."""
+    """`resolution`: the greatest standard error, as a share of the theory's value."""
     mean, error = measured
     assert error < resolution * theory, "the sample is too small to tell"
     assert abs(mean - theory) < 4.5 * error, f"{mean} +- {error}, theory {theory}"
@@ -92,8 +91,8 @@ def m_m_5() -> list[Run]:
 
 
 def test_slots_that_are_refilled_wait_as_servers_in_m_m_c() -> None:
-    """One worker of five slots, which receives without a pause and never stops, is five servers. A turn that comes
-    while none is there begins an invocation, without a wait too."""
+    """One worker with five slots, which polls without a pause and never stops, is like five servers. A turn that comes
+    while no worker runs starts an invocation, also without a wait."""
     own = replace(all_there(1, refill=Refill(slots=5, pause=0, poll_seconds=100)), timeout=1e9)
     runs = [Simulation(own, Model(exponential), seed + 1000).run(arrivals(4, 750, seed)) for seed in range(RUNS)]
 
@@ -104,7 +103,7 @@ def test_slots_that_are_refilled_wait_as_servers_in_m_m_c() -> None:
 
 
 def late(run: Run) -> list[Turn]:
-    """Those that came when the queue had long begun."""
+    """The turns that came after the start-up phase."""
     return [turn for turn in run.turns if turn.arrived > run.turns[-1].arrived / 9]
 
 
@@ -128,7 +127,7 @@ def test_how_many_wait_at_all_is_erlang_c(m_m_5: list[Run]) -> None:
 
 
 def test_the_busy_workers_are_the_load(m_m_5: list[Run]) -> None:
-    """Utilisation: lambda E[S] of them on average, whatever the rest."""
+    """Utilisation: the mean number of busy workers is lambda E[S], whatever the distribution."""
     busy = estimate(area(run.workers) / run.workers[-1][0] for run in m_m_5)
 
     agrees(busy, 4, resolution=0.01)
@@ -207,7 +206,7 @@ def test_some_slow_answers_delay_no_other_and_none_is_cut(longest_answer: dict[s
 
 
 def test_below_a_known_limit_no_call_is_refused() -> None:
-    """600 calls a minute are asked for where 500 are granted, for ten minutes."""
+    """600 calls a minute for ten minutes, while 500 are granted."""
     scenario = scenarios.quota(scenarios.GRANTED)
 
     assert scenario.run.failed() == 0
@@ -241,7 +240,7 @@ ANY: dict[str, tuple[Workers, Callable[[], Model], Sequence[tuple[float, str]]]]
     "before": (demand.workers_before(), model, arrivals(25, 200, 2)),
     "too slow": (demand.workers(concurrency=2), lambda: Model(lambda rng: 300 * rng.random()), arrivals(1, 400, 8)),
 }
-"""Loads of every kind. Each run has a model of its own, for it keeps how much of its quota is left."""
+"""Loads of every kind. Each run has a separate model, because a model stores the rest of its quota."""
 
 
 @pytest.fixture(params=ANY)
@@ -253,7 +252,7 @@ def some_run(request: pytest.FixtureRequest) -> Run:
 
 
 def test_littles_law(some_run: Run) -> None:
-    """L = lambda W: the integral of how many are there is the sum of the times that each was."""
+    """L = lambda W: the integral of the number of present turns equals the sum of their times."""
     times = [turn.finished - turn.arrived for turn in some_run.turns if turn.finished is not None]
 
     assert len(times) == len(some_run.turns)
@@ -267,7 +266,7 @@ def test_littles_law_of_the_workers(some_run: Run) -> None:
 
 
 def test_littles_law_of_the_queue() -> None:
-    """Where nothing comes back and no worker has to start, who waits is in the queue."""
+    """If no turn comes back and no worker has to start, every waiting turn is in the queue."""
     run = Simulation(all_there(20, 10, Refill()), Model(scenarios.LATENCY), seed=9).run(arrivals(25, 200, 2))
 
     assert area(run.waiting) == pytest.approx(math.fsum(turn.wait for turn in run.turns), rel=1e-9)
@@ -334,7 +333,7 @@ def test_the_rule_decides_whose_poll_gets_a_message(winner: Winner, invocations:
 
 
 def test_a_worker_awaits_its_last_poll() -> None:
-    """Its turn is over after 0.5 s, the poll that began at 0.2 s after 1.2 s."""
+    """The turn ends after 0.5 s; the poll that began at 0.2 s ends after 1.2 s."""
     run = Simulation(all_there(1, 10, Refill()), Model(lambda _: 0.5), seed=1).run([(0.0, "one")])
 
     assert [each.end for each in run.invocations] == [pytest.approx(1.2)]
@@ -351,7 +350,7 @@ def test_pollers_grow_as_lambda_says() -> None:
 
 
 def refused_for(seconds: float, *, turns: int = 50, every: float = 10.0, retry_after: float | None = None) -> Run:
-    """A turn every so often, while a model refuses all calls at once."""
+    """Turns arrive regularly while the model refuses all calls at once."""
     gone = model(outage=Outage(0, seconds, Reply(0.0, "model_unavailable", retry_after)))
     return Simulation(all_there(20, 10, Refill()), gone, seed=1).run(
         (every * number, str(number)) for number in range(turns)
@@ -389,7 +388,7 @@ def test_a_fallback_answers_for_a_silent_model() -> None:
 
 
 def test_the_gate_lets_one_call_through_a_period_and_the_load_returns_gradually() -> None:
-    """1,000 turns wait for a model that is gone for 5 minutes."""
+    """1,000 turns wait for a model that is down for 5 minutes."""
     run = refused_for(300, turns=1000, every=0.01)
 
     while_open = [moment for moment in run.calls if 5 < moment < 300]
@@ -402,7 +401,7 @@ def test_the_gate_lets_one_call_through_a_period_and_the_load_returns_gradually(
 
 
 def test_more_than_the_model_grants_is_answered_late_and_seldom_refused() -> None:
-    """150 requests a minute for 3 minutes, of a model that grants 120, so that 90 turns are left after these."""
+    """150 requests a minute for 3 minutes, to a model that grants 120, so 90 turns remain afterwards."""
     run = Simulation(all_there(6, 10), Model(lambda _: 0.5, a_minute=120), seed=1).run(
         (0.4 * number, str(number)) for number in range(450)
     )

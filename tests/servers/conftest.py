@@ -1,6 +1,5 @@
-"""The worker against servers that nobody here wrote. `make servers` runs it, and so does only `pytest tests/servers`.
-
-They are in .tools/servers: the LiteLLM proxy in front of the stand-in model, and llama.cpp's server with a model that
+"""Runs the worker against servers of other projects. Only `make servers` and `pytest tests/servers` run it. The servers
+are in .tools/servers: the LiteLLM proxy in front of the stand-in model, and llama.cpp's server with a model that
 engine.py makes.
 """
 
@@ -119,7 +118,7 @@ def _copy(source: socket.socket, target: socket.socket, seen: Callable[[bytes], 
             seen(data)
             target.sendall(data)
     except OSError:
-        pass  # The other side has left.
+        pass  # the other side has disconnected
     for end in (source, target):
         try:
             end.shutdown(socket.SHUT_RDWR)
@@ -143,7 +142,7 @@ def processes() -> Iterator[Processes]:
 
 
 def started(process: Process, log: Path, ready: Callable[[], str | None]) -> str:
-    """What `ready` returns once it is something."""
+    """Wait until `ready` returns a value, and return it."""
     deadline = time.monotonic() + _SECONDS_TO_START
     while not (found := ready()):
         assert process.alive and time.monotonic() < deadline, log.read_text()[-5000:]
@@ -191,7 +190,7 @@ def proxy_url(processes: Processes, model_url: str, tmp_path_factory: pytest.Tem
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    # It would load its prices from the web.
+    # Otherwise LiteLLM would load its prices from the web.
     env = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "PATH": "/usr/bin:/bin", "HOME": str(folder)}
     options = ["--host", "127.0.0.1", "--port", str(port), "--telemetry", "False"]
     process = processes.start([TOOLS / "litellm", "--config", config, *options], env=env, log=log)

@@ -1,7 +1,6 @@
-"""llama.cpp's server with a tiny model of random weights, which this script makes. It runs in .tools/servers.
-
-The model says random words. It is made so that an answer ends after some 30 tokens, and a string of JSON too; its
-tokens are characters, so that a conversation soon fills its window. Prints the server's address once it takes requests.
+"""Runs llama.cpp's server with a tiny model of random weights, which this script makes. It runs in .tools/servers. The
+model writes random words. Its answers, and its JSON strings, end after about 30 tokens. Its tokens are characters, so
+that a conversation soon fills the window. Prints the server's address once it takes requests.
 """
 
 import argparse
@@ -22,7 +21,7 @@ WIDTH, INNER, HEADS = 64, 128, 4
 LONGEST = 4096  # tokens, which the model was "trained" for
 CHAT = "{% for message in messages %}[{{ message.role }}] {{ message.content }}\n{% endfor %}[assistant]"
 
-# How likely a token is, as a logarithm, whatever was said before. 0: one word among all.
+# The log-probability of a token, independent of the text before it. 0: as likely as any word.
 END, QUOTE, CHARACTER, NEVER = 1.3, 1.3, -4.0, -14.0
 
 
@@ -47,7 +46,7 @@ def write_model(path: Path) -> None:
     writer.add_vocab_size(len(tokens))
     writer.add_tokenizer_model("llama")
     writer.add_token_list([text.encode() for text, _, _ in tokens])
-    # No two tokens are ever joined to a longer one, so the words serve for answers only.
+    # The tokenizer never joins two tokens, so the words appear only in answers.
     writer.add_token_scores([0.0] * len(tokens))
     writer.add_token_types([kind for _, kind, _ in tokens])
     writer.add_unk_token_id(0)

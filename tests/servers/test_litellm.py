@@ -32,7 +32,7 @@ def test_a_document(account: Account, proxy: Tap) -> None:
 
 
 def test_a_conversation(account: Account, proxy: Tap, model: StandIn) -> None:
-    """The turns before are told."""
+    """The model gets the earlier turns."""
     asked(account, "one", session_id="s")
     asked(account, "two", session_id="s")
 
@@ -53,7 +53,7 @@ def test_a_slow_answer(account: Account, proxy: Tap) -> None:
 
 
 def test_a_cancelled_answer(account: Account, proxy: Tap, model: StandIn, wire: Wire, watchful: None) -> None:
-    """A cancelled answer leaves the model."""
+    """A cancelled answer closes the connection to the model."""
     task_id = account.queued("[[drip=0.05 words=500]]")
     cancel_while(account, wire, task_id)
     account.work()
@@ -65,7 +65,7 @@ def test_a_cancelled_answer(account: Account, proxy: Tap, model: StandIn, wire: 
 def test_a_conversation_longer_than_the_window(
     account: Account, proxy: Tap, model: StandIn, limits: Callable[..., None]
 ) -> None:
-    """A conversation longer than the window of the model behind the proxy is told in part."""
+    """Of a conversation longer than the window behind the proxy, the model gets the newest part."""
     limits(window=1000)
     for number in range(8):
         assert asked(account, f"[[words=100]] {number} " + "x" * 400, session_id="s")["status"] == "SUCCESS"
@@ -74,7 +74,7 @@ def test_a_conversation_longer_than_the_window(
 
 
 @pytest.mark.parametrize("trouble", ["status=503", "status=500", "status=429 retry_after=1", "cut=3"])
-def test_what_passes(account: Account, proxy: Tap, model: StandIn, clock: Clock, trouble: str) -> None:
+def test_a_temporary_error(account: Account, proxy: Tap, model: StandIn, clock: Clock, trouble: str) -> None:
     """An outage, a rate limit or a cut answer is waited out."""
     task = asked(account, f"[[{trouble} times=1]] hello")
     assert task["status"] != "FAILURE"
@@ -97,15 +97,15 @@ def test_what_passes(account: Account, proxy: Tap, model: StandIn, clock: Clock,
         ("content_filter", "prompt_refused"),
     ],
 )
-def test_what_stays(account: Account, proxy: Tap, model: StandIn, trouble: str, code: str) -> None:
-    """A refusal for good is told at once."""
+def test_a_permanent_error(account: Account, proxy: Tap, model: StandIn, trouble: str, code: str) -> None:
+    """A permanent refusal is reported at once."""
     task = asked(account, f"[[{trouble}]] hello")
 
     assert (task["status"], task["error_code"]) == ("FAILURE", code)
 
 
 def test_a_wrong_key(account: Account, proxy: Tap, connect: Callable[[str], None]) -> None:
-    """A wrong key of the proxy's is model_auth."""
+    """A wrong key of the proxy is model_auth."""
     account.secrets.put_secret_value(SecretId="model-key", SecretString="sk-wrong")
     connect(proxy.url)
 

@@ -34,7 +34,7 @@ def test_a_document(account: Account, engine: Tap) -> None:
 
 
 def test_a_conversation(account: Account, engine: Tap) -> None:
-    """The turns before are told."""
+    """The model gets the earlier turns."""
     first = asked(account, "x" * 100, session_id="s")
     second = asked(account, "y", session_id="s")
 
@@ -42,7 +42,7 @@ def test_a_conversation(account: Account, engine: Tap) -> None:
 
 
 def test_a_conversation_longer_than_the_window(account: Account, engine: Tap) -> None:
-    """A conversation longer than the window is told in part, and the next turn makes one call."""
+    """Of a conversation longer than the window, the model gets the newest part. The next turn makes one call."""
     counts = []
     for number in range(20):
         before = engine.asked

@@ -1,4 +1,4 @@
-"""OpenAI's own client, whose requests reach the handlers as API Gateway hands them over."""
+"""OpenAI's client, whose requests reach the handlers in API Gateway's form."""
 
 import json
 from types import ModuleType

@@ -1,6 +1,5 @@
-"""A model server on a real socket that sends bytes exactly as a test orders them, and a worker's `Model` that asks it.
-
-A test writes down what is on the wire: headers, pieces, pauses, and how the connection ends.
+"""A model server on a real socket that sends exactly a test's bytes, and a worker's `Model` that calls it. A test
+defines the headers, the pieces, the pauses, and the end of the connection.
 """
 
 import asyncio

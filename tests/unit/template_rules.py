@@ -1,4 +1,4 @@
-"""The rules of template.yaml that the linters miss. A rule is given a template and says what is wrong with it."""
+"""Rules of template.yaml that the linters do not check. A rule gets a template and returns its errors."""
 
 import ast
 import json

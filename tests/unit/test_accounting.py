@@ -1,4 +1,4 @@
-"""What every attempt used is added to its owner's day, however the attempt ended, and no reservation stays behind."""
+"""Every attempt's usage is added to its owner's day, however the attempt ended, and no reservation remains."""
 
 import time
 from collections.abc import Callable

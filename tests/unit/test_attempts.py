@@ -1,4 +1,4 @@
-"""What the worker makes of a failed attempt: back to the queue, and when it comes back; or the end of the task."""
+"""After a failed attempt the worker returns the turn to the queue for some seconds, or ends the task."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The clients of AWS: one for all who want such, also when they want it at the same moment."""
+"""AWS clients: callers with the same arguments share one, even if they ask at the same moment."""
 
 import threading
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The arithmetic of the cost model, checked against what can be reckoned by hand."""
+"""The arithmetic of the cost model, checked against values computed by hand."""
 
 import math
 

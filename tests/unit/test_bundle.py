@@ -1,6 +1,5 @@
-"""The build's tricks hold with the libraries that are pinned, and fail when a library has changed under them.
-
-tests/build looks at what a whole build makes; these tests take seconds, and name the trick that no longer works.
+"""The build's changes to libraries work with the pinned versions, and fail if a library has changed. tests/build checks
+a whole build; these tests take seconds, and name the change that no longer works.
 """
 
 import importlib.util

@@ -1,4 +1,4 @@
-"""Kept replies: an equal message that begins a conversation is answered at once, and whatever differs is not."""
+"""Cached replies: an identical first message is answered at once, and a different message is not."""
 
 import time
 from collections.abc import Callable

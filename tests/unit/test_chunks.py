@@ -1,4 +1,4 @@
-"""What is read of a piece of a streamed answer, whatever a server makes of the form."""
+"""How a piece of a streamed answer is parsed, also in unusual forms."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The conversation that the model is told: whose answers, how much of it, and what is left out."""
+"""The conversation that the model gets: which answers, how much of it, and which parts are left out."""
 
 import json
 import time

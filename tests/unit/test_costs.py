@@ -1,4 +1,4 @@
-"""What a chat takes of AWS's services, as docs/operations.md says under "Costs"."""
+"""A chat's use of AWS's services is as in docs/operations.md, "Costs"."""
 
 import collections
 import re

@@ -1,4 +1,5 @@
-"""Dead letters: what SQS gave up on becomes FAILURE(worker_lost), unless it is final already, or still held."""
+"""Dead letters: a turn that SQS gave up on becomes FAILURE(worker_lost), unless it is final already, or a worker holds
+it."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""events/: one file a trigger, each fed to the handler that the template gives it, with the outcome that it is for."""
+"""events/ has one file for each trigger. The template's handler for each file gives the intended outcome."""
 
 import hashlib
 import json

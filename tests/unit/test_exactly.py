@@ -1,4 +1,4 @@
-"""Values exactly at a limit, from just before to the moment itself. Time stands still until a test moves it."""
+"""Values just before a limit and exactly at it. Time stands still until a test moves it."""
 
 import time
 

@@ -1,4 +1,4 @@
-"""A second model while the first is down: an outage of the first delays, and fails nothing."""
+"""A second model answers while the first is down: an outage of the first fails no task."""
 
 from typing import Any
 

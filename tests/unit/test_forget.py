@@ -1,4 +1,4 @@
-"""`python -m operations forget`: all of one owner's data goes, nothing of another's, and nothing comes back."""
+"""`python -m operations forget` deletes all data of one owner and none of another, and no data comes back."""
 
 import time
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The gate of a model server: when it opens, who probes, when it closes, and how turns wait meanwhile."""
+"""The gate of a model server: when it opens and closes, which call probes, and how turns wait."""
 
 import time
 from typing import Any

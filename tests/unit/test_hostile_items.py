@@ -1,6 +1,5 @@
-"""`python -m operations` on a table that somebody else has written to, and against a server that is not the API.
-
-Nothing that they hold reaches the terminal unescaped, and nothing malformed stops the rest.
+"""`python -m operations` on a table with malformed items, and against a server that is not the API. Their text reaches
+the terminal only escaped, and a malformed item does not stop the rest.
 """
 
 import ast

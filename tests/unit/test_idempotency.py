@@ -1,4 +1,4 @@
-"""Idempotency-Key: however often a request is sent, and wherever it died, there is one task."""
+"""Idempotency-Key: a request that is sent several times, or dies after any step, makes one task."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What a cold start pays for: each function imports what it needs and nothing else; and imports point one way."""
+"""The imports of a cold start: each function imports only the modules that it needs, and imports have one direction."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""Who may call the OpenAI API: API keys, and tokens of the stack's issuer, as functions/authorizer tells them apart."""
+"""The authorizer of the OpenAI API accepts API keys and tokens of the stack's issuer, and nothing else."""
 
 import importlib
 import json

@@ -1,4 +1,4 @@
-"""Limits of an owner: messages a minute and tokens a day, exact however many come at once; and the usage of a day."""
+"""Limits of an owner: messages a minute and tokens a day, exact for concurrent requests too; and the usage of a day."""
 
 import re
 import threading

@@ -1,4 +1,5 @@
-"""Which image URLs a message may name: MediaUrls. The model's server fetches them, in whatever network it is."""
+"""MediaUrls decides which image URLs a message may name. The model's server fetches them, perhaps from an internal
+network."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""docs/model-servers.md says what becomes of each odd reply, and so it does."""
+"""Each odd reply has the result that docs/model-servers.md names."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""docs/operations.md against the template: an entry for each alarm, with commands that name what is there; what is
+"""docs/operations.md agrees with the template: an entry for each alarm, with commands that name what is there; what is
 counted in the costs; and a picture of the dashboard as it is."""
 
 import re

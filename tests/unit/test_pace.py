@@ -1,4 +1,4 @@
-"""Places below the known rate of a model: a turn calls in its place, and not before it."""
+"""The known rate of a model: a turn calls at its reserved time, and not earlier."""
 
 import os
 import time

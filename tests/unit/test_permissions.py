@@ -1,4 +1,4 @@
-"""Each function's role allows what the function calls, on what it calls it, and nothing else."""
+"""Each function's role allows exactly the function's calls, on exactly the resources that it uses."""
 
 import re
 import time

@@ -1,4 +1,4 @@
-"""The personas: what a file may hold, the check of it before it is built, its version, and how one is added."""
+"""The personas: the content of a file, its check before the build, its version, and adding one."""
 
 import importlib.util
 import re

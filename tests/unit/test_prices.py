@@ -1,4 +1,4 @@
-"""What an answer costs, by the table of prices."""
+"""The cost of an answer, by the table of prices."""
 
 import json
 import re

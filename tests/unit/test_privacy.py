@@ -1,4 +1,4 @@
-"""Prompts, answers and keys are in the turns table, and nowhere else that we write to."""
+"""Prompts and answers are only in the turns table and the event log; keys are in neither."""
 
 import ast
 import json

@@ -1,4 +1,4 @@
-"""The worker receives turns itself while it runs some. (tests/faults tries what may go wrong with that.)"""
+"""The worker polls for more turns while it runs some. (tests/faults tries the errors of that.)"""
 
 import asyncio
 from contextlib import AsyncExitStack

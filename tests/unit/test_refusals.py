@@ -1,4 +1,4 @@
-"""What is made of a provider's refusal: a row for each kind, in the words of the providers."""
+"""How the worker reacts to a provider's refusal: a row for each kind, in the providers' words."""
 
 import json
 from typing import Any

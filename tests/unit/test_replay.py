@@ -1,4 +1,4 @@
-"""`python -m operations replay`: failed tasks are queued once more, whoever else is at work meanwhile."""
+"""`python -m operations replay` queues failed tasks again, safely beside workers, clients and other operators."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What a stranger meets first: the files of the community, links, the one version, and how it is released."""
+"""The repository's community files, links, version and release."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What a client may send to POST /chat, each limit from both sides, and how the rest is refused."""
+"""The requests that POST /chat accepts, each limit from both sides, and the refusals of all others."""
 
 import json
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""Every package that is installed is a wheel with a known hash, so a registry that is taken over cannot change it."""
+"""Every installed package is a wheel with a known hash, so an attacker who controls the registry cannot change it."""
 
 import re
 import subprocess

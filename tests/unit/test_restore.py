@@ -1,4 +1,4 @@
-"""`python -m operations restore`: what is missing is put back, what is there is left."""
+"""`python -m operations restore` copies missing turns, and leaves existing turns unchanged."""
 
 from collections.abc import Iterator
 

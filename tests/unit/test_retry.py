@@ -1,4 +1,4 @@
-"""A failed task sent again by its client: a new task that names the old one, one however often the client clicks."""
+"""A client's retry of a failed task makes a new task that names the old one; more clicks make no further task."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""How long a provider asks to wait, in the forms that providers use."""
+"""The time that a provider asks to wait, in all forms that providers use."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The tests that the replaced system had, by the names of what they promised, and the example that its clients know."""
+"""The tests of the replaced system, with names after their promises, and the example of its clients."""
 
 from typing import Any
 

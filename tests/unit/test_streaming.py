@@ -1,4 +1,4 @@
-"""The event log of a growing answer: who may write to it, how often, and how it is read."""
+"""The event log of a growing answer: the allowed writers, the pace of writes, and the reads."""
 
 import itertools
 import json

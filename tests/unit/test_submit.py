@@ -1,4 +1,4 @@
-"""POST /chat: what is recorded and queued, what the client is told, and how long it waits."""
+"""POST /chat: the recorded turn, the queued message, the response, and the wait."""
 
 import hashlib
 import json

@@ -1,4 +1,5 @@
-"""The metrics of one invocation: every value, in lines that CloudWatch takes, and at nobody's cost if they fail."""
+"""The metrics of one invocation: every value is in a line that CloudWatch accepts, and a failing metric harms no
+request."""
 
 import re
 import sys

@@ -1,4 +1,4 @@
-"""template.yaml keeps each of its rules, and each rule was seen to be broken."""
+"""template.yaml keeps each of its rules, and each rule finds a template that breaks it."""
 
 import copy
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Thoughts at the beginning of an answer are taken away, however it is cut into pieces."""
+"""Thoughts at the beginning of an answer are removed, however the answer is cut into pieces."""
 
 import pytest
 

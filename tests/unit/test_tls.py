@@ -1,4 +1,4 @@
-"""TLS with AWS: a few authorities are trusted at first, and all public ones when these do not do."""
+"""TLS with AWS: connections first trust a few authorities, and all public ones if those are not enough."""
 
 import ipaddress
 import socket

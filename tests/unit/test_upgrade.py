@@ -1,7 +1,6 @@
-"""What one version writes the one before and the one after can read: during a deployment both run, side by side.
-
-`samples/` holds what each version writes, in each state of a turn, as it lies in the tables and in the queue. A version
-without a sample writes one here, and the test fails until it is committed. See "Upgrade" in docs/operations.md.
+"""The previous and the next version can read a version's items, because both run during a deployment. `samples/` has
+the items and messages that each version writes, in each state of a turn. A version without a sample writes one here,
+and the test fails until it is committed. See "Upgrade" in docs/operations.md.
 """
 
 import json

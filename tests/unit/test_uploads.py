@@ -1,4 +1,4 @@
-"""Uploads: the form that is signed for the client, and the image that the worker shows the model."""
+"""Uploads: the signed form for the client, and the image that the model gets."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""What an owner uses on a day: reserved by a submit, settled by whoever ends the turn, never less than it was."""
+"""An owner's usage of a day: a submit reserves it, the end of the turn settles it, and it never decreases."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""Waiting for a turn in the face of a table that does not answer at all."""
+"""Waiting for a turn while the table does not answer."""
 
 import socket
 import time

@@ -1,4 +1,4 @@
-"""The worker: a turn's answer, its history and memory, and how it looks while it grows."""
+"""The worker: a turn's answer, its history, and the growing answer."""
 
 import itertools
 import json

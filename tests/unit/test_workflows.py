@@ -1,4 +1,4 @@
-""".github/workflows: what they are allowed is what they need, and what they run is there."""
+""".github/workflows: their rights are only the needed ones, and the files and commands that they run exist."""
 
 import http.server
 import itertools
