@@ -29,7 +29,10 @@ export interface ChatRequest {
   metadata?: Record<string, string> | null | undefined;
   /** The seconds that the task may take. The deployment's default if absent. */
   deadline_seconds?: number | null | undefined;
-  /** Whether a user watches the growing answer: text then comes up to four times a second. chat() sets it for onDelta. */
+  /**
+   * Whether somebody may watch the growing answer: text then comes up to four times a second instead of once a
+   * second. Default in chat() and submit(): true. false saves writes of the event log.
+   */
   stream?: boolean | null | undefined;
 }
 
@@ -263,8 +266,8 @@ export interface PollOptions extends CallOptions {
   /** Called after every poll of the task, also the last one. */
   onProgress?: ((progress: Progress) => void) | undefined;
   /**
-   * Called with the answer so far after each event, also after `retract` and `done`. chat() then sends `stream: true`,
-   * and calls onProgress only for the first and the last poll.
+   * Called with the answer so far after each event, also after `retract` and `done`. Then onProgress is called only for
+   * the first and the last poll.
    */
   onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**

@@ -294,7 +294,7 @@ export function createClient(options) {
   }
 
   /** Send a chat. It is safe to repeat, because all tries have the same key and make one task. */
-  function post(request, { asyncMode, idempotencyKey, cacheControl, onDelta }, limit) {
+  function post(body, { asyncMode, idempotencyKey, cacheControl }, limit) {
     const submit = (body) =>
       send("POST", "/chat", {
         query: { async_mode: asyncMode },
@@ -302,7 +302,6 @@ export function createClient(options) {
         headers: { "Idempotency-Key": idempotencyKey, ...(cacheControl ? { "Cache-Control": cacheControl } : {}) },
         limit,
       });
-    const body = onDelta ? { stream: true, ...request } : request;
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
@@ -520,7 +519,7 @@ export function createClient(options) {
     chat(request, options = {}) {
       const limit = limitOf(options);
       return withKey(options, async (idempotencyKey) => {
-        const accepted = await post(request, { ...options, asyncMode: true, idempotencyKey }, limit);
+        const accepted = await post(streamed(request), { ...options, asyncMode: true, idempotencyKey }, limit);
         options.onAccepted?.(result(accepted));
         const data = await watch(accepted.data.task_id, options, limit, accepted);
         return result({ ...accepted, data });
@@ -531,7 +530,7 @@ export function createClient(options) {
     submit(request, options = {}) {
       return withKey(options, async (idempotencyKey) => {
         const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
-        return result(await post(request, sent, limitOf(options)));
+        return result(await post(streamed(request), sent, limitOf(options)));
       });
     },
 
@@ -588,7 +587,8 @@ export function createClient(options) {
     sendChatMessage(data, asyncMode, options = {}) {
       const limit = limitOf(options);
       return withKey(options, async (idempotencyKey) => {
-        const response = asAxios(await post(data, { ...options, asyncMode: Boolean(asyncMode), idempotencyKey }, limit));
+        const body = options.onDelta ? streamed(data) : data;
+        const response = asAxios(await post(body, { ...options, asyncMode: Boolean(asyncMode), idempotencyKey }, limit));
         if (asyncMode || response.status !== 202) return response;
         const answer = await watch(response.data.task_id, options, limit, response);
         return { ...response, data: answer, status: 200 };
@@ -601,6 +601,11 @@ export function createClient(options) {
 
     pollChatTask: async (taskId, options = {}) => watch(taskId, options, limitOf(options)),
   };
+}
+
+/** The message with the wish that its answer streams, so that whoever watches it sees the words come. */
+function streamed(request) {
+  return { ...request, stream: request?.stream ?? true };
 }
 
 function asAxios({ data, status, headers }) {

@@ -136,8 +136,9 @@ class ChatRequest(_Strict):
         return self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds"})
 
     def fingerprint(self) -> str:
-        """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint."""
-        canonical = json.dumps(self.model_dump(exclude_none=True), sort_keys=True)
+        """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint. `stream` does not
+        count, because it changes no answer: a client may be updated between two tries."""
+        canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -122,6 +122,7 @@ def test_a_sync_replay_waits_for_the_task_of_the_async_request(account: Account,
         ('{"message":"hello","session_id":"s-1","metadata":{"a":"1","b":"2"}}', '"k-1"'),
         ('{"message":"hello","session_id":"s-1","metadata":{"a":"1","b":"2"}}', "  k-1 "),
         ('{"message":"hello","session_id":"s-1","metadata":{"b":"2","a":"1"}}', "k-1"),
+        ('{"message":"hello","session_id":"s-1","metadata":{"a":"1","b":"2"},"stream":true}', "k-1"),
     ],
 )
 def test_the_same_request_joins_however_it_is_spelled(account: Account, text: str, key: str) -> None:

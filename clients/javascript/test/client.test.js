@@ -49,7 +49,7 @@ test("chat submits once, polls, and gives the answer", async (t) => {
   const { client, requests } = await clientOf(t, answers(task(), running(), succeeded()));
   assert.deepEqual(await client.chat({ message: "Hello", role: "booking" }), RESULT);
   const [submit, ...looks] = requests;
-  assert.deepEqual(submit.body, { message: "Hello", role: "booking" });
+  assert.deepEqual(submit.body, { message: "Hello", role: "booking", stream: true });
   assert.deepEqual(submit.query, { async_mode: "true" });
   assert.equal(submit.headers["content-type"], "application/json");
   assert.equal(looks.length, 3);

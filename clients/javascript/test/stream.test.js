@@ -324,14 +324,21 @@ test("chat() with onDelta asks for a stream and tells the text so far", async (t
   assert.ok(requests.every(({ method, path }) => method === "POST" || path.endsWith("/events")));
 });
 
-test("without onDelta nothing asks for a stream, and `stream` of the message stays as it is", async (t) => {
-  for (const [stream, onDelta] of [[undefined, undefined], [false, () => {}], [true, undefined]]) {
-    const { client, requests } = await apiOf(t, { first: ROWS.length + 1 });
-    const message = { message: "Hello", ...(stream === undefined ? {} : { stream }) };
-    if (onDelta) await client.chat(message, { onDelta });
-    else await client.submit(message);
-    assert.deepEqual(requests[0].body, message);
+test("chat and submit ask for a stream, unless the message says otherwise; the functions of api.js do not", async (t) => {
+  const calls = {
+    chat: (client, message) => client.chat(message, { onDelta() {} }),
+    submit: (client, message) => client.submit(message),
+  };
+  for (const call of Object.values(calls)) {
+    for (const stream of [undefined, null, true, false]) {
+      const { client, requests } = await apiOf(t, { first: ROWS.length + 1 });
+      await call(client, { message: "Hello", ...(stream === undefined ? {} : { stream }) });
+      assert.deepEqual(requests[0].body, { message: "Hello", stream: stream ?? true });
+    }
   }
+  const { client, requests } = await apiOf(t, { first: ROWS.length + 1 });
+  await client.sendChatMessage({ message: "Hello" }, true);
+  assert.deepEqual(requests[0].body, { message: "Hello" });
 });
 
 test("chat() with onDelta does without a stream where the API knows none, under one key", async (t) => {
