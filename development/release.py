@@ -40,7 +40,7 @@ def notes(root: Path = ROOT) -> str:
 
 
 def _sections(text: str) -> dict[str, tuple[str, str]]:
-    """By version or "Unreleased": the date, and the entries."""
+    """The sections of the changelog, by version or "Unreleased": the date, and the entries."""
     parts = re.split(r"^## \[([^\]]+)\](?: - (\d{4}-\d\d-\d\d))?$", text, flags=re.MULTILINE)
     return {
         name: (when or "", re.sub(r"^\[[^\]]+\]: .*$", "", body, flags=re.MULTILINE).strip())

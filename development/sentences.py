@@ -27,7 +27,7 @@ _AVOID = re.compile(
     r"|, for (?:a|an|the|no|it|they|there|each|SQS|AWS|its|what|who)\b"
 )
 _DIRECTIVE = re.compile(r"noqa|type: ignore|^# fmt: ")
-_CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- |  ).*$", re.MULTILINE)
+_CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- ).*$", re.MULTILINE)
 
 
 class Text(NamedTuple):

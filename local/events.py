@@ -13,7 +13,7 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn, new_session_id, new_ulid, session_key
 
 NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
-"""The turn that the files name."""
+"""The turn that the files in events/ name."""
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:

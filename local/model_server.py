@@ -51,7 +51,7 @@ QUOTE_LENGTH = 80
 WORDS_PER_CHUNK = 8  # characters in a chunk of a fast stream
 # characters in a chunk of a slow stream: enough to see progress, and cheap with hundreds of streams at once
 CHUNKS_PER_SECOND = 20
-DEEPEST_OBJECT = 8  # the depth at which a recursive schema ends with null
+DEEPEST_OBJECT = 8  # the depth at which a recursive schema ends, with null
 
 # fmt: off
 KNOWN_FIELDS = frozenset({

@@ -142,7 +142,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
             variables = self._resolve_variable_map(variables)
             plain = {name: given for name, given in variables.items() if not isinstance(given, dict)}
             left = {name: given for name, given in variables.items() if isinstance(given, dict)}
-            kept = re.sub(r"\$\{!", "${!!", text)  # keep escapes while an Fn::Sub is left
+            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…} while the Fn::Sub remains
             text_left = str(self._substitute(kept, {**plain, **{name: f"${{{name}}}" for name in left}}))
             if not re.search(r"\$\{[^!]", text_left):
                 return text_left.replace("${!", "${")

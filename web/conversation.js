@@ -216,7 +216,7 @@ export class Conversation extends EventTarget {
   }
 
   #accepted(turn, taskId, sentAt) {
-    this.#conversations.touch(this.id); // other tabs wait for it
+    this.#conversations.touch(this.id); // other tabs wait for this lock
     if (this.turns.some((each) => each.taskId === taskId)) {
       this.discard(turn); // the history came before the response to the submit
       return;

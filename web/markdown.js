@@ -11,7 +11,7 @@ import remend from "./vendor/remend.js";
 
 const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for this number
 const MOST_BLOCKS = 2000; // 0.5 s
-const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // the depth: the parser copies the text for each level
+const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // limits the depth, because the parser copies the text for each level
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
 const COPIED_MS = 2000;
 

@@ -5,11 +5,11 @@ import json
 from turnqueue import aws
 from turnqueue.http import Event, Response, unavailable
 
-_SECONDS = 32  # more than the functions may take
+_SECONDS = 32  # seconds: more than the functions' timeouts
 
 
 class Functions:
-    """Calls functions by their ARNs, once: what a repetition does only the client knows."""
+    """Calls functions by their ARNs, without retries, because only the client knows whether a repetition is safe."""
 
     def __init__(self) -> None:
         self._client = aws.client("lambda", attempts=1, read_timeout=_SECONDS)

@@ -1,10 +1,8 @@
-"""Lambda's runtime client for responses that stream, because AWS's client for Python cannot.
+"""A runtime client for Lambda that can stream responses, because AWS's client for Python cannot. Delete this file,
+`wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template when it can (github.com/aws/aws-lambda-roadmap/issues/39).
 
-Delete this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template when it can
-(github.com/aws/aws-lambda-roadmap/issues/39).
-
-It keeps to docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler makes an iterator of the head of the
-response, {statusCode, headers}, and then of the body's pieces as text.
+It keeps to docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the head
+of the response, {statusCode, headers}, then the pieces of the body as text.
 """
 
 import base64
@@ -35,7 +33,7 @@ class Context:
 
 
 def main(address: str, handler_name: str) -> None:
-    """Serves invocations for ever. `address`: of the Runtime API, "host:port"."""
+    """Serves invocations in an endless loop. `address`: the Runtime API's "host:port"."""
     try:
         module, _, function = handler_name.rpartition(".")
         handler: Handler = getattr(importlib.import_module(module), function)
@@ -55,7 +53,7 @@ def main(address: str, handler_name: str) -> None:
 
 
 def answer(address: str, handler: Handler, event: dict[str, Any], context: Context) -> None:
-    """Run the handler once. Raises OSError if Lambda does not take the response."""
+    """Run the handler once. Raises OSError if Lambda does not accept the response."""
     try:
         pieces = handler(event, context)
         head = next(pieces)

@@ -1,7 +1,6 @@
-"""Answers streams as one long response, behind a Function URL: those of the OpenAI API, and a task's events.
-
-It reads the turn and its event log, as every other reader does. Submit makes the turns. All other requests of the
-OpenAI API are passed on to submit and status, so that a client needs one URL.
+"""Sends a stream as one long response, at a Function URL: streams of the OpenAI API, and a task's events. It reads the
+turn and its event log, like every other reader. Only submit makes turns. It passes all other requests of the OpenAI API
+on to submit and status, so that a client needs only one URL.
 """
 
 import os
@@ -54,10 +53,10 @@ callers = Callers(
 functions = Functions()
 
 _SECONDS_TO_END = 5
-"""Before the function's time-out: for a read that hangs, and the end of the stream."""
+"""Seconds before the function's timeout: for a read that hangs, and for the end of the stream."""
 
 _SECONDS_OF_SILENCE = 15
-"""Then a comment shows proxies and the client that the stream is alive."""
+"""Seconds without an event after which a comment shows proxies and the client that the stream is alive."""
 
 _EVENTS_PATH = re.compile(r"/chat/task/([^/]+)/events")
 
@@ -106,7 +105,7 @@ def _events(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if after == END and turn.final:
         return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-    after = None if after == END else after  # an operator replayed it
+    after = None if after == END else after  # an operator has replayed the task
     return _streamed(event, _TaskStream(after), turn, after or 0, ends_at)
 
 
@@ -123,7 +122,7 @@ def _openai_api(event: Event, ends_at: float) -> Response:
 
 
 def _create(event: Event, ends_at: float) -> Response:
-    body(event)  # not too large to be passed on
+    body(event)  # raises a Problem if the body is too large to be passed on
     response = functions.call(submit, {**event, "requestContext": {**event["requestContext"], "streams": True}})
     handed = response.pop("stream", None)
     if handed is None:
@@ -153,8 +152,8 @@ def _retrieve(event: Event, ends_at: float, response_id: str) -> Response:
 
 
 def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: float) -> Response:
-    """The stream of a turn. It ends at once if the owner's limit has no place for a wait. What fails before the first
-    piece is raised, so that the client gets it as a response."""
+    """The stream of a turn. It ends at once if the owner's limits allow no wait. An error before the first piece is
+    raised, so that the client gets it as an error response."""
     if not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         ends_at = time.time()
     pieces = _pieces(stream, states(store, log, turn, after, ends_at))
@@ -162,8 +161,8 @@ def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: flo
 
 
 def _pieces(stream: Stream, seen: Iterator[State]) -> Iterator[str]:
-    """The body of a stream. Its last event is always there, because clients take a stream without one for a complete
-    answer."""
+    """The body of a stream. It always ends with its last event, because clients would take a stream without one as a
+    complete answer."""
     has_begun, told_at = False, time.time()
     turn: Turn | None = None
     try:
@@ -210,5 +209,5 @@ class _TaskStream:
         return as_text(found, pause_ms(turn, self._after or 0, now))
 
     def cut(self, turn: Turn) -> str:
-        """Nothing but when to ask again: the client resumes, because it has not read `done`."""
+        """Only the time to ask again. The client resumes, because it has not read `done`."""
         return as_text([], pause_ms(turn, self._after or 0, time.time()))

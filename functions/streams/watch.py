@@ -16,13 +16,13 @@ from turnqueue.turn import Status, Turn
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
-_GROWTH = 0.05  # of a pause, by the seconds since the last news
+_GROWTH = 0.05  # a pause grows by this share of the seconds since the last new row
 _LONGEST_WITHOUT_A_LOOK = 2.0
-"""Seconds after which the turn is read although rows come: a lost worker may write them."""
+"""Seconds after which the turn is read even if rows come, because they may be those of a lost worker."""
 
 
 class State(NamedTuple):
-    """A turn as it was seen, and the rows behind those of the state before."""
+    """A state of a turn, and the rows since the previous state."""
 
     turn: Turn
     rows: Sequence[Event]
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: float) -> Iterator[State]:
     """The states of a turn until it is final, or until `ends_at`: at least one, and one for each read. `after`: the
-    last row that is known. A failed read is tried again. Raises botocore's ClientError or BotoCoreError if the first
+    last known row. A failed read is tried again. Raises botocore's ClientError or BotoCoreError if the first read
     fails.
     """
     rows = log.after(turn.key, after, consistent=True)
@@ -51,7 +51,7 @@ def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: flo
                 looked_at = time.time()
                 seen = store.read(turn.key, looked_at, consistent=False) or turn
                 if seen.final:
-                    # All rows: none is written after the end.
+                    # These are all rows, because none is written after the end.
                     rows = log.after(turn.key, after, consistent=True)
                 if seen.status is not turn.status:
                     news_at = time.time()

@@ -253,7 +253,7 @@ class Attempt:
     async def _show(self) -> None:
         """Write the growing answer to its event log."""
         reply, unit = self._reply, self._services.watch_seconds
-        if not self._turn.request.get("live"):  # somebody has a response open, so even a short answer is shown
+        if not self._turn.request.get("live"):  # a client has an open response, so even a short answer gets rows
             await asyncio.sleep(unit)
         if self._turn.attempt > 1:
             await self._show_now()  # Writes at least a row that voids the text of earlier attempts.

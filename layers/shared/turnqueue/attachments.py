@@ -1,9 +1,8 @@
-"""Data URLs that are too large for a turn's item.
-
-submit puts such an image into the media bucket (turnqueue/media.py) and a reference in its place: {type, upload_id,
-data_url: {characters, sha256}}. DynamoDB bills each write of a turn by the item's size, and a turn is written several
-times. The reference is also an upload's, so a worker of an earlier version shows the model the same image. No client
-can send such an `upload_id`, because it is no ULID.
+"""Moves data URLs that are too large for a turn's item. submit puts such an image into the media bucket
+(turnqueue/media.py) and a reference in its place: {type, upload_id, data_url: {characters, sha256}}. DynamoDB bills
+each write of a turn by the item's size, and a turn is written several times. The reference looks like an upload, so
+that a worker of an earlier version gives the model the same image. No client can send such an `upload_id`, because it
+is no ULID.
 """
 
 import hashlib
@@ -18,11 +17,11 @@ MAX_INLINE_CHARACTERS = 4096
 units, or a PUT and a few GETs."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The most characters of data URLs that a response reads from S3, its first turn apart. Lambda's responses have 6 MB at
-most."""
+"""The most characters of data URLs that a response reads from S3, not counting its first turn. Lambda's responses have
+at most 6 MB."""
 
 MAX_SHOWN = 40
-"""The same for the number of data URLs. Each takes a read of some 30 ms."""
+"""The same limit for the number of data URLs. Each needs a read of about 30 ms."""
 
 _FOLDER = "data/"
 
@@ -47,7 +46,7 @@ def moved(request: Request, turn: str) -> tuple[Request, dict[str, str]]:
 
 
 def is_large(item: Item) -> bool:
-    """Whether the attachment is a data URL that does not stay in the turn's item."""
+    """Whether the attachment is a data URL that is too large for the turn's item."""
     url = item.get("url", "")
     return len(url) > MAX_INLINE_CHARACTERS and url.startswith("data:")
 
@@ -80,7 +79,7 @@ def shown(
     *,
     name: str = "upload_id",
 ) -> int:
-    """Put the data URLs into these references again, group by group. Returns how many groups a response has room for;
+    """Replace references by their data URLs, group by group. Returns the number of groups that fit into a response;
     only these are changed.
 
     `read`: returns the data URL of an id, or None if it cannot be read. `put`: writes the data URL into its attachment.
