@@ -265,7 +265,8 @@ class Attempt:
             pause = unit
             if self._turn.request.get("stream"):
                 age = (time.time() - began) / unit
-                pause *= next((pause for end, pause in _PACE_OF_A_STREAM if age < end), 1.0)
+                slowest = 0.5 if self._turn.request.get("live") else 1.0
+                pause *= next((pause for end, pause in _PACE_OF_A_STREAM if age < end), slowest)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(pause):
                         await reply.grow(size + _ROW_BYTES)
