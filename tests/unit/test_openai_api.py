@@ -1,5 +1,6 @@
 """The OpenAI API, as OpenAI's own client sees it when it checks every response strictly."""
 
+import contextlib
 import json
 import sys
 import time
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from operations.replay import Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import Account, Clock, Scripted, StandIn, Wire, refusing
+from tests.unit.conftest import Account, Clock, Scripted, StandIn, Wire, refusing, unreachable
 from tests.unit.openai_client import client, requests
 from turnqueue.events import Event, EventLog
 from turnqueue.turn import Key
@@ -122,6 +123,43 @@ def test_one_key_makes_one_response(account: Account, alice: openai.OpenAI) -> N
 
     with pytest.raises(openai.UnprocessableEntityError, match="another request"):
         alice.responses.create(model="general", input="other", background=True, extra_headers=key)
+
+
+class Death(BaseException):
+    """The process ends at once."""
+
+
+def dying(params: dict[str, Any]) -> None:
+    raise Death
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("fault", [refusing(), unreachable, dying], ids=["refused", "unreachable", "dead"])
+def test_one_key_makes_one_response_whatever_call_goes_wrong(
+    account: Account, alice: openai.OpenAI, wire: Wire, moment: str, fault: Callable[[dict[str, Any]], object]
+) -> None:
+    def create(name: str) -> Any:
+        key = {"Idempotency-Key": name}
+        return alice.responses.create(model="general", input=name, background=True, extra_headers=key)
+
+    wire.calls.clear()
+    create("no-fault")
+    calls = [call.operation for call in wire.calls]
+    assert {"PutItem", "SendMessage"} <= set(calls)
+
+    for number, operation in enumerate(calls):
+        name = f"fault-{number}"
+        trouble = wire.before if moment == "before" else wire.after
+        trouble(operation, lambda _: None, times=calls[:number].count(operation))
+        trouble(operation, fault)
+        with contextlib.suppress(Death, openai.InternalServerError):
+            create(name)
+        response_id = create(name).id
+        account.work()
+        assert alice.responses.retrieve(response_id).status == "completed"
+
+    requests_made = [json.loads(item["request"]["S"])["message"] for item in account.items()]
+    assert sorted(requests_made) == sorted(["no-fault", *(f"fault-{number}" for number in range(len(calls)))])
 
 
 # ---- Deleted
