@@ -63,6 +63,45 @@ class Client:
             exchange = self.say(marker, session, **options)
         return exchange
 
+    def create(self, marker: str, key: str, answers: Sequence[Answers] = ()) -> Exchange:
+        """Create a response of the OpenAI API in the background, and again while the service fails."""
+        if answers:
+            self._world.model.planned[marker] = list(answers)
+        body = {"model": "general", "input": f"planted-prompt-{marker}", "background": True}
+        for _ in range(TRIES):
+            path, headers = {"proxy": "responses"}, {"idempotency-key": key}
+            exchange = self._world.ask(self.owner, "POST /v1/{proxy+}", body=body, headers=headers, path=path)
+            if exchange.status < 500:
+                break
+            self.rest(1)
+        return exchange
+
+    def retrieve(self, created: Exchange) -> Exchange | None:
+        if "id" not in created.document:
+            return None
+        path = {"proxy": f"responses/{created.document['id']}"}
+        return self._world.ask(self.owner, "GET /v1/{proxy+}", path=path)
+
+    def read_stream(self, created: Exchange) -> None:
+        """Read the stream of a response until it ends well, and then as one who was cut at each event."""
+        if "id" not in created.document:
+            return
+        path, seen = {"proxy": f"responses/{created.document['id']}"}, -1
+
+        def read(after: int) -> list[dict[str, Any]]:
+            query = {"stream": "true"} | ({} if after < 0 else {"starting_after": str(after)})
+            told = self._world.ask(self.owner, "GET /v1/{proxy+}", path=path, query=query)
+            return told.document.get("stream") or [{"type": "error"}]
+
+        for _ in range(TRIES):
+            events = read(seen)
+            seen = events[-1].get("sequence_number", seen)
+            if events[-1]["type"] != "error":
+                break
+            self.rest(20)
+        for after in range(-1, seen):
+            read(after)
+
     def look(self, posted: Exchange, wait: int | None = None) -> Exchange | None:
         """Read the task of an answer, if it names one."""
         task_id = posted.document.get("task_id")

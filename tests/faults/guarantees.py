@@ -103,14 +103,16 @@ class Watch:
     """When the model has turned calls away that the metrics do not show yet."""
     rows: dict[str, list["Row"]] = field(default_factory=lambda: defaultdict(list))
     """The event logs, by their keys: row 1 is the first."""
+    streams: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
+    """The events of the responses of the OpenAI API, by path and number."""
     out_of_order: set[str] = field(default_factory=set)
     """Sessions whose messages the test itself has put out of order."""
 
     # ---- while it runs
 
-    def sent(self, owner: str, body: dict[str, Any]) -> None:
+    def sent(self, owner: str, message: str) -> None:
         """A client has posted a message."""
-        for marker in PROMPT.findall(body["message"]):
+        for marker in PROMPT.findall(message):
             self.owners_of[marker].add(owner)
 
     def committed(self, old: Item | None, new: Item) -> None:
@@ -327,7 +329,9 @@ class Watch:
             self._check_submit(exchange)
         if "task_id" in exchange.request["path"]:
             self._check_task(exchange)
-        if exchange.route.endswith("/events"):
+        if "stream" in exchange.document:
+            self._check_stream(exchange)
+        elif exchange.route.endswith("/events"):
             self._check_events(exchange)
         elif exchange.status == 200 and "GET" in exchange.route:
             for task in exchange.document.get("turns", [exchange.document]):
@@ -351,7 +355,7 @@ class Watch:
                 self._broken(8, f"task {task_id} was accepted and is not recorded for {exchange.owner}")
             self.accepted.setdefault(task_id, exchange)
             self._check_quota(exchange)
-            if exchange.status == 200:
+            if exchange.status == 200 and exchange.document.get("status", "SUCCESS") == "SUCCESS":
                 self._check_answer(exchange, task_id)
         self._check_key(exchange)
         invocation = exchange.invocation
@@ -467,6 +471,19 @@ class Watch:
                 said = ("s" if kind == "retract" else "d", event["attempt"], event["text"])
                 if number != reached or said != (row.kind, row.attempt, row.text):
                     self._broken(12, f"{what} tells {event}, but row {reached} is {row}")
+
+    def _check_stream(self, exchange: "Exchange") -> None:
+        """The events of a response have dense numbers from where its reader was, the same for all readers, and an end."""
+        after = int(exchange.request["query"].get("starting_after", -1))
+        *events, last = exchange.document["stream"]
+        if last["type"] != "error":
+            events.append(last)
+        for number, event in enumerate(events, after + 1):
+            told = self.streams.setdefault((exchange.request["path"]["proxy"], number), event)
+            if event["sequence_number"] != number or event != told:
+                self._broken(12, f"answer {exchange.number} after {after} tells {event}, another reader got {told}")
+        if last["type"] not in ("error", "response.completed", "response.incomplete", "response.failed"):
+            self._broken(12, f"answer {exchange.number} after {after} has no end but {last}")
 
     def _sent(self, exchange: "Exchange") -> float:
         return self.world.calendar() - self.world.now + exchange.sent_at

@@ -662,6 +662,37 @@ async def _flush_until""",
         STORE,
         ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
     ),
+    mutant(
+        "the OpenAI API makes a response for each request with a key",
+        "functions/submit/v1_post.py",
+        (
+            "call = partial(_Call, event, desk, idempotency_key, ends_at)",
+            "call = partial(_Call, event, desk, None, ends_at)",
+        ),
+    ),
+    mutant(
+        "a stream's first event tells how far the answer is",
+        "layers/shared/turnqueue/v1/streams.py",
+        (
+            """        fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
+""",
+            "",
+        ),
+    ),
+    mutant(
+        "a stream's item of void text ends in another way after the end",
+        "layers/shared/turnqueue/v1/streams.py",
+        (
+            """            yield from self._close(turn, "incomplete")
+
+    def _close""",
+            """            if turn.final:
+                yield self._of_text("response.output_text.done", text=self._text, logprobs=[])
+            yield from self._close(turn, "incomplete")
+
+    def _close""",
+        ),
+    ),
 ]
 
 

@@ -1,5 +1,6 @@
 """Loads the product's code again for each simulated process, so that module state dies with the process."""
 
+import builtins
 import importlib
 import importlib.machinery
 import importlib.util
@@ -79,7 +80,22 @@ aws_session = _Session()
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a file once, runs it as often as it is imported."""
+    """Compiles a file once, runs it as often as it is imported. `later`: the modules that its functions import while
+    they run."""
+
+    def __init__(self, name: str, path: str, later: dict[str, ModuleType] | None) -> None:
+        super().__init__(name, path)
+        self._later = later
+
+    def exec_module(self, module: ModuleType) -> None:
+        if self._later is not None:
+            later = self._later
+
+            def importing(name: str, *args: Any, **kwargs: Any) -> Any:
+                return later[name] if name in later else builtins.__import__(name, *args, **kwargs)
+
+            module.__dict__["__builtins__"] = {**vars(builtins), "__import__": importing}
+        super().exec_module(module)
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
@@ -94,6 +110,7 @@ class _Finder:
     def __init__(self, function: str) -> None:
         roots = [ROOT / "functions" / function, ROOT / "layers" / "shared"]
         self.files: dict[str, Path] = {}
+        self.later: dict[str, ModuleType] | None = None
         for root in roots:
             for file in root.rglob("*.py"):
                 parts = file.relative_to(root).with_suffix("").parts
@@ -107,7 +124,7 @@ class _Finder:
             return None
         places = [str(file.parent)] if file.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(
-            name, file, loader=_Loader(name, str(file)), submodule_search_locations=places
+            name, file, loader=_Loader(name, str(file), self.later), submodule_search_locations=places
         )
 
 
@@ -120,11 +137,17 @@ def _trusted() -> ssl.SSLContext:
     return create_ssl_context()
 
 
-def load(function: str) -> ModuleType:
-    """Import a function as a new process does. What it imports of ours is its own; libraries are shared."""
+def load(function: str, later: Sequence[str] = ()) -> ModuleType:
+    """Import a function as a new process does. What it imports of ours is its own; libraries are shared. `later`: the
+    modules that it imports with a request, by `from`."""
     finder = _finders.setdefault(function, _Finder(function))
+    finder.later = {} if later else None
     with _alone(finder):
-        return importlib.import_module(function)
+        module = importlib.import_module(function)
+        if finder.later is not None:
+            # The others come with these.
+            finder.later.update({name: importlib.import_module(name) for name in later})
+    return module
 
 
 @contextmanager

@@ -109,6 +109,30 @@ def submit_with_key_twice_at_once(world: World) -> None:
     Client(world, "alice").insist("a", key="planted-idem-1")
 
 
+@story(a="SUCCESS")
+def create_with_key(world: World) -> None:
+    """A response of the OpenAI API."""
+    world.speaks_openai = True
+    alice = Client(world, "alice")
+    created = alice.create("a", "planted-idem-1")
+    alice.retrieve(created)
+    alice.rest(3)
+    alice.create("a", "planted-idem-1")
+    alice.retrieve(created)
+
+
+@story(seconds=130.0, calls=2, after=math.inf, a="SUCCESS")
+def create_and_be_cut(world: World) -> None:
+    """A response whose first worker dies while it writes. Its reader is cut at each event."""
+    world.speaks_openai = True
+    alice = Client(world, "alice")
+    created = alice.create("a", "planted-idem-1", [Answers(seconds=6, chunks=12), Answers(seconds=40, chunks=6)])
+    alice.rest(4)
+    for process in world.busy("worker"):
+        world.die(process, "while it writes")
+    alice.read_stream(created)
+
+
 @story(a="SUCCESS", b="SUCCESS")
 def run_after_429(world: World) -> None:
     alice = Client(world, "alice")

@@ -8,6 +8,7 @@ import json
 import math
 import os
 import random
+import re
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -47,6 +48,11 @@ FUNCTIONS = {
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values()
 }
 """By route."""
+OPENAI_API = {
+    "submit": ("turnqueue.v1.conversations", "turnqueue.events", "v1_post"),
+    "status": ("turnqueue.v1.conversations", "v1_read"),
+}
+"""The modules that a function imports when it meets a request of the OpenAI API."""
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3
 LATENCY = 0.004
@@ -130,6 +136,8 @@ class World:
         """Of how many of the next polls that get messages the answer is lost."""
         self.has_old_workers = False
         """Whether each second worker is of the version before workers took turns themselves."""
+        self.speaks_openai = False
+        """Whether clients use the OpenAI API, whose modules a process imports with its first request."""
         self.quota = 0
         self.exchanges: list[Exchange] = []
         self.invocations: list[Invocation] = []
@@ -278,7 +286,9 @@ class World:
             invocation.ends_at += COLD_START_SECONDS  # the start is not counted against the function's time
             is_old = self.has_old_workers and process.function == "worker" and process.name.endswith(tuple("02468"))
             with mock.patch.dict(os.environ, {"TURNS_PER_WORKER": "0"} if is_old else {}):
-                process.module = source.load(process.function)
+                process.module = source.load(
+                    process.function, OPENAI_API.get(process.function, ()) if self.speaks_openai else ()
+                )
         context = Context(lambda: invocation.ends_at - self.now, f"request-{next(self._numbers)}")
         try:
             response = process.module.handler(json.loads(json.dumps(invocation.event)), context)
@@ -333,8 +343,8 @@ class World:
         request = {"body": body, "headers": headers or {}, "query": query or {}, "path": path or {}}
         exchange = Exchange(len(self.exchanges) + 1, owner, route, request, self.now)
         self.exchanges.append(exchange)
-        if body and "message" in body:
-            self.watch.sent(owner, body)
+        if body and ("message" in body or "input" in body):
+            self.watch.sent(owner, body.get("message") or body["input"])
         about = (path or {}).get("task_id", "")[-6:] or (path or {}).get("session_id", "")
         self.tell(owner, f"request {exchange.number}: {route} {about} {json.dumps(body) if body else ''}".strip())
         event = api_event(route, owner=owner, body=body, headers=headers, query=query, path=path)
@@ -350,7 +360,13 @@ class World:
         if invocation.fate == "answered":
             exchange.status = invocation.response["statusCode"]
             exchange.headers = invocation.response["headers"]
-            exchange.document = json.loads(invocation.response["body"] or "{}")  # a 204 has none
+            body = invocation.response["body"]
+            if body.startswith("event: "):
+                exchange.document = {"stream": [json.loads(data) for data in re.findall(r"^data: (.*)$", body, re.M)]}
+            else:
+                exchange.document = json.loads(body or "{}")  # a 204 has none
+            if exchange.document.get("object") == "response":
+                exchange.document |= as_task(exchange.document)
         else:
             exchange.status, exchange.document = 500, {"message": "Internal Server Error"}
         self._answered(exchange)
@@ -424,6 +440,14 @@ class World:
 
     def calendar(self) -> float:
         return EPOCH + self.now
+
+
+def as_task(response: JsonObject) -> JsonObject:
+    """What a response of the OpenAI API says of its task, in the words of /chat."""
+    told = response["x_turnqueue"]
+    status = {"queued": "PENDING", "in_progress": "STARTED", "completed": "SUCCESS"}.get(response["status"], "FAILURE")
+    text = "".join(part["text"] for item in response["output"] for part in item["content"])
+    return {"task_id": told["task_id"], "session_id": told["session_id"], "status": status, "message": text}
 
 
 __all__ = ["Exchange", "Invocation", "Killed", "Process", "World"]
