@@ -59,7 +59,7 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += references(shapes[name])
     description["shapes"] = shapes
-    # botocore requires it in other folders.
+    # Only in these parts: botocore requires the documentation elsewhere.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)

@@ -899,7 +899,7 @@ Writer.add_representer(str, _string)
 
 
 def text() -> str:
-    plain = json.loads(json.dumps(document()))  # the value of an enum's member
+    plain = json.loads(json.dumps(document()))  # members of enums become their values
     written = yaml.dump(plain, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
     return f"# Generated from the code by development/openapi.py.\n{written}"
 

@@ -32,7 +32,7 @@ _CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- ).*$", re.MULTILINE)
 
 class Text(NamedTuple):
     place: str
-    """File and line."""
+    """The file and the line."""
     text: str
 
 

@@ -50,7 +50,7 @@ class Emulator:
             "MINISTACK_HOST": HOST,  # the host in the URLs that MiniStack returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
-            "PYTHONPATH": str(ROOT),  # read by the guard
+            "PYTHONPATH": str(ROOT),  # the guard reads this variable
             guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
             # Enforce policies: a role may do only what they allow, and only this key may do everything.

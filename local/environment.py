@@ -91,7 +91,7 @@ class Environment:
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
         self.started_at = time.monotonic()
-        self._init_seconds: float | None = None  # set until it has been reported
+        self._init_seconds: float | None = None  # the seconds of the init, until they have been reported
         self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
         command: list[str | Path] = [python, "-m", "awslambdaric", function.handler]
@@ -214,7 +214,7 @@ class Environment:
         if self._freeze:
             self._process.signal(signal.SIGCONT)
         if invocation is None or not self._process.alive:
-            return Response(500)  # no invocation waits for it
+            return Response(500)  # no invocation waits for this response
         self._events.put(_Event("taken"))
         headers = (
             ("Content-Type", "application/json"),

@@ -20,7 +20,7 @@ from local.environment import Result
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_OF_A_POLL = 1  # seconds: a stop waits for the poll under way
+_SECONDS_OF_A_POLL = 1  # seconds: a stop waits for the running poll
 _SECONDS_AFTER_TROUBLE = 0.5
 _MOST_AT_ONCE = 10  # messages in one ReceiveMessage
 _DEFAULT_CONCURRENCY = 5
@@ -32,10 +32,10 @@ class Mapping:
 
     queue_arn: str
     queue_url: str
-    function: str  # its name
+    function: str  # the function's name
     batch_size: int = _MOST_AT_ONCE
     max_concurrency: int = _DEFAULT_CONCURRENCY
-    reports_failures: bool = True  # ReportBatchItemFailures
+    reports_failures: bool = True  # whether the mapping has ReportBatchItemFailures
 
 
 def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
@@ -50,7 +50,7 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
             Mapping(
                 queue_arn=arn,
                 queue_url=sqs.get_queue_url(QueueName=arn.rpartition(":")[2])["QueueUrl"],
-                function=deployed["FunctionArn"].split(":")[6],  # without the alias
+                function=deployed["FunctionArn"].split(":")[6],  # the name without the alias
                 batch_size=deployed["BatchSize"],
                 max_concurrency=deployed.get("ScalingConfig", {}).get("MaximumConcurrency", _DEFAULT_CONCURRENCY),
                 reports_failures="ReportBatchItemFailures" in deployed.get("FunctionResponseTypes", []),
@@ -79,8 +79,8 @@ class EventSource:
             self._poller.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Receive no more messages. With `drain`, also wait for the invocations under way, which may receive messages
-        until they end. Waits for a poll under way. Otherwise its messages would be hidden from everyone for their
+        """Receive no more messages. With `drain`, also wait for running invocations, which may receive messages
+        until they end. Waits for a running poll. Otherwise its messages would be hidden from everyone for their
         visibility timeout."""
         self.abandon()
         if self._poller is not None:

@@ -43,7 +43,7 @@ def _invoked(host: LambdaHost, function: str, request: Request, allowed: Mapping
             told.put(Result(b"", "Sandbox"))
             raise
 
-    # It goes on when the client leaves, as on AWS.
+    # The function continues when the client disconnects, as on AWS.
     threading.Thread(target=run, name=f"stream of {function}", daemon=True).start()
     begun = b""
     while _END_OF_HEAD not in begun:

@@ -28,10 +28,10 @@ class Function:
     arn: str
     role: str  # the ARN of the role it runs as
     handler: str
-    code: Path  # a folder, on AWS /var/task
-    layers: tuple[Path, ...]  # folders, on AWS merged into /opt
-    timeout: float  # seconds
-    memory: int  # MB
+    code: Path  # the folder of the code; on AWS /var/task
+    layers: tuple[Path, ...]  # the folders of the layers; on AWS they are merged into /opt
+    timeout: float  # the timeout in seconds
+    memory: int  # the memory in MB
     variables: Mapping[str, str]
     label: str  # its name in the template, for people
     reserved_concurrency: int | None = None
@@ -83,7 +83,7 @@ def _unpack(archive: Path, target: Path) -> None:
                     path.chmod(mode)
                 written = time.mktime((*info.date_time, 0, 0, -1))
                 os.utime(path, (written, written))
-    target.mkdir(exist_ok=True)  # an empty archive
+    target.mkdir(exist_ok=True)  # an empty archive makes no folder
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:

@@ -94,7 +94,7 @@ class LambdaHost:
         return self._pools[name].invoke(json.dumps(event).encode())
 
     def stream(self, name: str, event: Any, tell: Callable[[bytes], object]) -> Result:
-        """As `invoke`; the pieces of a streamed response go to `tell` while the function runs."""
+        """Like `invoke`; the pieces of a streamed response go to `tell` while the function runs."""
         return self._pools[name].invoke(json.dumps(event).encode(), tell)
 
     def function(self, name: str) -> Function:
@@ -106,7 +106,7 @@ class LambdaHost:
         return [environment.pid for environment in self._pools[name].environments()]
 
     def running(self, name: str) -> int:
-        """The number of the function's invocations under way."""
+        """The number of the function's running invocations."""
         return self._pools[name].running
 
     def kill(self, name: str) -> int:
@@ -128,7 +128,7 @@ class LambdaHost:
         return self._server.url
 
     def close(self) -> None:
-        """Kill everything. Invocations under way end with an error."""
+        """Kill everything. Running invocations end with an error."""
         self._server.close()
         for pool in self._pools.values():
             pool.close()

@@ -64,7 +64,7 @@ KNOWN_FIELDS = frozenset({
 # fmt: on
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 DEFAULT_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
-# OpenAI's error codes. A gateway passes them on, but not its own.
+# The texts of some of OpenAI's error codes.
 MESSAGES = {
     "context_length_exceeded": "This model's maximum context length is 8192 tokens. Please reduce your messages.",
     "insufficient_quota": "You exceeded your current quota, please check your plan and billing details.",
@@ -108,7 +108,7 @@ class Fault(TypedDict, total=False):
     per_minute: int  # calls a minute that the server grants, at an even pace; it refuses the others with 429
     drip: float  # seconds between one word and the next
     words: int  # the length of the answer
-    tokens: int  # the same as words
+    tokens: int  # another name for words
     echo: str  # the answer itself
     cut: int  # drop the connection after this number of chunks with content
     broken_json: bool  # structured output that is not valid JSON
@@ -468,7 +468,7 @@ def smallest(schema: JsonObject) -> Any:
 class Answer:
     text: str
     finish_reason: str = "stop"
-    field: str = "content"  # or "refusal"
+    field: str = "content"  # "content" or "refusal"
     calls: tuple[JsonObject, ...] = ()  # the function calls, in the form of a message
 
 

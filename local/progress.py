@@ -35,7 +35,7 @@ class Progress:
 
 
 class Step:
-    """A step under way. `note` is added to its line at the end."""
+    """A running step. `note` is added to its line at the end."""
 
     def __init__(self, what: str, *, live: bool) -> None:
         self.note = ""

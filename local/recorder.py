@@ -97,7 +97,7 @@ def _parameters(request: Request) -> dict[str, Any]:
         bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
         return {"Bucket": bucket, "Key": key}
     if invoked := _INVOKE.fullmatch(request.target):
-        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # of the ARN of an alias
+        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # the function's name in the ARN of an alias
     try:
         document = json.loads(request.body)
     except ValueError:

@@ -48,7 +48,7 @@ POLLER = "'s event source"
 class Model:
     """The model server that the worker calls."""
 
-    base_url: str  # ends in /v1
+    base_url: str  # the URL ends with /v1
     key: str
     name: str  # empty: the template's default
     stand_in: bool

@@ -18,7 +18,7 @@ class ToolMissing(Exception):
 class Tools:
     """The executables, as absolute paths."""
 
-    emulator_python: Path  # it has MiniStack, and cryptography, without which no token would be valid
+    emulator_python: Path  # this environment has MiniStack, and cryptography, without which no token would be valid
     sam: Path
     runtime_python: Path  # the packages of the Lambda runtime: awslambdaric and boto3, and nothing else
 

@@ -185,7 +185,7 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
     from samtranslator.translator.transform import transform as serve  # type: ignore[import-not-found]
 
     packaged = copy.deepcopy(extended)
-    for name, resource in packaged["Resources"].items():  # as `sam deploy` does, which uploads the code
+    for name, resource in packaged["Resources"].items():  # like `sam deploy`, which uploads the code
         for uri in {"CodeUri", "ContentUri"} & set(resource.get("Properties", {})):
             if not str(resource["Properties"][uri]).startswith("s3://"):
                 resource["Properties"][uri] = f"s3://bucket/{name}"

@@ -71,7 +71,7 @@ class Api(AbstractContextManager["Api"]):
     def call(
         self, method: str, path: str, body: Any = None, *, token: bool = True, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request and return the answer, whatever its status. Raises ApiFailed without an answer, or if it
+        """Send a request and return the answer with any status. Raises ApiFailed without an answer, or if it
         exceeds 2 MiB."""
         authorization = {"Authorization": f"Bearer {self._token}"} if token else {}
         try:

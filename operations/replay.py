@@ -94,7 +94,7 @@ class Replayed:
     task_ids: list[str] = field(default_factory=list)
     changed: int = 0  # changed by another process, between our read and our write
     malformed: int = 0
-    units: float = 0.0  # read units
+    units: float = 0.0  # the read units of the search
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class _Seen:
     expires_at: Decimal
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: Decimal | None = None
-    lease_until: Decimal | None = None  # set for a STARTED turn
-    finished_at: Decimal | None = None  # of a FAILURE
-    error_code: str | None = None  # of a FAILURE
+    lease_until: Decimal | None = None  # set only for a STARTED turn
+    finished_at: Decimal | None = None  # set only for a FAILURE
+    error_code: str | None = None  # set only for a FAILURE
     has_waited: bool = False  # it was refused, or it reserved a time in the model's rate; both increase `last_attempt`
 
     @classmethod

@@ -20,7 +20,7 @@ class Restored:
     present: int = 0
     expired: int = 0
     malformed: int = 0
-    units: float = 0.0  # read units
+    units: float = 0.0  # the read units of the Scan
 
 
 def restore(

@@ -17,7 +17,7 @@ class StackNotFound(CommandFailed):
 
 
 class Resource(NamedTuple):
-    kind: str  # "AWS::Lambda::Function"
+    kind: str  # the type, for example "AWS::Lambda::Function"
     name: str  # the physical id
 
 

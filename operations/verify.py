@@ -47,7 +47,7 @@ class Verification:
     api: Api
     patience: float
     began_at: float = field(default_factory=time.time)
-    task_ids: list[str] = field(default_factory=list)  # task ids of answered chats
+    task_ids: list[str] = field(default_factory=list)  # the task ids of the answered chats
 
     def submit(self, message: str = MESSAGE, *, headers: dict[str, str] | None = None, **request: str) -> str:
         """Submit a chat and return its task id. Raises ApiFailed."""
@@ -167,7 +167,7 @@ def check_alarms(v: Verification) -> Failures:
         if name not in found:
             yield f"the alarm {entry} is gone"
             continue
-        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # it rings when nobody chats
+        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # this alarm always rings while nobody chats
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
@@ -390,7 +390,7 @@ def _fault(line: str) -> str | None:
         return "a line that is no JSON"
     if not isinstance(document, dict):
         return "a line that is no JSON object"
-    if "_aws" in document or "type" in document:  # metrics, and Lambda's own lines
+    if "_aws" in document or "type" in document:  # skip lines with metrics, and Lambda's lines
         return None
     if not _RFC3339.fullmatch(str(document.get("timestamp", ""))):
         return "a line without an RFC 3339 timestamp, which Lambda takes for INFO"

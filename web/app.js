@@ -67,7 +67,7 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
-  if (current && !current.turns.length && current.id !== id) close(current); // it has no messages
+  if (current && !current.turns.length && current.id !== id) close(current); // the conversation on screen has no messages
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
   chat.show(current);

@@ -12,7 +12,7 @@ const NEAR_PX = 80;
 const RETRACTED = "The attempt before this one broke off, and its words were taken back. The answer begins again.";
 
 export class Chat {
-  #views = new Map(); // by turn
+  #views = new Map(); // the shown elements, by turn
   #conversation = null;
   #doing;
   #pinned = true; // whether the latest message is visible, and should stay visible

@@ -12,7 +12,7 @@ export class Composer {
   #id = null; // the id of the conversation
   #files = []; // the attached files
   #others = new Map(); // {files, role} of the other conversations, by their ids
-  #unchecked = new Set(); // files
+  #unchecked = new Set(); // files whose type is not checked yet
   #composing = false; // whether an input method is composing text
   #send;
 

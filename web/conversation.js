@@ -22,8 +22,8 @@ export class Conversation extends EventTarget {
   #outbox;
   #closed = new AbortController();
   #sending = Promise.resolve(); // settles when the previous turn is submitted
-  #watched = new Set(); // turns
-  #lastPage; // the cursor of that page
+  #watched = new Set(); // the watched turns
+  #lastPage; // the cursor of the last page
   #reading = false;
 
   /**

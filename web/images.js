@@ -7,7 +7,7 @@
 const MAX_CHARACTERS = 200_000;
 const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of a message
 export const MAX_IMAGES = 8;
-const SIDES = [1568, 1024, 768, 512, 320, 200]; // px
+const SIDES = [1568, 1024, 768, 512, 320, 200]; // lengths of the longer side in px
 const QUALITIES = [0.85, 0.6];
 
 /** The first bytes of a file of each accepted type, as Latin-1. The name does not matter: many JPEGs are called .png. */
@@ -17,7 +17,7 @@ const TYPES = {
   "image/gif": /^GIF8[79]a/,
   "image/webp": /^RIFF....WEBP/s,
 };
-const LONGEST_BEGINNING = 12; // bytes
+const LONGEST_BEGINNING = 12; // bytes of the beginning that decide the type
 
 const shown = new Map(); // the object URL of each file and upload_id of this page, because the API does not return images
 

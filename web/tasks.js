@@ -11,7 +11,7 @@ const KEPT = 200;
 export class Tasks extends EventTarget {
   #scope;
 
-  /** The event "change" reports each change. */
+  /** The event "change" reports each change of the tasks. */
   constructor(scope) {
     super();
     this.#scope = scope;

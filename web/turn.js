@@ -73,7 +73,7 @@ export class Turn extends EventTarget {
     return Object.assign(new Turn("sending", failed.request), { retryOf: failed.taskId });
   }
 
-  /** A turn of the history. */
+  /** Make a turn from the history. */
   static recorded(request, task) {
     return Object.assign(new Turn(isFinal(task) ? "final" : "accepted", request), { taskId: task.task_id, task });
   }

@@ -66,7 +66,7 @@ function hourAndMinute(ms) {
   return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
-/** Today's time, else the day. */
+/** The time if it is today, otherwise the day. */
 export function when(ms) {
   const date = new Date(ms);
   const today = date.toDateString() === new Date().toDateString();

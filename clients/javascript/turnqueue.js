@@ -19,9 +19,9 @@
 
 import { createParser } from "./vendor/eventsource-parser/parse.js";
 
-const ATTEMPTS = 7; // spread over 15 to 30 s
+const ATTEMPTS = 7; // 7 tries, spread over 15 to 30 s
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
-const UPLOAD_TIMEOUT_MS = 120_000; // 2 MB at 140 kbit/s
+const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
 const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
@@ -33,12 +33,12 @@ const EVENTS_TIMEOUT_MS = 10_000; // the API returns the present events at once
 const QUEUED_MS = 60_000; // a task that is queued for longer gets short polls, because each long poll occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // if the server does not say
+const OWN_POLL_MS = 1_000; // the pause if the server gives none
 const JITTER = 0.2;
 const SLACK_MS = 30_000; // ms after the task's deadline: by then the API has closed the task
 const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has reported the task's deadline
 const LAST_LOOK_MS = 1_000; // for one more poll when the caller's time is over
-const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for more
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for longer times
 
 // ---- Errors
 
@@ -618,7 +618,7 @@ function rootOf(baseUrl) {
   try {
     url = new URL(baseUrl);
   } catch {
-    // reported below
+    // the caller gets the reason from the check below
   }
   if (!/^https?:$/.test(url?.protocol)) {
     const found = baseUrl === undefined || baseUrl === null || baseUrl === "" ? "is missing" : `is ${JSON.stringify(`${baseUrl}`)}`;

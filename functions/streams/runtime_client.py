@@ -48,7 +48,7 @@ def main(address: str, handler_name: str) -> None:
         context = Context(headers["Lambda-Runtime-Aws-Request-Id"], int(headers["Lambda-Runtime-Deadline-Ms"]))
         try:
             answer(address, handler, event, context)
-        except OSError:  # Lambda no longer wants the response
+        except OSError:  # Lambda does not accept more of the response
             continue
 
 
@@ -102,7 +102,7 @@ def _kind(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    # As AWS's client does: the layer, and botocore of the runtime.
+    # Like AWS's client, add the layer and the runtime's botocore to the path.
     sys.path[1:1] = ["/opt/python"]
     sys.path.append(os.environ["LAMBDA_RUNTIME_DIR"])
     main(os.environ["AWS_LAMBDA_RUNTIME_API"], os.environ["_HANDLER"])

@@ -37,7 +37,7 @@ MAX_REFERRED = 100
 
 
 LIVE = {"stream": True, "live": True}
-"""Of a turn that the streams function streams: its text is shown from the first word."""
+"""A turn of the streams function: the worker writes its text from the first word on."""
 
 
 class Desk(NamedTuple):

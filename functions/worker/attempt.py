@@ -274,7 +274,7 @@ class Attempt:
                 await asyncio.sleep(pause)
 
     async def _show_now(self) -> None:
-        """Write the missing text to the log. Waits for a write under way, so that the turn's end comes after it."""
+        """Write the missing text to the log. Waits for a running write, so that the turn's end comes after it."""
         reply, turn = self._reply, self._turn
         text = reply.readable().rstrip("\ufffd")  # The text may end with half a character.
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))

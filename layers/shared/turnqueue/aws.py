@@ -118,7 +118,7 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
             connect_timeout=1,
             read_timeout=read_timeout,  # seconds: the slowest call, a Query of 1 MB, takes 0.3 s
             retries={"mode": "standard", "total_max_attempts": attempts},
-            max_pool_connections=20,  # as many as the worker has threads
+            max_pool_connections=20,  # as many connections as the worker has threads
             tcp_keepalive=True,
             # botocore would rebuild this for every call, which costs a tenth of the CPU
             user_agent=f"turnqueue/{__version__}",

@@ -50,7 +50,7 @@ _SHORTEST_INTERVAL_SECONDS = 0.02  # seconds: a shorter interval counts as no li
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""The most seconds ahead for which a call can reserve a time. The pace changes too fast for a longer line."""
+"""The most seconds ahead for which a call can reserve a time. The pace changes too fast for more."""
 
 PROBE_LEASE_SECONDS = 15.0
 """Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies."""

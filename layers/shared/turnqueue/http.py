@@ -29,8 +29,8 @@ class Problem(Exception):
     """Ends the handling of a request with a problem document.
 
     `code` is stable and for programs, and a key of `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is
-    for people. By default the table gives both it and `status`. `param` names the field or header at fault. Never put a
-    value that the client sent into them.
+    for people. The table has the defaults of `detail` and `status`. `param` names the field or header at fault. Never
+    put a value that the client sent into them.
     """
 
     def __init__(

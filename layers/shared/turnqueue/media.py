@@ -152,7 +152,7 @@ class Uploads:
         self._client.delete_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
 
     def _get(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The object as it was declared."""
+        """The object, with its declared type."""
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
         except ClientError as error:

@@ -180,7 +180,7 @@ class Turn(NamedTuple):
     expires_at: int
     attempt: int = 0
     last_attempt: int = MAX_ATTEMPTS
-    replayed_at: float | None = None  # when an operator last replayed it
+    replayed_at: float | None = None  # the time of the last replay by an operator
     lease_until: float | None = None
     lost_lease: float | None = None  # the end of the previous attempt's lease, if its worker was killed; otherwise 0
     claim_id: str | None = None  # a random id of the last claim, by which a worker recognises its own claim

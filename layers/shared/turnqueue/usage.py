@@ -93,7 +93,7 @@ class UsageStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Made when it is first needed, because a status function seldom settles a turn.
+        # Created at the first use, because the status function seldom settles a turn.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:

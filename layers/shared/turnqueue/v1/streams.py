@@ -74,7 +74,7 @@ class CompletionStream:
     def __init__(self, turn: Turn, *, with_usage: bool) -> None:
         self.is_over = False
         self._with_usage = with_usage
-        self._text: str | None = None  # None before the first chunk
+        self._text: str | None = None  # the text sent so far; None before the first chunk
         self._head = {
             "id": completion_id(turn.key),
             "object": "chat.completion.chunk",
@@ -264,7 +264,7 @@ class ResponseStream:
         return event
 
     def _error(self, error: Event) -> Event:
-        """It has the number of the last event, so that a client that resumes after it misses nothing."""
+        """The error event has the number of the last event, so that a client that resumes after it misses nothing."""
         return {**error, "type": "error", "sequence_number": self._number - 1, "error": error}
 
 
