@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
 from playwright.sync_api import Browser, expect
 
 from local.progress import Progress
@@ -15,6 +14,7 @@ from local.tools import ROOT
 from tests.browser.chromium import find_chromium, launched
 from tests.browser.console import Console
 from tests.browser.pictures import noise
+from tests.stand_in import StandIn
 
 FOLDER = ROOT / "screenshots"
 
@@ -48,11 +48,7 @@ class Studio:
         self._browser = browser
         self._progress = progress
         self._url = console_url
-        self._faults = f"{model_url.removesuffix('/v1')}/stand-in/faults"
-
-    def order(self, **fault: Any) -> None:
-        """What the stand-in model does with every call from now on."""
-        httpx.post(self._faults, json=fault, trust_env=False).raise_for_status()
+        self.order = StandIn(model_url).faults
 
     @contextmanager
     def console(self, viewport: dict[str, int], *, dark: bool = False, state: Any = None) -> Iterator[Console]:

@@ -21,6 +21,7 @@ from local.processes import Process, Processes
 from local.stack import LocalStack, Model
 from local.tools import ROOT
 from tests.e2e.conftest import Api
+from tests.stand_in import StandIn
 
 WORKER_SECONDS = 80
 LEASE_SECONDS = 50  # leases.py
@@ -70,8 +71,7 @@ class ModelServer:
 
     def faults(self, **fault: Any) -> None:
         """Set the model's fault for every call (see local/model_server.py); no argument ends it."""
-        url = self.url.removesuffix("/v1") + "/stand-in/faults"
-        httpx.post(url, json=fault, trust_env=False).raise_for_status()
+        StandIn(self.url).faults(**fault)
 
 
 class Bystander:

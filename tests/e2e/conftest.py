@@ -176,3 +176,14 @@ def stack(deployment: Deployment) -> LocalStack:
     if deployment.stack is None:
         pytest.skip("needs the emulated account: API_URL is set")
     return deployment.stack
+
+
+@contextmanager
+def worker_stopped(stack: LocalStack) -> Iterator[None]:
+    """The queue keeps its messages meanwhile."""
+    source = stack.event_sources["WorkerFunction"]
+    source.stop(drain=True)
+    try:
+        yield
+    finally:
+        source.start()

@@ -5,11 +5,11 @@ import time
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
+from tests.stand_in import StandIn
 
 SESSIONS = 20
 TURNS = 10
@@ -46,6 +46,6 @@ def test_two_hundred_turns_over_twenty_sessions(alice: Api, stack: LocalStack) -
         for before, after in itertools.pairwise(tasks):
             assert before["finished_at"] <= after["started_at"], "a turn began before the one before it was answered"
 
-    calls = httpx.get(f"{stack.model_url.removesuffix('/v1')}/stand-in/calls", trust_env=False).json()["by_message"]
+    calls = StandIn(stack.model_url).calls()["by_message"]
     asked = [calls[f"{run} session {number} turn {turn}"] for number in range(SESSIONS) for turn in range(TURNS)]
     assert asked == [1] * (SESSIONS * TURNS), "a turn was answered twice"

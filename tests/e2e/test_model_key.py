@@ -1,11 +1,11 @@
 """The model's key: a worker fetches it once, keeps it, and fetches it again when the model refuses it."""
 
-import httpx
 import pytest
 
 from local.stack import LocalStack
 from tests.e2e import tour
 from tests.e2e.conftest import Api
+from tests.stand_in import StandIn
 
 
 def fetches(stack: LocalStack) -> int:
@@ -15,8 +15,7 @@ def fetches(stack: LocalStack) -> int:
 
 def refusals(stack: LocalStack) -> int:
     """How often the model has refused a key."""
-    calls = httpx.get(f"{stack.model_url.removesuffix('/v1')}/stand-in/calls", trust_env=False).json()
-    count: int = calls["unauthorized"]
+    count: int = StandIn(stack.model_url).calls()["unauthorized"]
     return count
 
 

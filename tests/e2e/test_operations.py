@@ -7,15 +7,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from local.deploy import STACK_NAME
 from local.stack import LocalStack
 from local.tools import ROOT
-from tests.e2e.conftest import Api
+from tests.e2e.conftest import Api, worker_stopped
 from turnqueue.queue import encode
 from turnqueue.turn import MAX_ATTEMPTS, Key
 
@@ -25,16 +23,6 @@ def operate(stack: LocalStack, *arguments: str, **environment: str) -> subproces
     variables = {**os.environ, **stack.emulator.account.variables(), "NO_PROXY": "127.0.0.1", **environment}
     command = [sys.executable, "-W", "error", "-m", "operations", *arguments]
     return subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, timeout=50, check=False)
-
-
-@contextmanager
-def no_workers(stack: LocalStack) -> Iterator[None]:
-    source = stack.event_sources["WorkerFunction"]
-    source.stop(drain=True)
-    try:
-        yield
-    finally:
-        source.start()
 
 
 def dead_letter(stack: LocalStack, task_id: str) -> None:
@@ -65,7 +53,7 @@ def wait_until_empty(stack: LocalStack) -> None:
 
 def test_a_lost_task_is_replayed(alice: Api, stack: LocalStack) -> None:
     session = f"s-{uuid.uuid4().hex}"
-    with no_workers(stack):
+    with worker_stopped(stack):
         task_id = alice.submit("hello again", session_id=session)
         dead_letter(stack, task_id)
         assert alice.finished(task_id)["error_code"] == "worker_lost"
@@ -130,7 +118,7 @@ def test_an_owner_is_forgotten(stack: LocalStack) -> None:
     for owner, api in apis.items():
         api.finished(tasks[owner])
         api.until_used(1)
-    with no_workers(stack):
+    with worker_stopped(stack):
         waiting = apis["carol"].submit("and then?")
 
         asked = operate(stack, "forget", "--stack", STACK_NAME, "--owner", "carol")

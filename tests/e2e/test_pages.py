@@ -18,6 +18,7 @@ from local.deploy import STACK_NAME
 from local.stack import AUDIENCE, LocalStack
 from local.tools import ROOT
 from tests.e2e.conftest import Deployment
+from tests.stand_in import StandIn
 
 
 def blocks(page: str) -> list[str]:
@@ -68,7 +69,7 @@ def test_the_requests_of_a_page_are_answered_as_it_says(page: str, stack: LocalS
         if shown := parts[2].strip().split("\n\n")[-1].replace("{…}", "{}").replace(", …}", "}"):
             assert list(json.loads(shown.replace("\n", " "))) == list(answer), command
         count += 1
-    httpx.post(stack.model_url.removesuffix("/v1") + "/stand-in/faults", json={}, trust_env=False)
+    StandIn(stack.model_url).faults()
     assert count
 
 

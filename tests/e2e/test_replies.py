@@ -3,19 +3,18 @@
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 
-import httpx
 import pytest
 
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
+from tests.stand_in import StandIn
 
 CACHED = {"Cache-Control": "max-age=600"}
 
 
 def asked(stack: LocalStack, message: str) -> int:
     """How often the model was asked this."""
-    calls = httpx.get(f"{stack.model_url.removesuffix('/v1')}/stand-in/calls", trust_env=False).json()["last"]
-    return sum(call["message"] == message for call in calls)
+    return StandIn(stack.model_url).messages().count(message)
 
 
 @pytest.mark.parametrize("role", ["general", "booking"])

@@ -9,14 +9,14 @@ import pytest
 
 from local.stack import LocalStack
 from tests.e2e.conftest import Api, post_form
+from tests.stand_in import StandIn
 
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 100
 
 
 def seen(stack: LocalStack, message: str) -> list[list[str]]:
     """The images with each of the user's messages in the model's last call for this message."""
-    control = f"{stack.model_url.removesuffix('/v1')}/stand-in/calls"
-    calls = httpx.get(control, trust_env=False).json()["last"]
+    calls = StandIn(stack.model_url).calls()["last"]
     images: list[list[str]] = [call["images"] for call in calls if call["message"] == message][-1]
     return images
 

@@ -16,7 +16,7 @@ from development import cfn
 from local import alarms
 from local.metrics import Metric, Metrics, emitted, log_lines
 from local.stack import LocalStack
-from tests.e2e.conftest import Api, Deployment
+from tests.e2e.conftest import Api, Deployment, worker_stopped
 from tests.unit.template_rules import AWS_METRICS
 
 OURS = "Turnqueue"
@@ -129,16 +129,6 @@ def run(stack: LocalStack, alice: Api, scarce: Api) -> Run:
     recorder.until({"TaskCancelled": 1, "TaskSucceeded": 3, "TaskReplayed": 1, "EnqueueFailed": 1, "CacheHit": 1})
     lines = recorder.lines()
     return Run(good, bad, emitted(iter(lines)), lines)
-
-
-@contextmanager
-def worker_stopped(stack: LocalStack) -> Iterator[None]:
-    source = stack.event_sources["WorkerFunction"]
-    source.stop(drain=True)
-    try:
-        yield
-    finally:
-        source.start()
 
 
 def bury(stack: LocalStack, body: str) -> None:

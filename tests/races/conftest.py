@@ -1,12 +1,10 @@
 """Fixtures: the two accounts, the fleet of processes, the model, and watchers of a turn during a race."""
 
-import json
 import os
 import random
 import statistics
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -19,6 +17,7 @@ from tests import summary
 from tests.races import moves
 from tests.races.accounts import BACKENDS, Item, Races, endpoint
 from tests.races.fleet import Call, Fleet
+from tests.stand_in import StandIn
 from turnqueue.turn import FINAL, Key, Turn, new_ulid, session_key
 
 FLEET = 50
@@ -32,7 +31,7 @@ _seed = int(os.environ["RACES_SEED"])  # tests/conftest.py draws one
 class Arena:
     """A backend, and a fleet of processes that use it. Owners and turns are new for each round."""
 
-    def __init__(self, races: Races, fleet: Fleet, model: "Model", name: str, chance: random.Random) -> None:
+    def __init__(self, races: Races, fleet: Fleet, model: StandIn, name: str, chance: random.Random) -> None:
         self.races, self.fleet, self.model, self.chance = races, fleet, model, chance
         self.outcomes = summary.of(f"race {name} (RACES_SEED={_seed})")
         self._seconds_of_a_call = self._pace()
@@ -120,19 +119,6 @@ class Watch:
         assert attempts == sorted(attempts), f"the attempts went backwards: {self.seen}"
 
 
-class Model:
-    """The stand-in model, with counts of its calls."""
-
-    def __init__(self, url: str) -> None:
-        self._calls = url.removesuffix("/v1") + "/stand-in/calls"
-
-    def calls(self, message: str) -> int:
-        """The number of calls with this message."""
-        with urllib.request.urlopen(self._calls, timeout=10) as answer:
-            by_message: dict[str, int] = json.loads(answer.read())["by_message"]
-        return by_message.get(message, 0)
-
-
 def status(item: Item) -> str:
     text: str = item["status"]["S"]
     return text
@@ -171,5 +157,5 @@ def backend(
 def arena(backend: tuple[Races, Fleet], model_url: str, request: pytest.FixtureRequest) -> Iterator[Arena]:
     races, fleet = backend
     name = request.node.name
-    yield Arena(races, fleet, Model(model_url), name.removeprefix("test_"), random.Random(f"{_seed} {name}"))
+    yield Arena(races, fleet, StandIn(model_url), name.removeprefix("test_"), random.Random(f"{_seed} {name}"))
     races.drain()

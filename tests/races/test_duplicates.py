@@ -32,14 +32,14 @@ def test_a_message_delivered_twice_at_once_is_answered_once(arena: Arena) -> Non
         item = arena.item(key)
         assert ended(item) == "SUCCESS"
         assert item["attempt"]["N"] == "1"
-        assert arena.model.calls(message) == 1
+        assert arena.model.asked(message) == 1
         # One worker met the other's lease and gave the message back, unless it came after the end.
         for given_back, done_at in worked:
             assert given_back or done_at >= float(item["finished_at"]["N"])
         met = [given_back for given_back, _ in worked if given_back]
         assert len(met) < 2
         assert arena.fleet.do(moves.batch, "worker", records) == []
-        assert arena.model.calls(message) == 1
+        assert arena.model.asked(message) == 1
         arena.outcomes["met a lease" if met else "met its end"] += 1
 
 
@@ -58,7 +58,7 @@ def test_a_message_delivered_again_when_the_lease_is_over_is_recorded_once(arena
         item = arena.item(key)
         attempts = int(item["attempt"]["N"])
         assert ended(item) == "SUCCESS"
-        assert arena.model.calls(message) == attempts
+        assert arena.model.asked(message) == attempts
         assert second == []
         assert attempts == 2 or first == []
         arena.outcomes["the second answered" if attempts == 2 else "the first had answered"] += 1
@@ -84,5 +84,5 @@ def test_cancel_against_a_worker_at_any_moment(arena: Arena) -> None:
         else:
             assert answer.status == 202
         if all(status(seen) != "STARTED" for seen in watch.seen) and ended(item) == "cancelled":
-            assert arena.model.calls(message) == 0
+            assert arena.model.asked(message) == 0
         arena.outcomes[f"{answer.status} {ended(item)}"] += 1

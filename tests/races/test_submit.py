@@ -60,7 +60,7 @@ def test_fifty_submits_with_one_key_to_a_queue_that_fails_for_some(arena: Arena)
         [item] = arena.races.items_of(owner)
         assert ended(item) == "SUCCESS"
         assert task_id.endswith(item["turn"]["S"])
-        assert arena.model.calls(message) == 1
+        assert arena.model.asked(message) == 1
         arena.outcomes[f"answered 503 in {ROUNDS} rounds"] += sum(answer.status == 503 for answer in answers)
 
 
@@ -75,7 +75,7 @@ def test_a_send_that_is_reported_lost_against_the_worker_that_has_its_message(ar
         assert answer.status in (202, 503)
         assert answer.body["task_id"].endswith(item["turn"]["S"])
         assert ended(item) == ("SUCCESS" if answer.status == 202 else "enqueue_failed")
-        assert arena.model.calls(message) == (answer.status == 202)
+        assert arena.model.asked(message) == (answer.status == 202)
         assert given_back == []
         arena.outcomes[f"{answer.status} {ended(item)}"] += 1
 
@@ -96,7 +96,7 @@ def test_a_send_that_is_reported_lost_and_tried_again_against_the_worker(arena: 
         assert answer.body["task_id"] == lost.body["task_id"]
         assert answer.headers["Idempotency-Replayed"] == "true"
         assert ended(item) == "SUCCESS"
-        assert arena.model.calls(message) == 1
+        assert arena.model.asked(message) == 1
         assert given_back == []
         arena.outcomes[f"it was {answer.body['status']} by then"] += 1
 

@@ -5,7 +5,6 @@ import contextlib
 import copy
 import functools
 import gc
-import http.server
 import importlib
 import json
 import logging
@@ -14,7 +13,6 @@ import socket
 import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -36,6 +34,8 @@ from development import cfn
 from local import model_server
 from operations.stack import Stack
 from tests.payloads import Context, Event, api_event
+from tests.raw_server import Scripted as Scripted  # tests import it from here
+from tests.stand_in import StandIn as StandIn
 
 REGION = "us-east-1"
 QUEUE_URL = f"https://sqs.{REGION}.amazonaws.com/{DEFAULT_ACCOUNT_ID}/"
@@ -461,74 +461,6 @@ def _settle(queue: str) -> None:
 def read(response: dict[str, Any]) -> Response:
     """A handler's response with its body parsed under "json"."""
     return {**response, "json": json.loads(response["body"])}
-
-
-# ---- The model
-
-
-class StandIn:
-    """The stand-in model, from the side of one who watches it."""
-
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._control = url.removesuffix("/v1") + "/stand-in"
-
-    def messages(self) -> list[str]:
-        """The message of each call so far, in order."""
-        return [call["message"] for call in self._ask("calls")["last"]]
-
-    def calls(self) -> dict[str, Any]:
-        calls: dict[str, Any] = self._ask("calls")
-        return calls
-
-    def forget(self) -> None:
-        """Forget the calls so far: `times` counts anew."""
-        self._ask("calls", method="DELETE")
-
-    def _ask(self, path: str, method: str = "GET") -> Any:
-        request = urllib.request.Request(f"{self._control}/{path}", method=method)
-        with urllib.request.urlopen(request, timeout=5) as answer:
-            return json.loads(answer.read() or "null")
-
-
-class Scripted:
-    """A model that sends what a test tells it, byte for byte, and keeps what it was asked."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.status = 200
-        self.headers: dict[str, str] = {}
-        self.asked: list[dict[str, Any]] = []
-        scripted = self
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                scripted.asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-                self.send_response(scripted.status)
-                for name, value in ({"content-type": "text/event-stream"} | scripted.headers).items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write("".join(f"data: {event}\n\n" for event in scripted.events).encode())
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-        self._thread.start()
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
-
-    def says(self, *contents: str, finish_reason: str | None = "stop") -> None:
-        """Send these pieces of an answer. They are put into JSON as they are, so "\\ud83d" is half a surrogate pair."""
-        self.events = [f'{{"choices": [{{"index": 0, "delta": {{"content": "{text}"}}}}]}}' for text in contents]
-        end = json.dumps({"choices": [{"index": 0, "delta": {}, "finish_reason": finish_reason}]})
-        self.events += [end, "[DONE]"]
-
-    def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 # ---- The worker

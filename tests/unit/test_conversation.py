@@ -2,13 +2,13 @@
 
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire
+from tests.raw_server import Scripted
+from tests.unit.conftest import Account, Clock, Parts, StandIn, Wire
 from turnqueue.turn import Key
 
 type Message = dict[str, Any]
@@ -220,13 +220,8 @@ def test_an_image_that_is_not_shown_again_costs_no_image(account: Account, worke
 def limits(model: StandIn) -> Iterator[Callable[..., None]]:
     """Sets what the stand-in refuses: prompts above a `window` of tokens, or images if it is `blind`."""
 
-    def set_limits(**faults: Any) -> None:
-        url = model.url.removesuffix("/v1") + "/stand-in/faults"
-        with urllib.request.urlopen(urllib.request.Request(url, json.dumps(faults).encode()), timeout=5):
-            pass
-
-    yield set_limits
-    set_limits()
+    yield model.faults
+    model.faults()
 
 
 def histories(account: Account, model: StandIn, message: str = "and?", **more: Any) -> tuple[str, list[int]]:

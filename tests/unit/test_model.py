@@ -15,24 +15,8 @@ import pytest
 from modelerror import ModelError
 from persona import persona
 from reply import Answer, Reply
-from tests.unit.raw_model import (
-    DONE,
-    HANG,
-    RESET,
-    USAGE,
-    WHOLE,
-    Asked,
-    Asking,
-    Response,
-    Script,
-    completion,
-    content,
-    delta,
-    event,
-    finish,
-    serving,
-    with_model,
-)
+from tests.raw_server import HANG, RESET, Asked, Response, Script, serving
+from tests.unit.raw_model import DONE, USAGE, WHOLE, Asking, completion, content, delta, event, finish, with_model
 from turnqueue import telemetry
 
 DOCUMENT = json.dumps(

@@ -10,7 +10,8 @@ import pytest
 
 from persona import persona
 from reply import Reply
-from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, StandIn, Wire, unreachable
+from tests.raw_server import Scripted
+from tests.unit.conftest import Account, Clock, Parts, Printed, StandIn, Wire, unreachable
 from turnqueue.personas import ROLES, version
 from turnqueue.queue import decode
 from turnqueue.turn import Key
@@ -157,24 +158,7 @@ def test_media_go_to_the_model_as_image_parts(account: Account, scripted: Script
     }
 
 
-def test_the_model_sees_the_images(account: Account) -> None:
-    task_id = account.queued("look", media=[{"type": "image", "url": "https://example.com/cat.png"}] * 2)
-    account.work()
-
-    assert "With it came 2 images." in account.task(task_id)["result"]["message"]
-
-
 # ---- The conversation
-
-
-def test_a_session_remembers(account: Account) -> None:
-    account.queued("I am Ann", session_id="s-1")
-    account.work()
-    task_id = account.queued("who am I?", session_id="s-1")
-    account.work()
-
-    answer = account.task(task_id)["result"]["message"]
-    assert answer == ('[stand-in model] You said "who am I?". Before that, in this conversation, you said: "I am Ann".')
 
 
 def test_the_conversation_is_told_in_order_and_with_the_answers(account: Account, scripted: Scripted) -> None:
