@@ -18,7 +18,7 @@ class Metric(NamedTuple):
 
 
 class Metrics:
-    """Samples, each at a time in seconds since the epoch."""
+    """Samples of metrics, each with a time in seconds since the epoch."""
 
     def __init__(self) -> None:
         self._samples: dict[Metric, list[tuple[float, float]]] = {}

@@ -34,7 +34,7 @@ export class Conversations extends EventTarget {
     return `conversations ${this.#scope}`;
   }
 
-  /** The latest first: [{id, title, role, at}]. */
+  /** The conversations, latest first: [{id, title, role, at}]. */
   get all() {
     return everywhere.get(this.#key, []);
   }

@@ -1,8 +1,8 @@
 """A runtime client for Lambda that can stream responses, because AWS's client for Python cannot. Delete this file,
 `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template when it can (github.com/aws/aws-lambda-roadmap/issues/39).
 
-It keeps to docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the head
-of the response, {statusCode, headers}, then the pieces of the body as text.
+It follows docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the head of
+the response, {statusCode, headers}, then the pieces of the body as text.
 """
 
 import base64

@@ -39,7 +39,7 @@ def is_streamed(event: Event) -> bool:
 
 
 def hand_over(turn: Turn, headers: dict[str, str], **more: Any) -> Response:
-    """The response to the streams function: it streams this turn."""
+    """The response to the streams function. It names the turn that this function then streams."""
     return {"statusCode": 200, "headers": headers, "body": "", "stream": {"task_id": turn.key.task_id, **more}}
 
 
