@@ -1,53 +1,38 @@
 """Measures how late a client gets the tokens of a streamed answer, and the cost of the streaming."""
 
-import math
+import json
+import os
 import statistics
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-import httpx
 import openai
 
+from benchmarks import watching
 from benchmarks.bill import CHATS, Machine, dollars
+from benchmarks.checkout import checkout
 from benchmarks.meter import Meter
 from benchmarks.report import Section, goal
+from benchmarks.watching import TOKEN_CHARACTERS, TOKENS_A_SECOND, Lateness, Watched, message, watched
 from local.stack import LocalStack, Model
 
 ANSWERS = {1: 3, 3: 3, 10: 3, 80: 1}
-"""The seconds of an answer, and the number of its measurements."""
+"""Seconds of an answer, and how often it is measured."""
 GOALS = {3: 0.5, 10: 0.8, 80: 1.1}
-"""The goal: the seconds by which the median token may be later than in the direct stream."""
-TOKENS_A_SECOND = 20
-_TOKEN_CHARACTERS = 10
-"""The length of a token: the time at which it left the model, in milliseconds, and a space. 200 tokens a second make 16
-KB in 80 s."""
-
-
-BY_URL_ANSWERS = {3: 4, 10: 3, 80: 1}
-BY_URL_GOALS = {3: 0.35, 10: 0.45, 80: 0.75}
-"""The same for openai-python at the URL of the stream function."""
-
-
-class Watched(NamedTuple):
-    """`late`: the seconds from the model to the client, by token. `requests`: the client's requests without the
-    submit."""
-
-    late: list[float]
-    requests: float
-    rows: float
-    write_units: float
-    """The write units of the rows."""
-    turn_units: float
-    """The write units of the turn."""
-    read_units: float
-    """The read units of all reads."""
-    status_cpu: float
-    status_calls: float
+"""Seconds by which the median token may be behind the direct stream."""
+SECONDS_WITH_IMAGE = 10
+"""Of the answer to a message with a data URL of 199,000 characters."""
+BEFORE = "48448410^"
+"""The commit before the event log. Each second, its worker wrote the turn with all of the text so far."""
+_SECONDS_BEFORE = 900  # of the run of that commit: a build, a start and 104 s of answers on a busy machine
 
 
 @contextmanager
@@ -64,7 +49,7 @@ def clock_model() -> Iterator[str]:
             began = time.monotonic()
             for number in range(1, tokens + 1):
                 time.sleep(max(began + number / TOKENS_A_SECOND - time.monotonic(), 0))
-                stamp = f"{int(time.time() * 1000) % 10 ** (_TOKEN_CHARACTERS - 1):0{_TOKEN_CHARACTERS - 1}} "
+                stamp = f"{int(time.time() * 1000) % 10 ** (TOKEN_CHARACTERS - 1):0{TOKEN_CHARACTERS - 1}} "
                 self._send(f'{{"choices": [{{"index": 0, "delta": {{"content": "{stamp}"}}}}]}}')
             self._send('{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}')
             self._send("[DONE]")
@@ -83,24 +68,6 @@ def clock_model() -> Iterator[str]:
     finally:
         server.shutdown()
         server.server_close()
-
-
-class Lateness:
-    """The tokens that a client has, and how late each was."""
-
-    def __init__(self) -> None:
-        self.late: list[float] = []
-
-    def has(self, text: str) -> None:
-        """Note that the client has this text now."""
-        now = time.time() * 1000
-        for start in range(len(self.late) * _TOKEN_CHARACTERS, len(text) - _TOKEN_CHARACTERS + 1, _TOKEN_CHARACTERS):
-            left = int(text[start : start + _TOKEN_CHARACTERS])
-            self.late.append((now - left) % 10 ** (_TOKEN_CHARACTERS - 1) / 1000)
-
-
-def message(seconds: float) -> str:
-    return f"[[tokens={round(seconds * TOKENS_A_SECOND)}]]"
 
 
 def direct(url: str, seconds: float) -> list[float]:
@@ -130,106 +97,56 @@ def response(url: str, key: str, model: str, seconds: float) -> list[float]:
     return lateness.late
 
 
-def watched(stack: LocalStack, meter: Meter, seconds: float, *, stream: bool) -> Watched:
-    """Read an answer like a client: by its events with `stream`, else by polls at the API's pace."""
-    lateness, requests = Lateness(), 0
-    headers = {"Authorization": f"Bearer {stack.token('alice')}"}
-    with (
-        httpx.Client(base_url=stack.api_url, headers=headers, timeout=60, trust_env=False) as http,
-        meter.measured() as use,
-    ):
-        body = {"message": message(seconds)} | ({"stream": True} if stream else {})
-        task = http.post("/chat", params={"async_mode": "true"}, json=body).raise_for_status().json()["task_id"]
-        text, after, wait_ms = "", 0, 300
-        while wait_ms is not None:
-            time.sleep(wait_ms / 1000)
-            requests += 1
-            if stream:
-                told = http.get(f"/chat/task/{task}/events", params={"after": after}).raise_for_status().json()
-                after = told["next"]
-                for event in told["events"]:
-                    text = (
-                        event["task"]["result"]["message"] if event["event"] == "done" else text + event.get("text", "")
-                    )
-                    lateness.has(text)
-            else:
-                told = http.get(f"/chat/task/{task}").raise_for_status().json()
-                lateness.has((told["result"] or {}).get("message") or told["partial"] or "")
-            wait_ms = told["poll_after_ms"]
-        time.sleep(1)  # for the worker's last calls
-    return Watched(
-        lateness.late,
-        requests,
-        use["writes", "progress"],
-        use["write units", "progress"],
-        use["write units", "TurnsTable"],
-        sum(use["read units", operation] for operation in ("GetItem", "Query", "BatchGetItem")),
-        use["CPU seconds", "StatusFunction"],
-        use["calls", "StatusFunction"],
-    )
+def before(url: str, answers: Sequence[str]) -> list[Watched] | None:
+    """The answers on a local stack of the commit BEFORE. None if this checkout lacks the commit, or it does not run."""
+    try:
+        with checkout(BEFORE) as root:
+            ran = subprocess.run(
+                [sys.executable, "-P", str(Path(watching.__file__).resolve()), url, *answers],
+                cwd=root,
+                env=os.environ | {"PYTHONPATH": str(root)},
+                stdout=subprocess.PIPE,
+                text=True,
+                timeout=_SECONDS_BEFORE,
+                check=True,
+            )
+    except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+        print(f"streaming: {BEFORE} was not measured: {type(error).__name__}", file=sys.stderr)
+        return None
+    return [Watched(**json.loads(line)) for line in ran.stdout.splitlines() if line.startswith("{")]
 
 
 def run() -> Section:
     section = Section("streaming", "Answers that stream")
-    with clock_model() as url, LocalStack(record=True, model=Model(url, "sk-local", "m", stand_in=False)) as stack:
-        meter = Meter(stack)
-        watched(stack, meter, 0.2, stream=True)  # starts the functions
-        found: dict[tuple[int, bool], list[Watched]] = {}
-        beside: dict[int, list[float]] = {}
-        for seconds, rounds in ANSWERS.items():
-            for stream in (True, False):
-                for _ in range(rounds):
-                    with ThreadPoolExecutor(1) as pool:
-                        straight = pool.submit(direct, url, seconds)
-                        found.setdefault((seconds, stream), []).append(watched(stack, meter, seconds, stream=stream))
-                        beside.setdefault(seconds, []).extend(straight.result())
-        by_url = _by_url(stack, url)
-        machine = Machine(stack.functions["StatusFunction"].memory, "lambda_gb_second_arm64")
-    _tell_lateness(section, found, beside)
-    _tell_by_url(section, by_url)
-    _tell_units(section, found, machine)
-    return section
-
-
-type ByUrl = dict[int, dict[str, list[float]]]
-"""The lateness of tokens, by the seconds of the answer, and by the way: direct, responses, completions."""
-
-
-def _by_url(stack: LocalStack, model_url: str) -> ByUrl:
-    url, key = f"{stack.stream_url}/v1", stack.token("alice")
-    response(url, key, "general", 0.2)  # starts the function
-    found: ByUrl = {}
-    for seconds, rounds in BY_URL_ANSWERS.items():
-        ways = found.setdefault(seconds, {"direct": [], "responses": [], "completions": []})
-        for way, ask in (("responses", response), ("completions", completion)):
-            for _ in range(rounds):
-                with ThreadPoolExecutor(1) as pool:
-                    straight = pool.submit(direct, model_url, seconds)
-                    ways[way] += ask(url, key, "general", seconds)
-                    ways["direct"] += straight.result()
-    return found
-
-
-def _tell_by_url(section: Section, found: ByUrl) -> None:
-    section.say(
-        "**How late a token is at the URL of streams** (`StreamFunction`), from the moment in which it leaves the "
-        "model until openai-python has it, from a response and from a chat completion in the foreground. The goal is "
-        "the median of both behind the direct stream."
-    )
-    rows = []
-    for seconds, ways in found.items():
-        direct = statistics.median(ways["direct"])
-        behind = [statistics.median(ways[way]) - direct for way in ("responses", "completions")]
-        rows.append(
-            [
-                f"{seconds} s",
-                *(_two(ways[way]) for way in ("direct", "responses", "completions")),
-                " / ".join(f"{each:.2f}" for each in behind) + " s",
-                goal(max(behind), BY_URL_GOALS[seconds]),
+    with clock_model() as url:
+        with LocalStack(record=True, model=Model(url, "sk-local", "m", stand_in=False)) as stack:
+            meter = Meter(stack)
+            watched(stack, meter, 0.2, stream=True)  # starts the functions
+            found: dict[tuple[int, bool], list[Watched]] = {}
+            beside: dict[int, list[float]] = {}
+            for seconds, rounds in ANSWERS.items():
+                for stream in (True, False):
+                    for _ in range(rounds):
+                        with ThreadPoolExecutor(1) as pool:
+                            straight = pool.submit(direct, url, seconds)
+                            found.setdefault((seconds, stream), []).append(
+                                watched(stack, meter, seconds, stream=stream)
+                            )
+                            beside.setdefault(seconds, []).extend(straight.result())
+            with_image = [
+                watched(stack, meter, SECONDS_WITH_IMAGE, stream=stream, image=True) for stream in (True, False)
             ]
-        )
-    head = ["answer", "direct, p50 / p95", "a response", "a chat completion", "behind direct, p50", "goal"]
-    section.table(head, rows)
+            machine = Machine(stack.functions["StatusFunction"].memory, "lambda_gb_second_arm64")
+        earlier = before(url, [*map(str, ANSWERS), f"{SECONDS_WITH_IMAGE}+image"])
+    _tell_lateness(section, found, beside)
+    several = [(f"{seconds} s", stream, each) for (seconds, stream), each in found.items()]
+    several += [
+        (f"{SECONDS_WITH_IMAGE} s, data URL", stream, [each])
+        for stream, each in zip((True, False), with_image, strict=True)
+    ]
+    names = [*(f"{seconds} s" for seconds in ANSWERS), f"{SECONDS_WITH_IMAGE} s, data URL"]
+    _tell_units(section, several, dict(zip(names, earlier or (), strict=bool(earlier))), machine)
+    return section
 
 
 def _tell_lateness(
@@ -262,40 +179,66 @@ def _two(late: list[float]) -> str:
     return f"{statistics.median(late):.2f} / {statistics.quantiles(late, n=20)[-1]:.2f} s"
 
 
-def _tell_units(section: Section, found: dict[tuple[int, bool], list[Watched]], machine: Machine) -> None:
+def _tell_units(
+    section: Section,
+    found: Sequence[tuple[str, bool, list[Watched]]],
+    earlier: dict[str, Watched],
+    machine: Machine,
+) -> None:
     section.say(
-        "**What it costs,** in DynamoDB's units for an answer, counted. Before, each second wrote the turn anew with "
-        "all that was said so far, asked to stream or not (reckoned: as many writes as rows of an answer that is not "
-        "asked to stream, each with that text and half a kilobyte of the turn, a unit for each KB begun). The last "
-        "columns are for a million answers at list prices: the units of the rows, and the client's requests (API "
-        "Gateway, Lambda, reads)."
+        "**What it costs,** in DynamoDB's units for an answer, counted. Before the event log, each second wrote the "
+        f'turn anew with all that was said so far, asked to stream or not. The columns "before" are such a run of '
+        f"that commit (`{BEFORE}`). A data URL has 199,000 characters. It is in S3 now, which costs a PUT and a GET "
+        "more. The last columns are for a million answers at list prices: the units of the turn and its rows, and the "
+        "client's requests (API Gateway, Lambda, reads)."
     )
     rows = []
-    for (seconds, stream), several in found.items():
-        one = Watched([], *map(statistics.fmean, zip(*(each[1:] for each in several), strict=True)))
-        writes = round(statistics.fmean(each.rows for each in found[seconds, False]))
-        a_second = TOKENS_A_SECOND * _TOKEN_CHARACTERS
-        before = sum(math.ceil((500 + a_second * second) / 1024) for second in range(1, writes + 1))
-        compute = machine.gigabyte_seconds(machine.seconds(one.status_cpu, one.status_calls))
-        reading = (
-            dollars("http_api_request", one.requests)
-            + dollars("lambda_request", one.requests)
-            + dollars(machine.price, compute)
-            + dollars("dynamodb_read_unit", one.read_units)
-        )
+    for name, stream, several in found:
+        one = _mean(several)
+        was = earlier.get(name)
+        written = one.write_units + one.turn_units
         rows.append(
             [
-                f"{seconds} s, {'streamed' if stream else 'not asked'}",
+                f"{name}, {'streamed' if stream else 'not asked'}",
                 f"{one.rows:.1f}",
                 f"{one.write_units:.1f}",
-                before,
                 f"{one.turn_units:.1f}",
+                f"{was.turn_units:.0f}" if was else "-",
                 f"{one.requests:.0f}",
+                f"{was.requests:.0f}" if was else "-",
                 f"{one.read_units:.1f}",
-                f"${dollars('dynamodb_write_unit', one.write_units * CHATS):,.0f}",
-                f"${dollars('dynamodb_write_unit', before * CHATS):,.0f}",
-                f"${reading * CHATS:,.0f}",
+                f"{was.read_units:.1f}" if was else "-",
+                f"${dollars('dynamodb_write_unit', written * CHATS):,.0f}",
+                f"${dollars('dynamodb_write_unit', was.turn_units * CHATS):,.0f}" if was else "-",
+                f"${_requests_cost(one, machine) * CHATS:,.0f}",
+                f"${_requests_cost(was, machine) * CHATS:,.0f}" if was else "-",
             ]
         )
-    head = ["answer", "rows", "their units", "units before", "units of the turn", "requests", "read units"]
-    section.table([*head, "rows, a million", "before", "the client's requests"], rows)
+    head = [
+        "answer",
+        "rows",
+        "their units",
+        "units of the turn",
+        "before",
+        "requests",
+        "before",
+        "read units",
+        "before",
+    ]
+    section.table([*head, "writes, a million", "before", "the client's requests", "before"], rows)
+
+
+def _mean(several: Sequence[Watched]) -> Watched:
+    names = [name for name in Watched.__dataclass_fields__ if name != "late"]
+    return Watched([], **{name: statistics.fmean(getattr(each, name) for each in several) for name in names})
+
+
+def _requests_cost(one: Watched, machine: Machine) -> float:
+    """Dollars of the client's requests for one answer."""
+    compute = machine.gigabyte_seconds(machine.seconds(one.status_cpu, one.status_calls))
+    return (
+        dollars("http_api_request", one.requests)
+        + dollars("lambda_request", one.requests)
+        + dollars(machine.price, compute)
+        + dollars("dynamodb_read_unit", one.read_units)
+    )
