@@ -205,10 +205,11 @@ def data_urls(length: int) -> list[dict[str, str]]:
 
 
 def of_bytes(size: int) -> dict[str, Any]:
-    """A request of so many bytes, of which a message of 32,000 characters and its media can have more than are kept."""
-    request = {"message": "", "role": "general", "media": data_urls(200_000)}
-    missing = size - len(json.dumps(request, separators=(",", ":")))
-    return request | {"message": "é" * (missing - 32_000) + "a" * (64_000 - missing)}
+    """A request whose fields have `size` bytes as JSON, role included. Its data URLs are small, so they count."""
+    media = [{"type": "image", "url": f"data:image/png;base64,{'A' * 4000}"}] * 8
+    request: dict[str, Any] = {"media": media, "metadata": {str(number): "\0" * 512 for number in range(16)}}
+    left = size - sum(len(json.dumps(value)) for value in ("general", "", *request.values()))
+    return request | {"message": "\0" * (left // 6) + "x" * (left % 6)}  # six bytes a NUL
 
 
 AT_MOST: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
@@ -228,7 +229,7 @@ AT_MOST: dict[str, tuple[int, Callable[[int], dict[str, Any]]]] = {
 def test_the_largest_is_accepted_and_one_more_refused(
     gateway: Gateway, most: int, make: Callable[[int], dict[str, Any]]
 ) -> None:
-    for size, status in ((most, 202), (most + 1, 422)):
+    for size, status in ((most, 202), (most + 1, 413 if make is of_bytes else 422)):
         body = json.dumps({"message": "hello"} | make(size), ensure_ascii=False).encode()
         refused(chat(gateway, body), status)
 
