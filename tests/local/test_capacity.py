@@ -164,8 +164,8 @@ def test_an_access_is_one_of_these_and_a_query_of_turns_is_bounded() -> None:
 
     operations = set(re.findall(r"_client\.(\w+)\(", "".join(code.values())))
 
-    of_queue_and_bucket = {name for name in operations if re.search("message|object|presigned", name)}
+    of_other_services = {name for name in operations if re.search("message|object|presigned|invoke", name)}
     of_one_item = {"put_item", "get_item", "update_item", "delete_item"}
-    assert operations - of_queue_and_bucket == of_one_item | {"query", "batch_get_item", "transact_write_items"}
+    assert operations - of_other_services == of_one_item | {"query", "batch_get_item", "transact_write_items"}
     turns = code["store.py"]
     assert turns.count("_client.query(") == len(re.findall(r"Limit=(?:limit|1)\b", turns)) == 3
