@@ -17,7 +17,8 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=3, usage=UsageStore(os.env
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """If a message's turn could not be closed, the message comes back. A malformed message stays for an operator."""
+    """If a message's turn could not be closed, SQS delivers the message again. A malformed message stays in the queue
+    for an operator."""
     return {
         "batchItemFailures": [
             {"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)
@@ -36,7 +37,8 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # A worker that still holds the turn may answer it. The message comes back when that worker's lease ends.
+        # A worker that still holds the turn may answer it. SQS delivers the message again when that worker's lease
+        # ends.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

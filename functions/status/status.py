@@ -49,7 +49,8 @@ limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"]
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
 USUAL_WAIT_SECONDS = 2.0
-"""Seconds after which a poll looks up why a turn has not begun. Before that, a poll costs one read and nothing else."""
+"""Seconds after which a client's poll also looks up why a turn has not begun. Before that, a poll costs only one
+read."""
 
 
 @observed
@@ -73,8 +74,8 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def task(event: Event, ends_at: float) -> Response:
-    """200 with the task in any state, while it exists. `?wait=N` waits up to N seconds until the task is final, if the
-    caller's limits allow it."""
+    """Answers 200 with the task in any state, while the task exists. With `?wait=N`, the function waits up to N seconds
+    until the task is final, if the caller's limits allow the wait."""
     key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
@@ -85,9 +86,9 @@ def task(event: Event, ends_at: float) -> Response:
 
 
 def events(event: Event) -> Response:
-    """The new events of a growing answer, and the time to ask again. Returns at once. 204 after the end."""
+    """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 after the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows first, then the turn. If the turn is then unfinished, no row can come from after its end.
+    # Read the rows first, then the turn. If the turn is unfinished then, all these rows are from before its end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -118,7 +119,7 @@ def _with_text_so_far(turn: Turn) -> Turn:
 
 
 def _waiting(turn: Turn) -> Waiting | None:
-    """The reason why a turn waits longer than usual. If the read fails, the response leaves it out."""
+    """The reason why a turn waits longer than usual. If the read of the gates fails, the response has no reason."""
     now = time.time()
     if turn.status is not Status.PENDING or now - turn.queued_at < USUAL_WAIT_SECONDS:
         return None
@@ -134,8 +135,8 @@ def _waiting(turn: Turn) -> Waiting | None:
 
 
 def cancel(event: Event) -> Response:
-    """200 with the task if it is final now, cancelled or otherwise. 202 if its worker has not seen the cancellation
-    yet."""
+    """Answers 200 with the task if the task is final now, cancelled or otherwise. Answers 202 if its worker has not
+    seen the cancellation yet."""
     key, now = task_key(event), time.time()
     if store.read(key, now) is None:  # This read makes an overdue task final, and treats an expired task as gone.
         raise no_such_task()
@@ -147,8 +148,8 @@ def cancel(event: Event) -> Response:
 
 
 def session(event: Event) -> Response:
-    """The turns of a conversation in order. `?limit=N` is the page size, `?cursor=` the `next_cursor` of the previous
-    page."""
+    """The turns of a conversation in order. `?limit=N` sets the page size. `?cursor=` takes the `next_cursor` of the
+    previous page."""
     session_id = path(event, "session_id")
     caller = owner(event)
     cursor = query(event, "cursor")
@@ -175,7 +176,8 @@ def session(event: Event) -> Response:
 
 
 def _data_url(caller: str, upload_id: str) -> str | None:
-    """The data URL of a message of the caller. None if it cannot be read: then the attachment keeps its `upload_id`."""
+    """The data URL of a message of the caller. None if S3 cannot return the image: then the attachment keeps its
+    `upload_id`."""
     try:
         return uploads.data_url(caller, upload_id)
     except (BotoCoreError, ClientError, Unusable) as error:
@@ -217,13 +219,13 @@ def health_head(event: Event) -> Response:
 
 
 def preflight(event: Event) -> Response:
-    """Answers 204 to a preflight, if API Gateway forwards one. Usually API Gateway answers preflights itself. It also
-    adds the CORS headers."""
+    """Answers 204 to a preflight, if API Gateway forwards the preflight. Usually API Gateway answers preflights itself.
+    API Gateway also adds the CORS headers."""
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 
 def openai_api(event: Event, ends_at: float) -> Response:
-    """A GET or DELETE of the OpenAI API. Its modules are imported here, so that other requests do not pay for them."""
+    """A GET or DELETE of the OpenAI API. The import is here, so that other requests do not pay for it."""
     from turnqueue.v1.conversations import Conversations
     from v1_read import Desk, answer
 
@@ -242,7 +244,8 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limits allow no wait."""
+    """Waits up to `seconds` for the turn to become final, and returns its last read state. Returns at once if the
+    owner's limits allow no wait."""
     if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at)

@@ -59,7 +59,8 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
 
 
 def delete(event: Event, store: TurnStore, response_id: str) -> Response:
-    """200 after the texts of the turn are deleted. 409 while the turn is unfinished; the client can ask again soon."""
+    """Answers 200 after the texts of the turn are deleted. Answers 409 while the turn is unfinished; the client can ask
+    again soon."""
     turn = _turn(event, store, response_id)
     try:
         if not turn.final:

@@ -5,7 +5,7 @@ import json
 from turnqueue import aws
 from turnqueue.http import Event, Response, unavailable
 
-_SECONDS = 32  # seconds: more than the functions' timeouts
+_SECONDS = 32  # seconds, longer than the functions' timeouts
 
 
 class Functions:

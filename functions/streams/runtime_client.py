@@ -1,8 +1,8 @@
-"""A runtime client for Lambda that can stream responses, because AWS's client for Python cannot. Delete this file,
-`wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template when it can (github.com/aws/aws-lambda-roadmap/issues/39).
+"""A runtime client for Lambda that can stream responses. AWS's client for Python cannot. When AWS's client can stream,
+delete this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
 
-It follows docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the head of
-the response, {statusCode, headers}, then the pieces of the body as text.
+The protocol is in docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the
+head of the response, {statusCode, headers}, then the pieces of the body as text.
 """
 
 import base64
@@ -93,7 +93,7 @@ def _report(address: str, path: str, error: BaseException) -> None:
 
 
 def _told(error: BaseException) -> bytes:
-    """Without the error's text, which may quote a user."""
+    """Leave out the error's text, because it can quote a user."""
     return json.dumps({"errorType": type(error).__name__, "errorMessage": "", "stackTrace": []}).encode()
 
 

@@ -1,6 +1,6 @@
-"""Sends a stream as one long response, at a Function URL: streams of the OpenAI API, and a task's events. It reads the
-turn and its event log, like every other reader. Only submit makes turns. It passes all other requests of the OpenAI API
-on to submit and status, so that a client needs only one URL.
+"""Sends a stream as one long response, at a Function URL: streams of the OpenAI API, and a task's events. This function
+reads the turn and its event log, like every other reader. Only submit makes turns. This function passes all other
+requests of the OpenAI API on to submit and status, so that a client needs only one URL.
 """
 
 import os
@@ -53,16 +53,17 @@ callers = Callers(
 functions = Functions()
 
 _SECONDS_TO_END = 5
-"""Seconds before the function's timeout: for a read that hangs, and for the end of the stream."""
+"""A stream ends this number of seconds before the function's timeout. The time is for a read that hangs, and for the
+last event."""
 
 _SECONDS_OF_SILENCE = 15
-"""Seconds without an event after which a comment shows proxies and the client that the stream is alive."""
+"""After this number of seconds without an event, a comment shows proxies and the client that the stream is alive."""
 
 _EVENTS_PATH = re.compile(r"/chat/task/([^/]+)/events")
 
 
 def handler(event: Event, context: Any) -> Generator[Any]:
-    """The head of the response, {statusCode, headers}, and then its body in pieces."""
+    """An iterator of the head of the response, {statusCode, headers}, and then of the pieces of its body."""
     logger.append_keys(request_id=context.aws_request_id)
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000 - _SECONDS_TO_END
     try:
@@ -87,7 +88,8 @@ def answer(event: Event, ends_at: float) -> Response:
 
 
 def _routed(event: Event, route: str, parameters: dict[str, str]) -> Event:
-    """The event as API Gateway makes it for this route, after its authorizer. Raises a 401 Problem."""
+    """The event in the form that API Gateway gives to functions behind an authorizer. Raises a 401 Problem if the
+    caller is unknown."""
     is_openai = " /v1/" in route
     claims = callers.claims(header(event, "authorization") or "", by_key=is_openai)
     if claims is None:
@@ -152,8 +154,8 @@ def _retrieve(event: Event, ends_at: float, response_id: str) -> Response:
 
 
 def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: float) -> Response:
-    """The stream of a turn. It ends at once if the owner's limits allow no wait. An error before the first piece is
-    raised, so that the client gets it as an error response."""
+    """The stream of a turn. The stream ends at once if the owner's limits allow no wait. If an error occurs before the
+    first piece, it is raised, so that the client gets an error response."""
     if not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         ends_at = time.time()
     pieces = _pieces(stream, states(store, log, turn, after, ends_at))
@@ -161,7 +163,7 @@ def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: flo
 
 
 def _pieces(stream: Stream, seen: Iterator[State]) -> Iterator[str]:
-    """The body of a stream. It always ends with its last event, because clients would take a stream without one as a
+    """The body of a stream. The body always ends with a last event, because clients would take a stream without it as a
     complete answer."""
     has_begun, told_at = False, time.time()
     turn: Turn | None = None
@@ -209,5 +211,5 @@ class _TaskStream:
         return as_text(found, pause_ms(turn, self._after or 0, now))
 
     def cut(self, turn: Turn) -> str:
-        """Only the time to ask again. The client resumes, because it has not read `done`."""
+        """This response has only the time to ask again. The client resumes, because it has not read `done`."""
         return as_text([], pause_ms(turn, self._after or 0, time.time()))

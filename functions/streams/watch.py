@@ -1,4 +1,4 @@
-"""Watches a turn and its event log, by reads at short intervals."""
+"""Watches a turn and its event log: reads both at short intervals."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -11,14 +11,14 @@ from turnqueue.store import TurnStore
 from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Status, Turn
 
-# Seconds. The worker writes a row each 0.25 s at first, and each second after 10 s. A read of the log is half a read
-# unit.
+# Seconds between two reads. The worker writes a row every 0.25 s at first, and every second after 10 s. A read of the
+# log costs half a read unit.
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
 _GROWTH = 0.05  # a pause grows by this share of the seconds since the last new row
 _LONGEST_WITHOUT_A_LOOK = 2.0
-"""Seconds after which the turn is read even if rows come, because they may be those of a lost worker."""
+"""Seconds after which the turn is read even if new rows come, because a lost worker can have written those rows."""
 
 
 class State(NamedTuple):
@@ -29,9 +29,9 @@ class State(NamedTuple):
 
 
 def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: float) -> Iterator[State]:
-    """The states of a turn until it is final, or until `ends_at`: at least one, and one for each read. `after`: the
-    last known row. A failed read is tried again. Raises botocore's ClientError or BotoCoreError if the first read
-    fails.
+    """The states of a turn until it is final, or until `ends_at`. Each read yields one state, and there is at least
+    one. `after`: the last known row. A failed read is tried again. Raises botocore's ClientError or BotoCoreError if
+    the first read fails.
     """
     rows = log.after(turn.key, after, consistent=True)
     began_at = news_at = looked_at = time.time()
@@ -51,7 +51,7 @@ def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: flo
                 looked_at = time.time()
                 seen = store.read(turn.key, looked_at, consistent=False) or turn
                 if seen.final:
-                    # These are all rows, because none is written after the end.
+                    # `rows` has all remaining rows, because no row is written after the turn's end.
                     rows = log.after(turn.key, after, consistent=True)
                 if seen.status is not turn.status:
                     news_at = time.time()

@@ -1,5 +1,5 @@
-"""Reads a request's Cache-Control (RFC 9111, 5.2.1). It says how old a cached reply may be, and whether the new reply
-may be cached."""
+"""Reads a request's Cache-Control (RFC 9111, 5.2.1). The header says how old a cached reply may be, and whether the new
+reply may be cached."""
 
 import re
 from typing import NamedTuple
@@ -8,8 +8,8 @@ from turnqueue.http import Event, header
 
 
 class Caching(NamedTuple):
-    """`keeps`: whether the reply may be cached. `max_age`: the greatest age in seconds of a cached reply; 0 accepts
-    none."""
+    """`keeps`: whether the reply may be cached. `max_age`: the greatest age in seconds of an accepted cached reply; 0
+    accepts no cached reply."""
 
     keeps: bool
     max_age: float

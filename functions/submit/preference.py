@@ -1,4 +1,5 @@
-"""Reads whether the client waits for its answer or polls: RFC 7240 (Prefer), a query parameter and the feature flag."""
+"""Reads whether the client waits for its answer or polls. The sources are the header Prefer (RFC 7240), a query
+parameter and the feature flag."""
 
 import re
 from typing import NamedTuple
@@ -6,7 +7,7 @@ from typing import NamedTuple
 from turnqueue.http import Event, Problem, header, integer, query
 
 MAX_WAIT_SECONDS = 25
-"""The longest wait of a request. API Gateway gives up after 30 s."""
+"""The most seconds that a request waits. API Gateway gives up after 30 s."""
 
 # FastAPI, and so the replaced system, accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
@@ -21,7 +22,7 @@ class Preference(NamedTuple):
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """The preference to answer at once. It ignores the request's wishes."""
+        """The preference to answer at once, whatever the request asks for."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 

@@ -25,9 +25,9 @@ MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
 
-# Compiled with the first message that has media, because most messages have none.
+# The first message with media compiles these, because most messages have no media.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
-_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # https, visible ASCII (RFC 3986), and a host
+_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # A URL with https, only visible ASCII (RFC 3986), and a host.
 
 
 def _session_id(value: str) -> str:
@@ -132,12 +132,13 @@ class ChatRequest(_Strict):
     stream: bool | None = None
 
     def stored(self) -> dict[str, Any]:
-        """The part that the turn stores. The session is in the turn's key. A retry does not inherit the deadline."""
+        """The part of the body that the turn stores. The session is in the turn's key. A retry does not inherit the
+        deadline."""
         return self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds"})
 
     def fingerprint(self) -> str:
         """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint. `stream` does not
-        count, because it changes no answer: a client may be updated between two tries."""
+        count, because it changes no answer, and an update of the client between two tries can change it."""
         canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -151,7 +152,8 @@ class UploadRequest(_Strict):
 
 
 def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
-    """Read a body. Raises Problem: 400 if the body is not JSON, 422 that names each wrong field and its limit."""
+    """Read a body. Raises a 400 Problem if the body is not JSON. Raises a 422 Problem that names each wrong field and
+    its limit."""
     try:
         return kind.model_validate_json(content)
     except ValidationError as error:
@@ -166,8 +168,8 @@ def parse_chat(content: bytes) -> ChatRequest:
 
 
 def require_storable(stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Raises a 413 Problem if the request is larger than a turn can store, without its large data URLs. It names the
-    largest field. `names`: those of the client for fields that the turn calls otherwise."""
+    """Raises a 413 Problem if the request, without its large data URLs, is larger than a turn can store. The problem
+    names the largest field. `names`: the client's names for fields that have another name in the turn."""
     request, _ = moved(stored, "")
     sizes = {name: _bytes(value) for name, value in request.items()}
     if sum(sizes.values()) > MAX_REQUEST_BYTES:
@@ -194,6 +196,7 @@ def _problem(error: ValidationError) -> Problem:
 
 def _field(location: tuple[int | str, ...]) -> str:
     """The place in the body, for example "media.0.url". An error names an unknown field only if the name is harmless,
-    so that a typing error is visible. It never names a key of `metadata`, because the key is the client's text."""
+    so that a typing error is visible. An error never names a key of `metadata`, because the key is the client's
+    text."""
     known = location[:1] if location[:1] == ("metadata",) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

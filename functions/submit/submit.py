@@ -29,7 +29,7 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import single_try_store, wait_until_final
 
-# Two tries of each call, so that even a submit with a key fails within the function's 29 s.
+# Each call is tried twice, so that even a submit with a key fails within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
@@ -39,7 +39,7 @@ store = TurnStore(table, attempts=2, usage=usage, log=log)
 keys = IdempotencyKeys(guards, attempts=2)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
-# One short try: if the cache does not answer quickly, the model answers.
+# The cache is tried once and briefly: if it does not answer quickly, the model answers.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
@@ -61,7 +61,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "POST /chat": answer,
-            "POST /chat/": answer,  # comes by the $default route, for old clients
+            "POST /chat/": answer,  # old clients' requests, which come by the $default route
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
             "POST /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
@@ -93,7 +93,7 @@ def _message(event: Event) -> Submission:
     begins = request.session_id is None
     tokens = estimated_tokens(turn.request, 0 if begins else history_tokens)
     turn = turn._replace(begins_session=begins, reserved_tokens=tokens)
-    if allowed.keeps and begins:  # only then the answer depends on no earlier turn
+    if allowed.keeps and begins:  # in a new session the answer depends on no earlier turn
         turn = turn._replace(cache=cache)
     return Submission(turn, request.fingerprint(), key_of_client, wanted, allowed.max_age)
 
@@ -107,7 +107,7 @@ def _repetition(event: Event) -> Submission:
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
     # A second click finds the same key, so it makes no second retry. A client that wants two retries sends two keys.
-    # The blank keeps this key apart from clients' keys, which cannot contain one.
+    # The blank keeps this key apart from clients' keys, which cannot contain a blank.
     key_of_client = idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
@@ -125,7 +125,7 @@ def _repetition(event: Event) -> Submission:
 
 
 def openai_api(event: Event, ends_at: float) -> Response:
-    """A POST of the OpenAI API. Its modules are imported here, so that a cold start for /chat does not pay for them."""
+    """A POST of the OpenAI API. The import is here, so that a cold start for /chat does not pay for it."""
     from turnqueue.events import EventLog
     from turnqueue.v1.conversations import Conversations
     from v1_post import Desk, post
@@ -162,7 +162,8 @@ def take(event: Event, submission: Submission) -> tuple[Turn, bool, dict[str, st
 
 
 def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
-    """The turn when it is final, or as it is after `seconds`. Returns at once if the owner's limits allow no wait."""
+    """Waits up to `seconds` for the turn to become final, and returns its last read state. Returns at once if the
+    owner's limits allow no wait."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
@@ -201,7 +202,7 @@ def offer_upload(event: Event) -> Response:
 
 
 def _admitted(verdict: Verdict) -> dict[str, str]:
-    """The response headers with the caller's limits. Raises a 429 Problem if the request exceeds one."""
+    """The response headers with the caller's limits. Raises a 429 Problem if the request exceeds a limit."""
     if not verdict.wait:
         return verdict.fields
     count("RateLimited")
@@ -214,8 +215,8 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
 
 
 def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
-    """Reserve tokens of the owner's day. Returns the turn with its reservation, 0 if there is no such limit. Adds the
-    limit to `headers`. Raises a 429 Problem if no tokens are left."""
+    """Reserve tokens of the owner's day. Returns the turn with its reservation, which is 0 if the owner has no limit of
+    tokens. Adds the limit to `headers`. Raises a 429 Problem if no tokens are left."""
     if limiter is None:
         return turn._replace(reserved_tokens=0)
     verdict = limiter.reserve(event, turn.key.owner, turn.reserved_tokens, turn.created_at)
@@ -228,8 +229,8 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     """Record and queue the turn of a request, or answer it from the cache. Returns the turn, and whether an earlier
     request with the same key made it. `admit` reserves the turn's tokens.
 
-    Every request with the same key does all steps for the same task. Each step is safe to repeat. So it does not matter
-    which request comes first, or after which step a request dies.
+    Every request with the same key does all steps for the same task. Each step is safe to repeat. So the requests can
+    come in any order, and each can die after any step.
     """
     turn, max_age = submission.turn, submission.max_age
     if submission.idempotency_key is None:
@@ -253,17 +254,16 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
-        # The turn stays PENDING. Another request with the key may have queued it; if not, the client's next request
-        # will.
+        # The turn stays PENDING. Another request with the key may have queued the turn. If not, the client's next
+        # request queues it.
         raise _not_queued(turn, error) from error
     return turn, bound != wanted
 
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
     """Record the turn unless it exists. With a cached reply, record it as answered. Returns the turn as answered only
-    if this call recorded the answer. If the turn existed, it may be PENDING, and the caller must queue it.
-
-    submit puts large data URLs into S3 first. If this request dies after that, the bucket's lifecycle deletes them.
+    if this call recorded the answer. If the turn existed, it can still be PENDING, and the caller must queue it. This
+    function first puts large data URLs into S3. If the request dies after that, the bucket's lifecycle deletes them.
     """
     kept = _kept_reply(turn, max_age)
     request, data_urls = moved(turn.request, turn.key.turn)
@@ -286,7 +286,7 @@ def _give_back(turn: Turn) -> None:
     reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # otherwise botocore repeated the put, which met its first try
+        # with equal ids, botocore repeated the put, and the put met its first try
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:
@@ -294,7 +294,7 @@ def _give_back(turn: Turn) -> None:
 
 
 def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
-    """The turn whose reply answers this one from the cache. None if no reply is recent enough, or the cache does not
+    """The turn whose reply answers this one from the cache. None if no reply is recent enough, or if the cache does not
     answer."""
     if not (turn.cache and max_age):
         return None
@@ -318,7 +318,7 @@ def _bound_key(caller: str, bound: Reservation) -> Key:
 
 
 def _queue_or_close(turn: Turn) -> Turn:
-    """Queue a turn of a request without a key. If that fails, closes the turn and raises a 503 Problem."""
+    """Queue the turn of a request without a key. If the send fails, closes the turn and raises a 503 Problem."""
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
@@ -328,7 +328,8 @@ def _queue_or_close(turn: Turn) -> Turn:
             if refused.current and refused.current.error_code != "enqueue_failed":
                 return refused.current  # The message arrived although the send failed: a worker has the turn.
         except (BotoCoreError, ClientError) as second:
-            # The turn stays PENDING and was not accepted. It reads as FAILURE after its deadline.
+            # The turn stays PENDING, and the client learns that it was not accepted. It becomes FAILURE after its
+            # deadline.
             logger.error("task not closed", extra={"task_id": turn.key.task_id, "error": error_name(second)})
         raise _not_queued(turn, error) from error
     return turn

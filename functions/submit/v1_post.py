@@ -37,7 +37,7 @@ MAX_REFERRED = 100
 
 
 LIVE = {"stream": True, "live": True}
-"""A turn of the streams function: the worker writes its text from the first word on."""
+"""A turn that the streams function streams: the worker writes its text from the first word on."""
 
 
 class Desk(NamedTuple):
@@ -131,7 +131,8 @@ class _Call:
         return respond(200, made.shown())
 
     def cancel(self, response_id: str) -> Response:
-        """200 with the response, cancelled now or final already. Waits for a worker that holds the turn."""
+        """Answers 200 with the response, which is cancelled now or was final already. Waits for a worker that holds the
+        turn."""
         key, now = response_key(self._owner, response_id), time.time()
         if key is None or self._desk.store.read(key, now) is None:
             raise no_such_response()
@@ -159,7 +160,7 @@ class _Call:
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
-        """The turn when it has succeeded. Raises a Problem if it failed or is late."""
+        """Waits for the turn and returns it if it has succeeded. Raises a Problem if the turn failed or is late."""
         turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
         if not turn.final:
             raise unfinished(turn)

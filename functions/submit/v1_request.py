@@ -1,6 +1,6 @@
 """Translates the bodies of POST /v1/responses and POST /v1/chat/completions into the request that a turn stores. An
-unsupported parameter that would change the answer is an error, which names it. Other unsupported parameters are
-ignored.
+unsupported parameter that would change the answer causes an error that names the parameter. Other unsupported
+parameters are ignored.
 """
 
 import hashlib
@@ -17,8 +17,8 @@ from turnqueue.personas import DEFAULT_ROLE, ROLES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
-"""A function from an item id to its entry. `param` names the parameter with the id. Raises a 404 Problem if there is
-none."""
+"""A function from an item id to its entry. `param` names the request's parameter with the id. Raises a 404 Problem if
+there is no such item."""
 
 MAX_TOOLS = 128
 MAX_INSTRUCTIONS = 32_000  # characters
@@ -28,7 +28,8 @@ _NAME = r"[A-Za-z0-9_-]{1,64}"
 
 
 class _Lenient(BaseModel):
-    """An item or a part of one. Unknown members are ignored, because clients send items back as they received them."""
+    """An item or a part of an item. Unknown members are ignored, because clients send items back as they received
+    them."""
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
@@ -284,7 +285,7 @@ def _item(item: Mapping[str, Any], param: str, refer: Refer) -> Iterable[Entry]:
         case "item_reference":
             yield refer(_checked(_Reference, item, param).id, f"{param}.id")
         case "reasoning":
-            return  # a model does not get its earlier thoughts again
+            return  # the model does not get its earlier thoughts again
         case _:
             raise _unsupported(f"{param}.type", "is not known here")
 
@@ -416,8 +417,8 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     if first["type"] == "json_invalid":
         return Problem("invalid_json")
     names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]  # `str`: a kind of a union
-    # The error shows an unknown name only if it is harmless. It never shows a key of the metadata, because that is the
-    # client's text.
+    # The error shows an unknown name only if the name is harmless. The error never shows a key of the metadata, because
+    # the key is the client's text.
     known = names[:1] if names[:1] == ["metadata"] else names
     param = ".".join(name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else "?" for name in known)
     if first["type"] == "extra_forbidden":

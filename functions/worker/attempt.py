@@ -32,8 +32,8 @@ from turnqueue.usage import UsageStore, lost_attempt
 HISTORY_TURNS = 20
 
 RESERVE_SECONDS = 10.0
-"""Seconds before the function's end, reserved for recording the answer or handing the turn back, with the retries of
-those calls."""
+"""Each attempt ends this number of seconds before the function does. In this time the worker records the answer or
+hands the turn back, retries of those calls included."""
 
 REFUSALS_BEFORE_FALLBACK = 2
 """After this number of refusals by the first model, the turn asks the fallback first, even if the gate is closed."""
@@ -42,13 +42,13 @@ REFUSALS_BEFORE_FALLBACK = 2
 _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
-"""How often a streamed answer gets a row: (seconds since its first text, seconds between two rows). Later, as often as
-any answer."""
+"""How often a streamed answer gets a row: (until this number of seconds after its first text, seconds between two
+rows). After that, a streamed answer gets rows as often as any other answer."""
 
-_ROW_BYTES = 1024  # bytes of new text after which a streamed answer gets a row at once: one write unit
+_ROW_BYTES = 1024  # after this number of bytes of new text a streamed answer gets a row at once: one write unit
 
-_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its time comes this soon.
-# A turn comes back this long before its time, because SQS hides messages for whole seconds.
+_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its slot comes this soon
+# SQS delivers a turn again this long before its slot, because SQS hides messages for whole seconds.
 _EARLY_SECONDS = 1.0
 
 
@@ -62,7 +62,7 @@ class Server(NamedTuple):
 
 class Services(NamedTuple):
     """The services that all attempts of a process share. `first_token_seconds`: with a fallback, the longest silence of
-    the first model; 0 allows the time of an answer."""
+    the first model; with 0 the first model can be silent for the time of a whole answer."""
 
     store: TurnStore
     usage: UsageStore
@@ -86,15 +86,15 @@ class Services(NamedTuple):
         return [self.first, self.fallback] if self.fallback else [self.first]
 
     def preferred(self, turn: Turn) -> Server:
-        """The model that this turn asks first. The last attempt that counts asks the fallback, so that a turn does not
-        fail only because the first model is down."""
+        """The model that this turn asks first. The last allowed attempt asks the fallback, so that a turn does not fail
+        only because the first model is down."""
         is_last = turn.attempt >= turn.last_attempt
         if self.fallback and (is_last or turn.refusals >= REFUSALS_BEFORE_FALLBACK):
             return self.fallback
         return self.first
 
     async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
-        """The first model that may be called now, or the seconds to wait if no model may be called. `again`: the
+        """The first of `servers` that may be called now, or the seconds to wait if no model may be called. `again`: the
         message was delivered before."""
         waits = []
         for server in servers:
@@ -112,7 +112,7 @@ class Services(NamedTuple):
         chosen = await self.choose([preferred], again=True)
         if isinstance(chosen, Wait):
             return server, passed
-        await asyncio.to_thread(server.gatekeeper.unused, passed)  # this call is not made, so another turn may probe
+        await asyncio.to_thread(server.gatekeeper.unused, passed)  # `server` is not called, so another turn may probe
         return chosen
 
 
@@ -170,8 +170,8 @@ class Attempt:
     # ---- asking
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's time in the model's known rate. Returns the decision to come back later if that time is
-        too far away for a worker to wait."""
+        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away for a worker to
+        wait, returns the decision to deliver the message again later."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -225,10 +225,10 @@ class Attempt:
         return self._services.first_token_seconds if self._services.fallback else 0
 
     async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
-        """The answer of a model, if it comes in time and nobody cancels the turn.
+        """The answer of a model, if the answer comes in time and nobody cancels the turn.
 
-        Raises ModelError; Refused when the turn was cancelled or another worker has it; _Silent after `silence` seconds
-        without text or thoughts (0: no limit). Closes the model's stream before it raises.
+        Raises ModelError. Raises Refused when the turn was cancelled or another worker has it. Raises _Silent after
+        `silence` seconds without text or thoughts (0: no limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
@@ -248,7 +248,7 @@ class Attempt:
         async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
             return await model.answer(asked, history, turn, shown, self._reply)
 
-    # ---- while the model writes: each ends the attempt by raising
+    # ---- guards that run while the model writes: each ends the attempt by raising
 
     async def _show(self) -> None:
         """Write the growing answer to its event log."""
@@ -286,7 +286,7 @@ class Attempt:
         except Superseded:
             await self._look()
         except (BotoCoreError, ClientError) as error:
-            # A progress write may fail without harm to the answer.
+            # If a write of progress fails, the answer is not harmed.
             logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     async def _give_up_when_cancelled(self) -> None:
@@ -315,8 +315,8 @@ class Attempt:
             raise _Silent
 
     async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
-        """Tell the gate when the server has accepted the call: its headers have come, or a probe was not refused in
-        time. If `silence` limits the wait, only text or thoughts count."""
+        """Tell the gate when the server has accepted the call. The server has accepted it when its headers have come. A
+        probe also counts as accepted if it is not refused in time, unless `silence` limits the wait."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
@@ -328,7 +328,8 @@ class Attempt:
         self._is_let_in = True
 
     async def _let_in(self) -> None:
-        """Tell the gate unless the guard did so already, because a short answer can end before the guard runs."""
+        """Tell the gate that the call was accepted, unless the guard has done so. A short answer can end before the
+        guard runs."""
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 
@@ -353,7 +354,7 @@ class Attempt:
         except (ParamValidationError, ClientError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _NOT_STORABLE:
                 raise
-            # The error is in the data that this worker wrote, not at AWS. The same answer would be refused again.
+            # The error is in the data that this worker wrote, not in AWS. DynamoDB would refuse the same answer again.
             logger.error("answer cannot be stored", extra={"task_id": turn.key.task_id, "error": error_name(error)})
             return await self._fail("internal_error")
         await self._settle(answer.usage, is_final=True, answers=1)
@@ -362,8 +363,8 @@ class Attempt:
         return DONE
 
     async def _failed(self, error: ModelError) -> Decision:
-        """After a failed attempt: hand the turn back if another attempt may help, and time and attempts are left.
-        Otherwise end it as FAILURE."""
+        """Handle a failed attempt: hand the turn back if another attempt can help, and time and attempts are left.
+        Otherwise end the turn as FAILURE."""
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:
             await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
@@ -401,7 +402,7 @@ class Attempt:
         )
 
     async def _cancelled(self, refused: Refused) -> Decision:
-        """After a refused write: end the turn if its cancellation was the reason. Raises Refused if another worker has
+        """Handle a refused write: end the turn if its cancellation was the reason. Raises Refused if another worker has
         the turn."""
         current = refused.current
         if current is None or current.attempt != self._turn.attempt or not current.cancel_requested:

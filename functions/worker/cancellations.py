@@ -1,5 +1,5 @@
-"""Finds the turns of this process that clients want to cancel. One read covers the control rows of all turns, every 2
-s."""
+"""Finds the turns of this process that clients want to cancel. Every 2 s one read covers the control rows of all
+turns."""
 
 import asyncio
 
@@ -11,7 +11,8 @@ from turnqueue.turn import Key, Turn
 
 
 class Cancellations:
-    """The turns that run in one worker process. `every`: the seconds between two reads. Use it in one event loop."""
+    """Watches the turns that run in one worker process. `every`: the seconds between two reads. Use an object only in
+    one event loop."""
 
     def __init__(self, log: EventLog, every: float = 2.0) -> None:
         self._log = log

@@ -1,5 +1,6 @@
 """Parses a piece of a streamed answer, or a whole answer, of Chat Completions. This module reads plain JSON, because
-the SDK's objects for each chunk take more CPU than everything else in the worker. A malformed member counts as absent.
+the SDK's objects for each chunk take more CPU than everything else in the worker. A malformed member is treated as
+absent.
 """
 
 import json
@@ -32,13 +33,13 @@ _REASONS = {
 }
 
 BROKEN_OFF = "error"
-"""The finish reason if a server stopped in the middle of an answer."""
+"""The finish reason of an answer that its server stopped in the middle."""
 
 _BREAKS = re.compile("error|abort|cancel|fail|timeout|timed_out|interrupt|overload|insufficient", re.IGNORECASE)
 
 
 class Call(NamedTuple):
-    """A piece of a function call. `number`: the index of the call in the answer, None if the server does not say."""
+    """A piece of a function call. `number`: the index of the call in the answer, None if the server sends no index."""
 
     number: int | None
     id: str
@@ -49,9 +50,9 @@ class Call(NamedTuple):
 class Chunk(NamedTuple):
     """`content`: text of the answer. `thoughts`: text that the model does not address to the user.
 
-    `finish_reason`: one of OpenAI's, BROKEN_OFF, or None. An unknown reason is None. `usage`: {prompt_tokens,
-    completion_tokens, cached_tokens}, each as the server sent it, null included. As a rule only the last chunk has it.
-    `error`: the server's error in any form, or None.
+    `finish_reason`: a reason of OpenAI's, BROKEN_OFF, or None. An unknown reason becomes None. `usage`: {prompt_tokens,
+    completion_tokens, cached_tokens}, each as the server sent it, null included. As a rule only the last chunk has
+    `usage`. `error`: the server's error in any form, or None.
     """
 
     model: str
@@ -94,7 +95,7 @@ class Chunk(NamedTuple):
 
 def _error(chunk: dict[str, Any]) -> Any:
     if error := chunk.get("error"):
-        # Members beside `error` may have more information, for example a code.
+        # Members beside `error` can have more information, for example a code.
         return error if isinstance(error, dict) else chunk
     return chunk if chunk.get("object") == "error" or chunk.get("type") == "error" else None
 
@@ -110,7 +111,7 @@ def _call(piece: object) -> Call:
     piece = _object(piece)
     function = _object(piece.get("function"))
     index, arguments = piece.get("index"), function.get("arguments")
-    if isinstance(arguments, dict):  # Some servers send the JSON document itself, instead of its text.
+    if isinstance(arguments, dict):  # Some servers send the JSON document as an object, not as text.
         arguments = json.dumps(arguments, ensure_ascii=False)
     name, call_id = _text(function.get("name")), _text(piece.get("id"))
     return Call(index if type(index) is int else None, call_id, name, _text(arguments))

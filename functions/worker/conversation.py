@@ -15,17 +15,17 @@ type Message = dict[str, Any]
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
-# The first call and four shorter ones: with 1/2, 1/4, 1/8 and none of the history.
+# The most calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the history.
 _HALVINGS = 3
 
-# Seconds. The server may restart with a larger window. A learned limit also applies to other users' conversations,
-# whose text may have fewer tokens than the estimate.
+# Seconds that a learned limit is used. The server can restart with a larger window. A learned limit also applies to
+# other users' conversations, whose text can have fewer tokens than the estimate.
 _REMEMBERED_SECONDS = 3600.0
 
 
 class Exchange(NamedTuple):
     """An earlier turn: the user's message and the model's answer. Function results stay with the exchange that called
-    the functions, because servers refuse one without the other."""
+    the functions, because servers refuse a call without its result and a result without its call."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -77,7 +77,8 @@ class Conversation(NamedTuple):
         return self._replace(earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
-        """This conversation with the newer half of its earlier turns. None if there are no earlier turns."""
+        """This conversation with fewer earlier turns: the newest turns in half of the tokens, and at last no turn. None
+        if there are no earlier turns."""
         if not self.earlier:
             return None
         left = _sum(self.earlier) // 2 if self.shortened < _HALVINGS else 0
@@ -100,7 +101,7 @@ class Window:
         return conversation.within(self._tokens) if now < self._known_until else conversation
 
     def answered(self, conversation: Conversation, now: float) -> None:
-        """Learn from an answer. If `conversation` was shortened, its longer form was too long."""
+        """Learn from an answer. If `conversation` was shortened, the server has refused its longer form."""
         if conversation.shortened:
             self._tokens, self._known_until = conversation.tokens, now + _REMEMBERED_SECONDS
 
@@ -165,14 +166,14 @@ def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
 
 
 def _asked(turn: Turn, images: Mapping[str, str]) -> Iterator[Message]:
-    """The messages of a turn for the model: the context that its client sent, and its message. Blank ones are left
+    """The messages of a turn for the model: the context that its client sent, and its message. Blank messages are left
     out."""
     spoken, calls = "", list[Mapping[str, str]]()
     for entry in [*(turn.request.get("context") or ()), None]:
         if entry and "name" in entry:
             calls.append(entry)
             continue
-        if spoken.strip() or calls:  # The API expects an answer and the function calls after it in one message.
+        if spoken.strip() or calls:  # Chat Completions needs an answer and its function calls in one message.
             yield _assistant(spoken, calls)
             spoken, calls = "", []
         if entry is None:
@@ -206,7 +207,7 @@ def _noted(message: Message) -> Message:
 def _spoken(persona: Persona, past: Turn) -> str:
     """The answer of an earlier turn as a message: its text, or its whole document, so that the model can extend the
     draft. A persona with a form trusts documents among its answers. A user can make another persona repeat any
-    document, so this quotes the answers of other personas."""
+    document. So the answers of other personas are sent as quotations."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

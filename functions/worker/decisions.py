@@ -1,5 +1,6 @@
-"""Maps every outcome of a delivery to one decision: done, back in some seconds, or failed with a code. The rules use
-neither AWS nor a model. invocation.py and attempt.py execute the decisions."""
+"""Maps every outcome of a delivery to one decision: the turn is done, SQS delivers the message again in some seconds,
+or the turn fails with a code. The rules use neither AWS nor a model. invocation.py and attempt.py execute the
+decisions."""
 
 import random
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from modelerror import ModelError
 from turnqueue.gate import MOST_HIDDEN_SECONDS
 from turnqueue.turn import MAX_ATTEMPTS, Turn
 
-# While AWS fails, delivery n comes back after n x 5 s, at most 30 s.
+# While AWS fails, SQS delivers the message again n x 5 s after delivery n, at most 30 s.
 _AWS_BACKOFF_SECONDS = 5.0
 _LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
@@ -22,8 +23,8 @@ class Verdict(Enum):
 
 
 class Decision(NamedTuple):
-    """`seconds`: when a message comes back; None leaves it to its visibility timeout. `is_refund`: this attempt does
-    not count against the turn's budget."""
+    """`seconds`: the time until SQS delivers the message again; None waits for the message's visibility timeout.
+    `is_refund`: this attempt does not count against the turn's attempts."""
 
     verdict: Verdict
     seconds: float | None = None
@@ -43,7 +44,7 @@ def fail(code: str) -> Decision:
 
 
 def not_claimed(current: Turn | None, now: float) -> Decision:
-    """The decision for a message whose turn could not be claimed. `current`: the turn as it is, None if it does not
+    """The decision for a message whose turn could not be claimed. `current`: the present turn, None if it does not
     exist."""
     match current:
         case None:
@@ -55,9 +56,9 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.held(now):
             return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # 1 s: clocks differ
         case Turn() if current.attempt >= current.last_attempt:
-            return fail("worker_lost")  # the last worker died without recording anything
+            return fail("worker_lost")  # the worker of the last attempt died and recorded no outcome
         case _:
-            return back(1)  # the turn changed between the claim and now
+            return back(1)  # the turn has changed since the claim was refused
 
 
 def superseded(current: Turn | None) -> Decision:
@@ -67,7 +68,7 @@ def superseded(current: Turn | None) -> Decision:
 
 def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
     """The decision for an attempt that failed because of the model or our code. `is_fallback_next`: the next attempt
-    asks another model, so this one's Retry-After does not count."""
+    asks another model, so the Retry-After of this model is ignored."""
     asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
     refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
     wait = backoff(turn.tries, asked_for)
@@ -75,7 +76,7 @@ def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next
         case _ if turn.overdue(now):
             return fail(error.code if error.refused else turn.overdue_code)
         case ModelError(retryable=False):
-            return fail(error.code)  # A later attempt would not help: for example a wrong key, or a refused prompt.
+            return fail(error.code)  # A later attempt would not help: for example, the key is wrong.
         case ModelError(refused=True) if now + refused_wait < turn.deadline_at:
             return back(refused_wait, is_refund=True)
         case ModelError(refused=True):
@@ -93,13 +94,13 @@ def aws_failed(deliveries: int) -> Decision:
 
 
 def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """The back-off in seconds before the next attempt: 2, doubling up to 60, and at least `asked_for`. A random
-    addition of up to 50 % separates turns that failed together."""
+    """The back-off in seconds before the next attempt: it starts at 2, doubles up to 60, and is at least `asked_for`. A
+    random addition of up to 50 % separates turns that failed together."""
     return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + draw() / 2), MOST_HIDDEN_SECONDS)
 
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """The back-off in seconds after a refusal: 2, doubling up to 60, and at least `asked_for`. A random part separates
-    turns: up to 50 % is added, and the longest waits vary by a fifth."""
+    """The back-off in seconds after a refusal: it starts at 2, doubles up to 60, and is at least `asked_for`. A random
+    part separates turns: up to 50 % is added, and the longest waits vary by a fifth."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

@@ -10,7 +10,7 @@ _NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
-# The ways to ask a model for a document, strictest first: by a schema, as any JSON, or only in words.
+# The ways to ask a model for a JSON document, the strictest first: with a schema, as any JSON, or only in words.
 _JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
 
 
@@ -47,7 +47,7 @@ class Dialect(NamedTuple):
         return request
 
     def after(self, field: str | None, request: dict[str, Any]) -> Self | None:
-        """The dialect for the next try after `field` of `request` was refused. None if there is no other."""
+        """The dialect for the next try after `field` of `request` was refused. None if there is no other dialect."""
         if field not in request or field in _NEEDED:
             return None
         if field == "response_format":

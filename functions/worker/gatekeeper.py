@@ -1,7 +1,6 @@
-"""Decides whether a model may be called now, by its two gates and their learned pace (turnqueue/gate.py).
-
-Without trouble, a process reads the gates once, with its first turn, and never writes them. After the first sign of
-trouble it reads them before each call. Such a sign is a refused call, or a message that was delivered before.
+"""Decides whether a model may be called now. The model's two gates and the learned pace decide (turnqueue/gate.py).
+Without trouble, a process reads the gates once, with its first turn, and never writes them. After a sign of trouble it
+reads them before each call. A refused call is such a sign, and so is a message that was delivered before.
 """
 
 import asyncio
@@ -26,10 +25,10 @@ from turnqueue.gate import (
 from turnqueue.telemetry import count
 
 READ_SECONDS = 1.0
-"""The most seconds between two reads of the gates in times of trouble."""
+"""In times of trouble, the gates are read again after this number of seconds."""
 
 TROUBLE_SECONDS = 120.0
-"""Seconds without a sign after which the trouble is over: twice the longest period of an open gate."""
+"""The trouble is over after this number of seconds without a sign: twice the longest period of an open gate."""
 
 PROBE_SECONDS = 10.0
 """Seconds. A probe that is not refused within this time counts as accepted."""
@@ -75,7 +74,7 @@ class Gatekeeper:
         return passed
 
     async def _in_line(self, interval: float, now: float) -> Pass | Wait:
-        """Waits for this call's time in the learned pace and returns a pass. Returns a wait if that time is too far
+        """Waits for this call's slot at the learned pace and returns a pass. Returns a wait if the slot is too far
         away."""
         at = await asyncio.to_thread(self._store.place, self._model, interval, now)
         if at is None:
@@ -125,7 +124,7 @@ class Gatekeeper:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            is_counted = self._answered_since <= passed.asked_at  # otherwise a later call was accepted
+            is_counted = self._answered_since <= passed.asked_at  # not counted if a later call was accepted
 
             def refuse(gate: Gate) -> Gate:
                 slowed = gate.slowed(passed.asked_at, now) if is_rate else gate
@@ -151,7 +150,7 @@ class Gatekeeper:
         return any(self._store.known(name).phase(now) is not Phase.CLOSED for name in (self._server, self._model))
 
     async def let_in(self, passed: Pass) -> None:
-        """The server accepted the call: its headers have come, or a probe was not refused in time. Safe to repeat."""
+        """The server accepted the call: its headers have come, or it did not refuse a probe in time. Safe to repeat."""
         self._answered_since = max(self._answered_since, passed.asked_at)
         if passed.probes or any(self._store.known(name).refusals for name in (self._server, self._model)):
             await asyncio.to_thread(self._let_in, passed)

@@ -12,7 +12,7 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_UPLOADS = 4
-"""The most uploads of earlier turns that the model gets again, the latest first. Each costs its tokens again."""
+"""The most uploads of earlier turns that the model gets again, the latest first. Each upload costs its tokens again."""
 
 MAX_EARLIER_DATA_URLS = 32
 """The most data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
@@ -31,11 +31,9 @@ async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Tu
 
 
 def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:
-    """The data URLs of the images for the model, by upload id: all images of the request, and the latest earlier ones
-    that still exist and fit.
-
-    Raises ModelError if an image of the message cannot be used; botocore's ClientError or BotoCoreError when S3 does
-    not answer or refuses.
+    """The data URLs of the images for the model, by upload id: all images of the request, and the latest earlier images
+    that still exist and fit. Raises ModelError if an image of the message cannot be used. Raises botocore's ClientError
+    or BotoCoreError when S3 does not answer or refuses.
     """
     owner, found, left = turn.key.owner, dict[str, str](), MAX_UPLOAD_BYTES
 
@@ -54,7 +52,7 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         for upload_id in _uploaded(turn):
             fetch(upload_id)
         for upload_id in _moved(turn):
-            fetch_moved(upload_id)  # does not count, because submit limits the data URLs of a request
+            fetch_moved(upload_id)  # not counted, because submit limits the data URLs of a request
     except Unusable as unusable:
         raise ModelError(unusable.code) from unusable
     for upload_id in references(turn.request):
@@ -76,8 +74,8 @@ def _latest(history: Sequence[Turn], images: Callable[[Turn], list[str]]) -> lis
 
 
 def allowed(turn: Turn, urls: MediaUrls) -> Turn:
-    """The turn without the URLs that the model's server must not fetch. MediaUrls may be stricter than when the turn
-    was submitted. A note tells the model that there was an image."""
+    """The turn without the URLs that the model's server must not fetch. MediaUrls can be stricter now than when the
+    turn was submitted. In place of each removed image, a note tells the model that there was an image."""
     request = _allowed(turn.request, urls)
     if "context" in request:
         request = request | {"context": [_allowed(entry, urls) for entry in request["context"]]}

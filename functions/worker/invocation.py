@@ -1,6 +1,6 @@
-"""One invocation: it runs the turns of its event, and polls for more turns while these run. Sessions run concurrently,
-the turns of a session in order. The worker deletes a message as soon as its turn is final. If a turn must come back,
-the later turns of its session go back too, so that the order holds.
+"""One invocation runs the turns of its event. While they run, it receives more turns from the queue. Sessions run
+concurrently, and the turns of a session in order. The worker deletes a message as soon as its turn is final. If a turn
+is returned to the queue, the later turns of its session are returned too, so that the order holds.
 """
 
 import asyncio
@@ -30,16 +30,17 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""The random part of the time for taking turns, because workers that start together must not all stop together. With
-0.2, if 2 % of the answers take 120 s, turns wait for a minute until a worker has ended (docs/scale.md)."""
+"""The random part of the time in which an invocation takes turns. Workers that start together must not all stop
+together. With 0.2, if 2 % of the answers take 120 s, turns wait for a minute until a worker has ended
+(docs/scale.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""
 
 
 class Worker(NamedTuple):
-    """The parts that all invocations of a process share. `polled`: the queue, for Intake. `turns`: the most turns of an
-    invocation."""
+    """The parts that all invocations of a process share. `polled`: the queue, with the timeouts that Intake needs.
+    `turns`: the most turns of an invocation at a time."""
 
     services: Services
     queue: TurnQueue
@@ -48,8 +49,8 @@ class Worker(NamedTuple):
     turns: int
 
     async def work(self, records: Sequence[Record], ends_at: float) -> list[str]:
-        """Run the turns of a batch, and more turns from polls. Returns the ids of the batch's messages that must come
-        back."""
+        """Run the turns of a batch, and more turns that the worker receives. Returns the ids of the batch's messages
+        that SQS must deliver again."""
         return await Invocation(self, ends_at).run([_message(record) for record in records])
 
 
@@ -63,7 +64,7 @@ class Invocation:
         self._turns = worker.turns
         self._ends_at = ends_at
         now = time.time()
-        # The last polled turn needs enough time for a longest answer.
+        # The last received turn needs enough time for a longest answer.
         taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
         self._takes_until = now + taking * (1 - random.random() * _JITTER)
         self._sessions: dict[str, deque[Message]] = {}
@@ -72,10 +73,11 @@ class Invocation:
 
     async def run(self, batch: Sequence[Message]) -> list[str]:
         """Run the messages of the event, and those received in the meantime. Returns the ids of the event's messages
-        that must come back. The others are deleted or handed back when this returns."""
+        that SQS must deliver again. All other messages are deleted, or returned to the queue, before this method
+        returns."""
         leases, stop = self._services.leases, asyncio.Event()
-        # Do this first and for all messages: if this process dies, its sessions then wait for a lease and not for the
-        # visibility timeout.
+        # Shorten the visibility of all messages first. If this process dies, its sessions then wait for a lease, and
+        # not for the queue's visibility timeout.
         await self._change_visibility(batch, LEASE_SECONDS)
         beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
@@ -103,8 +105,8 @@ class Invocation:
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run these messages, each after the earlier messages of its session. SQS delivers a message of a running
-        session only after a visibility timeout."""
+        """Run these messages, each after the earlier messages of its session. A message of a running session comes only
+        if a visibility timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:
@@ -116,8 +118,9 @@ class Invocation:
             running.add_done_callback(self._running.discard)
 
     async def _run_session(self, group: str) -> None:
-        """Run the turns of one session in order, up to the first that must come back. That turn and the later ones go
-        back. A malformed message is not a turn and has no order to keep: it goes back, and the later turns run.
+        """Run the turns of one session in order, up to the first turn that must be delivered again. That turn and the
+        later turns are returned to the queue. A malformed message is not a turn, so it has no order to keep: only this
+        message is returned, and the later turns run.
         """
         session = self._sessions[group]
         while session:
@@ -164,8 +167,8 @@ class Invocation:
         return await Attempt(services, turn, server, passed, self._ends_at).run()
 
     async def _defer(self, key: Key, wait: Wait) -> Decision:
-        """Send a message back while no model may be called. One read finds turns that need no model: for example a
-        cancelled turn must not block its session."""
+        """Return a message to the queue while no model may be called. One read finds turns that need no model: for
+        example, a cancelled turn must not block its session."""
         turn = await asyncio.to_thread(self._services.store.read, key, time.time())
         if turn is None or turn.final:
             return DONE
@@ -195,7 +198,7 @@ class Invocation:
             return back(1) if refused.current and not refused.current.final else DONE
         return DONE
 
-    # ---- messages: a call that fails loses nothing, because the message comes back by its visibility timeout
+    # ---- messages: a failed call loses nothing, because SQS delivers the message again after its visibility timeout
 
     async def _give_back(self, messages: Collection[Message], seconds: float | None) -> None:
         """Make the messages visible in `seconds`. None: when their visibility timeout ends."""
@@ -213,8 +216,8 @@ class Invocation:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
     async def _delete(self, message: Message) -> None:
-        """Delete the message now, so that its session continues. If that fails, Lambda deletes it with the batch, or it
-        comes back and its turn is final."""
+        """Delete the message now, so that its session continues. If that fails, Lambda deletes the message with the
+        batch. Otherwise SQS delivers it again, and its turn is final then."""
         await self._services.leases.drop_messages([message.handle])
         try:
             await asyncio.to_thread(self._queue.delete, message.handle)

@@ -1,8 +1,8 @@
 """Keeps short leases of turns and messages, and renews them while this worker lives.
 
 A worker that dies, or pauses for a minute, loses its turns to another worker at the end of the lease. So a dead worker
-delays its sessions by at most a minute, however long an answer may take. The calls run in a separate thread with
-separate clients, so that up to 40 busy turns cannot delay them.
+delays its sessions by at most a minute, however long an answer takes. The calls run in a separate thread with separate
+clients, so that up to 40 busy turns cannot delay them.
 """
 
 import asyncio
@@ -25,11 +25,12 @@ clock that is a few seconds wrong, keeps its turns."""
 RENEW_SECONDS = 20.0
 """The age in seconds at which a lease is renewed. A shorter chat costs no extra write."""
 
-_AGAIN_SECONDS = 3.0  # seconds between tries after AWS refused a renewal: nine tries fit before the lease ends
+_AGAIN_SECONDS = 3.0  # seconds between tries after AWS failed a renewal: nine tries fit before the lease ends
 
 
 class Leases:
-    """The leases of one worker process. `store` and `queue` try each call once. Belongs to one event loop."""
+    """The leases of one worker process. `store` and `queue` try each call once. Use an object only in one event
+    loop."""
 
     def __init__(self, store: TurnStore, queue: TurnQueue) -> None:
         self._store = store
@@ -46,7 +47,8 @@ class Leases:
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:
-        """Stop renewing these messages. Waits for a running renewal, because it could hide them again later."""
+        """Stop renewing these messages. Waits for a running renewal, because that renewal could hide them again
+        later."""
         for handle in handles:
             self._due_of_message.pop(handle, None)
         async with self._renewing:
@@ -76,7 +78,7 @@ class Leases:
 
     async def _renew(self) -> None:
         now = time.time()
-        # Also renew those that are due in the next seconds, so that there are fewer and larger batches.
+        # Also renew leases that are due in the next seconds, so that there are fewer and larger batches.
         turns = [self._turns[key][0] for key, due in self._due_of_turn.items() if due <= now + 2]
         messages = [handle for handle, due in self._due_of_message.items() if due <= now + 2]
         self._due_of_turn |= {turn.key: now + _AGAIN_SECONDS for turn in turns}
@@ -97,8 +99,8 @@ class Leases:
     def _renew_now(
         self, turns: Collection[Turn], messages: Collection[str]
     ) -> tuple[list[Turn], list[tuple[Turn, Refused]], list[str]]:
-        """Returns the renewed turns, the lost turns, and the renewed messages. The turns come first, because a message
-        must not come back before the lease of its turn is over."""
+        """Returns the renewed turns, the lost turns, and the renewed messages. The turns are renewed first, because SQS
+        must not deliver a message before the lease of its turn is over."""
         kept: list[Turn] = []
         lost: list[tuple[Turn, Refused]] = []
         hidden: list[str] = []

@@ -1,4 +1,4 @@
-"""Calls the model by OpenAI's Chat Completions API, which many servers offer. This is the only module that imports
+"""Calls the model through OpenAI's Chat Completions API, which many servers offer. This is the only module that imports
 openai."""
 
 import re
@@ -28,14 +28,15 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 # No read timeout, because some models think for minutes before they write. The caller bounds the whole call.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-# All public authorities, loaded once for both models, at init. It takes 20 ms of a whole CPU; an invocation has a
-# seventh of one (github.com/aws/aws-lambda-base-images/issues/154).
+# All public authorities, loaded once for both models, at init. Loading takes 20 ms of a whole CPU; an invocation has a
+# seventh of a CPU (github.com/aws/aws-lambda-base-images/issues/154).
 _TRUSTED = httpx2.create_ssl_context()
 
 
 class Model:
-    """`key`: an async function that returns the API key; fresh=True bypasses its cache. `prices`: by model name.
-    `history_tokens`: the most history that the model gets with a message, by estimate."""
+    """`key`: an async function that returns the API key; fresh=True bypasses its cache. `prices`: the price of each
+    model, by its name. `history_tokens`: the most tokens of history, by estimate, that the model gets with a
+    message."""
 
     def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price], history_tokens: int) -> None:
         self._name = name
@@ -44,8 +45,9 @@ class Model:
         self._key = key
         self._dialects: dict[str, Dialect] = {}
         self._windows: dict[str, Window] = {}
-        # No redirects: they would carry the conversation to another host. No compression: a small reply could expand to
-        # a large one. No retries by the SDK: it would sleep in a billed Lambda, and a crash would lose its count.
+        # No redirects, because a redirect would carry the conversation to another host. No compression, because a small
+        # reply could expand to a large one. No retries by the SDK, because the SDK would sleep in a billed Lambda, and
+        # a crash would lose its count of tries.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=key,
@@ -60,9 +62,9 @@ class Model:
     async def answer(
         self, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], reply: Reply
     ) -> Answer:
-        """Stream the answer to `turn` into `reply` and return it whole. `images`: data URLs by the ids of the uploads.
-
-        If the server refuses a field or the length of the request, sends a reduced request. Raises ModelError.
+        """Stream the answer to `turn` into `reply`, and return the whole answer. `images`: data URLs by the ids of the
+        uploads. If the server refuses a field or the length of the request, this method sends a reduced request. Raises
+        ModelError.
         """
         name = persona.model or self._name
         window = self._windows.setdefault(name, Window())
@@ -70,7 +72,7 @@ class Model:
         conversation = window.fitted(conversation, time.time())
         dialect, fresh_key = self._dialects.get(name, Dialect()), False
         try:
-            while True:  # The loop ends, because it uses each way to ask again only once.
+            while True:  # The loop ends, because each way to reduce the request is used only once.
                 request = dialect.request(name, conversation.messages(), persona)
                 try:
                     reason = await self._call(request, reply)
@@ -80,7 +82,7 @@ class Model:
                         raise
                     if refused.status == 401 and not fresh_key:
                         fresh_key = True
-                        await self._key(fresh=True)  # The key may have been rotated since it was cached.
+                        await self._key(fresh=True)  # Somebody may have rotated the key since it was cached.
                     elif less := dialect.after(refused.field, request):
                         dialect = less
                     elif refused.code == "context_too_long" and (shorter := conversation.shorter()):
@@ -123,7 +125,7 @@ class Model:
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
         try:
-            # chat.completions.create would make objects of each chunk and import all their types.
+            # chat.completions.create would make objects from each chunk and import all their types.
             response = await self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
@@ -153,8 +155,8 @@ class Model:
 
 
 def _without_images(turn: Turn, conversation: Conversation) -> Conversation | None:
-    """The conversation without its earlier images, because the server may have refused those. Unchanged if `turn`
-    itself has images."""
+    """The conversation without its earlier images, because the server may have refused them. The conversation stays
+    unchanged if `turn` itself has images."""
     return None if turn.request.get("media") else conversation.without_images()
 
 

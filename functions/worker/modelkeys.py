@@ -11,11 +11,12 @@ from turnqueue import aws
 from turnqueue.telemetry import error_name, logger
 
 KEPT_SECONDS = 300
-"""Seconds that a process keeps a key. It may use a replaced key for so long."""
+"""Seconds that a process keeps a key. A process can use a replaced key for this long."""
 
 
 class SecretHasNoKey(ModelError):
-    """The secret has no usable key. Retries do not help. The text is a constant, and does not quote the secret."""
+    """The secret has no usable key. Retries do not help. The error's text is a constant, and does not quote the
+    secret."""
 
     def __init__(self) -> None:
         super().__init__("model_auth")
@@ -44,14 +45,14 @@ def key_in(secret: str) -> str:
             raise SecretHasNotOneValue
         (found,) = found.values()
     else:
-        found = secret  # "123" and "true" are JSON too, and may be keys
+        found = secret  # "123" and "true" are JSON too, and can be keys
     if not isinstance(found, str) or not found.strip():
         raise SecretHasNoText
     return found.strip()
 
 
 class _Fetched(NamedTuple):
-    """The result of the fetch with this number: the key, valid `until` that time, or the error."""
+    """The result of the fetch with this number: the key and the time `until` which it is kept, or the error."""
 
     number: int = 0
     key: str = ""
@@ -60,7 +61,7 @@ class _Fetched(NamedTuple):
 
 
 class ModelKeys:
-    """Fetches and keeps the keys in secrets. Use it in one event loop."""
+    """Fetches the keys from their secrets and keeps them. Use an object only in one event loop."""
 
     def __init__(self, *, attempts: int) -> None:
         self._client = aws.client("secretsmanager", attempts=attempts)
@@ -68,12 +69,13 @@ class ModelKeys:
         self._fetching: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, arn: str, *, fresh: bool = False) -> str:
-        """The key in the secret `arn`, at most KEPT_SECONDS old, or new if `fresh`. Raises botocore's ClientError or
-        BotoCoreError, or the errors of `key_in`."""
+        """The key in the secret `arn`. The key was fetched at most KEPT_SECONDS ago, or with `fresh` after this call
+        began. Raises botocore's ClientError or BotoCoreError, or the errors of `key_in`."""
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
-        # Concurrent callers share one fetch, failures included. Otherwise ten turns that begin together would wait in
-        # line. A fetch that began before a refusal may bring the refused key, so the caller waits for the next fetch.
+        # Concurrent callers share one fetch, and also its failure. Otherwise ten turns that begin together would wait
+        # in line. A fetch that began before a refusal can return the refused key, so the caller waits for the next
+        # fetch.
         fetching = self._fetching[arn]
         number = self._last[arn].number + (2 if fresh and fetching.locked() else 1)
         async with fetching:

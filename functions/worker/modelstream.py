@@ -21,16 +21,18 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The most bytes of a reply: nearly twice 100,000 tokens, thoughts included, at 350 bytes a chunk."""
+"""The most bytes of a reply. A chunk has about 350 bytes, so this is nearly twice as much as 100,000 tokens need,
+thoughts included."""
 
 MAX_EVENT_BYTES = 512 * 1024
-"""The most bytes of one event: the largest stored answer, as one event of escaped characters."""
+"""The most bytes of one event. The largest stored answer fits into one event, even if all its characters are
+escaped."""
 
 MAX_COMPLETION_BYTES = 2 * 1024 * 1024
 """The most bytes of a plain completion, thoughts included."""
 
-# Seconds. After the finish reason a server may send its usage, and then the end of the HTTP body. If the body is read
-# to its end, the connection stays open for the next call.
+# Seconds that a stream is read after its finish reason. A server can still send its usage, and then the end of the HTTP
+# body. If the body is read to its end, the connection stays open for the next call.
 _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
@@ -39,9 +41,8 @@ _BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream
 
 
 async def read(response: httpx2.Response, reply: Reply) -> str:
-    """Read an answer into `reply`. Returns the reason of its end, as one of OpenAI's finish reasons.
-
-    Raises ModelError when the answer is incomplete, too large, or not an answer.
+    """Read an answer into `reply`. Returns its finish reason, with OpenAI's name. Raises ModelError when the answer is
+    incomplete or too large, or when the body is no answer.
     """
     reading = _Reading(reply)
     assert isinstance(response.stream, httpx2.AsyncByteStream)
@@ -63,12 +64,12 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
         return
-    # httpx2 finds the events. Set the headers here, because some servers send a stream with wrong ones.
+    # httpx2 finds the events. Set the headers here, because some servers send a stream with wrong headers.
     source = httpx2.Response(200, headers=_EVENT_STREAM, stream=body, request=body.request)
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):
         async for event in events:
-            # The parser writes this character in place of bytes that are not UTF-8.
+            # The parser puts this character in place of bytes that are not UTF-8.
             if not body.is_utf8 and "\ufffd" in event.data:
                 raise ModelError("model_unavailable")
             left = reading.take_event(event)

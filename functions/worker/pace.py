@@ -1,7 +1,7 @@
-"""Spaces the calls of a model by its known rate, `ModelRequestsPerMinute`. Each call reserves a time, its place. All
-workers share one item of the guards table with the next free time (GCRA, as for owners' limits). A reservation takes
-one conditional write, up to a minute ahead, or two writes if others already wait. DynamoDB takes about 1,000 writes a
-second for one item, so this works up to about 30,000 calls a minute.
+"""Spaces the calls of a model by its known rate limit, `ModelRequestsPerMinute`. Each call reserves a slot: a time at
+which it may start, up to a minute ahead. All workers share one item of the guards table, which holds the next free slot
+(GCRA, as for owners' limits). A reservation takes one conditional write, or two if other calls already wait. DynamoDB
+takes about 1,000 writes a second for one item, so this works up to about 30,000 calls a minute.
 """
 
 import random
@@ -15,11 +15,11 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""The most seconds ahead for a reservation, because no message is hidden for longer."""
+"""The most seconds from a reservation to its slot, because no message is hidden for longer."""
 
 
 class Place(NamedTuple):
-    """The time at which the call may be made. If none was reserved, the time to ask again."""
+    """`at`: the time at which the call may be made. If no slot was reserved, the time to ask again."""
 
     at: float
     is_taken: bool
@@ -34,10 +34,10 @@ class Pace:
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
     def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
-        """The time that this turn reserved earlier, or a new one. If the table does not answer, the call may be made
-        now. The provider refuses it if it is too early, and the turn waits. If all times of the next minute are taken,
-        the turn asks again after a random 30 to 60 s. A time becomes free sooner, but only for one of all waiting
-        turns."""
+        """The slot that this turn reserved earlier, or a new slot. If the table does not answer, the call may be made
+        now. If the call is too early, the provider refuses it, and the turn waits. If all slots of the next minute are
+        taken, the turn asks again after a random 30 to 60 s. A slot becomes free sooner, but only for one of all
+        waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

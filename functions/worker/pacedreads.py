@@ -9,7 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 SECONDS = 0.1
-"""Seconds for which a piece may be held back. Nobody reads faster, and rows are written less often."""
+"""Seconds for which a piece can be held back. No user reads faster than that, and rows are written less often."""
 
 
 @asynccontextmanager

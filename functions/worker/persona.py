@@ -14,9 +14,9 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 
 
 class Persona(NamedTuple):
-    """`version`: changes with the file. `model`, `temperature`: None if the file has none; then the stack's model and
-    the model's default apply. `options`: more fields of the request to the model. `output`: the form of a structured
-    answer, a class {message, draft?, data?}, or the document that the request asks for; None for plain text."""
+    """`version`: changes with the persona's file. `model`: None for the stack's model. `temperature`: None for the
+    model's default. `options`: more fields of the request to the model. `output`: the form of a structured answer, as a
+    class {message, draft?, data?}; or the document that the request asks for; or None for plain text."""
 
     role: str
     version: str
@@ -28,7 +28,7 @@ class Persona(NamedTuple):
 
     @property
     def is_form(self) -> bool:
-        """Whether the answer is a form. A user reads only its `message`."""
+        """Whether the answer is a form. A user reads only the form's `message`."""
         return isinstance(self.output, type)
 
 
@@ -96,6 +96,6 @@ def _object(name: str, fields: dict[str, dict[str, str]], *, nullable: bool) -> 
 
 
 def _model(name: str, members: dict[str, Any]) -> type[BaseModel]:
-    # Providers enforce a schema only if every member is required and no other is allowed ("strict").
+    # Providers enforce a schema only if it requires every member and allows no other members ("strict").
     model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **members)
     return model

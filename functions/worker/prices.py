@@ -1,7 +1,7 @@
 """The cost of an answer, by a table of prices such as "gpt-4.1-mini:0.4/1.6,other:2/8/0.5".
 
-Each entry is a model name, then dollars per million prompt tokens, completion tokens and, if they cost less, cached
-prompt tokens.
+Each entry has a model name, then dollars per million tokens: of the prompt, of the completion and, if they cost less,
+of the cached prompt.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ def parse_prices(table: str) -> dict[str, Price]:
     one)."""
     prices = {}
     for entry in filter(None, table.split(",")):
-        name, _, numbers = entry.rpartition(":")  # the name of a model may have colons
+        name, _, numbers = entry.rpartition(":")  # the name of a model can have colons
         prompt, completion, *cached = map(float, numbers.split("/"))
         prices[name] = Price(prompt, completion, cached[0] if cached else prompt)
     return prices

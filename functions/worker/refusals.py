@@ -1,6 +1,6 @@
 """Sorts a provider's refusals by the reaction that they need. One table covers HTTP errors and error objects inside a
 stream. The first matching rule decides, so rules for permanent errors stand above rules for temporary errors. The text
-of an error may quote the prompt, so this module only matches it, and nothing stores it."""
+of an error can quote the prompt, so this module only matches the text, and no code stores it."""
 
 import asyncio
 import json
@@ -19,14 +19,14 @@ MAX_ERROR_BYTES = 64 * 1024
 _BODY_SECONDS = 5.0
 _MATCHED_CHARACTERS = 4000
 
-# The request fields that Model can leave out or express in another way.
+# The request fields that model.py can leave out, or send in another form.
 _FIELDS = ("stream_options", "response_format", "temperature", "max_completion_tokens", "max_tokens")
 _FIELD = rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|structured.outputs?)"
 
 
 class Refusal(ModelError):
-    """A ModelError for a refused call. `status`: the HTTP status, or the one in the error, or None. `field`: the
-    request field that the provider refuses, if the error names one that Model can change."""
+    """A ModelError for a refused call. `status`: the HTTP status, or else the status in the error, or else None.
+    `field`: the request field that the provider refuses, if the error names a field of CHANGEABLE."""
 
     def __init__(self, code: str, *, status: int | None, field: str | None = None, **more: Any) -> None:
         super().__init__(code, **more)
@@ -44,10 +44,9 @@ class _Said(NamedTuple):
 
 
 class Rule(NamedTuple):
-    """Matches an error with one of the statuses or names, or with one of the phrases in its text.
-
-    Phrases are compiled with the first refusal, because every cold start would pay for it at import. A phrase does not
-    count if the text also contains one of `unless`, or for a status in `not_for`.
+    """Matches an error that has one of the statuses or names, or one of the phrases in its text. A phrase does not
+    count if the text also contains one of `unless`, or if the status is in `not_for`. Phrases are compiled with the
+    first refusal, because at import every cold start would pay for it.
     """
 
     code: str
@@ -79,8 +78,8 @@ def _found(pattern: str, text: str) -> re.Match[str] | None:
 
 # fmt: off
 RULES = (
-    # The quota is exhausted, or nobody has paid. Google sends this error for a limit per minute too, but then says when
-    # to try again.
+    # The quota is exhausted, or the bill is not paid. Google sends this error for a limit per minute too, but then says
+    # when to try again.
     Rule(
         "model_quota", frozenset({402}),
         _names("insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_balance "
@@ -91,7 +90,7 @@ RULES = (
                  r"billing (hard )?limit", r"account is (in arrears|overdue)"),
         unless=_phrases(r"per.?minute", r"per.?second", r"(re)?try (again )?in \d"),
     ),
-    # The key is wrong, whatever the status. Google sends 400.
+    # The key is wrong. Any status can carry this error: Google sends 400.
     Rule(
         "model_auth", frozenset({401, 407}),
         _names("invalid_api_key invalidapikey authentication_error invalid_authentication_error unauthenticated "
@@ -99,7 +98,7 @@ RULES = (
         _phrases(r"(invalid|incorrect|expired|revoked) (x-)?api[ -]?key",
                  r"api[ _-]?key (is )?(not valid|invalid|expired)"),
     ),
-    # The request exceeds the model's window, or is larger than a whole minute's limit, so waiting does not help.
+    # The request exceeds the model's window, or the limit of a whole minute. Waiting does not help.
     Rule(
         "context_too_long", frozenset({413}),
         _names("context_length_exceeded context_window_exceeded exceed_context_size_error string_above_max_length "
@@ -168,8 +167,8 @@ def refusal(
     retry_after: float | None = None,
     request_id: str | None = None,
 ) -> Refusal:
-    """The ModelError for a provider's error. `status`: the HTTP status; None inside a stream. `error`: the error as
-    parsed JSON or text. `begun`: the provider had already sent a part of the answer."""
+    """The ModelError for a provider's error. `status`: the HTTP status; None for an error inside a stream. `error`: the
+    error as parsed JSON or text. `begun`: whether the provider had already sent a part of the answer."""
     said = _said(status, error)
     code = next(rule.code for rule in RULES if rule.fits(said))
     passing = code in PASSING
@@ -184,7 +183,7 @@ def refusal(
 
 
 async def body(response: httpx2.Response) -> bytes:
-    """The body of an error, up to the limits of size and time. Even if the body never ends, the status counts."""
+    """The body of an error, up to the limits of size and time. If the body never ends, the status alone decides."""
     found = b""
     with suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_BODY_SECONDS):
@@ -196,7 +195,7 @@ async def body(response: httpx2.Response) -> bytes:
 
 
 def parsed(body: bytes) -> object:
-    """The body of an error: parsed from JSON if it is JSON, else as text, else None for a page of HTML."""
+    """The body of an error: parsed if it is JSON, None if it is a page of HTML, otherwise as text."""
     text = body.decode("utf-8", "replace").strip()
     try:
         return json.loads(text)
@@ -223,7 +222,7 @@ def _said(status: int | None, error: object) -> _Said:
     names = frozenset(re.sub(r"[\s.-]+", "_", value.strip().lower()) for value in values if isinstance(value, str))
     numbers = [int(value) for value in map(str, values) if re.fullmatch("[345][0-9][0-9]", value)]
     told_status = numbers[0] if numbers else None
-    # A gateway's 500 may hide a permanent refusal.
+    # A gateway's 500 can hide a permanent refusal.
     if told_status and (status is None or status < 300 or (status >= 500 and told_status < 500)):
         status = told_status
     texts = (details.get(name) for name in ("message", "msg", "error_description"))

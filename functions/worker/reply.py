@@ -1,4 +1,4 @@
-"""An answer while the model writes it."""
+"""Holds an answer while the model writes it."""
 
 import asyncio
 import math
@@ -33,12 +33,11 @@ class Answer(NamedTuple):
 
 
 class Reply:
-    """An answer while it is being written. `structured`: it is a JSON document.
-
-    `headers_at`: when the server accepted the call (2xx), in seconds since the epoch; `on_headers` is called at that
-    time. `last_progress_at`: when the model last sent text or thoughts, or else when it was asked. `first_token_ms`:
-    from the call to the first text that a user may read. `request_id`: the provider's id for the call. `model`: the
-    name that the server gives its model, as it sent it. `begun`: whether the model has sent any text or thoughts.
+    """An answer while the model writes it. `structured`: whether the answer is a JSON document. `headers_at`: when the
+    server accepted the call (2xx), in seconds since the epoch; `on_headers` is called at that time. `last_progress_at`:
+    when the model last sent text or thoughts, or else when it was called. `first_token_ms`: from the call to the first
+    text that a user may read. `request_id`: the provider's id for the call. `model`: the name that the server gives its
+    model, as it sent it. `begun`: whether the model has sent any text or thoughts.
     """
 
     def __init__(self) -> None:
@@ -61,7 +60,8 @@ class Reply:
         self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
-        """The call of the model begins, and so does the time to its first token. `prompt_tokens`: an estimate."""
+        """Call this when the call of the model begins. The time to the first token starts here. `prompt_tokens`: an
+        estimate."""
         self.headers_at = None
         self._prompt_tokens = prompt_tokens
         self._reported = {}
@@ -100,7 +100,7 @@ class Reply:
         self._size += _bytes(piece.id + piece.name + piece.arguments)
         if self._size > MAX_RESULT_BYTES or len(self._calls) > _MOST_CALLS:
             raise ModelError("result_too_large")
-        # Some servers send no number, or 0 for each call. There, a new id begins a new call.
+        # Some servers send no number, or 0 for each call. Then a new id begins a new call.
         same = [call for call in self._calls if piece.number is not None and call["number"] == piece.number]
         found = same[-1] if same else None
         if found is None and piece.number is None and not piece.id and self._calls:
@@ -125,7 +125,7 @@ class Reply:
         ]
 
     def ended(self) -> None:
-        """The answer is complete. Text that was held back as a possible tag counts as text."""
+        """Call this when the answer is complete. Text that was held back as a possible tag then counts as text."""
         self._append(self._thoughts.rest())
 
     def _append(self, text: str) -> None:
@@ -135,7 +135,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # The stored partial answer is the text without this piece.
+            raise ModelError("result_too_large")  # The partial answer that is stored ends before this piece.
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
@@ -150,17 +150,17 @@ class Reply:
             await self._grown.wait()
 
     def report(self, usage: Mapping[str, Any]) -> None:
-        """Store the counts that the server reports, without malformed ones."""
+        """Store the counts that the server reports. Malformed counts are left out."""
         self._reported |= {name: count for name in COUNTS if (count := _count(usage.get(name))) is not None}
 
     def usage(self, model: str) -> dict[str, Any]:
         """The usage of this attempt so far: {model, prompt_tokens, completion_tokens, cached_tokens, estimated}.
 
         `model`: the requested name, in case the server sent none. Missing or malformed counts are estimated from bytes,
-        and `estimated` is true then. A refused call used nothing.
+        and `estimated` is true then. A refused call used no tokens.
         """
         prompt, completion, cached = map(self._reported.get, COUNTS)
-        # If a server has answered and reports 0, it has not counted.
+        # A server that has answered and reports 0 tokens has not counted them.
         unknown_prompt = not prompt and self._prompt_tokens > 0
         unknown_completion = not completion and self.begun
         if unknown_prompt:
@@ -195,8 +195,8 @@ class Reply:
 
 
 def clean(text: str) -> str:
-    """Make the text valid UTF-8. Half a surrogate pair, which JSON allows, becomes a replacement character. Two
-    adjacent halves become their character."""
+    """Make the text valid UTF-8. JSON allows half a surrogate pair: it becomes a replacement character. Two adjacent
+    halves become their character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

@@ -1,7 +1,7 @@
 """Reads the time that a provider asks to wait from the headers of its refusal. Providers use three forms:
-`retry-after-ms`, `Retry-After` (seconds, with fractions from some, or an HTTP date), and `x-ratelimit-reset-NAME`
-beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), seconds, a time in seconds or milliseconds since
-the epoch, or an ISO 8601 time.
+`retry-after-ms`; `Retry-After`, with seconds (some providers send fractions) or an HTTP date; and
+`x-ratelimit-reset-NAME` beside `x-ratelimit-remaining-NAME: 0`. A reset is a duration ("6m0s"), a number of seconds, a
+time in seconds or milliseconds since the epoch, or an ISO 8601 time.
 """
 
 import re
@@ -19,7 +19,7 @@ _DURATION = (
     r"(?:([0-9]{1,9})d)?(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9}(?:\.[0-9]{0,12})?)s)?(?:([0-9]{1,9})ms)?"
 )
 _UNITS = (86_400.0, 3600.0, 60.0, 1.0, 0.001)
-_EPOCH_SECONDS = 1e9  # A larger number is a time, not a duration: as a time it is in the year 2001.
+_EPOCH_SECONDS = 1e9  # A larger number is a time since the epoch, and not a duration.
 _EPOCH_MILLISECONDS = 1e12
 
 
@@ -37,7 +37,7 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
     elif re.fullmatch(_NUMBER, value):
         yield float(value)
     elif (moment := _date(value)) is not None:
-        # Relative to the server's clock, if it sends its time.
+        # The date is compared with the server's clock, if the server sends its time.
         sent_at = _date(headers.get("date", ""))
         yield moment - (now if sent_at is None else sent_at)
 

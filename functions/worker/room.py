@@ -2,7 +2,8 @@
 
 Ten turns with images of 2 MiB take some 130 of the worker's 256 MiB (docs/operations.md, "Uploads"). Forty such turns
 would take more than that. The size of a turn's images is known only after they are read. So a turn first takes room for
-the largest possible images, and waits until there is room. After the read it keeps only the room that it needs.
+the largest possible images, and waits until there is room. After the read, the turn keeps only the room that its images
+need.
 """
 
 import asyncio
@@ -15,11 +16,11 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""Bytes of images that count as one more turn."""
+"""This number of bytes of images counts as one more turn."""
 
 
 class Room:
-    """The room for images in one process. Use it in one event loop."""
+    """The room for images in one process. Use an object only in one event loop."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -32,8 +33,8 @@ class Room:
 
     @asynccontextmanager
     async def for_images(self) -> AsyncIterator[Callable[[int], None]]:
-        """Hold room for the images of one turn during the block. The block gets a function to report their size in
-        bytes. Until then they count as MAX_UPLOAD_BYTES."""
+        """Hold room for the images of one turn during the block. The block gets a function, which it calls with the
+        size of the images in bytes. Until that call the images count as MAX_UPLOAD_BYTES."""
         while self._held + MAX_UPLOAD_BYTES > BYTES:
             self._freed.clear()
             await self._freed.wait()

@@ -17,10 +17,9 @@ _END_OF_THOUGHTS = "</think>"
 
 
 class Document(NamedTuple):
-    """A JSON document that a request asks for. Its text is the message. `schema`: its fields for the provider, {name,
-    schema, strict?, description?}; None for any object.
-
-    The provider enforces the schema. This module only checks that the text is JSON.
+    """A JSON document that a request asks for. The document's text is the message. `schema`: the schema for the
+    provider, {name, schema, strict?, description?}; None for any object. The provider enforces the schema. This module
+    only checks that the text is JSON.
     """
 
     schema: dict[str, Any] | None
@@ -103,7 +102,8 @@ def _validated(output: type[BaseModel], text: str) -> dict[str, Any]:
 
 
 def _documents(text: str) -> Iterator[str]:
-    """The possible places of the document: the whole text, or a part after thoughts or inside a Markdown fence."""
+    """The parts of the text that can be the document: the whole text, the part after thoughts, and the inside of a
+    Markdown fence."""
     yield text
     if _END_OF_THOUGHTS in text:
         text = text.rpartition(_END_OF_THOUGHTS)[2]

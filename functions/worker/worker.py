@@ -1,6 +1,6 @@
 """The worker: answers the queue's turns with the model. This file builds the worker from the environment and gives it
-each batch. invocation.py handles messages, and intake.py receives more of them. attempt.py handles a turn. decisions.py
-maps every outcome to one decision."""
+each batch. invocation.py handles messages, and intake.py receives more messages. attempt.py handles a turn.
+decisions.py maps every outcome to one decision."""
 
 import asyncio
 import os
@@ -38,7 +38,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
-    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try: the next row has the text of a lost one
+    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try, because the next row also has a lost row's text
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
     polled = TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS)
 
@@ -54,14 +54,14 @@ async def build(environment: Mapping[str, str]) -> Worker:
         environment["MODEL_BASE_URL"], environment["MODEL_NAME"], environment["MODEL_KEY_SECRET_ARN"], per_minute
     )
     fallback = None
-    # an empty parameter of the fallback means that of the first model
+    # if a parameter of the fallback is empty, the first model's parameter applies
     if name := environment["FALLBACK_MODEL_NAME"]:
         base_url = environment["FALLBACK_BASE_URL"] or environment["MODEL_BASE_URL"]
         secret = environment["FALLBACK_KEY_SECRET_ARN"] or environment["MODEL_KEY_SECRET_ARN"]
         fallback = server(base_url, name, secret, 0)
     return Worker(
         Services(
-            # Four tries of each call, because an answer that is not recorded must be paid for again.
+            # Each call is tried four times, because an answer that is not recorded must be paid for again.
             store=TurnStore(turns, attempts=4, usage=usage),
             usage=usage,
             replies=KeptReplies(guards, attempts=1),
