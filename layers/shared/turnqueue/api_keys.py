@@ -10,12 +10,12 @@ API_KEY_PREFIX = "tq_"
 
 
 def api_key_guard(key: str) -> str:
-    """The guard of an API key. It is a hash, so that readers of the table do not get the key."""
+    """The key of the guard of an API key: a hash, so that readers of the table do not get the API key."""
     return guard_key("api-key", key)
 
 
 class ApiKey(NamedTuple):
-    """The owner of a key, and the owner's group for limits (empty for the default)."""
+    """The owner of an API key, and the owner's group for limits (empty for the default)."""
 
     owner: str
     group: str
@@ -29,7 +29,7 @@ class ApiKeys:
         self._client = aws.client("dynamodb", attempts=attempts)
 
     def find(self, key: str, now: float) -> ApiKey | None:
-        """The item of an API key. None if there is no such key, or it has expired. Raises botocore's ClientError or
+        """The item of an API key. None if there is no such key, or if it has expired. Raises botocore's ClientError or
         BotoCoreError."""
         guard = {"guard": {"S": api_key_guard(key)}}
         item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")

@@ -1,5 +1,5 @@
 """Moves data URLs that are too large for a turn's item. submit puts such an image into the media bucket
-(turnqueue/media.py) and a reference in its place: {type, upload_id, data_url: {characters, sha256}}. DynamoDB bills
+(turnqueue/media.py), and a reference into the turn: {type, upload_id, data_url: {characters, sha256}}. DynamoDB bills
 each write of a turn by the item's size, and a turn is written several times. The reference looks like an upload, so
 that a worker of an earlier version gives the model the same image. No client can send such an `upload_id`, because it
 is no ULID.
@@ -17,19 +17,19 @@ MAX_INLINE_CHARACTERS = 4096
 units, or a PUT and a few GETs."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The most characters of data URLs that a response reads from S3, not counting its first turn. Lambda's responses have
-at most 6 MB."""
+"""The most characters of data URLs that a response reads from S3. Its first turn does not count. A response of Lambda
+has at most 6 MB."""
 
 MAX_SHOWN = 40
-"""The same limit for the number of data URLs. Each needs a read of about 30 ms."""
+"""The most data URLs that a response reads from S3. Its first turn does not count. Each data URL needs a read of about
+30 ms."""
 
 _FOLDER = "data/"
 
 
 def moved(request: Request, turn: str) -> tuple[Request, dict[str, str]]:
-    """The request with references in place of its large data URLs, and these data URLs by their `upload_id`.
-
-    `turn`: the ULID of the turn. Its images always get the same ids, so a repeated request writes the same objects.
+    """The request with references in place of its large data URLs, and these data URLs by their `upload_id`. `turn`:
+    the ULID of the turn. The images of a turn always get the same ids, so a repeated request writes the same objects.
     """
     found: dict[str, str] = {}
 
@@ -52,8 +52,8 @@ def is_large(item: Item) -> bool:
 
 
 def told_apart(media: Sequence[Item]) -> list[Item]:
-    """The attachments in a form that is equal for equal images, whether moved or not. Another turn's reference to the
-    same image has another `upload_id`."""
+    """The attachments in a form that is equal for equal images, whether an image was moved or not. Without this form,
+    references of two turns to the same image would differ, because they have different `upload_id`s."""
     return [
         {"type": item["type"], "data_url": item.get("data_url") or _said(item["url"])}
         if "data_url" in item or is_large(item)
@@ -63,12 +63,12 @@ def told_apart(media: Sequence[Item]) -> list[Item]:
 
 
 def references(request: Request) -> list[str]:
-    """The ids of the images that were moved from the request, or from an earlier one that it refers to."""
+    """The ids of the images that were moved from the request, or from an earlier request to which it refers."""
     return [item["upload_id"] for item in _attachments(request) if "data_url" in item]
 
 
 def own_references(request: Request, turn: str) -> list[str]:
-    """The ids of the images that came with this turn. A retry refers to those of the failed turn."""
+    """The ids of the images that came with this turn. A retry refers to the images of the failed turn."""
     return [upload_id for upload_id in references(request) if upload_id.startswith(f"{_FOLDER}{turn}/")]
 
 
@@ -79,11 +79,11 @@ def shown(
     *,
     name: str = "upload_id",
 ) -> int:
-    """Replace references by their data URLs, group by group. Returns the number of groups that fit into a response;
-    only these are changed.
+    """Replace references by their data URLs, group by group. Returns the number of groups that fit into a response.
+    Only these groups are changed.
 
     `read`: returns the data URL of an id, or None if it cannot be read. `put`: writes the data URL into its attachment.
-    `name`: the member that has the id.
+    `name`: the member of an attachment that has the id.
     """
     characters = images = 0
     for number, group in enumerate(groups):

@@ -17,38 +17,38 @@ from botocore.loaders import Loader
 
 from turnqueue import __version__
 
-# Processes that start from one snapshot (SnapStart) share one state of `random`. botocore and the worker use it for
-# the waits between tries. Unique values must come from `secrets`, because the kernel gives each process other
-# numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
+# Processes that start from one snapshot (SnapStart) would share one state of `random`, so each gets a new one here.
+# botocore and the worker use `random` for the waits between tries. Unique values must come from `secrets`, because the
+# kernel gives each process other numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
 with suppress(ModuleNotFoundError):  # This module exists only in Lambda's runtime.
     from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
 
     register_after_restore(random.seed)
 
 SHIPPED = Path(__file__).with_name("aws_data")
-"""The parts of botocore's data that the build (bundle/) selected. It does not exist when the code runs from the
-repository."""
+"""The folder with the parts of botocore's data that the build (bundle/) selected. The folder does not exist when the
+code runs from the repository."""
 
 
 class _Descriptions(Loader):
-    """Loads our trimmed service models. Otherwise botocore would list all 400 to find one. Everything else comes from
-    botocore."""
+    """Loads our trimmed service models. Otherwise botocore would list all 400 models to find one. Everything else comes
+    from botocore."""
 
     def list_available_services(self, type_name: str) -> list[str]:
         return [name for name in os.listdir(SHIPPED) if "." not in name]
 
     def is_builtin_path(self, path: str) -> bool:
-        # botocore treats an endpoints.json from another folder as a user override. Then it ignores the services' own
-        # rules, and FIPS, dual-stack and a few partitions get wrong addresses.
+        # botocore treats an endpoints.json from another folder as a user override. Then botocore ignores the services'
+        # own rules, and FIPS, dual-stack and a few partitions get wrong addresses.
         return path.startswith(str(SHIPPED)) or bool(super().is_builtin_path(path))
 
 
 class Authorities(os.PathLike[str]):
-    """The certificate authorities for new connections: first only a `few`, later all public ones.
-
-    botocore loads the file for each connection (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times
-    the CPU of the `few` that sign for AWS today. If AWS changes to another authority, the connection fails before
-    botocore sends the request. botocore then tries again with `every`, and each later connection uses `every` too.
+    """The file of certificate authorities for new connections: first the file `few`, with the authorities that sign for
+    AWS today, later the file `every`, with all public authorities. botocore loads the file for each connection
+    (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times the CPU of `few`. If AWS changes to another
+    authority, the connection fails before botocore sends the request. botocore then tries again with `every`, and each
+    later connection uses `every` too.
     """
 
     def __init__(self, few: str, every: str) -> None:
@@ -67,7 +67,8 @@ class Authorities(os.PathLike[str]):
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether the certificate of the server was refused. Only this error surely comes before the request was sent."""
+    """Whether botocore refused the certificate of the server. Only this error surely comes before botocore sends the
+    request."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__context__
     return error is not None
@@ -81,7 +82,8 @@ if SHIPPED.exists():
         _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
         _session.register("needs-retry", _authorities.widen)
 
-# Without the lock, ten turns that start together would each make a client, and a session makes only one at a time.
+# Without the lock, ten turns that start together would each make a client, and a botocore session makes only one client
+# at a time.
 _making = Lock()
 
 
@@ -102,15 +104,16 @@ def form_client(*, attempts: int) -> Any:
 def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool = False) -> Any:
     more: dict[str, Any] = {}
     if signs_forms:
-        # Signature version 4, because KMS and new regions demand it. The region's address, because the global address
-        # redirects requests for a new bucket, and an upload form fails after a redirect.
+        # Use signature version 4, because KMS and new regions demand it. Use the region's address, because the global
+        # address redirects requests for a new bucket, and an upload form fails after a redirect.
         more = {
-            # otherwise botocore sends a body in chunks, with a checksum behind it; the signature protects it as well
+            # otherwise botocore sends a body in chunks and then a checksum; the signature protects the body anyway
             "request_checksum_calculation": "when_required",
             "signature_version": "s3v4",
             "s3": {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
         }
-    # botocore and not boto3, because boto3 costs a twelfth of the start-up, and nothing here uses its resources.
+    # Use botocore and not boto3, because boto3 costs a twelfth of the start-up, and no code here uses boto3's
+    # resources.
     return _session.create_client(
         service,
         verify=_authorities,

@@ -23,7 +23,7 @@ _KEYS_KEPT_SECONDS = 2 * 3600
 
 
 class Callers:
-    """`group_claim`: the claim that holds the group of an API key; empty for none."""
+    """`group_claim`: the claim that gets the group of an API key; empty if no claim has groups."""
 
     def __init__(self, keys: ApiKeys, tokens: "Tokens", group_claim: str) -> None:
         self._keys = keys
@@ -32,9 +32,8 @@ class Callers:
 
     def claims(self, authorization: str, *, by_key: bool = True) -> dict[str, str] | None:
         """The claims of the caller whose request has this Authorization header: a bearer token, or an API key if
-        `by_key`. None if it is neither.
-
-        Raises as `Tokens.claims` does, and botocore's ClientError or BotoCoreError.
+        `by_key`. None if the header has no valid token or key. Raises as `Tokens.claims` does, and botocore's
+        ClientError or BotoCoreError.
         """
         scheme, _, secret = authorization.partition(" ")
         secret = secret.strip()
@@ -61,7 +60,7 @@ class Tokens:
         self._audience = audience
 
     def claims(self, token: str) -> dict[str, str] | None:
-        """The claims of a valid token, each as text, a list as "[a b]". None if the token is not valid.
+        """The claims of a valid token, each as text. A list becomes "[a b]". None if the token is not valid.
 
         Raises jwt.PyJWKClientConnectionError or OSError when the issuer cannot be asked for its keys.
         """

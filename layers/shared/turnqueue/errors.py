@@ -1,5 +1,6 @@
-"""The table of all refusals of a request. The code raises each as a `Problem`, and docs/openapi.yaml is generated from
-it. Errors of accepted tasks are in `turn.FAILURES`. The title of a problem document is the name of its status.
+"""The table of all refusals of a request. The code raises each refusal as a `Problem`, and docs/openapi.yaml is
+generated from this table. Errors of accepted tasks are in `turn.FAILURES`. The title of a problem document is the name
+of its status.
 """
 
 from typing import NamedTuple
@@ -7,7 +8,7 @@ from typing import NamedTuple
 from turnqueue.turn import MAX_REQUEST_BYTES
 
 MAX_BODY_BYTES = 512 * 1024
-"""The largest request body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
+"""The most bytes of a request's body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
 
 
 class Refusal(NamedTuple):
@@ -42,7 +43,7 @@ REFUSALS = {
     "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
     "internal_error": Refusal(500, "Something went wrong on our side."),
     "unavailable": Refusal(503, "The service is unavailable. Please try again in a moment."),
-    # Only the OpenAI API has these. Like OpenAI, it answers 400 to a wrong body, and /chat answers 422.
+    # Only the OpenAI API has the next refusals. Like OpenAI, it answers 400 to a wrong body. /chat answers 422.
     "tool_outputs_mismatch": Refusal(400, "The results of function calls do not match the calls."),
     "unsupported": Refusal(400, "This part of the OpenAI API is not served here."),
     "unsupported_parameter": Refusal(400, "The request has a parameter that is not served here."),

@@ -1,8 +1,8 @@
 """The event log: the text of a growing answer, one small row per piece, for any number of readers.
 
-The rows of a turn have numbers from 1 without gaps, and a row is put only if its number is free. So the numbers are the
-fence: a worker that has lost its turn meets the row of the next attempt. Only the turn says that the answer is
-complete; no row does. Row 0 is the request to cancel the turn, and readers do not see it.
+The rows of a turn have numbers from 1 without gaps, and a worker puts a row only if its number is free. So the numbers
+are the fence: a worker that has lost its turn meets the row of the next attempt. Only the turn says that the answer is
+complete. No row says so. Row 0 is the request to cancel the turn, and readers do not see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,12 +13,12 @@ from turnqueue import aws
 from turnqueue.turn import Key, Status, Turn
 
 RETENTION_SECONDS = 24 * 3600
-"""Seconds that a row can be read. No turn runs longer than 12 h, and then the answer is in the turn."""
+"""Seconds that a row can be read: a day. No turn runs longer than 12 h, and after its end the answer is in the turn."""
 
 
 class Event(NamedTuple):
-    """One row. `kind`: "s" (attempt `attempt` starts, all earlier text is void), "d" (`text` follows the text before
-    it), or a kind of a later version, which readers skip. `progress`: from 0 to 0.95, an estimate."""
+    """One row. `kind`: "s" if the attempt `attempt` starts, which voids all earlier text; "d" if `text` follows the
+    text so far; or a kind of a later version, which readers skip. `progress`: from 0 to 0.95, an estimate."""
 
     n: int
     kind: str
@@ -42,12 +42,13 @@ class EventLog:
 
     @cached_property
     def _client(self) -> Any:
-        # Created at the first use, because a short answer needs no log.
+        # Made at the first use, because a short answer needs no log.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def put(self, key: Key, event: Event, now: float) -> Event:
-        """Put a row if its number is free. Returns the row that has the number now: this one, or an earlier one. If
-        botocore repeats a put whose response was lost, the put finds its row and returns it."""
+        """Put a row if its number is free. Returns the row that has the number now: this row, or an earlier row. If
+        botocore repeats a put whose response was lost, the repeated put finds the row of the first put and returns
+        it."""
         try:
             self._client.put_item(
                 TableName=self._table,
@@ -69,7 +70,7 @@ class EventLog:
         return event
 
     def after(self, key: Key, n: int, *, consistent: bool = False) -> list[Event]:
-        """The rows after row `n`, up to the first gap. Eventually consistent, unless `consistent`."""
+        """The rows after row `n`, up to the first gap. The read is eventually consistent, unless `consistent`."""
         items: list[dict[str, Any]] = []
         start: dict[str, Any] = {}
         while True:
@@ -78,7 +79,7 @@ class EventLog:
             if "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-        # A replica of DynamoDB may have a row but not yet the previous row.
+        # A replica of DynamoDB can have a row but not yet the previous row.
         return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]
 
     def last(self, key: Key) -> Event | None:
@@ -97,8 +98,8 @@ class EventLog:
         return answer
 
     def delete(self, key: Key) -> None:
-        """Delete all rows of a turn, one by one, because this is rare. A lost worker may still add a row, but no reader
-        gets it."""
+        """Delete all rows of a turn, one by one, because this is rare. A lost worker can still add a row, but no reader
+        gets that row."""
         for n in (0, *(event.n for event in self.after(key, 0))):
             self._client.delete_item(TableName=self._table, Key={"task": {"S": _task(key)}, "n": {"N": str(n)}})
 
@@ -115,8 +116,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """The turns, of up to 100, that somebody asked to cancel. One call, at half a read unit a turn. Leaves a turn
-        out if DynamoDB did not process its row."""
+        """Those of up to 100 turns that somebody asked to cancel. One call, which costs half a read unit a turn. Leaves
+        a turn out if DynamoDB did not process its row."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -130,30 +131,31 @@ class EventLog:
 
 
 class Growing:
-    """The log of a claimed turn, for the attempt that claimed it."""
+    """The log of a claimed turn, for the attempt that claimed the turn."""
 
     def __init__(self, log: EventLog, claimed: Turn) -> None:
         self._log = log
         self._turn = claimed
-        # The first claim finds an empty log. A later claim must read it, because its rows begin after the existing
-        # ones.
+        # The first claim finds an empty log. A later claim must read the log, because its rows begin after the existing
+        # rows.
         self._next = 1 if claimed.attempt == 1 else 0
         self._is_void = False
         self._text = ""
 
     def begin(self, now: float) -> None:
-        """Void the text of earlier attempts for readers, if they have written text. Raises Superseded."""
+        """Void the text of earlier attempts for readers, if those attempts have written text. Raises Superseded."""
         self.show("", 0.0, now)
 
     def show(self, text: str, progress: float, now: float) -> None:
-        """Append the part of `text` that the log lacks; `text` is the whole readable text of this attempt so far. If
-        the text does not continue the shown text, a row voids that first. Raises Superseded."""
+        """Append the part of `text` that the log lacks. `text` is the whole readable text of this attempt so far. If it
+        does not continue the shown text, a row first voids the shown text. Raises Superseded."""
         if not self._next:
             last = self._log.last(self._turn.key)
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # A shorter text with the same beginning is incomplete: it ends in half a character, or half a JSON escape.
+            # A shorter text that the shown text begins with is skipped: it ends in half a character or half a JSON
+            # escape.
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:
@@ -165,12 +167,12 @@ class Growing:
             self._take(self._log.put(self._turn.key, event, now))
 
     def _take(self, there: Event) -> None:
-        """The row `there` already has the next number. Its attempt identifies its writer: this writer, if the response
-        to its put was lost, or another worker."""
+        """The row `there` already has the next number. The row's attempt identifies its writer. That is this worker if
+        the response to its put was lost, and otherwise another worker."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1
-        if there.attempt < self._turn.attempt:  # its worker does not know yet that it has lost the turn
+        if there.attempt < self._turn.attempt:  # the row's worker does not know yet that it has lost the turn
             self._is_void = True
         elif there.kind == "s":
             self._is_void, self._text = False, ""
@@ -188,7 +190,7 @@ def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
 
 
 def has_text_in_log(turn: Turn) -> bool:
-    """Whether the log has the turn's text so far. False before the turn begins, and if the turn itself has the text."""
+    """Whether the log has the turn's text so far. False before the first claim, and if the turn itself has the text."""
     return turn.status is not Status.SUCCESS and turn.tries > 0 and turn.partial is None
 
 

@@ -6,8 +6,9 @@
                                                        └──── until the lease's end ◄────┘
 
 There are two gates for each model: one of the server, for outages, and one of the server and the model, for rate
-limits. A call must pass both. The model's gate also learns a pace: each 429 slows the calls of all workers, and each
-second without a 429 speeds them up again. `Gate` is plain data: no AWS, no clock. Times are seconds since the epoch.
+limits. A call must pass both gates. The model's gate also learns a pace: each 429 slows the calls of all workers, and
+each second without a 429 speeds the calls up again. `Gate` is plain data: no AWS, no clock. Times are seconds since the
+epoch.
 """
 
 import random
@@ -25,42 +26,42 @@ from turnqueue.telemetry import count, error_name, logger
 from turnqueue.turn import guard_key
 
 OUTAGE_REFUSALS = 2
-"""The number of refusals that opens the server's gate. A single refusal may be a broken connection."""
+"""The number of refusals that opens the server's gate. A single refusal can be a broken connection."""
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
 """The number of refusals with 429 that opens the model's gate, and the seconds that they must last without an answer. A
-provider at its limit also answers some calls. Then the gate stays closed, because an open gate would waste the calls
+provider at its limit still answers some calls. Then the gate stays closed, because an open gate would waste the calls
 that the provider grants."""
 
 WINDOW_SECONDS = 60.0
-"""Seconds for which refusals are counted, from the first one. Two attempts of one turn are at most 60 s apart."""
+"""Seconds for which refusals are counted, from the first refusal. Two attempts of one turn are at most 60 s apart."""
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
-"""With doubled periods, a probe would come up to 40 s late after an outage of a minute."""
+"""The periods do not double, because a probe would then come up to 40 s late after an outage of a minute."""
 
 SLOWER, FASTER = 1.07, 0.97
 """The factors for the interval between two calls: after a 429, and after each second without a 429. With these factors,
 a model that grants 120 of 150 calls a minute refuses 0.3 calls for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
-_SHORTEST_INTERVAL_SECONDS = 0.02  # seconds: a shorter interval counts as no limit
+_SHORTEST_INTERVAL_SECONDS = 0.02  # seconds; if the learned interval is shorter, calls are not spaced
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""The most seconds ahead for which a call can reserve a time. The pace changes too fast for more."""
+"""The most seconds ahead for which a call can reserve a slot. The pace changes too fast for more."""
 
 PROBE_LEASE_SECONDS = 15.0
-"""Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies."""
+"""Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies before that."""
 
 MOST_HIDDEN_SECONDS = 60.0
 """The most seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
 
-_KEPT_SECONDS = 86_400  # seconds after the last change: in every outage the gate changes at least once a day
+_KEPT_SECONDS = 86_400  # seconds after the last change: in an outage the gate changes at least once a day
 _WATCHED_SECONDS = 5.0
-_TRIES = 3  # tries of a change after lost races: each lost race means that another worker has counted too
+_TRIES = 3  # the most tries of a change: each lost race means that another worker has counted too
 
 
 class Phase(StrEnum):
@@ -70,9 +71,10 @@ class Phase(StrEnum):
 
 
 class Gate(NamedTuple):
-    """`refusals`: counted since the last answer; they count until `counted_until`. `open_until`: 0 while closed.
-    `since`: when the trouble began. `periods`: how often the gate has opened since. `closed_at`: when it closed last.
-    `call_interval`: the seconds between two calls at `slowed_at`, the time of the last 429 that counted."""
+    """`refusals`: the number since the last answer; it counts until `counted_until`. `open_until`: the end of the
+    period or of the probe's lease; 0 while the gate is closed. `since`: when the trouble began. `periods`: how often
+    the gate has opened since then. `closed_at`: when the gate closed last. `call_interval`: the seconds between two
+    calls at `slowed_at`, the time of the last 429 that counted."""
 
     refusals: int = 0
     periods: int = 0
@@ -89,20 +91,21 @@ class Gate(NamedTuple):
         return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
 
     def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Gate":
-        """The gate after the refusal of a call that was made while the gate was closed. It opens after `most` refusals,
-        if the first is at least `span` seconds old. `at_least`: the seconds that the provider asked to wait."""
+        """The gate after the refusal of a call that was made while the gate was closed. The gate opens after `most`
+        refusals, if the first refusal is at least `span` seconds old. `at_least`: the seconds that the provider asked
+        to wait."""
         if self.open_until:
             return self
         is_counted = now < self.counted_until
         refusals = self.refusals + 1 if is_counted else 1
         counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
-        lasted = now - (counted_until - WINDOW_SECONDS)  # this may be negative, because clocks differ
+        lasted = now - (counted_until - WINDOW_SECONDS)  # this can be negative, because clocks differ
         if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
 
     def pace(self, now: float) -> float:
-        """The seconds from one call to the next, of all workers together. 0: no known limit."""
+        """The seconds from one call to the next, for the calls of all workers together. 0 if no limit is known."""
         interval: float = self.call_interval * FASTER ** max(now - self.slowed_at, 0.0)
         return interval if interval >= _SHORTEST_INTERVAL_SECONDS else 0.0
 
@@ -126,7 +129,8 @@ class Gate(NamedTuple):
         return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
 
     def settled(self, probe: float, now: float, *, let_in: bool, at_least: float = 0.0) -> "Gate":
-        """The gate after the probe whose lease ends at `probe`. Unchanged if another probe has taken its place."""
+        """The gate after the end of the probe whose lease ends at `probe`. Unchanged if another probe has taken that
+        probe's place."""
         if self.open_until != probe:
             return self
         return self.shut(now) if let_in else self._opened(now, at_least)
@@ -139,7 +143,7 @@ class Gate(NamedTuple):
         return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
 
     def shut(self, now: float) -> "Gate":
-        """The closed gate. It remembers its periods, so that trouble within a minute continues where it stopped."""
+        """The closed gate. It remembers its periods, so that new trouble within a minute continues the old trouble."""
         return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
 
     def _opened(self, now: float, at_least: float) -> "Gate":
@@ -153,23 +157,23 @@ class Gate(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds after which a turn that met the open gate comes back: the rest of the period, and a random part
-        of up to half of the trouble's duration. So waiting turns do not come back together."""
+        """The seconds until SQS delivers a turn again that met the open gate: the rest of the period, and a random part
+        of up to half of the trouble's duration. So the waiting turns are not delivered all at once."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
-        # Too long to hide a message. A random shorter time keeps turns apart: if all were cut to the same length, they
-        # would come back together.
+        # This is too long to hide a message. A random shorter time keeps turns apart: with one shorter time for all,
+        # SQS would deliver them all at once.
         return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds after which a turn comes back that got no time in the learned pace. The line does not run empty,
-    because other turns come back too."""
+    """The seconds until SQS delivers a turn again that got no slot at the learned pace. The line does not run empty,
+    because SQS delivers other turns in the meantime."""
     return 5.0 + 15.0 * draw()
 
 
 def _millis(seconds: float) -> float:
-    """The time rounded to the millisecond, which the table stores exactly."""
+    """The time, rounded to the millisecond, because the table stores milliseconds exactly."""
     return round(seconds, 3)
 
 
@@ -184,7 +188,7 @@ def model_name(base_url: str, model: str) -> str:
 
 
 def gate_names(base_url: str, model: str) -> tuple[str, str]:
-    """The gates that a call of a model must pass: the server's and the model's."""
+    """The names of the gates that a call of a model must pass: the server's and the model's."""
     return server_name(base_url), model_name(base_url, model)
 
 
@@ -210,7 +214,7 @@ class GateStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Created at the first use, because most processes meet no trouble.
+        # Made at the first use, because most processes meet no trouble.
         return aws.client("dynamodb", attempts=1, read_timeout=1)
 
     def known(self, name: str) -> Gate:
@@ -218,7 +222,7 @@ class GateStore:
         return self._known.get(name, Gate())
 
     def read(self, name: str, *, consistent: bool = False) -> Gate:
-        """The current state of the gate. One read."""
+        """The current state of the gate, at the cost of one read. The last known state if the read fails."""
         try:
             return self._read(name, consistent=consistent)
         except (BotoCoreError, ClientError) as error:
@@ -226,7 +230,8 @@ class GateStore:
             return self.known(name)
 
     def change(self, name: str, step: Callable[[Gate], Gate]) -> Change | None:
-        """Change the gate: a read and a conditional write. None if no change was needed, or the table refused it."""
+        """Change the gate: a read and a conditional write. None if no change was needed, or if the table refused the
+        change."""
         try:
             for _ in range(_TRIES):
                 before = self._read(name, consistent=True)
@@ -245,8 +250,8 @@ class GateStore:
         return RateLimiter(self._table, attempts=1, read_timeout=1)
 
     def place(self, name: str, interval: float, now: float) -> float | None:
-        """The time at which a call may be made at the learned pace. None if that is more than LINE_SECONDS away. One or
-        two writes. If the table does not answer, the call may be made now."""
+        """The time at which a call may be made at the learned pace. None if that time is more than LINE_SECONDS away.
+        This takes one or two writes. If the table does not answer, the call may be made now."""
         rate = Rate(60 / interval, burst=int(LINE_SECONDS / interval) + 1)
         try:
             grant = self._limiter.take(name, rate, now, kind="learned-pace")
@@ -263,7 +268,7 @@ class GateStore:
         return self._known[name]
 
     def _write(self, name: str, before: Gate, after: Gate) -> bool:
-        """Write `after` if the stored gate still equals `before`. Returns whether it did."""
+        """Write `after` if the stored gate still equals `before`. Returns whether it was equal."""
         # A field is missing if there is no item yet, or if an earlier version wrote it.
         was = " AND ".join(
             f"{field} = :was_{field}" if value else f"(attribute_not_exists({field}) OR {field} = :was_{field})"

@@ -20,17 +20,16 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 
 MAX_OWNER_CHARACTERS = 255
-"""OpenID Connect Core, section 2: `sub` must not exceed 255 ASCII characters. It is also a part of the turn's key."""
+"""By OpenID Connect Core, section 2, `sub` has at most 255 ASCII characters. `sub` is also a part of the turn's key."""
 
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
 
 class Problem(Exception):
-    """Ends the handling of a request with a problem document.
-
-    `code` is stable and for programs, and a key of `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is
-    for people. The table has the defaults of `detail` and `status`. `param` names the field or header at fault. Never
-    put a value that the client sent into them.
+    """Ends the handling of a request with a problem document. `code` is stable, and programs read it. It is a key of
+    `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is for people. The table has the defaults of `detail`
+    and `status`. `param` names the field or header at fault. Never put a value that the client sent into any of these
+    members.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class Problem(Exception):
 
     @property
     def error(self) -> dict[str, Any]:
-        """The member that the OpenAI SDKs read."""
+        """The member `error`, which the OpenAI SDKs read."""
         kind = _ERROR_TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         return {"message": self.detail, "type": kind, "code": self.code, "param": self.param}
 
@@ -79,9 +78,9 @@ def respond(status: int, body: Mapping[str, Any], headers: Mapping[str, str] | N
 
 
 def dispatch(event: Event, routes: Mapping[str, Callable[[Event], Response]]) -> Response:
-    """Answer the request by the route that API Gateway chose; if that is `$default`, by method and path. Never raises:
-    other exceptions than Problem become a 503 (AWS failed) or a 500 (a bug of Turnqueue), without the cause. The log
-    has the type of the exception and never its text.
+    """Answer the request by the route that API Gateway chose, or by method and path if the route is `$default`. Never
+    raises. An exception that is no Problem becomes a 503 (AWS failed) or a 500 (a bug of Turnqueue), and the response
+    does not show the cause. The log has the type of the exception and never its text.
     """
     try:
         key = event["routeKey"]
@@ -148,7 +147,8 @@ def no_such_task() -> Problem:
 
 
 def claim(event: Event, name: str) -> str:
-    """A claim of the token as text, empty if it has none; API Gateway writes a list as "[a b]"."""
+    """A claim of the token as text, empty if the token does not have the claim. API Gateway writes a list as "[a
+    b]"."""
     return str(_claims(event).get(name, ""))
 
 

@@ -20,16 +20,18 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""The waits for each message that a limit allows: three waits of 20 s give an answer a minute."""
+"""For each message of its rate, an owner gets this number of waits: three waits of 20 s cover an answer that takes a
+minute."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
-# Seconds. Reserved tokens usually become free soon, when the owner's turns end.
+# Seconds to wait when no tokens are left. Other turns of the owner usually end soon, and then free their reserved
+# tokens.
 _RESERVED_SECONDS = 30
 
 
 class Limit(NamedTuple):
-    """`rate`: of messages. `tokens_per_day`: of prompts and answers together; None for no limit."""
+    """`rate`: the rate of messages. `tokens_per_day`: the tokens of prompts and answers together; None for no limit."""
 
     rate: Rate
     tokens_per_day: int | None
@@ -37,7 +39,7 @@ class Limit(NamedTuple):
 
 def parse_limits(text: str) -> dict[str, Limit]:
     """Parse the limits of groups, as in "default:20/5/100000,pro:100/20": messages a minute, messages at once, and
-    tokens a day. An empty text means no limits. Raises ValueError, which names the wrong part. The group "default" is
+    tokens a day. An empty text means no limits. Raises a ValueError that names the wrong part. The group "default" is
     required, so that every owner has limits.
     """
     limits: dict[str, Limit] = {}
@@ -65,9 +67,9 @@ class Verdict(NamedTuple):
 
 
 class Limiter:
-    """Applies each group's limits to its owners. The token's claim `group_claim` names groups; the first with limits
-    counts, else "default". Methods raise botocore's ClientError or BotoCoreError, unless their docstring says
-    otherwise."""
+    """Applies each group's limits to its owners. The token's claim `group_claim` names groups. The first group with
+    limits counts, or "default" if no group has limits. Methods raise botocore's ClientError or BotoCoreError, unless
+    their docstring says otherwise."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -79,8 +81,9 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        It tries each call once and briefly, so that a limit that cannot be checked soon gives a 503. To accept
-        everything then would help a flood. Raises ValueError as `parse_limits` does.
+        The limiter tries each call once and briefly: if it cannot check a limit, the client soon gets a 503. The
+        limiter does not accept everything then, because that would help a flood. Raises ValueError as `parse_limits`
+        does.
         """
         if not (parsed := parse_limits(limits)):
             return None
@@ -94,8 +97,8 @@ class Limiter:
         return self._take("messages", caller, rate, text, kind="rate")
 
     def take_uploads(self, event: Event, caller: str, each_message: int) -> Verdict:
-        """Count an upload against the owner's rate, if the rate allows it. Each message of the limit allows
-        `each_message` uploads."""
+        """Count an upload against the owner's rate of uploads, if the rate allows it. That rate is `each_message` times
+        the rate of messages."""
         rate = self._limit(event).rate.times(each_message)
         text = f"You may upload {rate.per_minute} images a minute, {rate.burst} of them at once."
         return self._take("uploads", caller, rate, text, kind="uploads")
@@ -111,7 +114,7 @@ class Limiter:
             return False
 
     def reserve(self, event: Event, caller: str, tokens: int, now: float) -> Verdict:
-        """Reserve tokens of the day `now`, if any are left. Does nothing if the owner has no such limit."""
+        """Reserve tokens of the day `now`, if any are left. Does nothing if the owner has no limit of tokens."""
         quota = self._limit(event).tokens_per_day
         if quota is None:
             return Verdict({})

@@ -17,7 +17,7 @@ MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
-"""Seconds that a form can be used, or less if the signing credentials expire earlier."""
+"""Seconds that a form can be used. The form ends earlier if the signing credentials expire."""
 
 IMAGES = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -25,11 +25,11 @@ IMAGES = {
     "image/gif": rb"GIF8[79]a",
     "image/webp": rb"(?s)RIFF....WEBP",
 }
-"""The first bytes of each accepted type: a regular expression, which most processes need not compile."""
+"""The first bytes of each accepted type, as a regular expression. Most processes never compile it."""
 
 
 def image_type(content: bytes) -> str | None:
-    """The media type that the first bytes show. None if it is not one of IMAGES."""
+    """The media type that the first bytes show. None if it is not a type in IMAGES."""
     return next((name for name, beginning in IMAGES.items() if re.match(beginning, content)), None)
 
 
@@ -39,10 +39,10 @@ _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
 class MediaUrls:
-    """The parameter MediaUrls: which https URLs of images the model's server gets and may fetch.
+    """The parameter MediaUrls: it says which https URLs of images the model's server gets and may fetch.
 
-    `text`: "https" for all, "off" for none, or hosts separated by commas, as in "cdn.example.com,*.example.org", where
-    `*` stands for any subdomain. Raises ValueError for another text.
+    `text`: "https" for all URLs, "off" for no URL, or hosts separated by commas, as in "cdn.example.com,*.example.org",
+    where `*` stands for any subdomain. Raises ValueError for another text.
     """
 
     def __init__(self, text: str) -> None:
@@ -104,12 +104,12 @@ class Uploads:
 
     @cached_property
     def _client(self) -> Any:
-        # Created at the first use, because most processes never need it, and no client is slower to create.
+        # Made at the first use, because most processes never need this client, and it is the slowest client to make.
         return aws.form_client(attempts=self._attempts)
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:
-        """Sign a form for one image of the owner, of that type and of `size` bytes, or of any size up to the limit.
-        Makes no call."""
+        """Sign a form for one image of the owner. The image must have this type and `size` bytes; without `size`, any
+        size up to the limit. Makes no call."""
         upload_id = new_ulid(now)
         signed = self._client.generate_presigned_post(
             self._bucket,
@@ -127,7 +127,7 @@ class Uploads:
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
         """The image, with the type that its first bytes show, because a JPEG may be declared as a PNG.
 
-        Raises Unusable if the image is not there, is larger than `max_bytes`, or has another type than IMAGES.
+        Raises Unusable if the image does not exist, is larger than `max_bytes`, or has a type that is not in IMAGES.
         """
         content = self._get(owner, upload_id, max_bytes).content
         if (content_type := image_type(content)) is None:
@@ -135,7 +135,7 @@ class Uploads:
         return Image(content_type, content)
 
     def put_data_url(self, owner: str, upload_id: str, url: str) -> None:
-        """Store the image of a data URL in base64. Safe to repeat."""
+        """Store the image of a base64 data URL. Safe to repeat."""
         declared, _, text = url.partition(",")
         self._client.put_object(
             Bucket=self._bucket,
@@ -145,14 +145,14 @@ class Uploads:
         )
 
     def data_url(self, owner: str, upload_id: str) -> str:
-        """The data URL that `put_data_url` stored. Raises Unusable if it is gone."""
+        """The data URL that `put_data_url` stored. Raises Unusable if the object no longer exists."""
         return self._get(owner, upload_id, MAX_UPLOAD_BYTES).data_url
 
     def delete(self, owner: str, upload_id: str) -> None:
         self._client.delete_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
 
     def _get(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The object, with its declared type."""
+        """The bytes of the object, and the media type that its uploader declared."""
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
         except ClientError as error:

@@ -8,21 +8,21 @@ from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 _MAX_KEY_BYTES = 2048
-"""DynamoDB's limit of a partition key. It would refuse a longer key in every attempt, which would look like an outage
-of AWS."""
+"""The most bytes of a partition key in DynamoDB. DynamoDB would refuse a longer key in every attempt, and that would
+look like an outage of AWS."""
 
 
 MOST_AT_ONCE = 10
-"""SQS's limit of messages in one call."""
+"""The most messages in one call of SQS."""
 
 
 class Malformed(Exception):
-    """Raised when the body of a message is not the key of a turn."""
+    """The body of a message is not the key of a turn."""
 
 
 class Message(NamedTuple):
-    """A received message. `handle` is valid for this delivery, and `deliveries` includes it. `group` names the
-    session."""
+    """A received message. `handle` is valid for this delivery. `deliveries` counts the deliveries of the message, this
+    delivery included. `group` names the session."""
 
     id: str
     handle: str
@@ -36,7 +36,8 @@ def encode(key: Key) -> str:
 
 
 def decode(body: str) -> Key:
-    """The key in the body of a message. Raises Malformed. Unknown members are ignored: a later version may add some."""
+    """The key in the body of a message. Raises Malformed. Unknown members are ignored, because a later version can add
+    members."""
     try:
         message = json.loads(body)
         key = Key(message["session"], message["turn"])
@@ -59,8 +60,8 @@ class TurnQueue:
         self._client = aws.client("sqs", attempts=attempts, read_timeout=read_timeout)
 
     def send(self, key: Key) -> None:
-        """Queue the turn behind the others of its session. SQS drops a second send within 5 minutes. A later send makes
-        a second message, which the claim refuses."""
+        """Queue the turn behind the other turns of its session. SQS drops a second send of the turn within 5 minutes. A
+        later send makes a second message, and the worker's claim of the turn is then refused."""
         self._client.send_message(
             QueueUrl=self._url,
             MessageBody=encode(key),

@@ -1,5 +1,5 @@
-"""Rate limits, for one owner or for all. They use GCRA: one item of the guards table has the time at which the next
-request is due. One conditional write per request is exact under concurrency.
+"""Rate limits, each for one owner or for all callers. They use GCRA: one item of the guards table has the time at which
+the next request is due. Each request makes one conditional write, so the limit is exact under concurrency.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -13,14 +13,14 @@ from turnqueue.turn import guard_key
 
 
 class Rate(NamedTuple):
-    """A rate: requests a minute, and how many of them at once after a pause."""
+    """A rate: the requests a minute, and the requests that may come at once after a pause."""
 
     per_minute: float
     burst: int
 
     @property
     def interval(self) -> float:
-        """Seconds from one request to the next, at an even rate."""
+        """Seconds from one request to the next, if they come evenly."""
         return 60 / self.per_minute
 
     def times(self, number: int) -> "Rate":
@@ -29,9 +29,9 @@ class Rate(NamedTuple):
 
 
 class Grant(NamedTuple):
-    """The result of a request for a place in a rate. `wait`: seconds until a place is free, 0 if this request got one.
-    `left`: how many more requests may follow at once. `full_after`: seconds until the whole burst is available
-    again."""
+    """The result of a request for a place under a rate limit. `wait`: seconds until a place is free, 0 if this request
+    got a place. `left`: the number of requests that may follow at once. `full_after`: seconds until the whole burst is
+    available again."""
 
     wait: float
     left: int
@@ -39,11 +39,10 @@ class Grant(NamedTuple):
 
 
 class RateLimiter:
-    """The rates of all owners, by GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). One number per owner
-    is stored: `tat`, the theoretical arrival time, at which the next request at the even rate is due.
-
-    DynamoDB compares and adds in one step, so that concurrent requests get exactly the places that exist. A request
-    whose response was lost may take two places.
+    """The rates of all owners, by GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). The table stores one
+    number per owner: `tat`, the theoretical arrival time, at which the next request at the even rate is due. DynamoDB
+    compares and adds in one step, so that concurrent requests get exactly the places that exist. A request whose
+    response was lost can take two places.
     """
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float) -> None:
@@ -51,8 +50,8 @@ class RateLimiter:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
-        """Take a place in the owner's rate of this kind, if one is free. One write, or two for a request above the even
-        rate but within the burst."""
+        """Take a place under the owner's rate limit of this kind, if a place is free. This takes one write, or two for
+        a request above the even rate but within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)
@@ -63,11 +62,11 @@ class RateLimiter:
             taken, due = self._move(key, "tat = tat + :interval", "tat <= :latest", steps | {":latest": latest})
         if not taken:
             return Grant(due - latest, 0, due - now)
-        left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6 for rounding errors of floats
+        left = math.floor((latest - due) / rate.interval + 1 + 1e-6)  # 1e-6 covers rounding errors of floats
         return Grant(0, max(left, 0), due - now)
 
     def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
-        """Whether the condition held, and the due time after the write."""
+        """Whether the write's condition held, and the due time after the write."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,

@@ -1,5 +1,6 @@
 """The cache of replies: identical first messages are answered without queue and model. The guards table stores only the
-key of the answered turn. The answer stays in that turn, which never changes, and is deleted with it."""
+key of the answered turn. The answer stays in that turn, which never changes. If the turn is deleted, so is the
+answer."""
 
 import hashlib
 import json
@@ -18,12 +19,10 @@ causes cache misses, and never a wrong answer."""
 
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
-    """The cache key of a request {message, role, media?, ...} of `owner`: one key for each owner, or one for all if
-    `shared`.
-
-    `model`: its server's base URL and its name, because two servers may use one name for two models. Two requests share
-    a key if their model, their persona and the model's whole input are equal. A request with an upload never shares a
-    key with other owners, because for others the upload does not exist.
+    """The cache key of a request {message, role, media?, ...} of `owner`. Each owner has another key, unless `shared`.
+    `model`: the base URL of the model's server and the model's name, because two servers can use one name for two
+    models. Two requests share a key if their model, their persona and the model's whole input are equal. A request with
+    an upload never shares a key with other owners, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
     media = told_apart(request.get("media") or ())
@@ -45,11 +44,11 @@ class KeptReplies:
 
     @cached_property
     def _client(self) -> Any:
-        # Created at the first use, because many stacks cache no replies.
+        # Made at the first use, because many stacks cache no replies.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
-        """Store for `seconds` that the turn `key` answers requests with the cache key `reply`."""
+        """Cache the reply of the turn with this key: for `seconds`, it answers requests whose cache key is `reply`."""
         self._client.update_item(
             TableName=self._table,
             Key={"guard": {"S": reply}},
@@ -63,6 +62,7 @@ class KeptReplies:
         )
 
     def find(self, reply: str) -> Key | None:
-        """The turn that is cached under `reply`. An eventually consistent read. The turn may be too old, or deleted."""
+        """The key of the turn that is cached under `reply`. The read is eventually consistent. The turn can be too old,
+        or deleted."""
         item = self._client.get_item(TableName=self._table, Key={"guard": {"S": reply}}).get("Item")
         return Key.of_task(item["owner"]["S"], item["task_id"]["S"]) if item else None

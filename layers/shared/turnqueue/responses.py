@@ -1,5 +1,6 @@
 """The JSON documents of the HTTP API, for example a turn as a task. They have the members of the replaced system, and
-more. mypy checks that the functions send these types. docs/openapi.yaml is generated from them, with their texts."""
+more. mypy checks that the functions send these types. docs/openapi.yaml is generated from these types and their
+docstrings."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, overload
@@ -11,14 +12,14 @@ type ErrorCode = str
 """A key of FAILURES."""
 
 type Timestamp = str
-"""A time in UTC, to the millisecond, as in RFC 3339."""
+"""A time in UTC, to the millisecond, in the form of RFC 3339."""
 
 
 class ChatResponse(TypedDict):
     """The answer to a message."""
 
     session_id: str
-    """The conversation. Send it with the next message to continue."""
+    """The id of the conversation. Send it with the next message to continue the conversation."""
     message: str
     """The answer, for the user to read."""
     data: dict[str, Any] | None
@@ -33,7 +34,7 @@ class Accepted(TypedDict):
     """A message that is recorded and queued, but not answered yet. Poll its task."""
 
     session_id: str
-    """The conversation. Send it with the next message to continue."""
+    """The id of the conversation. Send it with the next message to continue the conversation."""
     message: Literal["Processing..."]
     data: None
     draft: None
@@ -104,7 +105,7 @@ class TaskStatus(TypedDict):
     next_try_at: Timestamp | None
     """The time of a waiting task's next attempt. Null if unknown."""
     poll_after_ms: int | None
-    """The milliseconds until the next poll. Null when the status is final."""
+    """Poll the task again after this number of milliseconds. Null when the status is final."""
     usage: Usage | None
     """Set when the status is SUCCESS."""
     retry_of: str | None
@@ -120,7 +121,8 @@ class TaskEvent(TypedDict):
     """
 
     id: int
-    """The position of this event: the next request's `after`. It grows with each `delta`, `retract` and `done`."""
+    """The position of this event. Send it as `after` of the next request. It grows with each `delta`, `retract` and
+    `done`."""
     event: Literal["snapshot", "start", "delta", "retract", "done"]
     task: NotRequired[TaskStatus]
     attempt: NotRequired[int]
@@ -132,15 +134,16 @@ class TaskEvents(TypedDict):
 
     events: list[TaskEvent]
     next: int
-    """The `after` of the next request."""
+    """Send this as `after` of the next request."""
     done: bool
     """Whether the last of these events is `done`."""
     poll_after_ms: int | None
-    """The milliseconds until the next request. Null after the end."""
+    """Send the next request after this number of milliseconds. Null after the end."""
 
 
 class Attachment(TypedDict):
-    """An attachment, as the client sent it. A data URL that cannot be read at present has an `upload_id` instead."""
+    """An attachment, as the client sent it. If a data URL cannot be read at present, the attachment has an `upload_id`
+    instead."""
 
     type: Literal["image"]
     url: NotRequired[str]
@@ -171,12 +174,12 @@ class SessionTurn(TaskStatus):
 
 
 class SessionPage(TypedDict):
-    """A part of a conversation, in the order of submission."""
+    """A part of a conversation. Its turns are in the order of their submission."""
 
     session_id: str
     turns: list[SessionTurn]
     next_cursor: str | None
-    """The `cursor` of the next page. Null on the last page."""
+    """Send this as `cursor` to get the next page. Null on the last page."""
 
 
 class UsageDay(TypedDict):
@@ -188,11 +191,12 @@ class UsageDay(TypedDict):
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
-    """The prompt tokens that the model's provider had cached."""
+    """The number of prompt tokens that the model's provider read from its cache."""
     estimated_tokens: int
-    """The estimated part of the prompt and completion tokens, because the model's server did not report them."""
+    """The part of the prompt and completion tokens that is an estimate, because the model's server did not report the
+    tokens."""
     reserved_tokens: int
-    """Tokens reserved for unanswered messages, if the caller has a token limit: an estimate."""
+    """Tokens reserved for unanswered messages, if the caller has a token limit. The number is an estimate."""
     cost_usd: float | None
     """Estimated cost in dollars, by the deployer's prices. Null if no model of an attempt has a price."""
 
@@ -233,7 +237,7 @@ class ProblemDocument(TypedDict):
     """The name of the HTTP status."""
     status: int
     detail: str
-    """A sentence for people. May be shown to the user."""
+    """A sentence for people. You can show it to the user."""
     code: str
     """A stable code for programs."""
     error: ProblemError
@@ -282,7 +286,7 @@ def upload(form: Form) -> Upload:
 
 
 class Waiting(NamedTuple):
-    """The reason why a task waits, and the time of its next attempt, if known."""
+    """The reason why a task waits, and the time of its next attempt. The time is None if unknown."""
 
     reason: Literal["turn_before", "model_unavailable", "rate_limit"]
     next_try_at: float | None
@@ -320,15 +324,15 @@ def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskS
 
 
 def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> int:
-    """The milliseconds until the client should ask again. Short for a young task, because most tasks are short. Up to 5
-    s in the first minute, and up to 15 s during a long wait or before the next try."""
+    """The milliseconds until the client should poll again. The time is short for a young task, because most tasks are
+    short. It grows up to 5 s in the first minute, and up to 15 s during a long wait or before the next try."""
     age = now - turn.created_at
     usual = min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0)
     return int(min(max(usual, (next_try_at or 0) - now), 15.0) * 1000)
 
 
 def _usage(turn: Turn) -> Usage | None:
-    """The usage with every member, even if an older version without some members answered the turn."""
+    """The usage with every member, even if an older version answered the turn and stored fewer members."""
     if turn.usage is None:
         return None
     return cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage | {"cached": turn.cached})

@@ -24,9 +24,9 @@ from turnqueue.usage import UsageStore, lost_attempt
 _KINDS: dict[str, Any] = Turn.__annotations__
 _JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict for each in (kind, *get_args(kind)))}
 _WHOLE = {name for name, kind in _KINDS.items() if kind is int}
-_COMPARED = ("attempt",)  # Conditions use it, so it is stored even if it is 0.
+_COMPARED = ("attempt",)  # Conditions use this attribute, so it is stored even if it is 0.
 
-_MOST_CLOSED_BY_A_PAGE = 10  # two writes of 10 ms for each turn, so that a page takes less than a second
+_MOST_CLOSED_BY_A_PAGE = 10  # each such turn takes two writes of 10 ms, so a page takes less than a second
 _MAX_HISTORY_PAGES = 3
 
 _OURS = "#status = :started AND #attempt = :attempt"
@@ -39,7 +39,7 @@ _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
 class Refused(Exception):
-    """A write was refused, because its condition did not hold. `current`: the turn as it is, or None."""
+    """DynamoDB refused a write, because its condition did not hold. `current`: the present turn, or None."""
 
     def __init__(self, current: Turn | None) -> None:
         super().__init__(current.status if current else "no such turn")
@@ -51,11 +51,10 @@ class AlreadyAnswered(Exception):
 
 
 class TurnStore:
-    """The turns table. `usage`: ends the reservation of turns that end without a worker; None leaves it. `log`: the
-    event log, for callers that cancel a turn or delete its texts. `uploads`: the images, for callers that delete texts.
-
-    Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses; the write may
-    have taken effect or not, and repeating it is safe.
+    """The turns table. `usage`: ends the reservation of turns that end without a worker; with None, the reservation
+    stays. `log`: the event log, for callers that cancel a turn or delete its texts. `uploads`: the images, for callers
+    that delete texts. Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or
+    refuses. The write can have taken effect or not, and a repetition is safe.
     """
 
     def __init__(
@@ -75,10 +74,10 @@ class TurnStore:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
-        """Record a turn unless it exists. Returns whether this call recorded it. Also False if the response was lost
-        and botocore's retry meets the first write. If the turn answers the function calls of another turn, one
-        transaction also marks that other turn. So calls are answered only once, unless the answering turn has failed.
-        Raises AlreadyAnswered.
+        """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if the response was
+        lost and botocore's retry meets the first write. If the turn answers the function calls of another turn, the
+        same transaction also marks that other turn. So function calls are answered only once, unless the answering turn
+        has failed. Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
@@ -94,7 +93,7 @@ class TurnStore:
         return True
 
     def _create_answer(self, turn: Turn, calling: Key) -> bool:
-        earlier = ""  # the turn that answered the calls earlier, and failed
+        earlier = ""  # the earlier turn that answered the calls, if it failed
         while True:
             try:
                 self._client.transact_write_items(
@@ -129,7 +128,7 @@ class TurnStore:
                 if put["Code"] == "ConditionalCheckFailed":
                     return False
                 if mark["Code"] != "ConditionalCheckFailed":
-                    raise  # another transaction changes the turn: the client tries again
+                    raise  # another transaction is changing the turn; the client tries again
                 other = mark.get("Item", {}).get("answered_by", {}).get("S", "")
             there = self.read(turn.key._replace(turn=other), turn.created_at) if other else None
             if other in ("", earlier) or (there and there.status is not Status.FAILURE):
@@ -137,8 +136,8 @@ class TurnStore:
             earlier = other
 
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
-        """The turn, or None if it does not exist or its retention is over. Makes an unfinished turn past its deadline
-        FAILURE, so every reader repairs it."""
+        """The turn, or None if it does not exist or its retention is over. An unfinished turn past its deadline is made
+        FAILURE, so every reader repairs such a turn."""
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
         if turn is None or turn.expires_at <= now or turn.deleted:
@@ -157,14 +156,14 @@ class TurnStore:
     def page(
         self, owner: str, session_id: str, now: float, *, after: str | None, limit: int
     ) -> tuple[list[Turn], bool]:
-        """Up to `limit` turns of a session in order, after the ULID `after`; and whether there may be more. Each
-        overdue turn costs a write, so a page ends after `_MOST_CLOSED_BY_A_PAGE` overdue turns.
+        """A page of a session: up to `limit` turns in order, after the ULID `after`, and whether more turns can follow.
+        This method ends each overdue turn with a write, so a page stops after `_MOST_CLOSED_BY_A_PAGE` overdue turns.
         """
         answer = self._client.query(
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn > :after",
             ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            # Skip expired items, which DynamoDB may delete days later, without reading them.
+            # Begin after the expired turns, which DynamoDB deletes up to days later, so that they are not read.
             ExpressionAttributeValues=_values(
                 session=session_key(owner, session_id), after=max(after or "", oldest_ulid(now))
             ),
@@ -179,8 +178,8 @@ class TurnStore:
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
         """The last `limit` successful turns before this one in its session, oldest first. `previous`: the ULID of the
-        turn that this one continues; then only that turn and the turns that it continues. Usually one Query, and up to
-        three if some turns failed. Reads at most 3 x `limit` turns."""
+        turn that this turn continues; then the result has only that turn and the turns that it continues. This usually
+        takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -203,7 +202,7 @@ class TurnStore:
         return found[:limit][::-1]
 
     def waits_for_another(self, key: Key) -> bool:
-        """Whether the turn before this one in its session is unfinished. One Query of one item."""
+        """Whether the turn before this turn in its session is unfinished. This takes one Query of one item."""
         answer = self._client.query(
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn < :turn",
@@ -235,7 +234,7 @@ class TurnStore:
                 },
             )
         except Refused as refused:
-            # A write may meet its earlier try, because botocore repeats a write whose response was lost.
+            # A write can meet its earlier try, because botocore repeats a write whose response was lost.
             if refused.current and refused.current.claim_id == claim_id:
                 return refused.current
             raise
@@ -259,7 +258,8 @@ class TurnStore:
         *,
         provider_request_id: str | None = None,
     ) -> Turn:
-        """Record the answer of this attempt. Raises Refused if another worker has the turn, or its deadline is past."""
+        """Record the answer of this attempt. Raises Refused if another worker has the turn, or if its deadline is
+        past."""
         return self._finish(
             claimed,
             {"status": Status.SUCCESS, "result": result, "usage": usage, "finished_at": now},
@@ -310,9 +310,10 @@ class TurnStore:
         refusal: str | None = None,
         place_at: float | None = None,
     ) -> None:
-        """End this attempt, so that the next delivery may claim the turn. `is_refund`: the attempt does not count.
-        `refusal`: the error code of the refusal that ended it. Raises Refused if another worker has the turn, or if a
-        client asked to cancel it, because the client would have to wait for the next delivery."""
+        """End this attempt, so that the next delivery can claim the turn. `is_refund`: the attempt does not count.
+        `refusal`: the error code of the refusal that ended the attempt. Raises Refused if another worker has the turn.
+        Also raises Refused if a client asked to cancel the turn, because the client would otherwise wait for the next
+        delivery."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -341,8 +342,8 @@ class TurnStore:
         return self._fail(seen.key, seen.overdue_code, now, f"{_UNFINISHED} AND #deadline_at <= :now")
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
-        """End a turn as FAILURE without a claim. `enqueue_failed` works only before the first claim, every other code
-        only while no worker has a valid lease. Raises Refused otherwise."""
+        """End a turn as FAILURE without a claim. With the code `enqueue_failed`, this works only before the first
+        claim. With every other code, it works only while no worker has a valid lease. Otherwise raises Refused."""
         return self._fail(key, code, now, _UNCLAIMED if code == "enqueue_failed" else _UNHELD)
 
     def _fail(self, key: Key, code: str, now: float, condition: str) -> Turn:
@@ -370,10 +371,10 @@ class TurnStore:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
-        """Cancel the turn: at once if no worker holds it. Otherwise by a mark, and by row 0 of the log, which the
-        worker reads. Returns the turn after that; a final turn is unchanged. Raises Refused if the turn does not
-        exist."""
-        while True:  # The loop repeats if the turn changes between the two writes: a worker takes it or hands it back.
+        """Cancel the turn. If no worker holds it, it ends at once. Otherwise this method marks the turn, and puts row 0
+        into the log, which the worker reads. Returns the turn after that; a final turn is unchanged. Raises Refused if
+        the turn does not exist."""
+        while True:  # The loop repeats if a worker claims the turn or hands it back between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
             except Refused as refused:
@@ -438,8 +439,8 @@ class TurnStore:
         remove: tuple[str, ...] = (),
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
-        """One conditional UpdateItem. Its condition names attributes as #name and `values` as :name. `copy`: numbers
-        that get the old value of another attribute, or 0 if it had none."""
+        """One conditional UpdateItem. Its condition names attributes as #name and `values` as :name. `copy`: number
+        attributes that get the old value of another attribute, or 0 if there was no value."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
@@ -471,8 +472,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Turns of a session along the thread that ends at `previous`, newest first, and the ULID where the thread
-    continues. A turn without `previous` ends the thread, because that turn saw everything before it."""
+    """The turns of the thread that ends at `previous`, newest first, and the ULID with which the thread continues. A
+    turn without `previous` ends the thread, because its model saw all turns before it."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

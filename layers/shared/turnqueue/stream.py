@@ -1,8 +1,7 @@
 """Returns a growing answer as events, in Server-Sent Events or JSON. The events come from the rows of the event log,
-and the last one from the turn.
-
-Each row makes one event, so every reader gets the same events. A response of status ends at once, because an HTTP API
-cannot stream. It names the time after which the client asks again. The streams function keeps its responses open.
+and the last event from the turn. Each row makes one event, so every reader gets the same events. A response of the
+status function ends at once, because an HTTP API cannot stream. The response names the time after which the client asks
+again. The streams function keeps its responses open.
 """
 
 import json
@@ -16,10 +15,10 @@ from turnqueue.responses import TaskStatus
 from turnqueue.turn import Status, Turn
 
 END = 2**31 - 1
-"""The id of the event `done`. It is greater than every row's number, and still an integer in JavaScript. A row that a
-lost worker adds later does not change it."""
+"""The id of the event `done`. The id is greater than every row's number, and still an integer in JavaScript. A row that
+a lost worker adds later does not change the id."""
 
-# the most characters in one buffered response, except for its last row; the client then asks again at once
+# a buffered response ends after the row that reaches this number of characters; the client then asks again at once
 MOST_TEXT = 128 * 1024
 
 
@@ -42,15 +41,15 @@ def done(task: TaskStatus) -> StreamEvent:
 
 
 def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
-    """The event for a client that has read nothing: an unfinished turn and its text so far. `rows`: the whole log."""
+    """The event for a client that has read no event: an unfinished turn and its text so far. `rows`: the whole log."""
     text, _ = so_far(rows, turn.attempt)
     last = rows[-1].n if rows else 0
     return StreamEvent(last, "snapshot", {"task": task, "attempt": turn.attempt, "text": text})
 
 
 def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
-    """The events for a client that has read all rows before `rows`. `left`: the characters after which no row is
-    added; None for no limit."""
+    """The events for a client that has read all rows before `rows`. `left`: no row is added after this number of
+    characters; None for no limit."""
     found: list[StreamEvent] = []
     for row in rows:
         if left is not None:
@@ -67,9 +66,9 @@ def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
 
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
-    """The milliseconds until the client should ask again: about as long as the worker takes for a row
-    (worker/attempt.py). `reached`: the last row that the client has. A streamed answer has 8 rows after 2 s, and 24
-    after 10 s."""
+    """The milliseconds until the client should ask again: about the time between two rows of the worker
+    (worker/attempt.py). `reached`: the number of the last row that the client has. A streamed answer has 8 rows after 2
+    s, and 24 after 10 s."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at
         return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)
@@ -90,7 +89,8 @@ def as_text(found: Sequence[StreamEvent], pause: int) -> str:
 
 
 def response(event: Event, found: Sequence[StreamEvent], after: int, pause: int) -> Response:
-    """SSE if the client accepts it, else JSON. `after`: the cursor to return if there is nothing new."""
+    """The response in Server-Sent Events if the client accepts them, otherwise in JSON. `after`: the cursor to return
+    if there is no new event."""
     if "text/event-stream" in (header(event, "accept") or "").lower():
         headers = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-store"}
         return {"statusCode": 200, "headers": headers, "body": as_text(found, pause)}

@@ -1,5 +1,5 @@
 """Logs and metrics, in JSON lines. Each line also carries the metrics counted before it, in the Embedded Metric Format
-(EMF). So a chat makes only one line of submit and one of the worker. Remaining metrics get a separate line.
+(EMF). So for a chat, submit writes only one line, and the worker one. Remaining metrics get a separate line.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
 `FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would make one more
@@ -96,7 +96,7 @@ def count(name: Metric, value: int = 1) -> None:
 
 
 def milliseconds(name: Metric, seconds: float) -> None:
-    """Record a duration of `seconds` under a metric that counts in milliseconds."""
+    """Add a duration, given in seconds, to a metric that counts in milliseconds."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Milliseconds, max(0.0, round(seconds * 1000, 1)))
 
@@ -145,13 +145,13 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
 
 
 def flush() -> None:
-    """Write the metrics that are not in a line yet."""
+    """Write a line with the metrics that are not in a line yet."""
     if taken := _taken():
         sys.stdout.write(json.dumps(taken, separators=(",", ":")) + "\n")
 
 
 def _taken() -> dict[str, Any]:
-    """The metrics that were counted since the last time, in EMF. The caller writes them."""
+    """The metrics that were counted since the last call, in EMF. The caller writes them."""
     try:
         with _lock:
             if not _metrics.metric_set:
@@ -160,7 +160,7 @@ def _taken() -> dict[str, Any]:
                 return dict(_metrics.serialize_metric_set())
             finally:
                 _metrics.clear_metrics()
-    except Exception as error:  # Catch everything, because no answer and no batch may fail because of metrics.
+    except Exception as error:  # Catch every exception, because no answer and no batch may fail because of metrics.
         logger.error("metrics not written", extra={"error": type(error).__name__})
         return {}
 
@@ -168,7 +168,7 @@ def _taken() -> dict[str, Any]:
 def observed(
     handler: Callable[[dict[str, Any], Any], dict[str, Any]],
 ) -> Callable[[dict[str, Any], Any], dict[str, Any]]:
-    """Decorates a handler. Its log lines have the request id, and its metrics are written when it ends."""
+    """Decorates a handler. The handler's log lines have the request id, and its metrics are written when it ends."""
 
     @wraps(handler)
     def wrapper(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -10,16 +10,17 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 DEADLINE_SECONDS = 15 * 60
-"""Seconds after submission in which a turn may be answered, unless the stack or the request says otherwise."""
+"""Seconds from a turn's submission to its deadline, unless the stack or the request sets another deadline."""
 
 RETENTION_SECONDS = 7 * 24 * 3600
-"""Seconds after submission in which a turn can be read."""
+"""Seconds from its submission in which a turn can be read: a week."""
 
 MAX_ATTEMPTS = 3
-"""The attempts of a turn since it was queued. When all have failed, the turn fails. A refusal does not count as an
+"""The most attempts of a turn since it was queued. When all have failed, the turn fails. A refusal does not count as an
 attempt."""
 
-# DynamoDB holds 400 KB (409,600 bytes) an item. A request and a result of these sizes leave 16 KB for everything else.
+# An item in DynamoDB has at most 400 KB (409,600 bytes). A request and a result of these sizes leave 16 KB for
+# everything else.
 MAX_REQUEST_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 128 * 1024
 
@@ -29,8 +30,8 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Status(StrEnum):
-    """The states that clients of the replaced system know. There is no fifth, because those clients would poll it
-    forever."""
+    """The states that clients of the replaced system know. There is no fifth state, because those clients would poll
+    such a task forever."""
 
     PENDING = "PENDING"  # recorded and queued, or handed back for another attempt; no worker holds it
     STARTED = "STARTED"  # a worker holds it until `lease_until`
@@ -42,8 +43,8 @@ FINAL = (Status.SUCCESS, Status.FAILURE)
 
 
 class Failure(NamedTuple):
-    """The error that a client gets for a failed turn. `http_status`: the status of the sync request. `retryable`: the
-    same message may succeed later."""
+    """The error that a client gets for a failed turn. `http_status`: the status of the response to a sync request.
+    `retryable`: whether the same message can succeed later."""
 
     text: str
     http_status: int
@@ -73,14 +74,14 @@ FAILURES = {
 
 
 class Key(NamedTuple):
-    """The primary key of a turn. The caller and the task id give it, so a read needs no index."""
+    """The primary key of a turn. The caller and the task id determine the key, so a read needs no index."""
 
-    session: str  # owner + "#" + session_id
+    session: str  # the owner, then "#", then the session id
     turn: str  # a ULID
 
     @classmethod
     def of_task(cls, owner: str, task_id: str) -> "Key | None":
-        """The key of the task that `owner` calls `task_id`. None if the id is malformed."""
+        """The key of the owner's task with this id. None if the id is malformed."""
         session_id, _, turn = task_id.rpartition(".")
         if SESSION_ID.fullmatch(session_id) and _ULID.fullmatch(turn):
             return cls(session_key(owner, session_id), turn)
@@ -100,7 +101,8 @@ class Key(NamedTuple):
 
     @property
     def group(self) -> str:
-        """The SQS message group of the session. A hash, because an owner may have any characters and any length."""
+        """The SQS message group of the session. A hash, because an owner's id can have any characters and any
+        length."""
         return hashlib.sha256(self.session.encode()).hexdigest()
 
 
@@ -110,14 +112,14 @@ def session_key(owner: str, session_id: str) -> str:
 
 
 def guard_key(kind: str, name: str) -> str:
-    """The key of an item in the guards table. A hash, because owners and their inputs may have any characters and any
-    length."""
+    """The key of an item in the guards table. A hash, because owners' ids and their inputs can have any characters and
+    any length."""
     return f"{kind}#{hashlib.sha256(name.encode()).hexdigest()}"
 
 
 def upload_key(owner: str, upload_id: str) -> str:
     """The key of an upload in the bucket. Its prefix belongs to the owner, so that the upload does not exist for
-    others. The prefix is a hash, because an owner may have any characters, and others may see keys."""
+    others. The prefix is a hash, because an owner's id can have any characters, and other people can see keys."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()}/{upload_id}"
 
 
@@ -157,19 +159,25 @@ def is_ulid(text: str) -> bool:
 class Turn(NamedTuple):
     """A turn as it stands in the table.
 
-    `request`: {message, role, media?, metadata?, stream?}, and more for the OpenAI API: `context`
-    (turnqueue/v1/items.py), `previous`, the ULID of the turn that it continues, `answers`, the same if that turn has
-    function calls, `instructions`, `options`, `tools`, `tool_choice`, `format`, and `v1`, the members that its response
-    repeats. `result`: {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens, completion_tokens,
-    cached_tokens, ...}. `attempt` counts the claims and is the fencing token: the worker that claimed attempt n may
-    write only while it is still n. So nothing resets it. `last_attempt` is the last allowed attempt. A replay
-    (operations/replay.py) moves it. An attempt that does not count moves it by one: a refusal, or a wait for the turn's
-    time in the model's rate. `refusals` counts the refusals since the turn was queued, and `last_refusal` is the error
-    code of the last. `next_try_at`: when SQS delivers a returned turn again. `place_at`: its reserved time in the
-    model's rate. `partial`: the text of a failed turn so far, "" for none; the event log has that of other turns
-    (turnqueue/events.py). `cache`: {seconds, shared}, how the reply may be cached; None if it may not. `retry_of`: the
-    id of the task whose message it repeats. `reserved_tokens`: tokens of its owner's day until the turn is final
-    (turnqueue/usage.py); 0 without a limit of tokens.
+    - `request`: {message, role, media?, metadata?, stream?}. A request of the OpenAI API has more members: `context`
+      (turnqueue/v1/items.py); `previous`, the ULID of the turn that it continues; `answers`, the same ULID if that turn
+      has function calls; `instructions`, `options`, `tools`, `tool_choice` and `format`; and `v1`, the members that its
+      response repeats.
+    - `result`: {message, data, draft, tool_calls?}.
+    - `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
+    - `attempt`: counts the claims, and is the fencing token. The worker that claimed attempt n may write only while
+      `attempt` is still n, so `attempt` is never reset.
+    - `last_attempt`: the last allowed attempt. A replay (operations/replay.py) moves it. An attempt that does not count
+      moves it by one: a refusal, or a wait for the turn's slot under the model's rate limit.
+    - `refusals`: counts the refusals since the turn was queued. `last_refusal`: the error code of the last refusal.
+    - `next_try_at`: when SQS delivers a returned turn again.
+    - `place_at`: the turn's reserved slot under the model's rate limit.
+    - `partial`: the last readable text of a failed turn, "" for none. The event log has the text of unfinished turns
+      (turnqueue/events.py).
+    - `cache`: {seconds, shared}, how the reply may be cached. None if it may not be cached.
+    - `retry_of`: the id of the task whose message this turn repeats.
+    - `reserved_tokens`: tokens of its owner's day, reserved until the turn is final (turnqueue/usage.py). 0 without a
+      limit of tokens.
     """
 
     key: Key
@@ -182,8 +190,8 @@ class Turn(NamedTuple):
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: float | None = None  # the time of the last replay by an operator
     lease_until: float | None = None
-    lost_lease: float | None = None  # the end of the previous attempt's lease, if its worker was killed; otherwise 0
-    claim_id: str | None = None  # a random id of the last claim, by which a worker recognises its own claim
+    lost_lease: float | None = None  # the end of the previous attempt's lease if its worker was killed, otherwise 0
+    claim_id: str | None = None  # a random id of the last claim; a worker recognises its claim by this id
     started_at: float | None = None
     finished_at: float | None = None
     cancel_requested: bool = False
@@ -200,9 +208,9 @@ class Turn(NamedTuple):
     cache: dict[str, Any] | None = None
     retry_of: str | None = None
     reserved_tokens: int = 0
-    answered_by: str | None = None  # the ULID of the turn that answers the function calls of this one
-    begins_session: bool = False  # submit has made its session, so there is no earlier turn
-    deleted: bool = False  # its owner deleted it: it reads as if it did not exist, and its texts are gone
+    answered_by: str | None = None  # the ULID of the turn that answers the function calls of this turn
+    begins_session: bool = False  # submit has made the turn's session, so there is no earlier turn
+    deleted: bool = False  # the owner deleted the turn: readers find no turn, and its texts are gone
 
     @classmethod
     def submitted(
@@ -244,7 +252,7 @@ class Turn(NamedTuple):
 
     @property
     def is_first_claim(self) -> bool:
-        """Whether this claim is the first one since the turn was queued."""
+        """Whether this claim is the first claim since the turn was queued."""
         return self.tries == 1 and not self.refusals and self.place_at is None
 
     @property
@@ -264,5 +272,5 @@ class Turn(NamedTuple):
 
     @property
     def overdue_code(self) -> str:
-        """The error code of this turn if it ends at its deadline: the reason of its wait, if known."""
+        """The error code of this turn if it ends at its deadline: the reason why it waited, if known."""
         return self.last_refusal or "deadline_exceeded"

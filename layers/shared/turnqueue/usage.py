@@ -34,13 +34,13 @@ BYTES_OF_A_TOKEN = 4
 bytes."""
 
 TOKENS_OF_AN_IMAGE = 1000
-"""About the highest number of tokens that an OpenAI model counts for an image."""
+"""The tokens of an image: about the highest number that an OpenAI model counts."""
 
 TOKENS_OF_AN_ANSWER = 2000
-"""Tokens reserved for an answer. Most answers are shorter, and a long one is settled with its real size."""
+"""Tokens reserved for an answer. Most answers are shorter, and a long answer is settled with its real size."""
 
 _MOST_TOKENS = 10**9
-_MOST_DOLLARS = 10_000.0  # tokens of one attempt; a greater count is a mistake
+_MOST_DOLLARS = 10_000.0  # the most tokens of one attempt; a greater count is a mistake
 _COST = "cost_micros"  # millionths of a dollar, because whole numbers add up exactly
 _CHARGED = "charged_tokens"
 
@@ -93,13 +93,12 @@ class UsageStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Created at the first use, because the status function seldom settles a turn.
+        # Made at the first use, because the status function seldom settles a turn.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
-        """Reserve tokens of the day, unless `quota` of them are used or reserved already.
-
-        The last reservation may exceed the quota. Otherwise a message larger than the rest would wait for the next day.
+        """Reserve tokens of the day, unless `quota` tokens are used or reserved already. The last reservation may
+        exceed the quota, because otherwise a message larger than the rest would wait for the next day.
         """
         try:
             answer = self._client.update_item(
@@ -134,8 +133,8 @@ class UsageStore:
         optional.
 
         `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt, because a
-        second call counts twice. A malformed count counts as 0, and no sum decreases. One write; two if the reservation
-        was made on an earlier day.
+        second call counts twice. A malformed count counts as 0, and no sum decreases. This takes one write, or two if
+        the reservation was made on an earlier day.
         """
         reserved = turn.reserved_tokens if is_final else 0
         today, day = day_of(now), day_of(turn.created_at)
@@ -154,7 +153,7 @@ class UsageStore:
 
     def read(self, owner: str, day: str) -> dict[str, Any]:
         """The usage of a day: the counts in COUNTS, `reserved_tokens`, and `cost_usd` (None if no model had a price).
-        It may lack the last second."""
+        The result can lack the last second."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
         charged = _charged(True, item)
         return {

@@ -13,27 +13,28 @@ from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# A pause is 0.1 s and 6 % of the time so far. The mean delay is half a pause. 25 s take 50 reads. Fewer would cost
-# more: a read is half a read unit for most turns, a thirteenth of the price of 0.25 s of this function at 256 MB.
+# A pause is 0.1 s and 6 % of the time so far. The mean delay is half a pause. A wait of 25 s takes 50 reads. Fewer
+# reads would cost more: a read costs half a read unit for most turns, which is a thirteenth of the price of 0.25 s of
+# this function at 256 MB.
 _GROWTH = 1.06
-_PATIENCE_SECONDS = 1.0  # seconds: without trouble a turn begins within 0.1 s, and then no gate is read
-_SECONDS_TO_ANSWER = 3.5  # seconds before the function's end: for a last read that hangs (2 s), and the response
+_PATIENCE_SECONDS = 1.0  # seconds before the gates are read: without trouble a turn begins within 0.1 s
+_SECONDS_TO_ANSWER = 3.5  # a wait ends this number of seconds before the function: a last read can hang for 2 s
 
 
 @cache
 def single_try_store(turns: str, guards: str) -> TurnStore:
-    """A store that tries each read once, for at most a second. It is for callers that can go on without the result, or
-    ask again soon."""
+    """A store that tries each read once, for at most a second. Use it where the caller can go on without the result, or
+    asks again soon."""
     return TurnStore(turns, attempts=1, read_timeout=1, usage=UsageStore(guards, attempts=1, read_timeout=1))
 
 
 def wait_until_final(
     store: TurnStore, turn: Turn, seconds: float, ends_at: float, gates: ModelGates | None = None
 ) -> Turn:
-    """The turn when it is final, or as last seen after `seconds`. That may take 2 s more if the last read hangs, but
-    ends before the function does at `ends_at`. With `gates`, the wait ends after a second if the turn has not begun and
-    no model may be called. The reads are eventually consistent, at half the price: a stale read only delays the result.
-    A failed read does not end the wait."""
+    """Waits up to `seconds` for the turn to become final, and returns its last read state. The wait can take 2 s more
+    if the last read hangs, but it ends before the function does at `ends_at`. With `gates`, the wait ends after a
+    second if the turn has not begun and no model may be called. The reads are eventually consistent, at half the price:
+    a stale read only delays the result. A failed read does not end the wait."""
     began = time.time()
     end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:

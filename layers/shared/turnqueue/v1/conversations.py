@@ -1,5 +1,5 @@
-"""Conversations of the OpenAI API. A conversation is a session. Its metadata, which sessions do not have, is a
-guard."""
+"""Conversations of the OpenAI API. A conversation is a session. Sessions have no metadata, so the metadata of a
+conversation is an item of the guards table."""
 
 import json
 from typing import Any, NamedTuple, Self
@@ -18,7 +18,7 @@ class Conversation(NamedTuple):
 
     @classmethod
     def of_first(cls, turn: Turn) -> Self:
-        """The conversation that a turn began without a request for one."""
+        """The conversation that a turn began, without a request to make a conversation."""
         return cls(turn.key.session_id, int(turn.created_at), {})
 
     def shown(self) -> dict[str, Any]:

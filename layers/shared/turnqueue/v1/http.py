@@ -1,4 +1,4 @@
-"""The requests of the OpenAI API, and the response headers that its clients read."""
+"""Routes the requests of the OpenAI API, and makes the response headers that its clients read."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -33,13 +33,13 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
 
 
 def is_streamed(event: Event) -> bool:
-    """Whether the streams function passed the request on, and streams the answer. No client can say so, because API
-    Gateway makes the requestContext."""
+    """Whether the streams function passed the request on, and will stream the answer. No client can pretend this,
+    because API Gateway makes the requestContext."""
     return event["requestContext"].get("streams") is True
 
 
 def hand_over(turn: Turn, headers: dict[str, str], **more: Any) -> Response:
-    """The response to the streams function. It names the turn that this function then streams."""
+    """The response to the streams function. The response names the turn that the streams function then streams."""
     return {"statusCode": 200, "headers": headers, "body": "", "stream": {"task_id": turn.key.task_id, **more}}
 
 

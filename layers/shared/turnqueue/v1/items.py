@@ -1,8 +1,8 @@
 """Converts between items of the Responses API and the parts of a turn's request or result.
 
-A request has everything before its message in `context`, a list of entries in order: {role, text, media?} for a
+A request has everything before its message in `context`. That is a list of entries in order: {role, text, media?} for a
 message, {call_id, name, arguments} for a function call, {call_id, output} for its result. An item's id contains the
-task's id, so that a reference to an item is one read under the caller's key.
+task's id, so that a reference to an item needs only one read under the caller's key.
 """
 
 import re
@@ -33,17 +33,17 @@ def conversation_id(session_id: str) -> str:
 
 
 def response_key(owner: str, response: str) -> Key | None:
-    """The key of the turn that `owner` calls by this response id. None if the id is malformed."""
+    """The key of the owner's turn with this response id. None if the id is malformed."""
     return Key.of_task(owner, response.removeprefix(_RESPONSE)) if response.startswith(_RESPONSE) else None
 
 
 def session_of(conversation: str) -> str:
-    """The session id in the id of a conversation; empty if there is none."""
+    """The session id in the id of a conversation. Empty if the conversation id is malformed."""
     return conversation.removeprefix(_CONVERSATION) if conversation.startswith(_CONVERSATION) else ""
 
 
 def referred_key(owner: str, item_id: str) -> Key | None:
-    """The key of the caller's turn that an item id leads to. None if the id is malformed."""
+    """The key of the caller's turn that has the item with this id. None if the id is malformed."""
     match = _ITEM_ID.fullmatch(item_id)
     return Key.of_task(owner, match[1]) if match else None
 
@@ -77,7 +77,7 @@ def input_items(turn: Turn) -> list[Item]:
 
 
 def output_items(turn: Turn) -> list[Item]:
-    """The items of the model's answer: its message, if it has one, and its function calls."""
+    """The items of the model's answer: its message, if the answer has a message, and its function calls."""
     result = turn.result or {}
     calls = result.get("tool_calls") or []
     message = result.get("message", "")
@@ -86,7 +86,7 @@ def output_items(turn: Turn) -> list[Item]:
 
 
 def message_item(key: Key, text: str, status: str = "completed") -> Item:
-    """The answer, or its part so far."""
+    """The text of the answer, or its part so far."""
     return _item(key, {"role": "assistant", "text": text}) | {"status": status}
 
 

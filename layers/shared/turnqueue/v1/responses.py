@@ -1,5 +1,5 @@
-"""A turn in the form of the Responses API. It has every member that strict clients require, and null for a missing
-value."""
+"""A turn in the form of the Responses API. The form has every member that strict clients require, and null for a
+missing value."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from turnqueue.v1.items import conversation_id, message_item, output_items, resp
 
 _STATUSES = {Status.PENDING: "queued", Status.STARTED: "in_progress", Status.SUCCESS: "completed"}
 
-# OpenAI's list is closed, and strict clients refuse other codes. Our code is in `x_turnqueue`.
+# OpenAI's list of codes is closed, and strict clients refuse other codes. Our code is in `x_turnqueue`.
 _ERROR_CODES = {
     "model_rate_limited": "rate_limit_exceeded",
     "model_quota": "rate_limit_exceeded",

@@ -1,7 +1,7 @@
 """A turn as a stream of events: those of the Responses API and the chunks of Chat Completions, as server-sent events.
 
-The events are computed from the states of a turn, one after another, each with the new rows of its event log. They and
-their numbers do not depend on the moments in which a reader looks. So a disconnected reader can resume after any
+The events are computed from the states of a turn, one after another, and from the new rows of its event log. The events
+and their numbers do not depend on the times at which a reader looks. So a disconnected reader can resume after any
 number, at any time, and no counter is stored.
 """
 
@@ -22,7 +22,7 @@ HEADERS = {"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": 
 
 
 class Row(Protocol):
-    """A row of the event log: of kind "s" it voids the text before it, of kind "d" it adds `text`."""
+    """A row of the event log. A row of kind "s" voids the text before it, and a row of kind "d" adds `text`."""
 
     @property
     def kind(self) -> str: ...
@@ -31,28 +31,28 @@ class Row(Protocol):
 
 
 class Stream(Protocol):
-    """Writes the stream of one turn as server-sent events. `is_over`: after its last event."""
+    """Writes the stream of one turn as server-sent events. `is_over`: whether the last event is written."""
 
     is_over: bool
 
     def told(self, turn: Turn, rows: Sequence[Row]) -> str:
-        """The events that are new in this state of the turn. `rows`: those behind the rows of the state before."""
+        """The events that are new in this state of the turn. `rows`: the rows after those of the previous state."""
 
     def cut(self, turn: Turn) -> str:
-        """The last event of a stream whose time is over: an error that names the response."""
+        """The last event of a stream that the function must end: an error that names the response."""
 
 
 def shows_growth(turn: Turn) -> bool:
-    """Whether the turn's stream shows the growing text. Other streams have the whole text at their end. The log of an
-    answer in JSON has only the `message` in it, so its stream is one of the others."""
+    """Whether the turn's stream shows the growing text. Every other stream has the whole text at its end. The stream of
+    a JSON answer is such a stream, because its log has only the `message` of the document."""
     asked = turn.request
     is_wanted = asked.get("stream") or (asked.get("v1") or {}).get("background")
     return bool(is_wanted) and "format" not in asked
 
 
 def respond_stream(stream: Stream, turn: Turn, rows: Sequence[Row], headers: dict[str, str]) -> Response:
-    """The stream as one body. `rows`: the whole log of the turn. If the turn is not final the stream ends with an
-    error, because clients take a stream without one for a complete answer."""
+    """The stream as one body. `rows`: the whole log of the turn. If the turn is not final, the stream ends with an
+    error, because clients take a stream without an error for a complete answer."""
     body = stream.told(turn, rows)
     if not stream.is_over:
         body += stream.cut(turn)
@@ -60,7 +60,7 @@ def respond_stream(stream: Stream, turn: Turn, rows: Sequence[Row], headers: dic
 
 
 def starting_after(text: str | None) -> int:
-    """The number of the last event that the client has read; -1 for none. Raises a 400 Problem."""
+    """The number of the last event that the client has read, or -1 if it has read no event. Raises a 400 Problem."""
     if text is None:
         return -1
     if not (text.isascii() and text.isdigit() and len(text) <= 9):
@@ -137,8 +137,9 @@ class CompletionStream:
 
 
 class ResponseStream:
-    """The events of a response after number `after`. `takes_back`: when shown text is void, its item ends as incomplete
-    and another follows. Otherwise the stream ends with an error then, because few clients can take text back."""
+    """The events of a response after number `after`. With `takes_back`, when shown text becomes void, its item ends as
+    incomplete and another item follows. Without it, the stream then ends with an error, because few clients can take
+    text back."""
 
     def __init__(self, *, after: int = -1, takes_back: bool = True) -> None:
         self.is_over = False
@@ -162,7 +163,7 @@ class ResponseStream:
 
     def _events(self, turn: Turn, rows: Sequence[Row]) -> Iterator[Event]:
         now = response(turn)
-        # Nothing that changes while the turn runs, because every reader gets the same events.
+        # Leave out every member that changes while the turn runs, because every reader gets the same events.
         fresh = now | dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")) | {"output": []}
         fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
         if self._number == 0:
@@ -215,7 +216,7 @@ class ResponseStream:
     def _say(self, turn: Turn, text: str) -> Iterator[Event]:
         if self._text is None:
             self._index += 1
-            # Items of earlier attempts, whose text is void, have different ids from those of the last.
+            # The text of earlier attempts is void, so their items have other ids than the items of the last attempt.
             suffix = f"_a{self._index + 1}" if self._index else ""
             self._item_id = message_item(turn.key, "")["id"] + suffix
             self._text = ""
