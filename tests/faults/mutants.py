@@ -140,7 +140,7 @@ MUTANTS = [
         ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
     ),
     mutant(
-        "the worker runs the later turns of a session although the first must come back",
+        "the worker runs the later turns of a session although the first must be delivered again",
         INVOCATION,
         (
             """                del self._sessions[group]
@@ -445,7 +445,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the worker does not renew the visibility of messages from its polls",
+        "the worker does not renew the visibility of messages that it received itself",
         INVOCATION,
         (
             "        self._services.leases.hold_messages([message.handle for message in messages])",
