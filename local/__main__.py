@@ -53,7 +53,8 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # If a script starts a background job, the shell makes it ignore SIGINT, and Python then keeps ignoring it.
+    # If a script starts a background job, the shell makes the job ignore SIGINT. Python then continues to ignore
+    # SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes a program ignore SIGHUP on purpose

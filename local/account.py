@@ -23,7 +23,7 @@ ROOT_KEY = "local"
 
 
 class _Fixed(CredentialProvider):
-    """Uses only the given credentials, never those of the shell, a profile or a file."""
+    """Uses only the given credentials, and never credentials of the shell, a profile or a file."""
 
     METHOD = "fixed"
 
@@ -76,8 +76,8 @@ class Account:
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))
 
     def variables(self, role: str | None = None) -> dict[str, str]:
-        """The environment variables that make a child process's AWS SDK use only this account: as root, or for an hour
-        with the role of this ARN."""
+        """The environment variables that make a child process's AWS SDK use only this account: as root, or with the
+        role of this ARN for an hour."""
         keys = {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_KEY}
         if role:
             answer = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]

@@ -15,16 +15,15 @@ _MISSING_IS_BREACHING = {"breaching": True, "notBreaching": False}
 
 
 def metric_of(alarm: dict[str, Any]) -> Metric:
-    """`alarm`: an answer of DescribeAlarms."""
+    """`alarm`: an alarm as DescribeAlarms returns it."""
     dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
     return Metric.of(alarm["Namespace"], alarm["MetricName"], dimensions)
 
 
 def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
-    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms gives it; it must define
-    whether a period without data breaches.
-
-    CloudWatch looks further back for missing periods, so it may leave ALARM some minutes later.
+    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms returns it; the alarm must
+    define whether a period without data breaches. CloudWatch looks further back for missing periods, so on AWS an alarm
+    can leave ALARM some minutes later.
     """
     breaches = _COMPARISONS[alarm["ComparisonOperator"]]
     breached = 0

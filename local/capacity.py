@@ -1,5 +1,5 @@
-"""The units that DynamoDB bills for an access, by its developer guide (read and write capacity; item sizes). The
-emulator's figures ignore the size of the items that it reads."""
+"""Computes the units that DynamoDB bills for an access, by the rules in its developer guide (read and write capacity;
+item sizes). The emulator's figures ignore the size of the items that it reads."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -10,8 +10,8 @@ type Item = Mapping[str, Mapping[str, Any]]
 
 
 def write_units(*items: Item) -> int:
-    """The write units of a write. If it changes an item, pass the item before and after it, because the larger one
-    counts."""
+    """The write units of a write. If the write changes an item, pass the item before and after the write, because the
+    larger size counts."""
     return max(1, *(math.ceil(size(item) / 1024) for item in items))
 
 
@@ -22,7 +22,7 @@ def read_units(items: Iterable[Item], *, consistent: bool) -> float:
 
 
 def size(item: Item) -> int:
-    """Size in bytes: names, text in UTF-8, and for a number half its digits and one byte."""
+    """The size of an item in bytes: names and text in UTF-8, and for a number half its digits and one byte."""
     return sum(len(name) + _value_size(*next(iter(value.items()))) for name, value in item.items())
 
 

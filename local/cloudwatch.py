@@ -23,7 +23,7 @@ STREAM = "local"
 
 
 class CloudWatch:
-    """Reads the log files of `functions` in the folder `logs` from construction until close."""
+    """From construction until close, reads the log files of `functions` in the folder `logs`."""
 
     def __init__(self, account: Account, functions: Iterable[Function], logs: Path) -> None:
         self._logs, self._metrics = account.client("logs"), account.client("cloudwatch")
@@ -50,7 +50,7 @@ class CloudWatch:
                         _log.warning("log lines of %s are lost: %s", group, error)
 
     def _new_lines(self, file: Path) -> list[str]:
-        """The lines that were completed since the last call."""
+        """The lines of the file that were completed since the last call."""
         if not file.exists():
             return []
         with file.open("rb") as log:

@@ -1,5 +1,6 @@
-"""The console on loopback: the page in web/, the client that it uses, and the configuration for this stack. On another
-server, send the same headers: docs/security.md, "The console on your own server"."""
+"""Serves the console on loopback: the page in web/, the client that the page uses, and the configuration for this
+stack. If you serve the console from another server, send the same headers: docs/security.md, "The console on your own
+server"."""
 
 import json
 import re
@@ -20,8 +21,8 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str]], port: int = 0) -> LoopbackServer:
-    """Serve it on `port`. GET /config.json gives the page the API's URL and a token for each owner. It answers 503
-    while the URL is empty. Raises OSError if the port is in use."""
+    """Serve the console on `port`. GET /config.json gives the page the API's URL and a token for each owner. The answer
+    is 503 while the URL is empty. Raises OSError if the port is in use."""
 
     def answer(request: Request) -> Response:
         path = unquote(urlsplit(request.target).path)
@@ -39,7 +40,7 @@ def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str
 
 
 def _files() -> dict[str, Path]:
-    """The files by their paths on the server. They are read at each request, so that edits show at once."""
+    """The files, by their paths on the server. Each request reads the file again, so that edits show at once."""
     return {
         prefix + file.name: file
         for prefix, folder in _FOLDERS.items()
@@ -59,7 +60,7 @@ def _headers(content_type: str) -> list[tuple[str, str]]:
 
 
 def _policy() -> str:
-    """The page's policy, and `frame-ancestors`, which browsers accept only from a header."""
+    """The page's policy with `frame-ancestors`, which browsers accept only from a header."""
     page = (ROOT / "web" / "index.html").read_text()
     match = re.search(r'http-equiv="Content-Security-Policy"\s+content="([^"]+)"', page)
     assert match, "web/index.html has no Content-Security-Policy"

@@ -21,7 +21,8 @@ class EmulatorFailed(Exception):
 
 
 class Emulator:
-    """A running MiniStack. Its state is in memory and ends with it, unless `keep` names a folder for the state."""
+    """A running MiniStack. Its state is in memory and ends with the process, unless `keep` names a folder for the
+    state."""
 
     def __init__(
         self,
@@ -47,7 +48,7 @@ class Emulator:
             "HOME": str(folder),
             "TMPDIR": str(folder),
             "BIND_HOST": HOST,
-            "MINISTACK_HOST": HOST,  # the host in the URLs that MiniStack returns
+            "MINISTACK_HOST": HOST,  # the host name in the URLs that MiniStack returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
             "PYTHONPATH": str(ROOT),  # the guard reads this variable
@@ -57,7 +58,7 @@ class Emulator:
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
-            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as on AWS; the default depends on this machine
+            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as in an AWS account; MiniStack's default depends on this machine
             # The next variables switch off unused listeners on all interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
@@ -81,7 +82,7 @@ class Emulator:
 
 
 def _wait_until_ready(process: Process, port: int) -> None:
-    """Raises TimeoutError, also if the process ends before it is ready."""
+    """Raises TimeoutError if MiniStack is not ready in time, or if its process ends before it is ready."""
     give_up_at = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection(HOST, port, timeout=5)

@@ -61,7 +61,7 @@ def left(stack: LocalStack) -> Iterator[None]:
 
 
 def lead_here(variables: Mapping[str, str]) -> None:
-    """Make the AWS SDK of this process use the emulated account and no other."""
+    """Make the AWS SDK of this process use only the emulated account."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         del os.environ[name]
     os.environ.update({name: value for name, value in variables.items() if name.startswith("AWS_")})
@@ -80,7 +80,7 @@ def _for_containers(stack: LocalStack) -> dict[str, dict[str, str]]:
 
 
 def read(folder: Path) -> dict[str, str]:
-    """The variables in the file of a running stack in `folder`. Raises NotRunning."""
+    """The variables in the file `env` of a running stack in `folder`. Raises NotRunning if the file is missing."""
     try:
         text = (folder / "env").read_text()
     except FileNotFoundError:

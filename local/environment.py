@@ -1,6 +1,6 @@
 """One execution environment of a function: a process of the real runtime client, and the Runtime API that it calls. As
-on AWS it runs one invocation at a time, is initialised once, is frozen between invocations, and ends after a timeout or
-a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
+on AWS, an environment runs one invocation at a time and is initialised once. It is frozen between invocations, and ends
+after a timeout or a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
 """
 
 import base64
@@ -24,7 +24,8 @@ from local.processes import Processes
 
 _API = "/2018-06-01/runtime"
 _SECONDS_TO_INIT = 60
-"""Seconds for an init. AWS gives 10 s and a CPU to every environment. Here dozens may start at once on two cores."""
+"""The most seconds of an init. AWS gives 10 s and a CPU to every environment. Here dozens of environments can start at
+once on two cores."""
 
 
 THROTTLED = "TooManyRequestsException"
@@ -63,15 +64,15 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class _Event:
-    """A report of the process: a response, a piece of one, or an error, with its payload."""
+    """A report of the process: a response, a piece of a response, or an error, with its payload."""
 
     kind: Literal["idle", "taken", "piece", "response", "error", "init error", "exit"]
     payload: bytes = b""
 
 
 class Environment:
-    """Starts at construction. Call `wait_until_ready` before the first `invoke`. Only `kill` may be called from another
-    thread."""
+    """The process starts at construction. Call `wait_until_ready` before the first `invoke`. From another thread, call
+    only `kill`."""
 
     def __init__(
         self,
@@ -91,7 +92,7 @@ class Environment:
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
         self.started_at = time.monotonic()
-        self._init_seconds: float | None = None  # the seconds of the init, until they have been reported
+        self._init_seconds: float | None = None  # seconds; None after the log has them
         self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
         command: list[str | Path] = [python, "-m", "awslambdaric", function.handler]
@@ -130,8 +131,8 @@ class Environment:
         self._init_seconds = time.monotonic() - self.started_at
 
     def invoke(self, payload: bytes, request_id: str, tell: Callable[[bytes], object] | None = None) -> Result:
-        """Run the function on the event `payload`. Raises NotInvoked. A streamed response goes to `tell` in pieces, and
-        the result is empty."""
+        """Run the function on the event `payload`. Raises NotInvoked. The pieces of a streamed response go to `tell`,
+        and the result's payload is empty."""
         started = time.monotonic()
         timeout = self._function.timeout
         deadline_ms = int((time.time() + timeout) * 1000)
@@ -228,7 +229,7 @@ class Environment:
     # ---- The log of the process
 
     def _report(self, request_id: str, result: Result, seconds: float) -> None:
-        """Log a failed invocation as Lambda does, because a killed function has logged nothing."""
+        """Log a failed invocation as Lambda does, because a killed function could not log its end."""
         record = {
             "requestId": request_id,
             "status": "timeout" if result.error == "Sandbox.Timedout" else "error",
@@ -242,10 +243,10 @@ class Environment:
 
 def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[str, str]:
     """The whole environment of a function's process, except the address of its Runtime API. It has no variable of this
-    process, whose environment may contain a developer's keys."""
+    process, because this process's environment can contain a developer's keys."""
     folders = [
         folder
-        for layer in reversed(function.layers)  # the later layer wins if two files in /opt have one name
+        for layer in reversed(function.layers)  # of two files with one name, the later layer's is used
         for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
     ]
     log_settings = {
@@ -260,7 +261,7 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-        # Write no bytecode for the next start, because the code folders on AWS are read-only.
+        # Do not write bytecode for the next start, because the code folders on AWS are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(function.code),
         "LAMBDA_RUNTIME_DIR": str(python.parent.parent),

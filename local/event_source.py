@@ -1,10 +1,11 @@
 """The event source mapping: receives messages from a queue, gives them to a function in batches, and deletes the
-handled ones.
+handled messages.
 
 MiniStack's event source takes one batch at a time from a FIFO queue. Here several invocations run concurrently, as on
-AWS. The queue keeps the order within a message group: while a message of the group is in flight, it delivers no other
-message of it. Messages that are not deleted come back after their visibility timeout, and go to the dead-letter queue
-by the queue's rule. A function may receive from the queue too. A stopped event source does not stop those receives.
+AWS. The queue keeps the order within a message group: while a message of the group is in flight, the queue delivers no
+other message of the group. Messages that are not deleted are delivered again after their visibility timeout, and move
+to the dead-letter queue by the queue's rule. A function can also receive messages from the queue. A stopped event
+source does not stop those receives.
 """
 
 import json
@@ -20,9 +21,9 @@ from local.environment import Result
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_OF_A_POLL = 1  # seconds: a stop waits for the running poll
+_SECONDS_OF_A_POLL = 1  # seconds of a poll; `stop` waits for the running poll
 _SECONDS_AFTER_TROUBLE = 0.5
-_MOST_AT_ONCE = 10  # messages in one ReceiveMessage
+_MOST_AT_ONCE = 10  # the most messages in one ReceiveMessage
 _DEFAULT_CONCURRENCY = 5
 
 
@@ -32,7 +33,7 @@ class Mapping:
 
     queue_arn: str
     queue_url: str
-    function: str  # the function's name
+    function: str  # the function's name in Lambda
     batch_size: int = _MOST_AT_ONCE
     max_concurrency: int = _DEFAULT_CONCURRENCY
     reports_failures: bool = True  # whether the mapping has ReportBatchItemFailures
@@ -60,8 +61,8 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
 
 
 class EventSource:
-    """Polls between `start` and `stop`; both can be called several times. `invoke` runs a function, by name, on an
-    event."""
+    """Polls the queue between `start` and `stop`; both can be called several times. `invoke` runs the function with
+    this name on an event."""
 
     def __init__(self, mapping: Mapping, sqs: Any, invoke: Callable[[str, Any], Result]) -> None:
         self.mapping = mapping
@@ -72,16 +73,16 @@ class EventSource:
         self._poller: threading.Thread | None = None
 
     def start(self) -> None:
-        """Does nothing if it runs already."""
+        """Start to receive messages. Does nothing if the event source runs already."""
         if self._poller is None:
             self._stopping.clear()
             self._poller = threading.Thread(target=self._poll, name=f"poll for {self.mapping.function}", daemon=True)
             self._poller.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Receive no more messages. With `drain`, also wait for running invocations, which may receive messages
-        until they end. Waits for a running poll. Otherwise its messages would be hidden from everyone for their
-        visibility timeout."""
+        """Receive no more messages. With `drain`, also wait for running invocations, which can receive messages until
+        they end. Always waits for a running poll. Otherwise the messages of that poll would be hidden from everyone for
+        their visibility timeout."""
         self.abandon()
         if self._poller is not None:
             self._poller.join()
@@ -97,7 +98,7 @@ class EventSource:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # First wait for a free invocation, then receive, because the visibility timeout begins with the receive.
+            # Wait for a free invocation before the receive, because the visibility timeout begins with the receive.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -140,15 +141,16 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # The function may have deleted some of the messages already.
+            # The function has perhaps deleted some of the messages already.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
-        except (BotoCoreError, ClientError) as error:  # The messages come back, as on AWS.
+        except (BotoCoreError, ClientError) as error:  # The queue delivers the messages again, as on AWS.
             logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 
 def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:
-    """The messages of a batch that the function gives back, by AWS's rules. Nothing, null, or no failures means that
-    all succeeded. A malformed response, or one with an unknown message, means that all failed."""
+    """The messages of a batch that the function did not handle, by AWS's rules. If the response is empty or null, or
+    names no failures, all messages succeeded. If the response is malformed, or names an unknown message, all messages
+    failed."""
     everything = set(ids)
     try:
         response = json.loads(payload or b"null")

@@ -1,6 +1,6 @@
-"""The API's address: a server on loopback that forwards each request to MiniStack's API Gateway. MiniStack serves the
-API below a path with an id that changes at each start. A client needs a stable address without such a path, because the
-`Location` of an answer begins at the root."""
+"""Serves the API at a fixed address: forwards each request from a port of loopback to MiniStack's API Gateway.
+MiniStack serves the API below a path with an id that changes at each start. A client needs a stable address without
+such a path, because the `Location` of an answer begins at the root."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,8 @@ def _forward_to(emulator: Emulator, prefix: str, routes: Sequence[Mapping[str, A
     address = urlsplit(emulator.account.endpoint_url).netloc
 
     def hand_on(request: Request) -> Response:
-        # MiniStack answers every preflight. On AWS the authorizer of $default refuses preflights without a route.
+        # MiniStack answers every preflight. On AWS the authorizer of $default refuses preflights that have no separate
+        # route.
         if request.method == "OPTIONS":
             route = chosen_route(routes, "OPTIONS", urlsplit(request.target).path)
             if route and route.get("AuthorizationType") == "JWT":

@@ -1,5 +1,5 @@
-"""The URL of a function that streams its responses, as Lambda serves it: CORS, the event, the head of the response, and
-its body while the function writes it. Its callers need no signature."""
+"""Serves the URL of a function that streams its responses, as Lambda does. It handles CORS, makes the event, and sends
+the head of the response, and then the body while the function writes it. Callers need no signature."""
 
 import base64
 import json
@@ -21,8 +21,8 @@ _TEXT = ("application/json", "text/", "application/x-www-form-urlencoded")
 
 
 def serve_url(host: LambdaHost, function: str, cors: Mapping[str, Any], port: int) -> LoopbackServer:
-    """Serve the function to pages of every origin, which CORS answers. `cors`: as GetFunctionUrlConfig gives it. Raises
-    OSError if the port is taken."""
+    """Serve the function to pages of every origin, because CORS decides which origins may call. `cors`: as
+    GetFunctionUrlConfig returns it. Raises OSError if the port is taken."""
 
     def answer(request: Request) -> Response:
         allowed = _cors(cors, request)
@@ -59,7 +59,8 @@ def _invoked(host: LambdaHost, function: str, request: Request, allowed: Mapping
 
 
 def _pieces(told: "queue.SimpleQueue[bytes | Result]", rest: bytes) -> Iterator[bytes]:
-    """The body. Raises ConnectionError, which cuts the connection, if the function fails in the middle."""
+    """The pieces of the body. If the function fails before the end, raises ConnectionError, which cuts the
+    connection."""
     if rest:
         yield rest
     while not isinstance(piece := told.get(), Result):

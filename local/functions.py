@@ -1,4 +1,4 @@
-"""The deployed functions of the account: configuration, code and layers, read from the Lambda API."""
+"""Reads the deployed functions of the account from the Lambda API: their configuration, code and layers."""
 
 import base64
 import os
@@ -26,9 +26,9 @@ class Function:
 
     name: str
     arn: str
-    role: str  # the ARN of the role it runs as
+    role: str  # the ARN of the function's role
     handler: str
-    code: Path  # the folder of the code; on AWS /var/task
+    code: Path  # the folder of the code, which is /var/task on AWS
     layers: tuple[Path, ...]  # the folders of the layers; on AWS they are merged into /opt
     timeout: float  # the timeout in seconds
     memory: int  # the memory in MB
@@ -41,7 +41,7 @@ class Function:
 
 
 class CodeStore:
-    """Deployed code, unpacked once for each content, in a separate folder below `folder`."""
+    """Unpacks deployed code. Each different archive is unpacked once, into a separate folder below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # if this fails, another stack has made the folder first
+                if not target.exists():  # if the rename fails, another stack has made the folder first
                     raise
         return target
 
@@ -119,8 +119,8 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack forward the function's invocations, also those by its API, to `url`. Its aliases then lead to the
-    version just deployed."""
+    """Make MiniStack forward the function's invocations to `url`, also invocations by the API. The function's aliases
+    then lead to the version that was just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )

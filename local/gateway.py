@@ -1,4 +1,4 @@
-"""Corrects the differences between MiniStack's API Gateway and AWS's, between the HTTP API and a function."""
+"""Corrects the differences between MiniStack's API Gateway and AWS's, in the calls from the HTTP API to a function."""
 
 import concurrent.futures
 import json
@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_SIGNS = 1
 
 
 def is_http_event(event: Any) -> bool:
-    """Whether the event comes from an HTTP API (payload format 2.0)."""
+    """Whether the event was made by an HTTP API (payload format 2.0)."""
     return isinstance(event, dict) and "http" in (event.get("requestContext") or {})
 
 
@@ -43,8 +43,8 @@ def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
 
 def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
     """The response of the function that `invoke` runs, in payload format 2.0; or API Gateway's response to a failed
-    function. It comes in pieces, with a blank from time to time. Without them MiniStack would time out with a 502 while
-    an environment starts."""
+    function. The response is an iterator of pieces, with a blank from time to time. Without the blanks MiniStack would
+    time out with a 502 while an environment starts."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
     threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
     give_up_at = time.monotonic() + SECONDS_TO_ANSWER

@@ -1,6 +1,6 @@
-"""The guard in front of every local listener. It keeps web pages away, unless the listener allows them. A browser lets
-any page send requests to loopback, with the same rights as local programs. But its headers name the origin of each
-request, so the guard refuses:
+"""The guard in front of every local listener. The guard keeps web pages away, unless the listener allows them. A
+browser lets any page send requests to loopback, with the same rights as local programs. But its headers name the origin
+of each request, so the guard refuses:
 
 - a foreign `Host`: the page of a foreign name whose DNS answer has become 127.0.0.1 (DNS rebinding);
 - an `Origin` that is not the listener itself: a form or script of another page;
@@ -17,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
-"""Host names that no foreign page can have. The last is this machine's name inside a container of Docker Desktop."""
+"""Host names that no foreign page can have. The last name is this machine's name inside a container of Docker
+Desktop."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
 """The header with the pass from one local listener to the next."""
@@ -36,7 +37,7 @@ class Guard:
     upload_origins: frozenset[str] = frozenset()
     """Origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
-    """A request with this pass comes from a guarded listener that has accepted it."""
+    """A request with this pass was sent by another guarded listener, which has accepted the request."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
         """The reason to refuse the request, for people, or None. `target` is its path and query."""
@@ -61,7 +62,7 @@ class Guard:
         return None
 
     def to_json(self) -> str:
-        """The guard as JSON, for the environment of a child process."""
+        """The guard's rules as JSON, for the environment of a child process."""
         return json.dumps({"upload_origins": sorted(self.upload_origins), "pass": self.pass_})
 
     @classmethod
@@ -81,8 +82,8 @@ def _name(host: str) -> str:
 
 
 def _is_upload(method: str, target: str, fields: dict[str, list[str]]) -> bool:
-    """Whether the request posts a form to a bucket. S3 checks the form's signature. A query would name another
-    operation."""
+    """Whether the request posts a form to a bucket. S3 checks the form's signature. The target must have no query,
+    because a query would name another operation."""
     content_types = fields.get("content-type", [])
     bucket = target.strip("/")
     return (

@@ -1,4 +1,5 @@
-"""MiniStack behind the guard. Runs in MiniStack's virtual environment, with the guard as JSON in LOCAL_GUARD."""
+"""Runs MiniStack behind the guard. This module runs in MiniStack's virtual environment. LOCAL_GUARD has the guard's
+rules as JSON."""
 
 import importlib
 import os
@@ -11,7 +12,7 @@ VARIABLE = "LOCAL_GUARD"
 
 def main() -> None:
     functions: Any = importlib.import_module("ministack.services.lambda_svc")
-    functions._ensure_poller = lambda: None  # it would take the messages that event_source.py polls
+    functions._ensure_poller = lambda: None  # it would take messages from event_source.py
     # cloudwatch.py writes the logs, because MiniStack's START and END lines are not JSON.
     functions._emit_lambda_logs = lambda *_, **__: None
     ministack = importlib.import_module("ministack.app")

@@ -1,7 +1,7 @@
 """`make invoke`: run one function of the running stack on one event, once.
 
-With Docker, `sam local invoke` runs it in a container. Otherwise the local Lambda host runs it, as `make run` does.
-Both use the tables, the queue and the model of `make run`.
+With Docker, `sam local invoke` runs it in a container. Otherwise the local Lambda host runs it, as `make run` does. In
+both cases the function uses the tables, the queue and the model of `make run`.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ _BUILT = ROOT / ".aws-sam" / "build"
 
 
 class Failed(Exception):
-    """The function failed or did not run. The message says why."""
+    """The function failed or did not run. The exception's message says why."""
 
 
 def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> str:
@@ -93,7 +93,7 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
         try:
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
-        except OSError:  # The address is inside Docker Desktop's virtual machine, which relays by itself.
+        except OSError:  # The address is inside Docker Desktop's virtual machine, which forwards connections itself.
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -115,7 +115,7 @@ def relay(address: str, port: int) -> Iterator[None]:
     with socket.create_server((address, port)) as server:
         threading.Thread(target=_accept, args=(server, port), daemon=True).start()
         yield
-        server.shutdown(socket.SHUT_RDWR)  # close() alone would not end accept()
+        server.shutdown(socket.SHUT_RDWR)  # close() alone would not end a waiting accept()
 
 
 def _accept(server: socket.socket, port: int) -> None:
@@ -149,7 +149,8 @@ def declaring_endpoint(template: dict[str, object]) -> dict[str, object]:
 
 
 def sam_command(sam: Path, label: str, template: Path, folder: Path, gateway: str | None) -> Sequence[str]:
-    """`gateway`: the address of this machine in the container's network. None if Docker knows it."""
+    """`gateway`: the address of this machine in the container's network. None if Docker's name for this machine
+    works."""
     command = [str(sam), "local", "invoke", label, "--template", str(template), "--event", str(folder / "event.json")]
     command += ["--env-vars", str(folder / "functions.json")]
     command += ["--parameter-overrides", f"Architecture={architecture()}"]

@@ -17,7 +17,7 @@ from local.loopback import LoopbackServer, Request, Response
 
 
 class Issuer:
-    """Serves from construction until close."""
+    """Serves tokens and keys from construction until close."""
 
     def __init__(self) -> None:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -31,7 +31,7 @@ class Issuer:
         return self.signed({"sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl})
 
     def signed(self, claims: dict[str, Any]) -> str:
-        """An RS256 JWT with these claims. `iss` is this issuer unless they have another."""
+        """An RS256 JWT with these claims. Unless the claims contain `iss`, it is this issuer."""
         claims = {"iss": self.url} | claims
         header = {"alg": "RS256", "typ": "JWT", "kid": self._key_id}
         signed = f"{_encode(header)}.{_encode(claims)}"

@@ -20,13 +20,13 @@ from local.loopback import LoopbackServer, Request, Response
 from local.processes import Processes
 
 MAX_ENVIRONMENTS = 40
-"""Each environment takes about 60 MB. On AWS hundreds of synchronous requests have as many environments. Here they wait
-for each other."""
+"""The default of `max_environments`. Each environment takes about 60 MB. On AWS hundreds of synchronous requests have
+as many environments. Here such requests wait for a free environment."""
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Seconds that an environment is used. Its credentials are valid for an hour, and its last invocation may take 15
-minutes."""
+"""Seconds that an environment is used. The environment's credentials are valid for an hour, and its last invocation can
+take 15 minutes."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
@@ -94,7 +94,7 @@ class LambdaHost:
         return self._pools[name].invoke(json.dumps(event).encode())
 
     def stream(self, name: str, event: Any, tell: Callable[[bytes], object]) -> Result:
-        """Like `invoke`; the pieces of a streamed response go to `tell` while the function runs."""
+        """Like `invoke`, but the pieces of a streamed response go to `tell` while the function runs."""
         return self._pools[name].invoke(json.dumps(event).encode(), tell)
 
     def function(self, name: str) -> Function:
@@ -110,16 +110,16 @@ class LambdaHost:
         return self._pools[name].running
 
     def kill(self, name: str) -> int:
-        """Kill every environment of the function, to simulate a fault. Returns their number. Their invocations fail at
-        once."""
+        """Kill every environment of the function, to simulate a fault. Returns the number of killed environments. Their
+        invocations fail at once."""
         environments = self._pools[name].environments()
         for environment in environments:
             environment.kill()
         return len(environments)
 
     def url(self, name: str) -> str:
-        """The URL to which a POST of an event runs the function. The response is the function's; an error has the
-        status 500."""
+        """The URL that runs the function: POST an event to it. The response is the function's response; an error has
+        the status 500."""
         return f"{self._server.url}/invoke/{quote(name)}"
 
     @property
@@ -128,7 +128,7 @@ class LambdaHost:
         return self._server.url
 
     def close(self) -> None:
-        """Kill everything. Running invocations end with an error."""
+        """Kill all environments. Running invocations end with an error."""
         self._server.close()
         for pool in self._pools.values():
             pool.close()
@@ -154,7 +154,7 @@ type _Start = Callable[[], Environment]
 
 
 class _Pool:
-    """The environments of one function."""
+    """The environments of one function: finds or starts an environment for each invocation, and limits their number."""
 
     def __init__(
         self, function: Function, start: _Start, max_environments: int, *, tell: Callable[[Invocation], object]
@@ -243,7 +243,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # The first environment in the list has been idle longest.
+            # End environments from the beginning of the list, because the first one has been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

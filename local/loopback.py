@@ -18,8 +18,8 @@ HOST = "127.0.0.1"
 
 
 class Chunks:
-    """A chunked body: its pieces as they come, once. Then `trailers`, by their names in lower case. Raises
-    ConnectionError if the sender ends in the middle."""
+    """A chunked body. Iterate over it once to get the pieces as they come. After that, `trailers` has the trailers by
+    their names in lower case. Raises ConnectionError if the sender stops before the end."""
 
     def __init__(self, file: BufferedIOBase) -> None:
         self._file = file
@@ -45,10 +45,11 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Request:
-    """Of a request with a chunked body, `body` is empty and `chunks` has it. Its handler must read all of them."""
+    """If a request has a chunked body, `body` is empty and `chunks` has the pieces. The handler must read all
+    pieces."""
 
     method: str
-    target: str  # path and query as received, still percent-encoded
+    target: str  # the path and the query as received, still percent-encoded
     headers: Message
     body: bytes
     chunks: Chunks | None = None
@@ -66,7 +67,7 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""Accepts requests of programs, and of the listener's own pages."""
+"""This guard accepts requests of programs, and of the listener's own pages."""
 
 _SECONDS_TO_FORWARD = 60  # seconds: API Gateway ends a request after 30
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
@@ -76,8 +77,8 @@ def forward(
     address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
 ) -> Response:
     """Forward the request to the server at `address` (host:port), with its Host header, `prefix` before its target, and
-    `more` headers. Returns the answer, or a 503 without one. The server's guard accepts the request if `pass_` is its
-    pass."""
+    `more` headers. Returns the answer, or a 503 without one. The server's guard accepts the request if `pass_` is the
+    guard's pass."""
     more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
     headers = [*_of_the_message(request.headers.items()), *more]
     connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)
@@ -128,17 +129,17 @@ class LoopbackServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 512  # the default of 5 resets connections when hundreds come at once
+    request_queue_size = 512  # with the default of 5, the system resets connections when hundreds come at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Do not report a client that has left or was killed."""
+        """Print no error if a client has left or was killed."""
 
 
 def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        # Headers and body in one packet. Separate packets take 40 ms, because Nagle's algorithm waits for a delayed
-        # ACK.
+        # Send headers and body in one packet. Separate packets take 40 ms, because Nagle's algorithm waits for a
+        # delayed ACK.
         wbufsize = -1
         disable_nagle_algorithm = True
 
@@ -150,7 +151,7 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)
-            else:  # Everything else on this connection comes from the same page.
+            else:  # Close the connection, because all further requests on it are from the same page.
                 headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
                 response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)

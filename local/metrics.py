@@ -33,7 +33,7 @@ class Metrics:
         return list(self._samples.get(metric, ()))
 
     def values(self, metric: Metric, start: float, end: float) -> list[float]:
-        """The samples from `start` to just before `end`."""
+        """The samples from `start` up to, but not including, `end`."""
         return [value for at, value in self.samples(metric) if start <= at < end]
 
     def statistic(self, metric: Metric, stat: str, start: float, end: float) -> float | None:
@@ -64,7 +64,7 @@ def log_lines(logs: Path) -> Iterator[dict[str, Any]]:
             try:
                 document = json.loads(line)
             except ValueError:
-                continue  # for example a traceback, or the last text of a killed process
+                continue  # the line is not JSON: for example a traceback, or the last text of a killed process
             if isinstance(document, dict):
                 yield document
 

@@ -64,7 +64,7 @@ KNOWN_FIELDS = frozenset({
 # fmt: on
 ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 DEFAULT_CODES = {401: "invalid_api_key", 404: "model_not_found", 429: "rate_limit_exceeded"}
-# The texts of some of OpenAI's error codes.
+# The error texts for some of OpenAI's error codes.
 MESSAGES = {
     "context_length_exceeded": "This model's maximum context length is 8192 tokens. Please reduce your messages.",
     "insufficient_quota": "You exceeded your current quota, please check your plan and billing details.",
@@ -97,27 +97,27 @@ class Fault(TypedDict, total=False):
     """The commands that a message or a request to the server can contain. The annotation also defines how a value is
     parsed."""
 
-    times: int  # apply it only to this number of calls; later calls succeed
-    latency: float  # seconds that the answer takes
+    times: int  # apply the commands only to this number of calls; later calls succeed
+    latency: float  # the seconds that the whole answer takes
     hang: float  # seconds of silence before everything else
     status: int  # an HTTP error instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
-    window: int  # the most tokens of a prompt; a longer one is refused
-    blind: bool  # refuse a prompt with an image, also if an earlier message has it
+    window: int  # the most tokens of a prompt; a longer prompt is refused
+    blind: bool  # refuse a prompt with an image, also if the image is in an earlier message
     retry_after: float
-    per_minute: int  # calls a minute that the server grants, at an even pace; it refuses the others with 429
+    per_minute: int  # calls a minute that the server grants, at an even pace; it refuses all other calls with 429
     drip: float  # seconds between one word and the next
-    words: int  # the length of the answer
-    tokens: int  # another name for words
-    echo: str  # the answer itself
-    cut: int  # drop the connection after this number of chunks with content
-    broken_json: bool  # structured output that is not valid JSON
-    wrong_shape: bool  # structured output that does not match the schema
+    words: int  # the length of the answer in words
+    tokens: int  # another name of `words`
+    echo: str  # the text of the answer
+    cut: int  # the number of chunks with content after which the server drops the connection
+    broken_json: bool  # the structured output is not valid JSON
+    wrong_shape: bool  # the structured output does not match the schema
     refuse: bool
     content_filter: bool
     calls: int  # the number of function calls, if the request has tools
-    length: bool  # end in the middle, as if the token limit was reached
-    odd: str  # a reply of odd_replies.py, by its name
+    length: bool  # the answer ends in the middle, as if the token limit was reached
+    odd: str  # the name of a reply in odd_replies.py
 
 
 DIRECTIVE = re.compile(r"\[\[(.*?)\]\](?!\])", re.DOTALL)
@@ -155,7 +155,7 @@ def directives(message: str) -> list[Fault]:
     return found
 
 
-# ---- The request
+# ---- Reading a request
 
 
 @dataclass(frozen=True)
@@ -166,13 +166,13 @@ class Ask:
     stream: bool
     include_usage: bool
     token_limit: int | None
-    schema: JsonObject | None  # the schema of the answer; None asks for plain text
+    schema: JsonObject | None  # the schema of the answer; None if the request asks for plain text
     tools: list[JsonObject]  # the functions that the model may call, the requested one first; empty after their results
     tool_said: list[str]  # the function results at the end of the conversation
     message: str  # the last user message unchanged, with its commands
-    said: list[str]  # every user message without its commands, oldest first
-    images: list[list[str]]  # the images of each user message: see image_of
-    history: int  # the number of user and assistant messages before it
+    said: list[str]  # all user messages without their commands, oldest first
+    images: list[list[str]]  # the images of each user message, as `image_of` describes them
+    history: int  # the number of user and assistant messages before the last user message
     prompt_tokens: int
     cached_tokens: int
 
@@ -210,7 +210,7 @@ class Ask:
             images=[images_of(messages[position]) for position in users],
             history=sum(message["role"] in ("user", "assistant") for message in messages[:newest]),
             prompt_tokens=sum(map(tokens_in, texts)),
-            # OpenAI caches a prefix from 1,024 tokens on, in steps of 128
+            # OpenAI caches a prefix of at least 1,024 tokens, in steps of 128 tokens
             cached_tokens=earlier_tokens // 128 * 128 if earlier_tokens >= 1024 else 0,
         )
 
@@ -225,7 +225,8 @@ def images_of(message: JsonObject) -> list[str]:
 
 
 def image_of(url: str) -> str:
-    """An https URL unchanged. For a data URL its type, the number of its bytes and their SHA-256."""
+    """A description of an image: an https URL unchanged; of a data URL the type, the number of bytes and their
+    SHA-256."""
     head, _, data = url.partition(";base64,")
     if not head.startswith("data:"):
         return url
@@ -270,7 +271,7 @@ def check_results(messages: list[JsonObject]) -> None:
 
 
 def tools_of(body: JsonObject) -> list[JsonObject]:
-    """The functions of a request, the one of `tool_choice` first; none if `tool_choice` is "none"."""
+    """The functions of a request, with the function of `tool_choice` first. Empty if `tool_choice` is "none"."""
     tools, choice = body.get("tools") or [], body.get("tool_choice", "auto")
     for position, tool in enumerate(tools):
         match tool:
@@ -304,7 +305,7 @@ def schema_of(response_format: Any) -> JsonObject | None:
 
 
 def check_strict(node: Any, where: str) -> None:
-    """OpenAI refuses a strict schema with an object that is open or has optional properties."""
+    """OpenAI refuses a strict schema if one of its objects allows further properties, or has optional properties."""
     if isinstance(node, dict):
         if node.get("type") == "object":
             closed = node.get("additionalProperties") is False
@@ -357,7 +358,7 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 
 
 class Form:
-    """Fills in a JSON schema from the user's messages. The newest message with a value wins."""
+    """Fills in a JSON schema from the user's messages. If several messages have a value, the newest message counts."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
         """`guess`: fill in a number or the user's text for a field that the user has not mentioned."""
@@ -366,7 +367,7 @@ class Form:
         self.guess = guess
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
-        """A value for the property `name`, and whether the user has given it."""
+        """A value for the property with this name, and whether the user has given the value."""
         options = self.options(schema)
         nullable = any(option.get("type") == "null" or None in option.get("enum", ()) for option in options)
         options = [option for option in options if option.get("type") != "null"]
@@ -410,14 +411,14 @@ class Form:
         return [schema]
 
     def unsaid(self, name: str, filled: Any) -> list[str]:
-        """The fields of the object `name` that are still empty."""
+        """The still empty fields of the object with this name."""
         options = self.options(self.schema["properties"][name])
         fields: JsonObject = next((option["properties"] for option in options if "properties" in option), {})
         return [field for field in fields if not isinstance(filled, dict) or filled.get(field) is None]
 
 
 def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False) -> Iterator[Any]:
-    """The values in `text` for the property `name`, the likeliest first."""
+    """The values in `text` for the property with this name, the likeliest value first."""
     choices = {spoken(str(choice)): choice for choice in schema.get("enum", ()) if choice not in (None, "")}
     if choices:
         longest_first = sorted(map(re.escape, choices), key=len, reverse=True)
@@ -429,7 +430,7 @@ def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False
     anything = likely.get(schema.get("type", "string"), "(?!)")
     for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (anything, str)):
         for said in last_match(pattern, text):
-            with contextlib.suppress(KeyError, ValueError):  # the user has given a value, but of another type
+            with contextlib.suppress(KeyError, ValueError):  # the user has given a value, but its type is wrong
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
 
 
@@ -461,7 +462,7 @@ def smallest(schema: JsonObject) -> Any:
     return None
 
 
-# ---- The answer
+# ---- Making an answer
 
 
 @dataclass(frozen=True)
@@ -485,8 +486,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """`number` calls, of one function after the other. Each call has a new id, as with OpenAI, even if the request is
-    the same."""
+    """This number of function calls, of one function after the other. Each call has a new id, as with OpenAI, even if
+    the request is the same."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
@@ -504,7 +505,7 @@ def plain_text(ask: Ask, fault: Fault) -> str:
 
 
 def ordered_text(fault: Fault) -> str | None:
-    """The text that the commands of the message define."""
+    """The text of the answer, as the commands of the message define it."""
     if "echo" in fault:
         return fault["echo"]
     length = fault.get("words", fault.get("tokens"))
@@ -543,7 +544,7 @@ def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
         data |= {name: told for name, told in (("complete", not missing), ("missing", missing)) if name in data}
     if "wrong_shape" in fault:
         document = {name: {"wrong": "shape"} for name in document}
-    # compact, so that the document has about as many words as its message
+    # write the JSON compactly, so that the document has about as many words as its message
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text[:-2] if "broken_json" in fault else text
 
@@ -562,7 +563,7 @@ def offer(form: Form, document: JsonObject) -> str:
 
 
 class StandIn:
-    """The calls so far, and the commands for every call."""
+    """The server's state: the calls so far, and the commands for every call."""
 
     def __init__(self, latency: float) -> None:
         self.latency = latency
@@ -586,7 +587,7 @@ class StandIn:
         return call
 
     def fault_of(self, ask: Ask) -> Fault:
-        """Several commands are combined. Those of the message override those for the whole server."""
+        """The commands for this call. Commands in the message override commands for the whole server."""
         if time.monotonic() > self.outage_ends or self.outage.get("times", 1) < 1:
             self.outage = {}
         fault = self.outage.copy()
@@ -708,7 +709,7 @@ class ChatCompletions:
             await asyncio.sleep(fault["drip"] * len(answer.text.split()) if "drip" in fault else latency)
             reply = JSONResponse(completion(ask, answer))
             if "cut" in fault:
-                reply.body = reply.body[: len(reply.body) // 2]  # send less than the Content-Length
+                reply.body = reply.body[: len(reply.body) // 2]  # send fewer bytes than the Content-Length says
             await reply(scope, receive, send)
 
 
@@ -820,7 +821,7 @@ def make_app(latency: float = 0.0) -> ASGIApp:
 
 
 class Server(uvicorn.Server):
-    """On loopback only. Returns its base URL when it accepts requests."""
+    """Start the server, on loopback only. Returns its base URL when it accepts requests."""
 
     def __init__(self, latency: float, port: int, on_ready: Callable[[str], None]) -> None:
         quiet: Any = {"log_config": None, "log_level": "error", "access_log": False}
@@ -835,7 +836,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in self.server_state.connections:
-            cast(Any, connection).transport.abort()  # an open request must not delay the end
+            cast(Any, connection).transport.abort()  # an open request must not delay the end of the server
         await super().shutdown(sockets)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 type JsonObject = dict[str, Any]
 type Piece = bytes | None
-"""None: send nothing more, and keep the connection open."""
+"""None stands for silence: send no more bytes, and keep the connection open."""
 
 JSON = {"content-type": "application/json"}
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
@@ -58,7 +58,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """Refuses a request with this field. Without the field the answer is normal."""
+    """A server that refuses a request with this field. Without the field it answers normally."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)

@@ -26,29 +26,31 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:  # Popen.poll returns None while another thread waits for the process, whatever its state.
+        try:  # While another thread waits for the process, Popen.poll returns None, even if the process has ended.
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
 
     @property
     def output(self) -> IO[bytes]:
-        """Its standard output, until `wait`. Only of a process that was started with `log=None` or `announces`."""
+        """The process's standard output, until `wait`. Use it only if the process was started with `log=None` or
+        `announces`."""
         assert self._popen.stdout is not None, "its output goes to a log"
         return self._popen.stdout
 
     def first_line(self) -> str:
-        """The line by which the process says that it is ready. Raises OSError if it ends without one."""
+        """The line by which the process says that it is ready. Raises OSError if the process ends without this line."""
         if line := self.output.readline().decode().strip():
             return line
         raise OSError(f"{self._popen.args!r} ended with exit code {self.wait()} before it was ready")
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the end. Returns the exit code (-9: ended by signal 9). Raises subprocess.TimeoutExpired."""
+        """Wait for the process to end. Returns the exit code (-9: ended by signal 9). Raises
+        subprocess.TimeoutExpired."""
         code = self._popen.wait(timeout)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
-        self.signal(signal.SIGKILL)  # its children may still run
+        self.signal(signal.SIGKILL)  # the process has ended, but its children can still run
         self._forget(self.pid)
         return code
 
@@ -89,8 +91,8 @@ class Processes:
         announces: bool = False,
     ) -> Process:
         """Run `command` with exactly the environment `env`. Its output is appended to the file `log`. If `log` is None,
-        read it from `output`. If it `announces` that it is ready, only its standard error goes to the log. Raises
-        OSError if it cannot be started."""
+        read it from `output`. With `announces`, the process prints a line when it is ready, and only its standard error
+        goes to the log. Raises OSError if the process cannot be started."""
         with contextlib.ExitStack() as files:
             file = None if log is None else files.enter_context(log.open("ab"))
             popen = subprocess.Popen(

@@ -9,7 +9,7 @@ _WIDTH = 100
 
 
 class Progress:
-    """Prints to standard output. On a terminal the line of a step also shows its notes while it runs."""
+    """Prints to standard output. On a terminal, the line of a running step also shows its notes."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet

@@ -1,5 +1,5 @@
-"""A proxy between the functions and MiniStack that records each call. Each caller has a separate address, so that the
-recorder knows the caller."""
+"""A proxy between the functions and MiniStack that records each call. Each caller gets a separate address, so that the
+recorder knows who calls."""
 
 import json
 import re
@@ -18,20 +18,21 @@ class Call:
     """One call of an AWS API, successful or not."""
 
     caller: str
-    action: str  # like an action in a policy, but by operation: dynamodb:GetItem, sqs:DeleteMessageBatch
+    action: str  # the operation in the form of a policy's action: dynamodb:GetItem, sqs:DeleteMessageBatch
     parameters: dict[str, Any]
     status: int
 
 
 class Recorder:
-    """Serves from the first `endpoint` until close. It understands the AWS JSON and query protocols, and S3's calls
-    that read an object or post a form. A form goes to the address of the caller that signed it. `watch` is called with
-    each call and the body of its answer, in the thread of its caller, before the caller gets the answer."""
+    """Serves from the first call of `endpoint` until close. The recorder understands the AWS JSON and query protocols,
+    and S3's calls that read an object or post a form. A form goes to the address of the caller that signed it. `watch`
+    is called with each call and the body of its answer, in the thread of its caller, before the caller gets the
+    answer."""
 
     watch: Callable[[Call, bytes], object]
 
     def __init__(self, emulator: Emulator, upload_origins: frozenset[str] = frozenset()) -> None:
-        """Pages of `upload_origins` may post forms to S3 through it."""
+        """Pages of `upload_origins` may post forms to S3 through the recorder."""
         self._address = urlsplit(emulator.account.endpoint_url).netloc
         self._pass = emulator.pass_
         self._guard = Guard(upload_origins=upload_origins)
@@ -70,7 +71,7 @@ _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 
 def _action(request: Request) -> str:
-    """The service of the call's signature, and the operation."""
+    """The service that the call's signature names, and the operation."""
     if of_s3 := _action_of_s3(request):
         return of_s3
     if _INVOKE.fullmatch(request.target):
@@ -80,7 +81,7 @@ def _action(request: Request) -> str:
 
 
 def _action_of_s3(request: Request) -> str | None:
-    """S3 names the operation by method and path, and a form is not signed like other calls."""
+    """In S3, the method and the path name the operation, and a form is not signed like other calls."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
     operations = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
@@ -97,7 +98,7 @@ def _parameters(request: Request) -> dict[str, Any]:
         bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
         return {"Bucket": bucket, "Key": key}
     if invoked := _INVOKE.fullmatch(request.target):
-        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # the function's name in the ARN of an alias
+        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # take the function's name from the ARN of an alias
     try:
         document = json.loads(request.body)
     except ValueError:

@@ -33,7 +33,7 @@ def repair_cors(account: Account, api_id: str) -> None:
     stored: dict[str, Any] = {}
 
     def keep(response_dict: dict[str, Any], **others: Any) -> None:
-        stored.update(json.loads(response_dict["body"]))  # Runs before boto3 drops the unknown names.
+        stored.update(json.loads(response_dict["body"]))  # This handler runs before boto3 drops the unknown names.
 
     client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
     client.get_api(ApiId=api_id)
@@ -45,7 +45,7 @@ def repair_cors(account: Account, api_id: str) -> None:
 
 def repair_permissions(account: Account, role: str) -> None:
     """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS one permission
-    covers both; MiniStack checks another name (sqs:SendMessageBatch), which a policy for AWS cannot have."""
+    covers both calls. MiniStack checks another name (sqs:SendMessageBatch), which a policy for AWS cannot have."""
     iam = account.client("iam")
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]

@@ -41,21 +41,21 @@ OWNERS = ("alice", "bob")
 TOKEN_SECONDS = 12 * 3600
 """The tokens last a day's work. Their signing key ends with the stack."""
 POLLER = "'s event source"
-"""The suffix of a caller in the recorder that is not the function itself."""
+"""The suffix of the recorder's caller for a function's event source, which is not the function itself."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """The model server that the worker calls."""
+    """A model server that the worker can call."""
 
-    base_url: str  # the URL ends with /v1
+    base_url: str  # the base URL, which ends with /v1
     key: str
-    name: str  # empty: the template's default
+    name: str  # the model's name; empty for the template's default
     stand_in: bool
 
 
 def model_of_the_shell() -> Model | None:
-    """The real model, if OPENAI_API_KEY or OPENAI_BASE_URL is set (and MODEL, its name, if it is)."""
+    """The real model, if OPENAI_API_KEY or OPENAI_BASE_URL is set. MODEL, if set, is the model's name."""
     key, url = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
     if not key and not url:
         return None
@@ -64,11 +64,10 @@ def model_of_the_shell() -> Model | None:
 
 class LocalStack:
     """A context manager. Everything runs between start and stop, and all processes end with this one, even if it is
-    killed. Public after the start: `api_url`; `stream_url`, empty without
-    StreamFunction; `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the
-    server of its page; `host`, the Lambda service; `event_sources` and `functions` by the function's name in the
-    template; `emulator`; `recorder`, the functions' calls, if `record` was set; `folder`, of this run, and `logs`, of
-    its log files.
+    killed. After the start, these members are public: `api_url`; `stream_url`, which is empty without StreamFunction;
+    `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the server of the console's page; `host`, the
+    Lambda service; `event_sources` and `functions`, both by the function's name in the template; `emulator`;
+    `recorder`, if `record` was set; `folder`, the folder of this run; and `logs`, the folder of its log files.
     """
 
     emulator: Emulator
@@ -117,7 +116,8 @@ class LocalStack:
         self.api_url = ""
 
     def start(self) -> None:
-        """Raises ToolMissing, EmulatorFailed, DeployFailed, or OSError, after it has ended all processes."""
+        """Start everything. Raises ToolMissing, EmulatorFailed, DeployFailed or OSError, after all processes have
+        ended."""
         try:
             self._start()
         except BaseException:
@@ -125,7 +125,7 @@ class LocalStack:
             raise
 
     def stop(self) -> None:
-        """Ends everything in reverse order. Safe to call again."""
+        """End everything, in reverse order. Safe to call again."""
         self._open.close()
 
     def __enter__(self) -> Self:
@@ -156,10 +156,10 @@ class LocalStack:
     def _start(self) -> None:
         tools = find_tools()
         folder = self._own_folder()
-        # First, because MiniStack's guard needs its origin.
+        # The console is served first, because MiniStack's guard needs the console's origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
-        # Opened before the processes, so that it closes after them: its thread waits for one.
+        # This is opened before the processes, so that it closes after them, because its thread waits for a process.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")
@@ -233,7 +233,7 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # The minimum. Each worker is a process of about 100 MB here, and runs 40 turns at a time.
+            # 2 is the minimum. Each worker is a process of about 100 MB here, and runs 40 turns at a time.
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "StreamFunction": "true",

@@ -24,7 +24,7 @@ class Tools:
 
 
 def find_tools() -> Tools:
-    """Raises ToolMissing if a tool is not installed."""
+    """Find the tools. Raises ToolMissing if a tool is not installed."""
     folder = Path(os.environ.get("LOCAL_TOOLS", ROOT / ".tools")).absolute()
     tools = Tools(
         emulator_python=folder / "ministack/bin/python",

@@ -1,9 +1,9 @@
 """Transforms the template as AWS does before CloudFormation gets it: AWS::LanguageExtensions first, then SAM.
 
 AWS::LanguageExtensions replaces each reference to a parameter by its value. SAM therefore hashes the values, and a
-changed value makes a new version of the functions that use it. The emulated account does neither.
-
-Both transforms come with the SAM CLI. `python transform.py` runs under its Python (.tools/sam); `transform` calls it.
+changed value makes a new version of the functions that use it. The emulated account does neither transform. Both
+transforms come with the SAM CLI. `python transform.py` runs under the SAM CLI's Python (.tools/sam); `transform` starts
+it.
 """
 
 import copy
@@ -27,12 +27,12 @@ _DONE = {"W2001", "W7001", "W8001", "W8003"}
 
 
 class Refused(Exception):
-    """A transform refused the template. The message is the transform's."""
+    """A transform refused the template. The exception has the transform's message."""
 
 
 def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Template:
     """The template in a file after AWS::LanguageExtensions, for these parameters; pseudo parameters are left as they
-    are. `python` is the SAM CLI's. Raises Refused."""
+    are. `python`: the SAM CLI's Python. Raises Refused."""
     [outcome] = run(python, [{"template": str(template), "parameters": dict(parameters), "until": "extended"}])
     if "refused" in outcome:
         raise Refused(outcome["refused"])
@@ -132,8 +132,8 @@ def _extended(template: Template, parameters: dict[str, Any], *, pseudo: bool) -
 
 def _resolve_as_aws_does(resolver: Any) -> None:
     """The SAM CLI's copy loses Fn::Sub around names of resources, and writes {"Ref": …} into JSON as text. On AWS both
-    stay an Fn::Sub (github.com/aws-cloudformation/cfn-language-discussion/issues/103). It compares 0 and "0" as equal;
-    because AWS may not, they are different here."""
+    stay an Fn::Sub (github.com/aws-cloudformation/cfn-language-discussion/issues/103). The SAM CLI treats 0 and "0" as
+    equal. AWS perhaps does not, so they are different here."""
     from samcli.lib.cfn_language_extensions import resolvers
 
     class Sub(resolvers.FnSubResolver):  # type: ignore[misc]
@@ -142,7 +142,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
             variables = self._resolve_variable_map(variables)
             plain = {name: given for name, given in variables.items() if not isinstance(given, dict)}
             left = {name: given for name, given in variables.items() if isinstance(given, dict)}
-            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…} while the Fn::Sub remains
+            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…} as long as the Fn::Sub remains
             text_left = str(self._substitute(kept, {**plain, **{name: f"${{{name}}}" for name in left}}))
             if not re.search(r"\$\{[^!]", text_left):
                 return text_left.replace("${!", "${")
@@ -185,7 +185,7 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
     from samtranslator.translator.transform import transform as serve  # type: ignore[import-not-found]
 
     packaged = copy.deepcopy(extended)
-    for name, resource in packaged["Resources"].items():  # like `sam deploy`, which uploads the code
+    for name, resource in packaged["Resources"].items():  # as `sam deploy` does after it has uploaded the code
         for uri in {"CodeUri", "ContentUri"} & set(resource.get("Properties", {})):
             if not str(resource["Properties"][uri]).startswith("s3://"):
                 resource["Properties"][uri] = f"s3://bucket/{name}"
@@ -225,7 +225,7 @@ def _problems(template: Template) -> list[str]:
 
 
 def _create_only(template: Template) -> dict[str, list[str]]:
-    """By type of resource, the properties whose change makes CloudFormation replace the resource."""
+    """For each type of resource, the properties whose change makes CloudFormation replace the resource."""
     from cfnlint.schema import PROVIDER_SCHEMA_MANAGER  # type: ignore[import-not-found]
 
     return {

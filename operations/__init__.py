@@ -3,9 +3,10 @@
 import sys
 from pathlib import Path
 
-# The functions' modules have the rules of turns and messages, so import them instead of a second copy.
+# The functions' modules have the rules of turns and messages. Import these modules, so that there is no second copy of
+# the rules.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
 
 
 class CommandFailed(Exception):
-    """A command cannot continue. The text tells the operator why."""
+    """A command cannot continue. The exception's text tells the operator why."""

@@ -26,14 +26,14 @@ class ApiFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Answer:
-    """`document`: the JSON object of the body, empty if it has none."""
+    """`document`: the JSON object of the body, empty if the body has no such object."""
 
     status: int
     headers: httpx.Headers
     document: dict[str, Any]
 
     def text(self, name: str) -> str:
-        """A member of the document that must be text. Raises ApiFailed."""
+        """A member of the document, which must be text. Raises ApiFailed if it is not."""
         value = self.document.get(name)
         if not isinstance(value, str):
             raise ApiFailed(f"the answer has no text `{name}`")
@@ -71,7 +71,7 @@ class Api(AbstractContextManager["Api"]):
     def call(
         self, method: str, path: str, body: Any = None, *, token: bool = True, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request and return the answer with any status. Raises ApiFailed without an answer, or if it
+        """Send a request and return the answer, whatever its status. Raises ApiFailed if no answer comes, or if it
         exceeds 2 MiB."""
         authorization = {"Authorization": f"Bearer {self._token}"} if token else {}
         try:

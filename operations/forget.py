@@ -1,6 +1,6 @@
 """`python -m operations forget` deletes an owner's data.
 
-A worker that runs one of the turns cannot restore it, because each of its writes requires that the turn exists.
+A worker that runs a deleted turn cannot restore it, because each write of the worker requires that the turn exists.
 """
 
 from collections.abc import Sequence
@@ -15,17 +15,17 @@ from operations.stack import Reads, Stack
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
 _UPLOADS_AT_ONCE = 1000
-"""Keys in one call: S3's limit."""
+"""The most keys in one call of S3."""
 
 
 class NotDeleted(CommandFailed):
-    """S3 refused to delete some of the uploads."""
+    """S3 did not delete some of the uploads."""
 
 
 @dataclass
 class Forgotten:
-    """The deleted items, or those that would be deleted: the keys of turns, event rows, guards and uploads. `units`:
-    the read units of the search; the search for uploads needs none."""
+    """The deleted items, or in a dry run the items that would be deleted: the keys of turns, event rows, guards and
+    uploads. `units`: the read units of the search; the search for uploads needs no read units."""
 
     turns: list[Key] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -38,7 +38,7 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     """Delete the turns of `owner` with their event logs, the guards that lead to one of them, the counts of usage, and
     the uploads.
 
-    Items that arrive during the run may remain, so repeat it until it finds nothing.
+    Items that arrive during the run can remain, so repeat the run until it finds no items.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
@@ -47,7 +47,8 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete guards first. They are found by their turns, so an interrupted run can be repeated.
+        # Delete the guards before the turns, because guards are found by their turns. So an interrupted run can be
+        # repeated.
         with stack.guards.batch_writer() as batch:  # sends 25 keys a call, and again those that DynamoDB leaves
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
@@ -106,12 +107,12 @@ def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:
-    """An attribute of a malformed item may be a list, which a set cannot look up."""
+    """An attribute of a malformed item can be a list, which a set cannot look up."""
     return isinstance(value, str) and value in names
 
 
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards that name the owner or one of the tasks, and those whose keys begin with a hash of the owner."""
+    """The guards that name the owner or one of the tasks, and the guards whose keys begin with a hash of the owner."""
     items = reads.items(
         stack.guards.scan,
         ProjectionExpression="#guard, #task_id, #owner",

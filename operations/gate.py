@@ -1,7 +1,7 @@
 """The gates of a stack's models: `python -m operations gate show|open|close`.
 
-While a gate is open, turns go back to the queue and wait. A worker notices a change with its next redelivered turn, or
-at the latest with its next refused call.
+While a gate is open, turns are returned to the queue and wait there. A worker notices a change with its next
+redelivered turn, or at the latest with its next refused call.
 """
 
 import os
@@ -13,7 +13,7 @@ from turnqueue.gate import Gate, GateStore, Phase, gate_names
 
 
 def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
-    """The titles of the gates, by gate name. `parameters`: the parameters of the stack."""
+    """The titles of the stack's gates, by the gates' names. `parameters`: the parameters of the stack."""
     base_url = parameters["ModelBaseUrl"]
     models = [(base_url, parameters["ModelName"])]
     if fallback := parameters.get("FallbackModelName"):
@@ -26,7 +26,7 @@ def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def store_of(stack: Stack) -> GateStore:
-    # The store makes its client from the environment, as in a function.
+    # GateStore makes its client from the environment, as in a function.
     os.environ["AWS_DEFAULT_REGION"] = stack.region
     return GateStore(stack.outputs["GuardsTableName"])
 
@@ -39,7 +39,7 @@ def show(stack: Stack, say: Callable[[str], object]) -> None:
 
 
 def move(stack: Stack, seconds: float | None, say: Callable[[str], object]) -> None:
-    """Open the gates of all servers for `seconds`, or close every gate (None)."""
+    """Open the gates of all servers for `seconds`. With None, close every gate."""
     store, now = store_of(stack), time.time()
     for name, title in gates(stack, stack.parameters).items():
         if seconds is None:

@@ -1,4 +1,4 @@
-"""Reads and checks items of a turns table, because everybody with write access may have changed them."""
+"""Reads and checks items of a turns table, because everybody with write access can have changed them."""
 
 from decimal import Decimal
 from typing import Any

@@ -1,5 +1,5 @@
 """`python -m operations keys` makes, lists and revokes API keys for the OpenAI API. The command prints a key only once,
-when it makes it. The guards table stores the key's hash, whose beginning is the key's id.
+when it makes it. The guards table stores the key's hash. The beginning of the hash is the key's id.
 """
 
 import secrets
@@ -15,7 +15,7 @@ _ID_DIGITS = 12
 
 
 class NoSuchKey(CommandFailed):
-    """No key, or more than one, has this id."""
+    """No key has this id, or several keys have it."""
 
 
 class Made(NamedTuple):
@@ -37,7 +37,8 @@ class Listed(NamedTuple):
 
 
 def create(stack: Stack, owner: str, *, label: str = "", group: str = "", seconds: float | None = None) -> Made:
-    """Make a key of `owner` that works for `seconds`, or until it is revoked. `group`: the group in OwnerLimits."""
+    """Make a key of `owner` that works for `seconds`, or with None until it is revoked. `group`: the key's group in
+    OwnerLimits."""
     key, now = API_KEY_PREFIX + secrets.token_urlsafe(32), int(time.time())
     item: dict[str, Any] = {"guard": api_key_guard(key), "owner": owner, "created_at": now}
     item |= {name: value for name, value in (("label", label), ("group", group)) if value}
@@ -48,7 +49,7 @@ def create(stack: Stack, owner: str, *, label: str = "", group: str = "", second
 
 
 def listed(stack: Stack, owner: str | None = None) -> list[Listed]:
-    """The keys, or those of one owner, the oldest first."""
+    """All keys, or the keys of one owner, the oldest first."""
     found = []
     for item in _items(stack):
         expires_at = float(item["expires_at"]) if "expires_at" in item else None

@@ -1,4 +1,5 @@
-"""Prints all output of the commands. Tables, logs and servers contain other people's text, so it escapes every line."""
+"""Prints all output of the commands. Tables, logs and servers contain other people's text, so this module escapes every
+line."""
 
 import sys
 import traceback

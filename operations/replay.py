@@ -1,11 +1,11 @@
 """`python -m operations replay` queues failed tasks again. It cannot use the dead letters: the deadletter function has
 closed their turns and deleted the messages, and a worker cannot claim a final turn. So a replay begins with the turn.
 One conditional write makes it PENDING again, with a new deadline and new attempts. Then the command sends its message.
-If the command dies between the two steps, the turn is PENDING and unclaimed since its replay. The next run sends the
-message of every such turn again; a second message does no harm. Without another run, the turn becomes
+If the command dies between the two steps, the turn is PENDING, and no worker has claimed it since its replay. The next
+run sends the message of every such turn again. A second message does no harm. Without another run, the turn becomes
 FAILURE(deadline_exceeded) like any other.
 
-`attempt` is not reset, because it is the fencing token, and a worker that seemed lost may still hold attempt 1.
+`attempt` is not reset, because it is the fencing token, and a worker that seemed lost can still hold attempt 1.
 """
 
 import functools
@@ -36,7 +36,7 @@ from turnqueue.turn import (
 )
 
 CODES = tuple(code for code, failure in FAILURES.items() if failure.retryable)
-"""The error codes for which a retry may succeed."""
+"""The error codes for which a retry can succeed."""
 
 # The attributes to read. They contain no prompt and no answer.
 _ATTRIBUTES = (
@@ -76,8 +76,8 @@ _REMOVED = (
 
 @dataclass(frozen=True)
 class Wanted:
-    """The tasks to replay: those that failed with one of `codes`, at `since` (seconds since the epoch) or later.
-    `owner`, `session_id` and `task_ids` restrict them further. At most `limit` tasks."""
+    """Which tasks to replay: tasks that failed with one of `codes`, at `since` (seconds since the epoch) or later.
+    `owner`, `session_id` and `task_ids` restrict them further. `limit`: the most tasks."""
 
     codes: Collection[str] = ("worker_lost",)
     since: float = 0.0
@@ -89,10 +89,10 @@ class Wanted:
 
 @dataclass
 class Replayed:
-    """The result. `task_ids`: the queued tasks, or those that would be queued."""
+    """The result of a run. `task_ids`: the queued tasks, or in a dry run the tasks that would be queued."""
 
     task_ids: list[str] = field(default_factory=list)
-    changed: int = 0  # changed by another process, between our read and our write
+    changed: int = 0  # tasks that another process changed between our read and our write
     malformed: int = 0
     units: float = 0.0  # the read units of the search
 
@@ -111,11 +111,11 @@ class _Seen:
     lease_until: Decimal | None = None  # set only for a STARTED turn
     finished_at: Decimal | None = None  # set only for a FAILURE
     error_code: str | None = None  # set only for a FAILURE
-    has_waited: bool = False  # it was refused, or it reserved a time in the model's rate; both increase `last_attempt`
+    has_waited: bool = False  # true after a refusal or a reserved slot; both increase `last_attempt`
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
-        """The turn in an item. Raises Malformed."""
+        """The turn that the item describes. Raises Malformed if no function can have written the item."""
         try:
             status = Status(text(item, "status"))
         except ValueError:
@@ -139,8 +139,8 @@ class _Seen:
 def replay(
     stack: Stack, wanted: Wanted, say: Callable[[str], object] = print_line, *, dry_run: bool = False
 ) -> Replayed:
-    """Replay the wanted tasks, the turns of a session in order. Malformed items stay as they are. Calls `say` with a
-    line for each task and each malformed item."""
+    """Replay the wanted tasks, the turns of a session in order. Malformed items stay unchanged. Calls `say` with a line
+    for each task and each malformed item."""
     done, reads = Replayed(), Reads()
     for item in _candidates(stack, wanted, reads):
         done.units = reads.units
@@ -174,8 +174,8 @@ def _replay(
 
 
 def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
-    """The candidate turns, those of a session in order. Queries if owner and session are known, otherwise scans the
-    table."""
+    """The turns that might be replayed, the turns of a session in order. Queries the table if owner and session are
+    known, and otherwise scans it."""
     places: list[tuple[str, str | None]] = []
     if wanted.owner and wanted.task_ids:
         tasks = [Key.of_task(wanted.owner, task_id) for task_id in wanted.task_ids]
@@ -186,7 +186,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        "ConsistentRead": bool(places),  # a Scan costs half; the write's condition refuses stale turns
+        "ConsistentRead": bool(places),  # half the price; the write's condition refuses stale turns
     }
     if not places:
         yield from (item for item in reads.items(stack.turns.scan, **request) if _is_meant(item, wanted))
@@ -199,8 +199,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """This filter saves transfer, but no read units. It leaves out deleted turns, because they have no message to send
-    again."""
+    """This filter saves transfer, but no read units. The filter leaves out deleted turns, because they have no message
+    to send again."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
@@ -222,14 +222,14 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
         return "replayed and not begun"
-    # The turn is overdue, but no reader has closed it yet. The next reader would.
+    # The turn is overdue, but no reader has closed it yet. The next reader would close it.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
     is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
     return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None
 
 
 def _is_untouched(turn: _Seen) -> bool:
-    """Whether the turn was replayed and no worker has claimed it since. Its message may never have been sent."""
+    """Whether the turn was replayed and no worker has claimed it since then. Perhaps its message was never sent."""
     return (
         turn.status == Status.PENDING
         and turn.replayed_at is not None
@@ -253,7 +253,8 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
         "deadline_at": at + DEADLINE_SECONDS,
         "expires_at": int(now) + RETENTION_SECONDS,
     }
-    # Every change shows in one of these: a claim changes the attempt, a replay the deadline, a failure the end time.
+    # Every change shows in one of these attributes: a claim changes the attempt, a replay the deadline, a failure the
+    # end time.
     names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if turn.status in FINAL else ()))
     seen = functools.reduce(operator.and_, (Attr(name).eq(getattr(turn, name)) for name in names))
     try:

@@ -14,7 +14,8 @@ from operations.stack import Reads, Stack
 
 @dataclass
 class Restored:
-    """The numbers of turns that were put back (or would be), existed already, had expired, or were malformed."""
+    """The numbers of turns by outcome: put back (in a dry run: would be put back), existing already, expired, and
+    malformed."""
 
     turns: int = 0
     present: int = 0
@@ -31,8 +32,8 @@ def restore(
     owner: str | None = None,
     dry_run: bool = False,
 ) -> Restored:
-    """Put each turn of the table `source` into the stack's table, unless its key is there. Safe to run again. Does not
-    copy malformed items, and calls `say` with a line for each.
+    """Put each turn of the table `source` into the stack's table, unless its key exists there. Safe to run again. Does
+    not copy malformed items, but calls `say` with a line for each of them.
     """
     done, reads, now = Restored(), Reads(), time.time()
     for item in reads.items(stack.table(source).scan):
@@ -56,7 +57,7 @@ def restore(
 
 
 def _put(stack: Stack, item: Item) -> bool:
-    """Whether the item was missing and exists now. Raises Malformed if DynamoDB refuses it."""
+    """Put the item if it is missing. Returns whether it was missing. Raises Malformed if DynamoDB refuses the item."""
     try:
         stack.turns.put_item(Item=item, ConditionExpression=Attr("session").not_exists())
     except ClientError as error:

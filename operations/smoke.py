@@ -10,14 +10,15 @@ from operations.stack import Stack
 MESSAGE = "Hello. Please answer with one word."
 
 NOT_CACHED = {"Cache-Control": "no-store"}
-"""With CacheSeconds, the cache would serve the reply to an earlier smoke test, without worker and model."""
+"""Do not use the cache: with CacheSeconds, it would serve the reply to an earlier smoke test, without worker and
+model."""
 
 _PAUSE_SECONDS = 0.2
-"""Seconds between polls, because the API may answer a wait at once."""
+"""Seconds between polls, because the API can answer a wait at once."""
 
 
 class SmokeFailed(CommandFailed):
-    """The chat was not answered. The text names the step and never quotes an answer."""
+    """The chat was not answered. The exception's text names the step and never quotes an answer."""
 
 
 def sign_in(stack: Stack, user: str, password: str) -> str:
@@ -37,15 +38,16 @@ def sign_in(stack: Stack, user: str, password: str) -> str:
 
 
 def smoke(api: Api, *, seconds: float = 120.0) -> dict[str, Any]:
-    """Submit a chat and wait until it is answered. Returns the task. Raises SmokeFailed or ApiFailed, at the latest
-    after `seconds` and one more request."""
+    """Submit a chat and wait until it is answered. Returns the task. Raises SmokeFailed or ApiFailed, after at most
+    `seconds` and the time of one more request."""
     api.expect(200, "GET", "/health")
     accepted = api.expect(202, "POST", "/chat?async_mode=true", {"message": MESSAGE}, headers=NOT_CACHED)
     return answered(api, accepted.task_id, seconds=seconds)
 
 
 def answered(api: Api, task_id: str, *, seconds: float = 120.0) -> dict[str, Any]:
-    """Wait until the task is SUCCESS and return it. Raises SmokeFailed if it fails or takes longer than `seconds`."""
+    """Wait until the task is SUCCESS and return it. Raises SmokeFailed if the task fails or takes longer than
+    `seconds`."""
     task = finished(api, task_id, seconds=seconds)
     if task["status"] != "SUCCESS":
         raise SmokeFailed(f"{task_id} is {task['status']}, {task.get('error_code')}")

@@ -122,7 +122,7 @@ class Reads:
         """All items of `read`, which is a table's `scan` or `query`, page after page."""
         while True:
             answer = read(ReturnConsumedCapacity="TOTAL", **request)
-            with contextlib.suppress(KeyError):  # an emulator may omit it
+            with contextlib.suppress(KeyError):  # AWS always sends it; an emulator can leave it out
                 self.units += float(answer["ConsumedCapacity"]["CapacityUnits"])
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:

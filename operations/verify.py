@@ -1,7 +1,8 @@
 """`python -m operations verify` checks a deployed stack from outside: the API by chats, and the resources by AWS's
 APIs.
 
-Each check yields a sentence for each failure. docs/operations.md, "Verify", has an entry for each check.
+Each check is a generator that yields a sentence for each failure. docs/operations.md, "Verify", has an entry for each
+check.
 """
 
 import itertools
@@ -40,8 +41,7 @@ _PAUSE_SECONDS = 2
 
 @dataclass
 class Verification:
-    """The state that the checks share. `patience`: the seconds that CloudWatch may take to show a log line or a
-    metric."""
+    """The state that the checks share. `patience`: the most seconds until CloudWatch shows a log line or a metric."""
 
     stack: Stack
     api: Api
@@ -121,7 +121,7 @@ def check_configuration(v: Verification) -> Failures:
 
 
 def _resolved(stack: Stack, value: Any) -> str | None:
-    """The text of a plain value or a Ref. None for other intrinsics, which are not resolved here."""
+    """The text of a plain value or a Ref. None for other intrinsics, because this module does not resolve them."""
     if not isinstance(value, dict):
         return str(value)
     name = value.get("Ref")
@@ -450,7 +450,7 @@ CHECKS: dict[str, Callable[[Verification], Failures]] = {
     "logs": check_logs,
     "dashboard": check_dashboard,
 }
-"""In this order, because the first failure often causes the later ones."""
+"""The checks run in this order, because the first failure often causes later failures."""
 
 
 def verify(
