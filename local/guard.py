@@ -120,7 +120,7 @@ class Guarded:
             passed = [(name, value) for name, value in raw if name.lower() != PASS_HEADER.lower().encode()]
             return await self._app({**scope, "headers": passed}, receive, send)
         if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})  # before the WebSocket is accepted: a 403
+            return await send({"type": "websocket.close", "code": 1008})  # before the accept, this is a 403
         body = refused_body(refusal)
         sent = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 403, "headers": sent})

@@ -159,7 +159,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
                     return f"${{Part{len(variables) - 1}}}"
                 return part.replace("${", "${!") if isinstance(part, str) and not part.startswith("${Part") else part
 
-            def replaced(part: Any) -> Any:  # outermost first, because an intrinsic is one value with all its parts
+            def replaced(part: Any) -> Any:  # outermost first: an intrinsic is one value with all its parts
                 found = named(part)
                 if found is not part:
                     return found

@@ -37,7 +37,7 @@ let current = null;
 
 // ---- Conversations
 
-/** The conversation with this id; read from the API unless it is `fresh`. */
+/** The conversation with this id. It is read from the API, unless it is `fresh`, which means new. */
 function conversation(id, { fresh = false } = {}) {
   if (opened.has(id)) return opened.get(id);
   const it = new Conversation(id, { client: connection.client, conversations, outbox });
@@ -78,7 +78,7 @@ function navigate() {
   chat.toLatest();
 }
 
-/** Send {message, role, files} in the shown conversation. Returns whether that is possible. */
+/** Send {message, role, files} in the shown conversation. Returns whether the message could be sent. */
 function send(message) {
   if (!connection.complete) {
     settings.open();
@@ -86,7 +86,7 @@ function send(message) {
   }
   current.send(message);
   if (location.hash.slice(1) !== current.id) {
-    history.pushState(null, "", `#${current.id}`); // Now the user can come back to it.
+    history.pushState(null, "", `#${current.id}`); // From now on the user can return to this conversation.
     composer.named(current.id);
   }
   showConversations();
@@ -154,7 +154,7 @@ function connect() {
     settings.open();
     return;
   }
-  // Send the messages and watch the tasks of an earlier page.
+  // Send the messages that an earlier page did not send, and watch its unfinished tasks.
   const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
   const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
   for (const id of begun) conversation(id);
@@ -213,7 +213,7 @@ addEventListener("beforeunload", (event) => {
 });
 conversations.addEventListener("change", showConversations);
 conversations.addEventListener("elsewhere", () => {
-  if (conversations.get(current?.id)) current.refresh(); // another tab has sent a message, perhaps in this conversation
+  if (conversations.get(current?.id)) current.refresh(); // another tab has sent a message, maybe in this conversation
 });
 tasks.addEventListener("change", () => showFigures(tasks));
 connection.addEventListener("roles", ({ detail: roles }) => composer.offer(roles));

@@ -1,4 +1,4 @@
-/** The messages of a conversation and their answers. */
+/** Shows the messages of a conversation and their answers. */
 
 import { $, announce, copyButton, factList, h, setText } from "./dom.js";
 import { curlOf, factsOf } from "./facts.js";
@@ -18,7 +18,10 @@ export class Chat {
   #pinned = true; // whether the latest message is visible, and should stay visible
   #ticking = null;
 
-  /** `edit` is called with the turn whose message the user wants to change; `apiUrl` returns the API's address. */
+  /**
+   * `edit` is a function that gets the turn whose message the user wants to change. `apiUrl` is a function that returns
+   * the API's address.
+   */
   constructor({ edit, apiUrl }) {
     this.#doing = { edit, apiUrl };
     const scroll = $("scroll");
@@ -62,7 +65,7 @@ export class Chat {
     this.#tick();
   }
 
-  /** Show the present state of one of its turns. */
+  /** Show the present state of a turn of the shown conversation. */
   showTurn(turn) {
     const { turns, loading } = this.#conversation;
     const view = this.#views.get(turn);
@@ -70,7 +73,8 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    this.#views.get(turns[index + 1])?.show(turn); // the text of a turn depends on the previous turn: the reason of its wait, and new members of its draft
+    // The next turn's text depends on this turn: it shows the reason of its wait, and marks new members of its draft.
+    this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
   }
 
@@ -139,7 +143,10 @@ class TurnView {
     this.element = h("article", { class: "turn" }, this.said, this.answer);
   }
 
-  /** Show the turn; `before` is the previous turn. Returns the text for a screen reader, null if nothing is new. */
+  /**
+   * Show the turn. `before` is the previous turn. Returns the new text for a screen reader, or null if there is no new
+   * text.
+   */
   show(before) {
     const turn = this.#turn;
     const { task } = turn;

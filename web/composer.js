@@ -1,4 +1,4 @@
-/** The message that is being written. Each conversation has one: its text, its images and its role. */
+/** The message that the user is writing. Each conversation has an unsent message: its text, its images and its role. */
 
 import { $, h } from "./dom.js";
 import { checkImage, MAX_IMAGES, sourceOf } from "./images.js";
@@ -16,7 +16,7 @@ export class Composer {
   #composing = false; // whether an input method is composing text
   #send;
 
-  /** `send` is called with {message, role, files} and returns whether it has accepted the message. */
+  /** `send` is a function that gets {message, role, files} and returns whether it has accepted the message. */
   constructor(send) {
     this.#send = send;
     const message = $("message");
@@ -40,12 +40,15 @@ export class Composer {
     this.#typed();
   }
 
-  /** Show the unsent message of the conversation with this id; "" is a new one. `role` is its role so far. */
+  /**
+   * Show the unsent message of the conversation with this id. "" stands for a new conversation. `role` is the
+   * conversation's role so far.
+   */
   open(id, role) {
     if (id === this.#id) return;
     const message = $("message");
     const texts = inThisTab.get(TEXTS, {});
-    if (this.#id === null) message.value ||= texts[id] ?? ""; // the user may write before this script is loaded
+    if (this.#id === null) message.value ||= texts[id] ?? ""; // the user can write before this script is loaded
     else message.value = texts[id] ?? "";
     this.#others.set(this.#id, { files: this.#files, role: $("role").value });
     const other = this.#others.get(id) ?? { files: [], role };
@@ -57,7 +60,7 @@ export class Composer {
     this.#typed();
   }
 
-  /** Note the id of the new conversation. */
+  /** Store the id of the new conversation. */
   named(id) {
     const { [this.#id]: moved, ...others } = inThisTab.get(TEXTS, {});
     inThisTab.set(TEXTS, others);
@@ -90,10 +93,13 @@ export class Composer {
     this.#typed();
   }
 
-  /** Enter sends; with Shift, or from a screen keyboard, it begins a line. With Control or Command it always sends. */
+  /**
+   * Enter sends the message. With Shift, or on a screen keyboard, Enter begins a line. With Control or Command, Enter
+   * always sends.
+   */
   #key(event) {
     if (event.key !== "Enter" || event.shiftKey) return;
-    // This Enter ends a composition; in Safari only the code 229 shows that.
+    // This Enter ends a composition of an input method. In Safari only the code 229 shows that.
     if (event.isComposing || event.keyCode === 229) return;
     if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -125,7 +131,7 @@ export class Composer {
   #submit() {
     const field = $("message");
     if (this.#composing) field.blur(); // otherwise the input method writes its text into the empty field again
-    // Leading spaces belong to the first line, which may be code.
+    // Keep leading spaces, because the first line can be code.
     const message = field.value.replace(/^(\s*\n)+/, "").trimEnd();
     if ($("send").disabled || !message) return;
     if (!this.#send({ message, role: $("role").value, files: this.#files })) return;
@@ -137,7 +143,10 @@ export class Composer {
     field.focus();
   }
 
-  /** Attach an image of the clipboard. Ignore it if the clipboard also has text, as from a spreadsheet. */
+  /**
+   * Attach an image of the clipboard. Ignore the image if the clipboard also has text, as after a copy from a
+   * spreadsheet.
+   */
   #paste(event) {
     const { clipboardData } = event;
     const files = [...(clipboardData?.files ?? [])];
@@ -186,7 +195,7 @@ export class Composer {
     }
   }
 
-  /** If the message has been sent by now, its turn shows the error. */
+  /** If the message has been sent in the meantime, its turn shows the error. */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;
     this.#files = this.#files.filter((each) => each !== file);

@@ -1,13 +1,14 @@
 /**
- * The address of the API and the user. `make run` serves a config.json with the API and a token for each development
- * owner. Elsewhere the user enters both in the settings. A token entered there is kept for this tab only.
+ * Knows the address of the API and the user. `make run` serves a config.json with the API and a token for each
+ * development owner. With other servers the user enters the address and a token in the settings. This token is kept for
+ * this tab only.
  */
 
 import { ApiError, createClient, NetworkError } from "../clients/javascript/turnqueue.js";
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
-const ASK_AGAIN_MS = 1000; // ms: a stack starts within half a minute
+const ASK_AGAIN_MS = 1000; // ms between two tries: a stack starts within half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */
@@ -101,8 +102,8 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * A request of the client, which may retry it. Without a response the client asks for /health, to know whether the
-   * API is down or the browser hides a refusal.
+   * A request of the client. The client can retry it. Without a response the client asks for /health, to know whether
+   * the API is down or the browser hides a refusal.
    */
   async #fetch(url, init) {
     const probe = url.endsWith("/health");
@@ -150,7 +151,10 @@ function callable(url) {
   }
 }
 
-/** The config.json of the server that sent this page; null if it has none. Until its stack runs, it answers 503. */
+/**
+ * The config.json of the server that sent this page. Null if the server has no such file. The server answers 503 until
+ * its stack runs.
+ */
 async function readConfig() {
   try {
     for (;;) {

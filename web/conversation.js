@@ -6,29 +6,29 @@ import { alone, pause } from "./pause.js";
 import * as time from "./time.js";
 import { Turn } from "./turn.js";
 
-const PAGE = 100; // turns: the API's limit for a page
+const PAGE = 100; // the most turns that the API returns in a page
 const CHECK_AGAIN_MS = 15_000;
-const KEEP_MS = 3000; // ms: a slower database must not delay a message
-const RESEND_WITHIN_MS = 3600_000; // ms: the user may no longer want to send an older message, although its key works for 24 h
+const KEEP_MS = 3000; // ms to wait for the browser's database, which must not delay a message longer
+const RESEND_WITHIN_MS = 3600_000; // ms: perhaps the user no longer wants to send an older message
 
 export class Conversation extends EventTarget {
   turns = [];
   loading = false;
-  /** Why the history could not be read. Null if it was read. */
+  /** The error with which the read of the history failed. Null if the read succeeded. */
   problem = null;
 
   #client;
   #conversations;
   #outbox;
   #closed = new AbortController();
-  #sending = Promise.resolve(); // settles when the previous turn is submitted
+  #sending = Promise.resolve(); // a promise that settles when the previous turn is submitted
   #watched = new Set(); // the watched turns
   #lastPage; // the cursor of the last page
   #reading = false;
 
   /**
-   * `conversations` lists them, `outbox` stores messages that the API has not acknowledged. The event "turns" reports
-   * added or removed turns, and the event "turn" a change of the turn in its `detail`.
+   * `conversations` is the list of conversations. `outbox` stores messages that the API has not acknowledged. The event
+   * "turns" reports added or removed turns, and the event "turn" a change of the turn in its `detail`.
    */
   constructor(id, { client, conversations, outbox }) {
     super();
@@ -54,7 +54,7 @@ export class Conversation extends EventTarget {
     return this.turns.some((turn) => turn.key && !turn.taskId && !turn.kept);
   }
 
-  /** Read it from the API, send unacknowledged messages, and watch unfinished tasks. */
+  /** Read the conversation from the API, send unacknowledged messages, and watch unfinished tasks. */
   async open() {
     this.loading = true;
     for (const { key, request, at, images } of this.#outbox.all) {
@@ -67,13 +67,13 @@ export class Conversation extends EventTarget {
     await this.refresh();
     this.loading = false;
     const [first] = this.turns;
-    if (first?.taskId && !this.#conversations.get(this.id)) { // the user opened it by its address
+    if (first?.taskId && !this.#conversations.get(this.id)) { // the user opened the conversation by its address
       this.#conversations.touch(this.id, { title: first.request.message, role: first.request.role });
     }
     this.#tell("turns");
   }
 
-  /** Read the new turns: the last known page and those after it. Tries again until the read succeeds. */
+  /** Read the new turns: the last known page and the pages after it. Tries again until the read succeeds. */
   async refresh() {
     const { signal } = this.#closed;
     try {
@@ -134,7 +134,7 @@ export class Conversation extends EventTarget {
     return this.turns.some((each) => turn.taskId && (each.retryOf ?? each.task?.retry_of) === turn.taskId);
   }
 
-  /** Remove a turn that the API does not have, or that is here twice. */
+  /** Remove a turn that the API does not have, or that is in the list twice. */
   discard(turn) {
     if (turn.key) this.#outbox.remove(turn.key);
     this.turns = this.turns.filter((each) => each !== turn);
@@ -167,9 +167,9 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. While it waits,
-   * its images are prepared, `after` they are stored. If another tab may send it (`mayBeSent`), submit it only if that
-   * tab does not.
+   * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. While the turn
+   * waits, its images are prepared, but only after the promise `after` (they are stored then). With `mayBeSent`,
+   * another tab may be sending the message: submit it only if no other tab does.
    */
   #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
@@ -183,7 +183,7 @@ export class Conversation extends EventTarget {
       await after;
       if (turn.state === "preparing") turn.uploaded(await this.#media(turn));
       await before;
-      if (signal.aborted || !this.turns.includes(turn)) return; // the user has discarded it since then
+      if (signal.aborted || !this.turns.includes(turn)) return; // the user has discarded the turn in the meantime
       const sentAt = Date.now();
       const { task_id } = turn.retryOf
         ? await this.#client.retry(turn.retryOf, { signal })
@@ -195,7 +195,7 @@ export class Conversation extends EventTarget {
     });
   }
 
-  /** The images in the API's form. They do not change later, because an Idempotency-Key allows only one body. */
+  /** The images in the API's form. They must not change later, because an Idempotency-Key allows only one body. */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
     if (!files) {
@@ -274,12 +274,12 @@ export class Conversation extends EventTarget {
   }
 
   #see(turn, task) {
-    if (!turn.task && turn.key) this.#outbox.remove(turn.key); // now a reload finds it in the history
+    if (!turn.task && turn.key) this.#outbox.remove(turn.key); // from now on a reload finds the turn in the history
     if (!turn.task && turn.sentAt) time.learn(turn.sentAt, task);
     turn.see(task);
   }
 
-  /** Sort by the API's order, which is that of the ids; turns that it does not have come last. */
+  /** Sort in the API's order, which is the order of the ids. Turns that the API does not have come last. */
   #sort() {
     const rank = (turn) => turn.taskId?.slice(turn.taskId.lastIndexOf(".") + 1) ?? "~";
     this.turns.sort((a, b) => (rank(a) < rank(b) ? -1 : rank(a) > rank(b) ? 1 : 0));

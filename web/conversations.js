@@ -11,7 +11,9 @@ const TITLE_LENGTH = 60;
 export class Conversations extends EventTarget {
   #scope;
 
-  /** The event "change" reports a change of the list; if another tab made it, the event "elsewhere" comes first. */
+  /**
+   * The event "change" reports a change of the list. If another tab made the change, the event "elsewhere" comes first.
+   */
   constructor(scope) {
     super();
     this.#scope = scope;
@@ -34,7 +36,7 @@ export class Conversations extends EventTarget {
     return `conversations ${this.#scope}`;
   }
 
-  /** The conversations, latest first: [{id, title, role, at}]. */
+  /** The conversations, the latest first: [{id, title, role, at}]. */
   get all() {
     return everywhere.get(this.#key, []);
   }
@@ -43,7 +45,7 @@ export class Conversations extends EventTarget {
     return this.all.find((each) => each.id === id) ?? null;
   }
 
-  /** Move the conversation to the top of the list, or add it, because it has changed. */
+  /** The conversation has changed: move it to the top of the list, or add it there. */
   touch(id, { title = id, role } = {}) {
     const known = this.get(id) ?? { id, title: shortened(title, TITLE_LENGTH) };
     const others = this.all.filter((each) => each.id !== id);

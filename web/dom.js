@@ -1,4 +1,4 @@
-/** Elements. Text stays text: only markdown.js makes HTML from a string. */
+/** Makes and changes elements. A string always becomes text: only markdown.js makes HTML from a string. */
 
 const SAID_MS = 2000;
 
@@ -33,7 +33,7 @@ export function factList(facts) {
   return facts.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, String(fact))]);
 }
 
-/** Show the text. Do nothing if it is shown already, because a screen reader would read it again. */
+/** Show the text in the element. Do nothing if it is shown already, because a screen reader would read it again. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -54,7 +54,7 @@ export function copyButton(label, text) {
   return button;
 }
 
-/** Resolves to whether the browser allowed the copy. */
+/** Copy the text to the clipboard. Resolves to true if the browser allowed this, and otherwise to false. */
 export async function copied(text) {
   try {
     await navigator.clipboard.writeText(text); // a page on plain http has no clipboard
@@ -76,6 +76,6 @@ export async function copied(text) {
 export function announce(text) {
   clearTimeout(lastAnnounced);
   const announcer = $("announcer");
-  announcer.textContent = ""; // otherwise the same text would not be said twice
+  announcer.textContent = ""; // otherwise a screen reader would not say the same text again
   lastAnnounced = setTimeout(() => (announcer.textContent = text), 50);
 }

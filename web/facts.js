@@ -1,4 +1,4 @@
-/** The facts of a task, and the command that sends its message again. */
+/** Makes the facts of a task, and a shell command that sends its message again. */
 
 import { clockTime, duration } from "./words.js";
 

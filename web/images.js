@@ -10,14 +10,17 @@ export const MAX_IMAGES = 8;
 const SIDES = [1568, 1024, 768, 512, 320, 200]; // lengths of the longer side in px
 const QUALITIES = [0.85, 0.6];
 
-/** The first bytes of a file of each accepted type, as Latin-1. The name does not matter: many JPEGs are called .png. */
+/**
+ * The first bytes of a file of each accepted type, as Latin-1. The file's name does not decide, because many JPEGs are
+ * called .png.
+ */
 const TYPES = {
   "image/png": /^\x89PNG\r\n\x1a\n/,
   "image/jpeg": /^\xff\xd8\xff/,
   "image/gif": /^GIF8[79]a/,
   "image/webp": /^RIFF....WEBP/s,
 };
-const LONGEST_BEGINNING = 12; // bytes of the beginning that decide the type
+const LONGEST_BEGINNING = 12; // the number of first bytes that decide the type
 
 const shown = new Map(); // the object URL of each file and upload_id of this page, because the API does not return images
 
@@ -32,9 +35,12 @@ export async function checkImage(file) {
   (await decoded(file)).close();
 }
 
-/** The `media` of a message with these files; `upload` is that of the API's client. Throws an Error for the user. */
+/**
+ * The `media` of a message with these files. `upload` is the method of the API's client. Throws an Error with a text
+ * for the user.
+ */
 export async function mediaOf(files, upload) {
-  for (const file of files) await checkImage(file); // one by one, because a decoded photo of 12 megapixels takes 48 MB
+  for (const file of files) await checkImage(file); // one after the other, because a decoded photo of 12 megapixels takes 48 MB
   return Promise.all(files.map((file) => attachment(file, 1 / files.length, upload)));
 }
 
@@ -50,7 +56,7 @@ async function attachment(file, share, upload) {
   } catch (error) {
     // Without a network or a token the message cannot be sent either, so the user can retry both.
     if (!navigator.onLine || error.status === 401 || error.status === 403) throw error;
-    return { type: "image", url: await smaller(file, room) }; // the upload failed: a small image is better than none
+    return { type: "image", url: await smaller(file, room) }; // the upload failed: a small image is better than no image
   }
 }
 

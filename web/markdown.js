@@ -1,7 +1,7 @@
 /**
- * An answer in Markdown, shown while it grows. marked makes HTML of it, and DOMPurify allows only text elements. HTML
- * in the answer is shown as text, and an image as a link, because loading it would tell its server that the answer was
- * read.
+ * Shows an answer in Markdown while it grows. marked makes HTML from the Markdown, and DOMPurify allows only text
+ * elements. HTML in the answer is shown as text, and an image as a link, because loading it would tell its server that
+ * the answer was read.
  */
 
 import { announce, copied, h } from "./dom.js";
@@ -15,7 +15,7 @@ const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // limits the
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
 const COPIED_MS = 2000;
 
-/** The unfinished marks that are closed: only those that look the same in the finished text. */
+/** The unfinished marks that remend closes: only marks that look the same in the finished text. */
 const CLOSED = { images: false, katex: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
 
 const ALLOWED = {
@@ -24,7 +24,7 @@ const ALLOWED = {
     ...["table", "thead", "tbody", "tr", "th", "td"],
   ],
   ALLOWED_ATTR: ["href", "start", "align"],
-  ADD_URI_SAFE_ATTR: ["start", "align"], // otherwise they would have to be links
+  ADD_URI_SAFE_ATTR: ["start", "align"], // otherwise such elements would have to be links
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
@@ -67,8 +67,8 @@ export class Markdown {
   }
 
   /**
-   * Show `text`; `unfinished`: more text will come. Changes only the differing parts, so that a selection, the focus
-   * and scroll positions stay.
+   * Show `text`. `unfinished` says whether more text will come. Changes only the differing parts, so that a selection,
+   * the focus and scroll positions stay.
    */
   show(text, { unfinished = false } = {}) {
     const shown = `${unfinished} ${text}`;
@@ -100,7 +100,7 @@ export class Markdown {
   }
 }
 
-/** The HTML of each block of the text, not sanitized yet; null if it is nested too deep. */
+/** The HTML of each block of the text, not sanitized yet. Null if the text is nested too deep. */
 function rendered(text) {
   if (DEEP.test(text)) return null;
   const tokens = new BoundedLexer(marked.defaults).lex(text);
@@ -118,7 +118,7 @@ function rendered(text) {
   return tokens.map((token) => marked.parser([token])).filter(Boolean);
 }
 
-/** The elements of the HTML, without those that a text may not have. */
+/** The elements of the HTML, without elements that a text must not have. */
 function sanitized(html) {
   const fragment = DOMPurify.sanitize(html, ALLOWED);
   for (const link of fragment.querySelectorAll("a[href]")) {
@@ -126,7 +126,7 @@ function sanitized(html) {
     link.rel = "noopener noreferrer nofollow";
   }
   for (const pre of fragment.querySelectorAll("pre")) {
-    pre.tabIndex = 0; // so that the keyboard can scroll it
+    pre.tabIndex = 0; // so that the user can scroll the element with the keyboard
     const code = h("div", { class: "code", dir: "ltr" });
     pre.replaceWith(code);
     code.append(pre, h("button", { type: "button", class: "plain copy", "aria-label": "Copy this code" }));

@@ -16,7 +16,10 @@ export class Outbox {
     this.#key = `outbox ${scope}`;
   }
 
-  /** In the order in which they were sent: [{key, request, at, images}], with the number of their images. */
+  /**
+   * The stored messages in the order in which the user sent them: [{key, request, at, images}]. `images` is the number
+   * of a message's images.
+   */
   get all() {
     return everywhere.get(this.#key, []);
   }
@@ -25,13 +28,19 @@ export class Outbox {
     return this.all.find((each) => each.key === key) ?? null;
   }
 
-  /** Resolves to whether the message survives a reload. `images` as for keepImages(), null for none. */
+  /**
+   * Store a message. Resolves to whether it survives a reload. `images` has the form that keepImages() takes, or is
+   * null.
+   */
   async add(entry, images) {
     const kept = everywhere.set(this.#key, [...this.all.filter(({ key }) => key !== entry.key), entry]);
     return (!images || (await this.keepImages(entry.key, images))) && kept;
   }
 
-  /** Store {files, media}: images as files, and in the API's form when they are prepared. Resolves like add(). */
+  /**
+   * Store the images of a message as {files, media}: `files` has them as files, and `media`, once they are prepared, in
+   * the API's form. Resolves like add().
+   */
   async keepImages(key, images) {
     this.#unkept.set(key, images);
     return (await inDatabase("readwrite", (store) => store.put(images, key))) !== undefined;
@@ -50,13 +59,15 @@ export class Outbox {
   }
 }
 
-/** The result of the request that `ask` makes; undefined if the browser has no database or no room. */
+/**
+ * The result of the request that `ask` makes. Undefined if the browser has no database, or if the database has no room.
+ */
 async function inDatabase(mode, ask) {
   try {
     const database = await opened();
     const transaction = database.transaction(STORE, mode);
     const request = ask(transaction.objectStore(STORE));
-    transaction.commit(); // does not wait for this page, which may be about to close
+    transaction.commit(); // does not wait, because this page is perhaps about to close
     await new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = transaction.onerror = () => reject(transaction.error);

@@ -17,7 +17,7 @@ export function pause(ms, { signal, target }) {
   });
 }
 
-/** Do `work` while no other tab holds the lock of this name. Without locks in this browser, do it at once. */
+/** Do `work` while no other tab holds the lock of this name. If this browser has no locks, do `work` at once. */
 export async function alone(name, signal, work) {
   if (!navigator.locks) return work();
   let begun = false;

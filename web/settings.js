@@ -1,4 +1,4 @@
-/** The settings: the owner, the API and the colours. */
+/** Shows and stores the settings: the owner, the API and the colours. */
 
 import { $, h } from "./dom.js";
 import { everywhere } from "./storage.js";
@@ -9,7 +9,7 @@ export class Settings {
   #connection;
   #chosen;
 
-  /** `chosen` is called after the connection has changed. */
+  /** `chosen` is a function that this object calls after the connection has changed. */
   constructor(connection, chosen) {
     this.#connection = connection;
     this.#chosen = chosen;

@@ -25,7 +25,7 @@ class Store {
     }
   }
 
-  /** Returns whether the value outlasts the page. */
+  /** Store the value. Returns whether it outlasts the page. */
   set(key, value) {
     const text = JSON.stringify(value);
     try {

@@ -1,6 +1,7 @@
 /**
- * The tasks of an owner that this browser has seen, for the figures. It stores {id, status, code, created, started,
- * finished, deadline, attempt} of each, with times in ms by the server's clock, and no text of a message or an answer.
+ * The tasks of an owner that this browser has seen, for the figures. For each task, {id, status, code, created,
+ * started, finished, deadline, attempt} is stored, with times in ms by the server's clock. No text of a message or an
+ * answer is stored.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";
@@ -31,7 +32,10 @@ export class Tasks extends EventTarget {
     return `tasks ${this.#scope}`;
   }
 
-  /** The tasks, newest last. Leaves out a task whose deadline has passed, if this browser did not see its end. */
+  /**
+   * The tasks, the newest last. Leaves out a task whose deadline has passed, if this browser did not see the task's
+   * end.
+   */
   get all() {
     return everywhere.get(this.#key, []).filter(({ finished, deadline }) => finished || time.now() < deadline);
   }
@@ -49,7 +53,7 @@ export class Tasks extends EventTarget {
     this.dispatchEvent(new Event("change"));
   }
 
-  /** The ids of conversations with known unfinished tasks. */
+  /** The ids of conversations that have unfinished tasks, as far as this browser knows. */
   get unfinishedSessions() {
     const unfinished = this.all.filter((each) => !each.finished);
     return [...new Set(unfinished.map(({ id }) => id.slice(0, id.lastIndexOf("."))))];

@@ -1,6 +1,6 @@
 /** The server's time, estimated from tasks, because the clock of this device may be wrong. */
 
-let shortest = null; // ms from this device's clock to the server's
+let shortest = null; // ms by which the server's clock is ahead of this device's
 
 /** The milliseconds by which the server's clock is ahead of this device's. */
 export function ahead() {
@@ -11,7 +11,10 @@ export function now() {
   return Date.now() + ahead();
 }
 
-/** Learn from a message: sent at `sentAt` by this device's clock, and recorded a little later, at the task's `created_at`. */
+/**
+ * Learn from a message that was sent at `sentAt` by this device's clock. The server recorded it a little later, at the
+ * task's `created_at`.
+ */
 export function learn(sentAt, task) {
   const difference = Date.parse(task.created_at) - sentAt;
   if (shortest === null || difference < shortest) shortest = difference;

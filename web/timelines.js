@@ -1,4 +1,4 @@
-/** The life of each task as a line: in the queue, waiting for the first words, writing, and its end. */
+/** Draws the life of each task as a line: in the queue, waiting for the first words, writing, and the end. */
 
 import { $, factList, h, setText, svg } from "./dom.js";
 import { factsOf } from "./facts.js";
@@ -7,7 +7,7 @@ import { duration, stateOf } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 18;
-const MARGIN = 7; // room for the mark at the end
+const MARGIN = 7; // room for the mark at the end of a line
 const SHOWN = 50;
 const LIVE_MS = 250;
 
@@ -93,7 +93,10 @@ class Row {
   }
 }
 
-/** The times of a turn in ms, null if unknown or not reached; and its steps [{kind, at}], each up to the next. */
+/**
+ * The times of a turn in ms, each null if unknown or not reached, and the turn's steps [{kind, at}]. A step lasts until
+ * the next step.
+ */
 function lifeOf(turn) {
   const { task } = turn;
   const created = Date.parse(task.created_at);

@@ -1,13 +1,17 @@
 /**
  * A turn of a conversation: a message of the user and its answer.
  *
- * States, and the transitions that lead to the next ones:
+ * The states, and the transitions from each state to the next:
  *
- *     preparing  its images are read and uploaded        uploaded() → sending, failed() → unsent sending it is
- *     submitted, or waits for the one before  accepted() → accepted, failed() → unsent unsent     the API does not have
- *     it                resend() → preparing or sending accepted   the API has it, and we watch its task   see() →
- *     accepted or final, lost() → lost, grow() lost       the API has it, but we cannot see it    see() → accepted or
- *     final, lost() → lost final      it is answered, failed or cancelled
+ *     preparing  the page reads and uploads the images    uploaded() → sending, failed() → unsent
+ *     sending    the page submits it, or it waits         accepted() → accepted, failed() → unsent
+ *                for the turn before it
+ *     unsent     the API does not have it                 resend() → preparing or sending
+ *     accepted   the API has it; the page watches         see() → accepted or final, lost() → lost, grow()
+ *                its task
+ *     lost       the API has it, but the page cannot      see() → accepted or final, lost() → lost, grow()
+ *                read its task
+ *     final      it is answered, failed or cancelled
  *
  * Every transition sends the event "change". A transition that the state does not allow throws.
  */
@@ -30,19 +34,19 @@ export class Turn extends EventTarget {
   taskId = null;
   /** The last known task; null before the first response. */
   task = null;
-  /** Why it is unsent or lost, or why it could not be cancelled. */
+  /** The error because of which the turn is unsent or lost, or could not be cancelled. */
   error = null;
-  /** Whether the user has asked to cancel it and it is not final yet. */
+  /** Whether the user has asked to cancel the turn, and the turn is not final yet. */
   cancelling = false;
-  /** When it was submitted, in ms by this device's clock; null if an earlier page submitted it. */
+  /** When the turn was submitted, in ms by this device's clock. Null if an earlier page submitted the turn. */
   sentAt = null;
-  /** The server's time in ms when the first text came; null if this page did not see it come. */
+  /** The server's time in ms at which the first text came. Null if this page did not see the text come. */
   firstSeen = null;
-  /** The text of its answer from events; null if there were none. */
+  /** The text of the answer from events. Null if there were no events. */
   words = null;
   /** Whether shown text was removed, because another attempt began. */
   retracted = false;
-  /** The changes of its task that this page saw, by the server's time: [{status, attempt, at}]. */
+  /** The changes of the task that this page saw, with the server's time: [{status, attempt, at}]. */
   seen = [];
   #state;
 
@@ -51,14 +55,14 @@ export class Turn extends EventTarget {
     super();
     this.#state = state;
     this.request = request;
-    /** Its images as files, if this browser still has them, and their number. */
+    /** The message's images as files, if this browser still has them, and the number of images. */
     this.files = [];
     this.images = request.media?.length ?? 0;
-    /** The Idempotency-Key of its submit; null if it needs none. */
+    /** The Idempotency-Key of the turn's submit. Null for a retry, and for a turn from the history. */
     this.key = null;
-    /** The id of the failed task whose message it sends again; null for a new message. */
+    /** The id of the failed task whose message this turn sends again. Null for a new message. */
     this.retryOf = null;
-    /** Whether this browser has stored it, so that a reload does not lose it. */
+    /** Whether this browser has stored the message, so that a reload does not lose it. */
     this.kept = true;
   }
 
@@ -68,7 +72,7 @@ export class Turn extends EventTarget {
     return Object.assign(turn, { key, files, images, kept: !files.length });
   }
 
-  /** A failed turn, to be sent again as a new one. */
+  /** Make a new turn that sends the message of a failed turn again. */
   static again(failed) {
     return Object.assign(new Turn("sending", failed.request), { retryOf: failed.taskId });
   }
@@ -104,12 +108,12 @@ export class Turn extends EventTarget {
     this.#become("resend", prepared ? "sending" : "preparing", { error: null });
   }
 
-  /** `sentAt`: when it was submitted, by this device's clock. */
+  /** The turn is submitted now. `sentAt`: when, by this device's clock. */
   accepted(taskId, sentAt) {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Store the task, in the API's form. A final task stays final: an earlier state that arrives late is ignored. */
+  /** Store the task, in the API's form. A final task stays final: if an earlier state arrives late, it is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);
@@ -132,7 +136,7 @@ export class Turn extends EventTarget {
     this.#become("grow", this.#state, { words, retracted });
   }
 
-  /** The known text of its answer, in Markdown. */
+  /** The known text of the answer, in Markdown. */
   get answer() {
     const { task } = this;
     return task?.result?.message ?? (this.final ? task.partial : (this.words ?? task?.partial)) ?? "";

@@ -1,9 +1,9 @@
-/** The words for states, durations and errors. */
+/** Makes the words for states, durations and errors. */
 
 import { NetworkError } from "../clients/javascript/turnqueue.js";
 import * as time from "./time.js";
 
-/** The state of a turn for the reader: `kind` is the colour, `label` the word. */
+/** The state of a turn as {kind, label}: `kind` decides the colour, and `label` is the word that the user reads. */
 export function stateOf(turn) {
   const { task } = turn;
   if (turn.state === "preparing") return state("queued", "Uploading");
@@ -43,7 +43,10 @@ export const KINDS = { queued: "Queued", running: "Running", done: "Done", faile
 
 const graphemes = Intl.Segmenter ? new Intl.Segmenter() : null;
 
-/** The text in one line of at most `length` characters, as people count them: no emoji is cut in two. */
+/**
+ * The text in one line of at most `length` characters. Characters are counted as people count them, so no emoji is cut
+ * in two.
+ */
 export function shortened(text, length) {
   const line = text.trim().replace(/\s+/g, " ");
   const characters = graphemes ? Array.from(graphemes.segment(line), ({ segment }) => segment) : [...line];
@@ -100,7 +103,7 @@ function finished(text) {
   return /[.!?…]$/.test(begun) ? begun : `${begun}.`;
 }
 
-/** A value of `draft` or `data`; null if there is nothing to say. */
+/** The text for a value of `draft` or `data`. Null if there is no text to show. */
 export function value(it) {
   if (it === null || it === undefined || it === "") return null;
   if (typeof it === "boolean") return it ? "yes" : "no";

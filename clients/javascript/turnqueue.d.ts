@@ -15,23 +15,23 @@ export interface ImageUrl {
 export interface ImageUpload {
   type: "image";
   url?: null | undefined;
-  /** From upload(). The uploads of a message have at most 2 MiB together. */
+  /** The `upload_id` that upload() returned. The uploads of a message have at most 2 MiB together. */
   upload_id: string;
 }
 
 export interface ChatRequest {
-  /** 1 to 32,000 characters. */
+  /** The text of the message: 1 to 32,000 characters. */
   message: string;
-  /** The conversation. If absent, the API makes a new one. */
+  /** The id of the conversation. If absent, the API makes a new conversation. */
   session_id?: string | null | undefined;
   role?: string | undefined;
   media?: readonly Attachment[] | null | undefined;
   metadata?: Record<string, string> | null | undefined;
-  /** The seconds that the task may take. The deployment's default if absent. */
+  /** The seconds from the submission to the task's deadline. If absent, the deployment's default applies. */
   deadline_seconds?: number | null | undefined;
   /**
-   * Whether somebody may watch the growing answer: text then comes up to four times a second instead of once a
-   * second. Default in chat() and submit(): true. false saves writes of the event log.
+   * Whether the answer is streamed: text then comes up to four times a second instead of once a second. The default in
+   * chat() and submit() is true. With false, the event log needs fewer writes.
    */
   stream?: boolean | null | undefined;
 }
@@ -50,7 +50,10 @@ export interface RateLimit {
   reset_seconds: number | null;
 }
 
-/** The API's document. `rateLimit` is null if the API sent no limits. It is not enumerable, so JSON.stringify leaves it out. */
+/**
+ * The API's document, with the caller's limits. `rateLimit` is null if the API sent no limits. The member is not
+ * enumerable, so JSON.stringify leaves it out.
+ */
 export type Result<Document> = Document & { readonly rateLimit: RateLimit[] | null };
 
 export interface ChatResponse {
@@ -61,7 +64,7 @@ export interface ChatResponse {
   task_id: string;
 }
 
-/** A message that is accepted, but not answered yet. */
+/** The API's response to a message that is accepted, but not answered yet. */
 export interface Accepted {
   session_id: string;
   message: "Processing...";
@@ -76,7 +79,7 @@ export interface Usage {
   prompt_tokens: number | null;
   completion_tokens: number | null;
   cached_tokens: number | null;
-  /** Whether a count is an estimate from bytes, because the model's server reported none. */
+  /** Whether a count is an estimate from bytes, because the model's server reported no count. */
   estimated: boolean | null;
   finish_reason: string;
   first_token_ms: number | null;
@@ -93,9 +96,9 @@ export interface Usage {
 /** The members of every task. Times are RFC 3339, in UTC. */
 interface TaskMembers {
   task_id: string;
-  /** 0 to 1, an estimate. */
+  /** The estimated progress of the answer, from 0 to 1. Null before the first text. */
   progress: number | null;
-  /** The answer so far. */
+  /** The text of the answer so far. */
   partial: string | null;
   attempt: number;
   session_id: string;
@@ -108,7 +111,7 @@ interface TaskMembers {
   retry_of: string | null;
   /** Why the task waits. Null if it does not wait. */
   waiting_for?: "turn_before" | "model_unavailable" | "rate_limit" | null;
-  /** When the task is tried next. */
+  /** The time of the task's next attempt. Null if unknown. */
   next_try_at?: string | null;
 }
 
@@ -118,7 +121,7 @@ interface UnfinishedTask extends TaskMembers {
   error_code: null;
   retryable: null;
   finished_at: null;
-  /** When to ask again. */
+  /** Poll the task again after this number of milliseconds. Null when the task is final. */
   poll_after_ms: number;
 }
 
@@ -173,7 +176,7 @@ export type SessionTurn = TaskStatus & {
 export interface SessionPage {
   session_id: string;
   turns: SessionTurn[];
-  /** The `cursor` of the next page; null on the last. */
+  /** Pass it as `cursor` to get the next page. Null on the last page. */
   next_cursor: string | null;
 }
 
@@ -185,7 +188,10 @@ export interface UsageDay {
   prompt_tokens: number;
   completion_tokens: number;
   cached_tokens: number;
-  /** The estimated part of the prompt and completion tokens, because the model's server did not report them. */
+  /**
+   * The part of the prompt and completion tokens that is an estimate, because the model's server did not report the
+   * tokens.
+   */
   estimated_tokens: number;
   /** Tokens reserved for unanswered messages, if the caller has a token limit: an estimate. */
   reserved_tokens: number;
@@ -193,7 +199,7 @@ export interface UsageDay {
   cost_usd: number | null;
 }
 
-/** RFC 9457. Refusals by API Gateway only have a `message`. */
+/** A problem document (RFC 9457). Refusals by API Gateway have only a `message`. */
 export interface Problem {
   type?: string;
   title?: string;
@@ -224,11 +230,11 @@ export interface Progress {
 }
 
 /**
- * An event of a growing answer. A `snapshot` or a `retract` replaces the shown text. Append the text of a `delta`.
- * `done` has the whole text: the `result` of its task, or `partial` if it failed.
+ * An event of a growing answer. Replace the shown text by the text of a `snapshot` or a `retract`. Append the text of a
+ * `delta`. The task of `done` has the whole text: in `result`, or in `partial` if the task failed.
  */
 export type StreamEvent =
-  /** Comes first in a stream without `after`, and again if an operator has replayed the task. */
+  /** This event is the first in a stream without `after`. It comes again if an operator has replayed the task. */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
   /** The first text follows. */
   | { type: "start"; id: number | null; attempt: number }
@@ -244,30 +250,32 @@ export interface StreamOptions extends CallOptions {
 }
 
 export interface CallOptions {
-  /** Ends the call with an AbortError. The task continues; cancel() ends it. */
+  /** If this signal aborts, the call rejects with an AbortError. The task continues; cancel() ends the task. */
   signal?: AbortSignal | null | undefined;
-  /** The milliseconds that the whole call may take. No limit by default. */
+  /** The milliseconds that the whole call may take. By default there is no limit. */
   timeoutMs?: number | null | undefined;
 }
 
-/** Options of calls that send a message. */
+/** The options of chat() and submit(), which send a message. */
 export interface SendOptions extends CallOptions {
   /**
-   * For 24 hours the same key and message make one task. By default each call makes a new key. Its errors have the key
-   * as `idempotencyKey`.
+   * For 24 hours the same key and message make one task. By default each call makes a new key. The errors of the call
+   * have the key as `idempotencyKey`.
    */
   idempotencyKey?: string | undefined;
-  /** "no-cache": do not answer from the cache. "no-store": the same, and do not cache the new answer. */
+  /** With "no-cache" the API does not answer from its cache. With "no-store" it also does not cache the new answer. */
   cacheControl?: string | undefined;
 }
 
-/** Options of calls that wait for a task. They wait until its deadline at most, even without a network. */
+/**
+ * Options of calls that wait for a task. Such a call waits at most until the task's deadline, even without a network.
+ */
 export interface PollOptions extends CallOptions {
-  /** Called after every poll of the task, also the last one. */
+  /** The client calls this function after every poll of the task, also after the last poll. */
   onProgress?: ((progress: Progress) => void) | undefined;
   /**
-   * Called with the answer so far after each event, also after `retract` and `done`. Then onProgress is called only for
-   * the first and the last poll.
+   * The client calls this function with the answer so far, after each event, also after `retract` and `done`. With
+   * onDelta, the client calls onProgress only after the first and the last poll.
    */
   onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**
@@ -279,22 +287,29 @@ export interface PollOptions extends CallOptions {
 }
 
 export interface ChatOptions extends SendOptions, PollOptions {
-  /** Called with the task when the message is accepted. Store its `task_id` here if a reload must find it. */
+  /**
+   * The client calls this function with the task when the API has accepted the message. Store the `task_id` here if a
+   * reload must find the task.
+   */
   onAccepted?: ((accepted: Result<Accepted>) => void) | undefined;
 }
 
 export interface ClientOptions {
   /** The address of the API: an absolute http(s) URL. */
   baseUrl: string | URL;
-  /** The bearer token, or a function that returns it and is called before every request. */
+  /** The bearer token, or a function that returns the token. The client calls the function before every request. */
   token?: string | null | undefined | (() => string | null | undefined | Promise<string | null | undefined>);
   /**
-   * Called when the API refuses the token. After that the client calls the function `token`. If it returns another
-   * token, the client sends the request once more. Requests that are refused at the same time share one call.
+   * The client calls this function when the API refuses the token. After that the client calls the function `token`. If
+   * `token` returns another token, the client sends the request once more. Requests that are refused at the same time
+   * share one call.
    */
   refreshToken?: (() => unknown) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
-  /** The most tries of a request after temporary errors; 7 by default. The client polls a known task until its deadline. */
+  /**
+   * The most tries of a request after temporary errors; 7 by default. This does not limit polls: the client polls a
+   * known task until its deadline.
+   */
   attempts?: number | undefined;
   /** The milliseconds that one request may take; 40 s by default. */
   requestTimeoutMs?: number | undefined;
@@ -302,8 +317,8 @@ export interface ClientOptions {
   uploadTimeoutMs?: number | undefined;
   /**
    * The seconds of one long poll, 0 to 20; 20 by default. A long poll is billed as Lambda time and occupies a Lambda
-   * execution. With 0 the client uses short polls at the API's pace: an answer shows up to 6 s late, or 18 s if it
-   * takes longer than a minute.
+   * execution. With 0 the client uses short polls at the API's pace. An answer then shows up to 6 s late, or 18 s if
+   * the answer takes longer than a minute.
    */
   wait?: number | undefined;
   /** For tests. */
@@ -320,16 +335,17 @@ export interface Client {
   /** Send a message and wait for its answer. `timeoutMs` limits both together. */
   chat(request: ChatRequest, options?: ChatOptions): Promise<Result<ChatResponse>>;
   /**
-   * Send a message; resolves when it is accepted. The client repeats it only with its Idempotency-Key, so that it makes
-   * one task. With the same `idempotencyKey` you can send it again after an error or a restart.
+   * Send a message. Resolves when the API has accepted the message. The client repeats the message only with its
+   * Idempotency-Key, so that it makes one task. With the same `idempotencyKey` you can send the message again after an
+   * error or a restart.
    */
   submit(request: ChatRequest, options?: SendOptions): Promise<Result<Accepted>>;
   /** Wait for the answer of a task. The first poll comes at once. Rejects with TaskFailedError when the task ends as FAILURE. */
   poll(taskId: string, options?: PollOptions): Promise<Result<ChatResponse>>;
   /**
-   * The events of a growing answer: those after the event `after`, or a snapshot first. The stream continues after a
-   * lost network, follows the API's pace, and ends with `done`. The client polls an API without events; the `id`s are
-   * then null.
+   * The events of a growing answer, after the event with the id `after`. Without `after`, the first event is a
+   * snapshot. The stream continues after a lost network, follows the API's pace, and ends with `done`. If the API has
+   * no events, the client polls the task, and the `id`s are null.
    */
   stream(taskId: string, options?: StreamOptions): AsyncGenerator<StreamEvent, void, void>;
   /** The task in its present state. With `wait` (seconds, up to 20) it resolves when the task is final or the wait ends. */
@@ -340,14 +356,14 @@ export interface Client {
    * another type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
-  /** Cancel a task. If a worker holds it, it becomes FAILURE a moment later, so poll it. */
+  /** Cancel a task. If a worker holds the task, the task becomes FAILURE a moment later, so poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
   /**
    * Send the message of a failed task again, as a new task. Within 24 hours all retries of a task get the same new
    * task. Another `idempotencyKey` makes another retry.
    */
   retry(taskId: string, options?: CallOptions & { idempotencyKey?: string | undefined }): Promise<Result<Accepted>>;
-  /** A page of a conversation, oldest first. */
+  /** A page of a conversation, the oldest turn first. */
   history(
     sessionId: string,
     options?: CallOptions & { cursor?: string | null | undefined; limit?: number | null | undefined },
@@ -362,7 +378,7 @@ export interface Client {
 
 export function createClient(options: ClientOptions): Client;
 
-/** A key for submit() and chat(). Store it before the call. */
+/** A new Idempotency-Key for submit() and chat(). Store the key before the call. */
 export function newIdempotencyKey(): string;
 
 // The functions of the replaced api.js
@@ -370,9 +386,9 @@ export function newIdempotencyKey(): string;
 /** Set the API's address and the token once. The functions below need them. */
 export function configure(options: ClientOptions): void;
 
-/** Resolves when the message is accepted: `response.data.task_id` is the task to poll. */
+/** Send a message. Resolves when the message is accepted. Poll the task `response.data.task_id`. */
 export function sendChatMessage(data: ChatRequest, asyncMode: true, options?: SendOptions): Promise<Response<Accepted>>;
-/** Resolves when the message is answered: `response.data.message` is the answer. */
+/** Send a message. Resolves when the message is answered. `response.data.message` is the answer. */
 export function sendChatMessage(
   data: ChatRequest,
   asyncMode?: false,
@@ -392,7 +408,7 @@ export function pollChatTask(taskId: string, options?: PollOptions): Promise<Cha
 
 export class TurnqueueError extends Error {
   constructor(message: string, members?: Record<string, unknown>);
-  /** The HTTP status; null if the error is not an answer of the API. */
+  /** The HTTP status of the API's response. Null if the error is not a response of the API. */
   status: number | null;
   /** A stable code: the problem's code, the task's error_code, or a code of the client. */
   code: string;
@@ -400,7 +416,7 @@ export class TurnqueueError extends Error {
   taskId: string | null;
   /** Whether the same call may succeed later. */
   retryable: boolean;
-  /** The wait that the server asked for, in milliseconds. */
+  /** The milliseconds that the server asked the client to wait. */
   retryAfterMs: number | null;
   /** The caller's limits, if the API sent them. */
   rateLimit: RateLimit[] | null;
@@ -410,20 +426,20 @@ export class TurnqueueError extends Error {
 }
 
 /**
- * The API refused the request. `unauthorized` is also the code if a browser hides the API's refusal (a gateway's 401 may
- * have no CORS headers) and /health answers.
+ * The API refused the request. A gateway's 401 can lack CORS headers, and a browser then hides the refusal. If /health
+ * answers in that case, the code is `unauthorized` too.
  */
 export class ApiError extends TurnqueueError {
   status: number;
 }
 
-/** No answer came (`network_error`, `request_timeout`), or an unreadable one (`unreadable_answer`). */
+/** No answer came (`network_error`, `request_timeout`), or the answer was unreadable (`unreadable_answer`). */
 export class NetworkError extends TurnqueueError {}
 
 /** The task ended as FAILURE. */
 export class TaskFailedError extends TurnqueueError {
   taskId: string;
-  /** The task, if it was polled. If the request waited, its answer is in `problem`. */
+  /** The task, if the client polled it. If a request waited for the task, the API's response is in `problem`. */
   task?: TaskStatus;
 }
 
@@ -438,5 +454,8 @@ export class UploadError extends TurnqueueError {
   status: number;
 }
 
-/** The caller's signal ended the call (`aborted`). `cause` is the signal's reason. The task, if there is one, continues. */
+/**
+ * The caller's signal ended the call (`aborted`). `cause` is the signal's reason. If the API has accepted the message,
+ * its task continues.
+ */
 export class AbortError extends TurnqueueError {}

@@ -10,10 +10,10 @@
  *
  *     TurnqueueError         status, code, problem, taskId, retryable, …
  *       ApiError             the API refused the request
- *       NetworkError         no answer came, or none that can be read
+ *       NetworkError         no answer came, or the answer cannot be read
  *       TaskFailedError      the task ended as FAILURE
- *       TaskTimeoutError     we stopped waiting for the task; the task itself goes on
- *       UploadError          the storage did not take an image
+ *       TaskTimeoutError     the client stopped waiting; the task continues
+ *       UploadError          S3 did not take an image
  *       AbortError           the caller's signal ended the call; `cause` is the signal's reason
  */
 
@@ -25,20 +25,21 @@ const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
 const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
-const LONGEST_RETRY_AFTER_MS = 60_000; // the caller decides about longer waits, unless the task is known
+// If the server asks for a longer wait, the call fails and the caller decides. A poll of a known task waits anyway.
+const LONGEST_RETRY_AFTER_MS = 60_000;
 
-const WAIT_SECONDS = 20; // the most that the API allows
+const WAIT_SECONDS = 20; // the longest wait that the API allows
 const HELD_SLACK_MS = 10_000; // a long poll of N s without a response after N + 10 s is lost
 const EVENTS_TIMEOUT_MS = 10_000; // the API returns the present events at once
 const QUEUED_MS = 60_000; // a task that is queued for longer gets short polls, because each long poll occupies a Lambda
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // the pause if the server gives none
+const OWN_POLL_MS = 1_000; // the pause if the server names no pause
 const JITTER = 0.2;
 const SLACK_MS = 30_000; // ms after the task's deadline: by then the API has closed the task
-const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // until the API has reported the task's deadline
-const LAST_LOOK_MS = 1_000; // for one more poll when the caller's time is over
-const LONGEST_TIMER_MS = 2 ** 31 - 1; // setTimeout fires at once for longer times
+const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the limit until the API has reported the task's deadline
+const LAST_LOOK_MS = 1_000; // the time for one more poll when the caller's time is over
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // for longer times, setTimeout fires at once
 
 // ---- Errors
 
@@ -98,8 +99,8 @@ const systemClock = {
 };
 
 /**
- * The outcome of `work(signal)`. Rejects with AbortError as soon as the caller's `signal` aborts, and with NetworkError
- * after `timeoutMs`, even if `work` never settles. The signal that `work` gets aborts in both cases.
+ * Resolves to the outcome of `work(signal)`. Rejects with AbortError as soon as the caller's `signal` aborts, and with
+ * NetworkError after `timeoutMs`, even if `work` never settles. In both cases the signal that `work` got aborts.
  */
 function bounded(work, { signal, timeoutMs = Infinity }) {
   return new Promise((resolve, reject) => {
@@ -135,9 +136,10 @@ function bounded(work, { signal, timeoutMs = Infinity }) {
 // ---- The client
 
 /**
- * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns it or a
- * promise of it, called before every request. `refreshToken` is called once when the API refuses the token. `attempts`
- * is the most tries of a request. `wait` is the seconds of a long poll. `clock` is for tests.
+ * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns the token
+ * or a promise of it. The client calls the function before every request. The client calls `refreshToken` once when the
+ * API refuses the token. `attempts` is the most tries of a request. `wait` is the seconds of a long poll. `clock` is
+ * for tests.
  */
 export function createClient(options) {
   const { baseUrl, token, refreshToken } = options ?? {};
@@ -171,8 +173,9 @@ export function createClient(options) {
   }
 
   /**
-   * Send a request, and retry after temporary errors. With `persist` it retries until the limit; otherwise it tries up
-   * to `attempts` times. A repeated request has `repeatQuery`. Resolves to {data, status, headers, failures}.
+   * Send a request, and retry after temporary errors. With `persist` this function retries until the limit; otherwise
+   * it tries up to `attempts` times. A repeated request has the query `repeatQuery`. Resolves to {data, status,
+   * headers, failures}.
    */
   async function send(method, path, request = {}) {
     const { query = {}, repeatQuery = query, limit, persist = false, ...content } = request;
@@ -227,7 +230,7 @@ export function createClient(options) {
     throw unreadable(answer.status);
   }
 
-  /** One exchange with a server, body and all. */
+  /** Sends one request to a server, and reads the whole response. */
   async function exchange(url, request, read = readJson) {
     try {
       const response = await fetch(url, request);
@@ -244,8 +247,9 @@ export function createClient(options) {
   }
 
   /**
-   * The error, or instead the refusal that a browser hides. API Gateway's 401 may have no CORS headers, and a page then
-   * sees the same as without a network. If /health answers, the API is up, and only this response is hidden.
+   * Returns the error, or in its place the refusal that a browser hides. API Gateway's 401 can lack CORS headers, and a
+   * page then sees the same as without a network. If /health answers, the API is up, and the browser hides only this
+   * response.
    */
   async function explained(error, limit) {
     if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
@@ -265,7 +269,7 @@ export function createClient(options) {
     }
   }
 
-  /** Whether to send a refused request once more: yes with another token, or if the refusal is only inferred. */
+  /** Whether to send a refused request once more: if there is another token, or if the refusal is only inferred. */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
       const ask = async () => {
@@ -279,11 +283,11 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // the connection may really have been lost
+    await sleep(backoff(1), limit); // perhaps the connection was really lost
     return true;
   }
 
-  /** At least the server's wait, with a random part, so that not all clients come at once. */
+  /** The pause is at least the server's wait, with a random part, so that not all clients ask at once. */
   function spread(ms) {
     return ms * (1 + JITTER * clock.random());
   }
@@ -293,7 +297,7 @@ export function createClient(options) {
     return longest * (1 + clock.random()) * 0.5;
   }
 
-  /** Send a chat. It is safe to repeat, because all tries have the same key and make one task. */
+  /** Send a chat. The request is safe to repeat, because all tries have the same key and make one task. */
   function post(body, { asyncMode, idempotencyKey, cacheControl }, limit) {
     const submit = (body) =>
       send("POST", "/chat", {
@@ -338,7 +342,7 @@ export function createClient(options) {
   async function put({ url, fields }, file, limit) {
     const form = new FormData();
     for (const [name, value] of Object.entries(fields)) form.append(name, value);
-    form.append("file", file); // the last field, because the storage ignores fields after it
+    form.append("file", file); // `file` is the last field, because S3 ignores the fields after it
     const request = { method: "POST", body: form, credentials: "omit" };
     const { status } = await within((signal) => exchange(url, { ...request, signal }), limit, uploadTimeoutMs);
     if (status >= 200 && status < 300) return;
@@ -349,7 +353,7 @@ export function createClient(options) {
     });
   }
 
-  /** Get a task, or with `action` cancel or retry it. */
+  /** Get a task. With `action`, cancel or retry the task. */
   function aboutTask(taskId, { method = "GET", action = "", wait, ...request }) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
     return send(method, path, { query: { wait }, ...request }).catch((error) => {
@@ -359,8 +363,8 @@ export function createClient(options) {
   }
 
   /**
-   * Wait for the answer of a task; `accepted` is the API's 202 for it, if there was one. Each long poll ends when the
-   * task is final or after `wait` seconds; with onProgress, after the usual pause between two polls.
+   * Wait for the answer of a task. `accepted` is the API's 202 for the task, or null. Each long poll ends when the task
+   * is final, or after `wait` seconds. With onProgress, a long poll ends after the usual pause between two polls.
    */
   async function watch(taskId, { onProgress, onDelta, wait }, limit, accepted = null) {
     if (onDelta) return grown(taskId, { onProgress, onDelta }, limit);
@@ -368,7 +372,7 @@ export function createClient(options) {
     let endsAt = giveUpAt(null, began, limit);
     let task = accepted?.data ?? null;
     let pause = accepted && !isFinal(task) ? pace(task, accepted.headers) : 0;
-    // At most half of a request's timeout, so that a long poll does not look like a lost request.
+    // A long poll takes at most half of a request's timeout, so that it does not look like a lost request.
     let longest = clamp(wait ?? usualWait, 0, Math.min(WAIT_SECONDS, requestTimeoutMs / 2000));
 
     /** The seconds of the next long poll of the task. */
@@ -389,14 +393,14 @@ export function createClient(options) {
         limit: { ...limit, endsAt },
         persist: task !== null,
       });
-      // A proxy may cut long requests, or no Lambda is free: use short polls from now on.
+      // Perhaps a proxy cuts long requests, or no Lambda is free: use short polls from now on.
       if (answer.failures) longest = 0;
       task = answer.data;
       onProgress?.(progressOf(task));
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // The caller may have used up their waits (OwnerLimits), and each further try costs the API a write.
+      // Perhaps the caller has used up their waits (OwnerLimits). Each further try would cost the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -416,7 +420,7 @@ export function createClient(options) {
     return watch(taskId, { onProgress }, limit); // the stream ended without `done`
   }
 
-  /** The events of a task after the one with the id `after`, to its end. */
+  /** The events of a task, from the event after the id `after` to the last event. */
   async function* eventsOf(taskId, { after = null }, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -436,7 +440,7 @@ export function createClient(options) {
         if ([404, 405, 501].includes(error.status) && error.code !== "task_not_found") return null;
         throw error;
       });
-      if (!answer) { // an API without this route
+      if (!answer) { // the API does not have this route
         yield* looksOf(taskId, limit);
         return;
       }
@@ -456,7 +460,7 @@ export function createClient(options) {
     }
   }
 
-  /** The same for an API without events: made from polls of the task. They have no ids. */
+  /** The same events for an API without events: the client makes them from polls of the task. They have no ids. */
   async function* looksOf(taskId, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -488,8 +492,8 @@ export function createClient(options) {
    * `task`: null if unknown.
    */
   function giveUpAt(task, began, limit) {
-    // Uses only durations, because this device's clock may be wrong: the task cannot last longer than its whole time
-    // from now.
+    // Use only durations, because this device's clock can be wrong: from now, the task cannot last longer than its
+    // whole time.
     const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
     return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
   }
@@ -603,7 +607,7 @@ export function createClient(options) {
   };
 }
 
-/** The message with the wish that its answer streams, so that whoever watches it sees the words come. */
+/** The message with `stream: true` as the default, so that text comes more often. */
 function streamed(request) {
   return { ...request, stream: request?.stream ?? true };
 }
@@ -618,7 +622,7 @@ function rootOf(baseUrl) {
   try {
     url = new URL(baseUrl);
   } catch {
-    // the caller gets the reason from the check below
+    // the check below tells the caller the reason
   }
   if (!/^https?:$/.test(url?.protocol)) {
     const found = baseUrl === undefined || baseUrl === null || baseUrl === "" ? "is missing" : `is ${JSON.stringify(`${baseUrl}`)}`;
@@ -628,8 +632,8 @@ function rootOf(baseUrl) {
 }
 
 /**
- * The document of an answer, with the caller's limits as `rateLimit`. That member is not enumerable, so that a copy or
- * comparison of the document is not affected.
+ * The document of an answer, with the caller's limits as `rateLimit`. `rateLimit` is not enumerable, so that a copy or
+ * comparison of the document leaves it out.
  */
 function result({ data, headers }) {
   return Object.defineProperty(data, "rateLimit", { value: rateLimit(headers), configurable: true });
@@ -671,7 +675,7 @@ function isFinal({ status }) {
   return status === "SUCCESS" || status === "FAILURE";
 }
 
-/** The result of a final task. Throws TaskFailedError if it has none. */
+/** The result of a final task. Throws TaskFailedError if the task has no result. */
 function outcome(task) {
   if (task.status === "SUCCESS") return task.result;
   throw taskFailed(task);
@@ -693,8 +697,8 @@ function textAfter(text, event) {
 }
 
 /**
- * {events, pauseMs} of a response with Server-Sent Events; for another response its JSON. If the body is cut, the
- * complete events count, and the next request reads the others.
+ * Reads {events, pauseMs} from a response with Server-Sent Events, or from another response in JSON. If the body is
+ * cut, the complete events count, and the next request reads the other events.
  */
 async function readEvents(response) {
   const events = [];
@@ -729,7 +733,7 @@ async function* pieces(stream) {
   }
 }
 
-/** The same for a response in JSON, of the API or a proxy. Returns a refusal unchanged. */
+/** Reads the same from a response in JSON, of the API or a proxy. Returns a refusal unchanged. */
 async function eventsOfJson(response) {
   const data = await readJson(response);
   if (!response.ok) return data;
@@ -747,7 +751,7 @@ function unreadable(status) {
 
 // ---- Refusals
 
-/** Whether the same request may succeed soon. A failed task stays failed under its key. */
+/** Whether the same request can succeed soon. A failed task stays failed under its Idempotency-Key. */
 function passing(error) {
   if (error instanceof NetworkError) return true;
   if (error instanceof UploadError) return error.retryable;
@@ -757,7 +761,8 @@ function passing(error) {
 /** The error for a refusal. Refusals by API Gateway have a `message` and no code. */
 function refusal({ status, headers, data }) {
   const problem = data !== null && typeof data === "object" ? data : null;
-  // A message that was not queued is a failed task too, but its key is free again: the next try is a new task.
+  // A message that could not be queued is a failed task too, but its Idempotency-Key is free again: the next try makes
+  // a new task.
   const failed = problem?.task_id && problem.code !== "enqueue_failed";
   return new (failed ? TaskFailedError : ApiError)(
     problem?.detail ?? problem?.message ?? `The API answered with status ${status}.`,
@@ -799,7 +804,10 @@ function parsed(text) {
   }
 }
 
-/** The token without white space around it. Checks it here, because the error of `Headers` would quote a malformed token. */
+/**
+ * The token without white space around it. Checks the token, because the error of `Headers` would quote a malformed
+ * token.
+ */
 function bearerOf(token) {
   if (!token) return "";
   const bearer = typeof token === "string" ? token.trim() : "";
@@ -814,7 +822,7 @@ function queryString(query) {
   return given.length ? `?${new URLSearchParams(given)}` : "";
 }
 
-/** An Idempotency-Key: 128 random bits. Not by randomUUID(), because a page on plain http does not have it. */
+/** An Idempotency-Key: 128 random bits. randomUUID() is not used, because a page on plain http does not have it. */
 export function newIdempotencyKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
