@@ -12,13 +12,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# The AWS operations that the functions call. The layer ships only these of botocore's data, which describes some 400
-# services.
+# The AWS operations that the functions call. botocore's data describes some 400 services, and the layer ships only
+# these operations.
 OPERATIONS = {
     "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
     "lambda": "Invoke",
-    # CreateBucket: botocore takes the address of a signed form from its description. HeadBucket: botocore calls it if
-    # S3 redirects without a region.
+    # CreateBucket: botocore takes the address of a signed form from the description of this operation. HeadBucket:
+    # botocore calls it if S3 redirects without a region.
     "s3": "CreateBucket DeleteObject GetObject HeadBucket PutObject",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
@@ -59,7 +59,7 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += references(shapes[name])
     description["shapes"] = shapes
-    # Only in these parts: botocore requires the documentation elsewhere.
+    # Remove the documentation only in these parts, because botocore requires it elsewhere.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)

@@ -61,7 +61,7 @@ NOT_SHIPPED = shutil.ignore_patterns(
 
 
 def main(architecture: str, logical_id: str) -> None:
-    os.umask(0o022)  # Lambda reads the files as another user.
+    os.umask(0o022)  # Make the files readable for all, because Lambda reads them as another user.
     into = Path(os.environ["ARTIFACTS_DIR"])
     root = FUNCTION_ROOT
     if logical_id.endswith("Layer"):
@@ -84,7 +84,7 @@ def main(architecture: str, logical_id: str) -> None:
 
 
 def check_personas() -> None:
-    """The personas to ship. Checked here, so that a mistake fails the build and not a task."""
+    """The personas to ship. The build checks them, so that a mistake fails the build and not a task."""
     check = Path(__file__).with_name("personas.py")
     if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
         sys.exit("correct the persona; `python bundle/personas.py` checks it again")
@@ -97,7 +97,7 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
         install("requirements.txt", new, architecture)
         leave_out_unused(new)
         lazy_types.make_lazy(new)
-        compile_all(new, root, workers=0)  # 0: one process for each core
+        compile_all(new, root, workers=0)  # 0 means one process for each core
 
     return made(make, requirements, architecture, root)
 
@@ -132,7 +132,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # if this fails, a concurrent build was first
+                if not done.exists():  # if the rename fails, a concurrent build was faster
                     raise
     return done
 
@@ -167,7 +167,8 @@ def leave_out_unused(folder: Path) -> None:
                     sys.exit(f"{path.relative_to(folder)} is no longer there: change UNUSED in bundle/bundle.py")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for info in folder.glob("*.dist-info"):
-        # httpx2 and httpcore2 read their version from the headers of this file. They do not need the README in it.
+        # httpx2 and httpcore2 read their version from the headers of this file. They do not need the README in the
+        # file.
         headers = (info / "METADATA").read_text(encoding="utf-8").partition("\n\n")[0] + "\n"
         shutil.rmtree(info)
         info.mkdir()

@@ -18,12 +18,12 @@ FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
-MAX_INSTRUCTIONS = 16_000  # characters, about 4,000 tokens, which are paid for with every message of the role
+MAX_INSTRUCTIONS = 16_000  # characters, about 4,000 tokens, which every message of the role costs
 MAX_MODEL = 50  # the same limit as for ModelName in template.yaml
 HIGHEST_TEMPERATURE = 2  # the temperatures of Chat Completions
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
-MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role carries
+MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role contains
 
 # Request fields that the worker sets, and fields whose effect on the answer it cannot read.
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")

@@ -85,7 +85,7 @@ LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
     request._upload_id: {"pattern": _pattern(turn._ULID)},
-    # The description says this, because code generators make useless classes of a oneOf.
+    # The description says this rule, because code generators make useless classes from a oneOf.
     request.Media._either: {
         "description": "One attachment, by its `url` or by its `upload_id`: exactly one of the two. "
         "The model's provider may fetch an https URL; Turnqueue never does."
@@ -224,7 +224,7 @@ def _docstrings(document: type) -> dict[str, str]:
 
 
 def _failure_words() -> dict[str, str]:
-    """For each error code: its meaning, and the status of a request that waited for the task."""
+    """The meaning of each error code, and the status of a request that waited for the task."""
     return {
         code: f"({failure.http_status}{', retryable' if failure.retryable else ''}) {failure.text}"
         for code, failure in turn.FAILURES.items()
@@ -305,7 +305,7 @@ def _problem(number: int, found: list[Refusal]) -> Json:
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                # The longest text, because it shows the most information.
+                # Take the longest text, because it shows the most information.
                 "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
         },

@@ -1,6 +1,6 @@
-"""`python -m local demo`: start everything, show a chat in each mode, stop. `python -m local run`: the same, but serve
-until Ctrl-C. `python -m local invoke FUNCTION EVENT`: run one function of the running stack on one event. The exit code
-is 0 on success."""
+"""`python -m local demo`: start everything, show a chat in each mode, stop. `python -m local run`: start everything,
+show a chat in each mode, and serve until Ctrl-C. `python -m local invoke FUNCTION EVENT`: run one function of the
+running stack on one event. The exit code is 0 on success."""
 
 import argparse
 import json

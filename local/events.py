@@ -17,7 +17,7 @@ NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:
-    """The event `text` for a new turn of alice: a failed turn for a retry, otherwise a waiting one. An event without a
+    """The event `text` for a new turn of alice: a failed turn for a retry, otherwise a waiting turn. An event without a
     turn or a conversation stays unchanged. `variables` are those of local/env_file.py. Raises ValueError if the text is
     not JSON."""
     event = json.loads(text)

@@ -1,5 +1,5 @@
 """The Lambda service: runs the deployed functions, one invocation at a time in each execution environment. It reuses
-the environment that became idle last, and starts a new one if none is idle. A function has at most
+the environment that became idle last, and starts a new environment if no environment is idle. A function has at most
 ReservedConcurrentExecutions environments, and further invocations are throttled. Without a reservation it has at most
 `max_environments`, and further invocations wait."""
 

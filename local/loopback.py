@@ -77,8 +77,8 @@ def forward(
     address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
 ) -> Response:
     """Forward the request to the server at `address` (host:port), with its Host header, `prefix` before its target, and
-    `more` headers. Returns the answer, or a 503 without one. The server's guard accepts the request if `pass_` is the
-    guard's pass."""
+    `more` headers. Returns the answer, or a 503 if no answer comes. The server's guard accepts the request if `pass_`
+    is the guard's pass."""
     more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
     headers = [*_of_the_message(request.headers.items()), *more]
     connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)

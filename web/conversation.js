@@ -264,7 +264,7 @@ export class Conversation extends EventTarget {
     const onDelta = (words, event) => {
       if (event.task) this.#see(turn, event.task);
       if (event.type !== "done") turn.grow(words, event);
-      if (event.type === "start" || event.type === "retract") look(); // the next poll may be seconds away
+      if (event.type === "start" || event.type === "retract") look(); // the next poll can be seconds away
     };
     try {
       await this.#client.poll(turn.taskId, { signal, onDelta });

@@ -10,7 +10,7 @@ const STORE = "images";
 
 export class Outbox {
   #key;
-  #unkept = new Map(); // this page's images by key, because IndexedDB may have no room for them
+  #unkept = new Map(); // this page's images by key, because IndexedDB can lack room for them
 
   constructor(scope) {
     this.#key = `outbox ${scope}`;

@@ -1,4 +1,4 @@
-/** The server's time, estimated from tasks, because the clock of this device may be wrong. */
+/** The server's time, estimated from tasks, because the clock of this device can be wrong. */
 
 let shortest = null; // ms by which the server's clock is ahead of this device's
 

@@ -150,7 +150,7 @@ export class Turn extends EventTarget {
     this.#become("cancel", this.#state, { cancelling: true, error: null });
   }
 
-  /** The cancellation failed. The task may be final by now. */
+  /** The cancellation failed. Perhaps the task is final by now. */
   cancelFailed(error) {
     if (!this.final) this.#become("cancel", this.#state, { cancelling: false, error });
   }

@@ -294,8 +294,8 @@ def _give_back(turn: Turn) -> None:
 
 
 def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
-    """The turn whose reply answers this one from the cache. None if no reply is recent enough, or if the cache does not
-    answer."""
+    """The turn whose reply answers this turn from the cache. None if no reply is recent enough, or if the cache does
+    not answer."""
     if not (turn.cache and max_age):
         return None
     reply = reply_key(turn.key.owner, turn.request, model, shared=bool(cache["shared"]))

@@ -21,7 +21,7 @@ class Cancellations:
         self._reading: asyncio.Task[None] | None = None
 
     async def asked(self, turn: Turn) -> None:
-        """Wait until a client may have asked to cancel this attempt. The caller then looks at the turn."""
+        """Wait for a sign that a client has asked to cancel this attempt. The caller must then read the turn."""
         event = asyncio.Event()
         self._waiting[turn.key] = (turn, event)
         if self._reading is None:

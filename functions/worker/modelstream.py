@@ -100,7 +100,7 @@ class _Reading:
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
-        """The seconds for which the stream may still be read. None while the answer continues."""
+        """The seconds for which the stream is still read. None while the answer continues."""
         data = event.data
         if self._done or not data or data.isspace():
             return None

@@ -34,7 +34,8 @@ def image_type(content: bytes) -> str | None:
 
 
 _HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
-# Matches the whole authority of a URL. With a user name, backslash, escape or port, two parsers may see two hosts.
+# Matches the whole authority of a URL. If the authority has a user name, a backslash, an escape or a port, two parsers
+# can see two different hosts.
 _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
@@ -125,7 +126,7 @@ class Uploads:
         return Form(upload_id, signed["url"], signed["fields"], expires_at, size or MAX_UPLOAD_BYTES)
 
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The image, with the type that its first bytes show, because a JPEG may be declared as a PNG.
+        """The image, with the type that its first bytes show, because an uploader can declare a JPEG as a PNG.
 
         Raises Unusable if the image does not exist, is larger than `max_bytes`, or has a type that is not in IMAGES.
         """

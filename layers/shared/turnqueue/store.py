@@ -177,9 +177,9 @@ class TurnStore:
         return [self.close_overdue(turn, now) for turn in turns[:end]], end < len(turns) or "LastEvaluatedKey" in answer
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
-        """The last `limit` successful turns before this one in its session, oldest first. `previous`: the ULID of the
-        turn that this turn continues; then the result has only that turn and the turns that it continues. This usually
-        takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
+        """The last `limit` successful turns before this turn in its session, the oldest first. `previous`: the ULID of
+        the turn that this turn continues; then the result has only that turn and the turns that it continues. This
+        usually takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):

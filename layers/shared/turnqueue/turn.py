@@ -118,8 +118,8 @@ def guard_key(kind: str, name: str) -> str:
 
 
 def upload_key(owner: str, upload_id: str) -> str:
-    """The key of an upload in the bucket. Its prefix belongs to the owner, so that the upload does not exist for
-    others. The prefix is a hash, because an owner's id can have any characters, and other people can see keys."""
+    """The key of an upload in the bucket. Its prefix belongs to the owner, so that the upload does not exist for other
+    owners. The prefix is a hash, because an owner's id can have any characters, and other people can see keys."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()}/{upload_id}"
 
 

@@ -195,7 +195,7 @@ def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
 
 
 def _counts(used: Mapping[str, Any]) -> dict[str, int]:
-    """The counts of an attempt as valid numbers, even if the server reported others."""
+    """The counts of an attempt as valid numbers, even if the server reported malformed counts."""
     prompt, completion = _tokens(used.get("prompt_tokens")), _tokens(used.get("completion_tokens"))
     counts = {
         "prompt_tokens": prompt,
