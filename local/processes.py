@@ -1,5 +1,6 @@
-"""Starts child processes that end with this process, even if it is killed. Each child leads a process group, so that
-its children end with it. Ctrl-C in a terminal reaches only this process, which then ends the children in order."""
+"""Starts child processes that end when this process ends, even if this process is killed. Each child leads a process
+group, so that its children end with it. Ctrl-C in a terminal reaches only this process, which then ends the children in
+order."""
 
 import contextlib
 import fcntl

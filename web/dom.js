@@ -72,7 +72,7 @@ export async function copied(text) {
   }
 }
 
-/** Make a screen reader say the text. */
+/** Let a screen reader say the text. */
 export function announce(text) {
   clearTimeout(lastAnnounced);
   const announcer = $("announcer");

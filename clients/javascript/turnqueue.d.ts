@@ -38,7 +38,7 @@ export interface ChatRequest {
 
 /** A limit of the caller and its state, from the header fields RateLimit-Policy and RateLimit. */
 export interface RateLimit {
-  /** "messages", "uploads" or "tokens". */
+  /** The name of the limit: "messages", "uploads" or "tokens". */
   policy: string;
   /** The quota: requests at once, or tokens in the window. */
   quota: number | null;
@@ -109,7 +109,7 @@ interface TaskMembers {
   usage: Usage | null;
   /** The failed task whose message this task sends again. */
   retry_of: string | null;
-  /** Why the task waits. Null if it does not wait. */
+  /** The reason why the task waits. Null if it does not wait. */
   waiting_for?: "turn_before" | "model_unavailable" | "rate_limit" | null;
   /** The time of the task's next attempt. Null if unknown. */
   next_try_at?: string | null;
@@ -182,7 +182,7 @@ export interface SessionPage {
 
 /** The caller's usage of a day. It counts every attempt, however the attempt ended. */
 export interface UsageDay {
-  /** YYYY-MM-DD, in UTC. */
+  /** The day as YYYY-MM-DD, in UTC. */
   day: string;
   answers: number;
   prompt_tokens: number;

@@ -167,7 +167,7 @@ class Attempt:
             return await self._failed(ModelError("internal_error"))
         return await self._succeed(answer)
 
-    # ---- asking
+    # ---- asking the model
 
     async def _wait_for_place(self) -> Decision | None:
         """Wait for the turn's slot under the model's known rate limit. If the slot is too far away for a worker to
@@ -333,7 +333,7 @@ class Attempt:
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 
-    # ---- the end
+    # ---- ending the attempt
 
     async def _succeed(self, answer: Answer) -> Decision:
         turn, services, now = self._turn, self._services, time.time()

@@ -23,7 +23,7 @@ LEASE_SECONDS = 50.0
 clock that is a few seconds wrong, keeps its turns."""
 
 RENEW_SECONDS = 20.0
-"""The age in seconds at which a lease is renewed. A shorter chat costs no extra write."""
+"""The age in seconds at which a lease is renewed. A chat that takes less time costs no extra write."""
 
 _AGAIN_SECONDS = 3.0  # seconds between tries after AWS failed a renewal: nine tries fit before the lease ends
 

@@ -191,7 +191,7 @@ class _Body(httpx2.AsyncByteStream):
 
 def _json(text: str) -> object:
     with suppress(ValueError):
-        return from_json(text)  # three times as fast as json.loads
+        return from_json(text)  # this is three times as fast as json.loads
     try:
         return json.loads(text)  # unlike from_json, it accepts half a surrogate pair
     except (ValueError, RecursionError):

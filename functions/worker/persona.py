@@ -1,4 +1,4 @@
-"""The instructions for the model in a role, and the form of its answer."""
+"""Loads a role's persona: the instructions for the model, and the form of the model's answers."""
 
 import tomllib
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The cost of an answer, by a table of prices such as "gpt-4.1-mini:0.4/1.6,other:2/8/0.5".
+"""Computes the cost of an answer, by a table of prices such as "gpt-4.1-mini:0.4/1.6,other:2/8/0.5".
 
 Each entry has a model name, then dollars per million tokens: of the prompt, of the completion and, if they cost less,
 of the cached prompt.

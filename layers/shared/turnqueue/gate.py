@@ -193,7 +193,7 @@ def gate_names(base_url: str, model: str) -> tuple[str, str]:
 
 
 class Wait(NamedTuple):
-    """The model must not be called for `seconds`. `code`: the kind of trouble, a key of FAILURES."""
+    """The model must not be called for this number of seconds. `code`: the kind of trouble, a key of FAILURES."""
 
     seconds: float
     code: str

@@ -9,7 +9,7 @@ from turnqueue.media import Form
 from turnqueue.turn import FAILURES, Status, Turn
 
 type ErrorCode = str
-"""A key of FAILURES."""
+"""The error code of a failed task, a key of FAILURES."""
 
 type Timestamp = str
 """A time in UTC, to the millisecond, in the form of RFC 3339."""
@@ -21,7 +21,7 @@ class ChatResponse(TypedDict):
     session_id: str
     """The id of the conversation. Send it with the next message to continue the conversation."""
     message: str
-    """The answer, for the user to read."""
+    """The answer that the user reads."""
     data: dict[str, Any] | None
     """Structured facts, in the role's own form. Null for a role without such a form."""
     draft: dict[str, Any] | None
@@ -186,7 +186,7 @@ class UsageDay(TypedDict):
     """The caller's usage of a day. It counts every attempt, however the attempt ended."""
 
     day: str
-    """YYYY-MM-DD, in UTC."""
+    """The day as YYYY-MM-DD, in UTC."""
     answers: int
     prompt_tokens: int
     completion_tokens: int

@@ -13,7 +13,7 @@ DEADLINE_SECONDS = 15 * 60
 """Seconds from a turn's submission to its deadline, unless the stack or the request sets another deadline."""
 
 RETENTION_SECONDS = 7 * 24 * 3600
-"""Seconds from its submission in which a turn can be read: a week."""
+"""A turn can be read for this number of seconds after its submission: a week."""
 
 MAX_ATTEMPTS = 3
 """The most attempts of a turn since it was queued. When all have failed, the turn fails. A refusal does not count as an
@@ -35,8 +35,8 @@ class Status(StrEnum):
 
     PENDING = "PENDING"  # recorded and queued, or handed back for another attempt; no worker holds it
     STARTED = "STARTED"  # a worker holds it until `lease_until`
-    SUCCESS = "SUCCESS"  # `result` is set; never changes again
-    FAILURE = "FAILURE"  # `error` and `error_code` are set; never changes again
+    SUCCESS = "SUCCESS"  # `result` is set; the turn never changes again
+    FAILURE = "FAILURE"  # `error` and `error_code` are set; the turn never changes again
 
 
 FINAL = (Status.SUCCESS, Status.FAILURE)
