@@ -316,7 +316,7 @@ def test_an_answer_that_fails_before_its_first_word_is_an_error(
     account: Account, alice: openai.OpenAI, clock: Clock
 ) -> None:
     clock.meanwhile = account.work
-    said: Any = [{"role": "user", "content": "[[content_filter]]"}]
+    said: Any = [{"role": "user", "content": "[[status=429 code=insufficient_quota]]"}]
 
     with pytest.raises(openai.APIStatusError) as refused:
         alice.chat.completions.create(model="general", messages=said, stream=True)
