@@ -172,19 +172,20 @@ def test_an_answer_under_a_second_writes_no_row(account: Account, worker: Parts,
 
 
 def test_a_streamed_answer_is_shown_four_times_as_often(account: Account, worker: Parts, wire: Wire) -> None:
-    worker.be_watchful(0.2)
+    worker.be_watchful(0.4)
     moments: dict[bool, list[float]] = {True: [], False: []}
     for stream in (True, False):
         wire.clear()
-        task_id = account.queued("[[drip=0.02 words=60]]", stream=stream)
+        task_id = account.queued("[[drip=0.04 words=60]]", stream=stream)
         wire.before("PutItem", lambda _: moments[stream].append(time.monotonic()), times=1000)  # noqa: B023
         account.work()
         assert account.outcome(task_id) == ("SUCCESS", None)
 
     shortest = {stream: min(b - a for a, b in itertools.pairwise(when)) for stream, when in moments.items()}
-    assert shortest[True] >= 0.05 / 2  # a busy machine starts some writes late
-    assert shortest[False] >= 0.2 / 2
-    assert len(moments[True]) >= 2 * len(moments[False]) >= 4
+    # A busy machine starts some writes late, so the gap before is longer and the gap after is shorter.
+    assert 0.1 / 2 <= shortest[True] < 0.2
+    assert shortest[False] >= 0.4 / 2
+    assert len(moments[True]) > len(moments[False]) >= 3
 
 
 def test_a_kilobyte_of_a_streamed_answer_is_shown_at_once(
