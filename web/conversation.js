@@ -202,6 +202,7 @@ export class Conversation extends EventTarget {
       throw new TurnqueueError("This browser did not keep the images of this message. Edit it to attach them again.");
     }
     turn.files = files;
+    this.#tell("turn", turn); // after a reload, the message shows its images from now on
     if (media) return media;
     const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
     this.#closed.signal.throwIfAborted();
