@@ -3,7 +3,7 @@ the end."""
 
 import os
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from typing import Any
 import moto.core.models  # noqa: F401
 import pytest
 
+from local.issuer import Issuer
 from tests import summary
 
 # Powertools reads these variables at the import of turnqueue.telemetry.
@@ -29,6 +30,14 @@ TOGETHER = ("e2e", "build", "browser", "local", "races", "scale")
 _SECONDS_TO_START = 300
 """Seconds for the first test of a folder. Two stacks may start at the same time on two busy cores, and build one after
 the other."""
+
+
+@pytest.fixture(scope="module")
+def issuer() -> Iterator[Issuer]:
+    """An issuer of tokens, as a stack of this machine has one."""
+    issuer = Issuer()
+    yield issuer
+    issuer.close()
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -21,7 +21,7 @@ type Piece = bytes | str | float | object
 
 @dataclass
 class Response:
-    """What one call is answered: a status, headers, and a script of the body.
+    """The answer to one call: a status, headers, and a script of the body.
 
     Bytes and texts are sent as one HTTP chunk each; a number is a pause in seconds. A script that does not say how it
     ends ends as HTTP does.

@@ -17,7 +17,7 @@ class StandIn:
         return [call["message"] for call in self.calls()["last"]]
 
     def calls(self) -> dict[str, Any]:
-        """What the server counts: total, unauthorized, disconnected, by_message, and the last calls."""
+        """The server's counts: total, unauthorized, disconnected, by_message, and the last calls."""
         calls: dict[str, Any] = self._ask("calls")
         return calls
 
@@ -31,7 +31,7 @@ class StandIn:
         self._ask("calls", method="DELETE")
 
     def faults(self, **fault: Any) -> None:
-        """What befalls every call from now on; without an argument nothing does."""
+        """Set the fault of every call from now on. Without an argument, no call has a fault."""
         self._ask("faults", method="POST", body=fault)
 
     def _ask(self, path: str, method: str = "GET", body: Any = None) -> Any:

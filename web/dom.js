@@ -7,7 +7,7 @@ export function $(id) {
   return document.getElementById(id);
 }
 
-/** A new element. A function as an attribute becomes a listener ("onclick"). True is an empty attribute; false and null are none. */
+/** A new element. An attribute that is a function becomes a listener ("onclick"). True makes an empty attribute; false and null make none. */
 export function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }

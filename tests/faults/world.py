@@ -443,7 +443,7 @@ class World:
 
 
 def as_task(response: JsonObject) -> JsonObject:
-    """What a response of the OpenAI API says of its task, in the words of /chat."""
+    """The task of a response of the OpenAI API, with the status and members that /chat gives it."""
     told = response["x_turnqueue"]
     status = {"queued": "PENDING", "in_progress": "STARTED", "completed": "SUCCESS"}.get(response["status"], "FAILURE")
     text = "".join(part["text"] for item in response["output"] for part in item["content"])

@@ -99,13 +99,6 @@ class Api:
         return "Bearer " + self.issuer.token(**{"sub": "alice", "audience": "toy"} | claims)
 
 
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    yield issuer
-    issuer.close()
-
-
 @pytest.fixture
 def api(
     emulator: Emulator, host: LambdaHost, issuer: Issuer, deploy_function: AddFunction, tmp_path: Path

@@ -11,7 +11,7 @@ import pytest
 
 from tests.unit.conftest import ENVIRONMENT, Account, Clock, Parts, Response, Scripted, Wire, refusing, unreachable
 from tests.unit.openai_client import client
-from tests.unit.test_uploads import NOTE, shown
+from tests.unit.test_uploads import NOTE, said, shown
 from turnqueue.attachments import MAX_INLINE_CHARACTERS, MAX_SHOWN, MAX_SHOWN_CHARACTERS
 from turnqueue.turn import Key, Turn, upload_key
 
@@ -34,14 +34,6 @@ def stored(account: Account) -> list[str]:
 
 def size_of(item: dict[str, Any]) -> int:
     return len(json.dumps(item))
-
-
-def said(account: Account, scripted: Scripted, *media: dict[str, str]) -> list[list[str]]:
-    """Send a message of session s-1 with these images, and tell what the model was shown."""
-    scripted.says("nice")
-    account.queued("look", session_id="s-1", **({"media": list(media)} if media else {}))
-    account.work()
-    return shown(scripted.asked[-1])
 
 
 # ---- The item, and the object

@@ -4,7 +4,6 @@ import importlib
 import json
 import sys
 import time
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -22,13 +21,6 @@ from tests.unit.conftest import Account, Clock, Printed, Wire, read, refusing
 from tests.unit.openai_client import client
 
 AUDIENCE = "turnqueue-test"
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    yield issuer
-    issuer.close()
 
 
 @pytest.fixture

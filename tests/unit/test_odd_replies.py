@@ -31,7 +31,7 @@ DOCUMENT = json.dumps(
         "data": {"complete": False, "missing": ["date"]},
     }
 )
-# What a reply is about: a document, a temperature, a limit of tokens.
+# The subject of a reply: a document, a temperature, a limit of tokens.
 _DOCUMENTS = ("fence", "no_json_schema")
 _WITH: dict[str, dict[str, Any]] = {
     "no_temperature": {"temperature": 0.2},

@@ -5,7 +5,6 @@ import io
 import json
 import time
 import uuid
-from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -38,13 +37,6 @@ class Lambda:
         self.invoked.append(name)
         answer = self._account.functions[name].handler(json.loads(Payload), Context(29.0))
         return {"StatusCode": 200, "Payload": io.BytesIO(json.dumps(answer).encode())}
-
-
-@pytest.fixture(scope="module")
-def issuer() -> Iterator[Issuer]:
-    issuer = Issuer()
-    yield issuer
-    issuer.close()
 
 
 @pytest.fixture
@@ -431,7 +423,7 @@ def test_a_caller_is_known_by_key_or_token(
 def test_no_client_can_say_that_it_is_the_function(
     account: Account, alice: openai.OpenAI, streams: ModuleType, clock: Clock
 ) -> None:
-    """Who the caller is, and that the answer is streamed elsewhere, stands where only AWS and the function write."""
+    """The caller's identity and the mark of a stream are in members that only AWS and the function write."""
     event = account.post_event({"model": "general", "input": "x", "stream": True, "requestContext": {"streams": True}})
     event |= {"routeKey": "POST /v1/{proxy+}", "pathParameters": {"proxy": "responses"}}
     event["requestContext"]["authorizer"] = {"lambda": {"sub": "alice"}}

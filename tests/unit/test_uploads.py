@@ -412,7 +412,7 @@ def test_an_answer_of_s3_that_is_cut_is_no_image(account: Account, clock: Clock,
 
 
 def said(account: Account, scripted: Scripted, *media: dict[str, str]) -> list[list[str]]:
-    """Send a message of session s-1 with these images, and tell what the model was shown."""
+    """Send a message of session s-1 with these images. Returns the images in the request to the model."""
     scripted.says("nice")
     account.queued("look", session_id="s-1", **({"media": list(media)} if media else {}))
     account.work()
