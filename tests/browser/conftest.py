@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from local.console import serve_console
 from tests.browser.chromium import NAMES, find_chromium, launched
@@ -64,6 +64,7 @@ def open_console(context: BrowserContext, console_url: str) -> Iterator[Open]:
         page.on("pageerror", lambda error: troubles.append(str(error)))
         page.on("console", lambda line: troubles.append(line.text) if "Content Security Policy" in line.text else None)
         page.goto(f"{console_url}#{fragment}")
+        expect(page.locator("#connection-text")).not_to_have_text("Connecting")  # app.js takes no input before
         return Console(page)
 
     yield open_console

@@ -68,7 +68,7 @@ def test_words_come_in_many_pieces_and_each_begins_with_the_one_before(
         if text != seen[-1]:
             seen.append(text)
         console.page.wait_for_timeout(20)  # lets the browser go on
-    assert len(seen) >= 8, "a look each second would show six"
+    assert len(seen) > 6, "a look each second would show six"
     (kept,) = recorded(deployment, console.session_id)
     assert copied(console, turn) == kept["result"]["message"]
 
