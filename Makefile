@@ -6,7 +6,7 @@ export SAM_CLI_TELEMETRY := 0
 
 PYTHON := .tools/dev/bin/python
 # On all processors. Tests that share a stack stay in one process: tests/conftest.py.
-PYTEST := $(PYTHON) -m pytest -n auto --dist loadgroup
+PYTEST := $(PYTHON) -m pytest -n auto
 SAM := .tools/sam/bin/sam
 CHECKOV := .tools/checkov/bin/checkov
 

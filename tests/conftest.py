@@ -10,6 +10,7 @@ from typing import Any
 # moto only affects botocore sessions that are made later, and turnqueue.aws makes one at its import.
 import moto.core.models  # noqa: F401
 import pytest
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 from local.issuer import Issuer
 from tests import summary
@@ -49,13 +50,27 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(items: Iterable[pytest.Item]) -> None:
     for item in items:
-        folder, _, rest = str(item.path.relative_to(TESTS)).partition("/")
+        if _folder(item.nodeid) in TOGETHER and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(_SECONDS_TO_START))
+
+
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
+    """The order of a run on several processors. Each process gets a whole folder, or a file, or a test."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = _folder(nodeid)
         if folder in TOGETHER:
-            item.add_marker(pytest.mark.xdist_group(folder))
-            if item.get_closest_marker("timeout") is None:
-                item.add_marker(pytest.mark.timeout(_SECONDS_TO_START))
-        elif folder == "hostile":  # seconds: each file sends thousands of requests to an account
-            item.add_marker(pytest.mark.xdist_group(rest))
+            return folder
+        return nodeid.partition("::")[0] if folder == "hostile" else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
+def _folder(nodeid: str) -> str:
+    """ "e2e" of "tests/e2e/test_chat.py::test_one" """
+    return nodeid.partition("::")[0].removeprefix("tests/").partition("/")[0]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

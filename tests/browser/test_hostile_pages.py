@@ -130,6 +130,13 @@ def _descendants() -> list[int]:
     return found
 
 
+def still_open(listeners: dict[int, str]) -> Iterator[tuple[int, str]]:
+    """The listeners that have not closed meanwhile. An environment of a function ends when it was idle for long."""
+    for port, command in listeners.items():
+        if port in commands_by_port():
+            yield port, command
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     executable = find_chromium()
@@ -207,7 +214,7 @@ def test_a_page_of_another_origin_is_refused_by_every_port(
             answers[url.port][attack[0]] = response.status
 
     page.on("response", note)
-    for port, command in listeners.items():
+    for port, command in still_open(listeners):
         page.goto(f"http://{host}:{foreign_port}/")
         seen = page.evaluate(ATTACKS, port)
         assert answers[port].keys() >= SEEN, command
@@ -225,7 +232,7 @@ def test_a_foreign_name_that_leads_here_is_refused_by_every_port(page: Page, lis
         route.fulfill(content_type="text/html", body="<!doctype html><body>")
 
     page.route("**/as-it-was", own_page)
-    for port, command in listeners.items():
+    for port, command in still_open(listeners):
         page.goto(f"http://{REBINDING}:{port}/as-it-was")
         assert page.evaluate(REBOUND) == [403, 403, 403], f"port {port}: {command}"
         answer = page.goto(f"http://{REBINDING}:{port}/")
