@@ -28,6 +28,9 @@ ANSWERS = {1: 3, 3: 3, 10: 3, 80: 1}
 """Seconds of an answer, and how often it is measured."""
 GOALS = {3: 0.5, 10: 0.8, 80: 1.1}
 """Seconds by which the median token may be behind the direct stream."""
+BY_URL_ANSWERS = {3: 4, 10: 3, 80: 1}
+BY_URL_GOALS = {3: 0.35, 10: 0.45, 80: 0.75}
+"""The same for openai-python at the URL of the stream function."""
 SECONDS_WITH_IMAGE = 10
 """Of the answer to a message with a data URL of 199,000 characters."""
 BEFORE = "48448410^"
@@ -136,9 +139,11 @@ def run() -> Section:
             with_image = [
                 watched(stack, meter, SECONDS_WITH_IMAGE, stream=stream, image=True) for stream in (True, False)
             ]
+            by_url = _by_url(stack, url)
             machine = Machine(stack.functions["StatusFunction"].memory, "lambda_gb_second_arm64")
         earlier = before(url, [*map(str, ANSWERS), f"{SECONDS_WITH_IMAGE}+image"])
     _tell_lateness(section, found, beside)
+    _tell_by_url(section, by_url)
     several = [(f"{seconds} s", stream, each) for (seconds, stream), each in found.items()]
     several += [
         (f"{SECONDS_WITH_IMAGE} s, data URL", stream, [each])
@@ -173,6 +178,47 @@ def _tell_lateness(
             ]
         )
     section.table(["answer", "direct, p50 / p95", "events", "polls", "events behind direct, p50", "goal"], rows)
+
+
+type ByUrl = dict[int, dict[str, list[float]]]
+"""The lateness of tokens, by the seconds of the answer, and by the way: direct, responses, completions."""
+
+
+def _by_url(stack: LocalStack, model_url: str) -> ByUrl:
+    url, key = f"{stack.stream_url}/v1", stack.token("alice")
+    response(url, key, "general", 0.2)  # starts the function
+    found: ByUrl = {}
+    for seconds, rounds in BY_URL_ANSWERS.items():
+        ways = found.setdefault(seconds, {"direct": [], "responses": [], "completions": []})
+        for way, ask in (("responses", response), ("completions", completion)):
+            for _ in range(rounds):
+                with ThreadPoolExecutor(1) as pool:
+                    straight = pool.submit(direct, model_url, seconds)
+                    ways[way] += ask(url, key, "general", seconds)
+                    ways["direct"] += straight.result()
+    return found
+
+
+def _tell_by_url(section: Section, found: ByUrl) -> None:
+    section.say(
+        "**How late a token is at the URL of streams** (`StreamFunction`), from the moment in which it leaves the "
+        "model until openai-python has it, from a response and from a chat completion in the foreground. The goal is "
+        "the median of both behind the direct stream."
+    )
+    rows = []
+    for seconds, ways in found.items():
+        direct = statistics.median(ways["direct"])
+        behind = [statistics.median(ways[way]) - direct for way in ("responses", "completions")]
+        rows.append(
+            [
+                f"{seconds} s",
+                *(_two(ways[way]) for way in ("direct", "responses", "completions")),
+                " / ".join(f"{each:.2f}" for each in behind) + " s",
+                goal(max(behind), BY_URL_GOALS[seconds]),
+            ]
+        )
+    head = ["answer", "direct, p50 / p95", "a response", "a chat completion", "behind direct, p50", "goal"]
+    section.table(head, rows)
 
 
 def _two(late: list[float]) -> str:
