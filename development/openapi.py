@@ -106,12 +106,19 @@ STATUS_WORDS = {
 }
 
 REQUEST_WORDS = {
-    "message": "The user's message.",
+    "message": "The user's message. Only a request with `tool_outputs` may have an empty one, or none.",
     "session_id": "The conversation to continue, or the name of a new one. Made by the service if absent.",
     "role": f"The role that answers: `{DEFAULT_ROLE}` if absent.",
     "metadata": "Stored and returned with the message. The service does not read it.",
     "stream": "Whether to show the growing answer up to four times a second, instead of once. "
     "Read it at `/chat/task/{task_id}/events`.",
+    "tools": "Functions that the client can run. If the model asks for some, the task ends SUCCESS with `tool_calls`.",
+    "tool_choice": "Whether the model must ask for a function: `auto` if absent, `none`, `required`, or the function "
+    "that it must ask for. Without `tools` it has no effect.",
+    "parallel_tool_calls": "Whether the model may ask for several functions at once. The default is the model's. "
+    "Without `tools` it has no effect.",
+    "tool_outputs": "The results of the functions that the model has asked for, each with its `call_id`: exactly one "
+    "for each of the `tool_calls` of one task in the session, which `session_id` names. They are accepted once.",
     "deadline_seconds": "The seconds that the task may take. The maximum and the default are the deployment's "
     "`DeadlineMinutes`.",
 }
@@ -257,12 +264,19 @@ _TURN = (
     "rate_limited",
 )
 REFUSALS_OF: dict[str, tuple[str, ...]] = {
-    "POST /chat": (*_CALLER, *_BODY, "request_too_large", *_TURN),
+    "POST /chat": (
+        *_CALLER,
+        *_BODY,
+        "request_too_large",
+        "tool_outputs_mismatch",
+        "already_continued",
+        *_TURN,
+    ),
     "POST /chat/media": (*_CALLER, *_BODY, "rate_limited"),
     "GET /chat/task/{task_id}": (*_CALLER, "task_not_found", "invalid_parameter"),
     "GET /chat/task/{task_id}/events": (*_CALLER, "task_not_found", "invalid_parameter"),
     "POST /chat/task/{task_id}/cancel": (*_CALLER, "task_not_found"),
-    "POST /chat/task/{task_id}/retry": (*_CALLER, "task_not_found", "not_failed", *_TURN),
+    "POST /chat/task/{task_id}/retry": (*_CALLER, "task_not_found", "not_failed", "already_continued", *_TURN),
     "GET /chat/session/{session_id}": (*_CALLER, "session_not_found", "invalid_parameter"),
     "GET /chat/usage": (*_CALLER, "invalid_parameter"),
     "GET /health": (),
@@ -403,7 +417,7 @@ def _problem_example(refusal: Refusal) -> Any:
         "unsupported_media_type": lambda: submission.require_json({"headers": {"content-type": "text/plain"}}),
         "invalid_idempotency_key": lambda: submission.idempotency_key({"headers": {"idempotency-key": ""}}),
         "invalid_parameter": lambda: http.integer("soon", "wait", default=0, low=0, high=status.MAX_WAIT_SECONDS),
-        "invalid_request": lambda: request.parse_chat(b'{"message": "", "role": "oracle"}'),
+        "invalid_request": lambda: request.parse_chat(b'{"message": null, "role": "oracle"}'),
     }
     try:
         real.get(refusal.code, lambda: None)()
@@ -577,6 +591,13 @@ _OF_A_SUBMIT = [
     for name in ("Preference-Applied", "Idempotency-Replayed", "Cache-Status", "RateLimit-Policy", "RateLimit")
 ]
 
+TOOL = {
+    "type": "function",
+    "name": "get_weather",
+    "description": "The weather of a city today.",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+}
+
 OPERATIONS: dict[str, Json] = {
     "POST /chat": {
         "operationId": "chat",
@@ -606,6 +627,14 @@ OPERATIONS: dict[str, Json] = {
                             "value": {
                                 "message": "What is in this picture?",
                                 "media": [{"type": "image", "upload_id": UPLOAD_ID}],
+                            }
+                        },
+                        "tools": {"value": {"message": "Do I need an umbrella in Oslo?", "tools": [TOOL]}},
+                        "tool_outputs": {
+                            "value": {
+                                "session_id": "session_123",
+                                "tool_outputs": [{"call_id": "call_3kRk9f", "output": '{"rain_mm": 4}'}],
+                                "tools": [TOOL],
                             }
                         },
                     },

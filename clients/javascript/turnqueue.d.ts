@@ -19,9 +19,45 @@ export interface ImageUpload {
   upload_id: string;
 }
 
-export interface ChatRequest {
+/** A function that the application can run when the model asks for it. */
+export interface Tool {
+  type: "function";
+  name: string;
+  description?: string | null | undefined;
+  /** A JSON Schema of the function's arguments. */
+  parameters?: Record<string, unknown> | null | undefined;
+  strict?: boolean | null | undefined;
+}
+
+/** A function that the model asks for. `arguments` is a JSON document that the model wrote, so check it. */
+export interface ToolCall {
+  call_id: string;
+  name: string;
+  arguments: string;
+}
+
+/** The result of a function. `call_id` is that of its `ToolCall`. */
+export interface ToolOutput {
+  call_id: string;
+  output: string;
+}
+
+/** A message, or the results of the functions that the last answer asks for, or both. */
+export type ChatRequest = MessageRequest | ToolOutputsRequest;
+
+export interface MessageRequest extends RequestMembers {
   /** The text of the message: 1 to 32,000 characters. */
   message: string;
+  tool_outputs?: null | undefined;
+}
+
+export interface ToolOutputsRequest extends RequestMembers {
+  message?: string | undefined;
+  /** One result for each of the `tool_calls` of one answer in the conversation `session_id`. The API accepts them once. */
+  tool_outputs: readonly ToolOutput[];
+}
+
+interface RequestMembers {
   /** The id of the conversation. If absent, the API makes a new conversation. */
   session_id?: string | null | undefined;
   role?: string | undefined;
@@ -34,6 +70,10 @@ export interface ChatRequest {
    * chat() and submit() is true. With false, the event log needs fewer writes.
    */
   stream?: boolean | null | undefined;
+  /** Functions that the model may ask for. Its answer then has `tool_calls`. */
+  tools?: readonly Tool[] | null | undefined;
+  tool_choice?: "auto" | "none" | "required" | { type: "function"; name: string } | null | undefined;
+  parallel_tool_calls?: boolean | null | undefined;
 }
 
 /** A limit of the caller and its state, from the header fields RateLimit-Policy and RateLimit. */
@@ -62,6 +102,8 @@ export interface ChatResponse {
   data: Record<string, unknown> | null;
   draft: Record<string, unknown> | null;
   task_id: string;
+  /** Present if the model asks for functions. Send their results with the next message, as `tool_outputs`. */
+  tool_calls?: ToolCall[];
 }
 
 /** The API's response to a message that is accepted, but not answered yet. */
@@ -171,6 +213,8 @@ export type SessionTurn = TaskStatus & {
   role: string;
   media: Attachment[];
   metadata: Record<string, string>;
+  /** Present if the client sent results of functions. */
+  tool_outputs?: ToolOutput[];
 };
 
 export interface SessionPage {

@@ -252,11 +252,13 @@ def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
 
 
 def _history_entry(turn: Turn, now: float) -> dict[str, Any]:
+    outputs = [entry for entry in turn.request.get("context", ()) if "output" in entry]
     return {
         "message": turn.request["message"],
         "role": turn.request["role"],
         "media": turn.request.get("media", []),
         "metadata": turn.request.get("metadata", {}),
+        **({"tool_outputs": outputs} if outputs else {}),
         **task_status(turn, now),
     }
 

@@ -24,6 +24,11 @@ MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together; larger
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
+MAX_TOOLS = 128
+MAX_CALL_ID_CHARACTERS = 200
+
+FUNCTION_NAME = "^[A-Za-z0-9_-]{1,64}$"  # of a function, by OpenAI's API
+_OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "tool_outputs")
 
 # The first message with media compiles these, because most messages have no media.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
@@ -111,10 +116,38 @@ class Media(_Strict):
         return self
 
 
+class Tool(_Strict):
+    """A function that the client can run when the model asks for it. `parameters`: a JSON Schema of its arguments."""
+
+    type: Literal["function"]
+    name: str = Field(pattern=FUNCTION_NAME)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    def stored(self) -> dict[str, Any]:
+        """The form that the turn stores, which is that of the Responses API."""
+        return self.model_dump() | {"parameters": self.parameters or {}}
+
+
+class ToolName(_Strict):
+    """The function that the model must ask for."""
+
+    type: Literal["function"]
+    name: str = Field(pattern=FUNCTION_NAME)
+
+
+class ToolOutput(_Strict):
+    """The result of a function call. `call_id`: the id of the call in `tool_calls`."""
+
+    call_id: str = Field(min_length=1, max_length=MAX_CALL_ID_CHARACTERS)
+    output: str
+
+
 class ChatRequest(_Strict):
     """The body of POST /chat."""
 
-    message: str = Field(min_length=1, max_length=MAX_MESSAGE_CHARACTERS)
+    message: str = Field("", max_length=MAX_MESSAGE_CHARACTERS)
     session_id: Annotated[str, AfterValidator(_session_id)] | None = None
     role: Annotated[str, AfterValidator(_role)] = DEFAULT_ROLE
     media: Annotated[list[Media], Field(max_length=MAX_MEDIA), AfterValidator(_media)] | None = None
@@ -130,11 +163,29 @@ class ChatRequest(_Strict):
     ) = None
     deadline_seconds: Annotated[int, Field(ge=MIN_DEADLINE_SECONDS), BeforeValidator(_whole)] | None = None
     stream: bool | None = None
+    tools: Annotated[list[Tool], Field(max_length=MAX_TOOLS)] | None = None
+    tool_choice: Literal["auto", "none", "required"] | ToolName | None = None
+    parallel_tool_calls: bool | None = None
+    tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
 
     def stored(self) -> dict[str, Any]:
         """The part of the body that the turn stores. The session is in the turn's key. A retry does not inherit the
-        deadline."""
-        return self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds"})
+        deadline. The members of functions have the form that requests of the OpenAI API have (turnqueue/turn.py)."""
+        stored = self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds", *_OF_TOOLS})
+        if self.tools:
+            stored["tools"] = [tool.stored() for tool in self.tools]
+            if self.tool_choice:
+                choice = self.tool_choice
+                stored["tool_choice"] = choice if isinstance(choice, str) else choice.model_dump()
+            if self.parallel_tool_calls is not None:
+                stored["options"] = {"parallel_tool_calls": self.parallel_tool_calls}
+        if self.tool_outputs:
+            stored["context"] = [each.model_dump() for each in self.tool_outputs]
+        return stored
+
+    @property
+    def tool_names(self) -> set[str]:
+        return {tool.name for tool in self.tools or ()}
 
     def fingerprint(self) -> str:
         """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint. `stream` does not
@@ -161,17 +212,32 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 
 
 def parse_chat(content: bytes) -> ChatRequest:
-    """Like `parse`. Also raises Problem if the request is larger than a turn can store."""
+    """Like `parse`. Also raises Problem if two fields do not fit together, or if the request is larger than a turn can
+    store."""
     request = parse(ChatRequest, content)
-    require_storable(request.stored())
+    if not request.message and not request.tool_outputs:
+        raise invalid("message", "message_missing", "must have at least 1 character, unless there are tool_outputs")
+    if request.tool_outputs and not request.session_id:
+        raise invalid("tool_outputs", "session_missing", "needs the session_id of the function calls")
+    if isinstance(request.tool_choice, ToolName) and request.tool_choice.name not in request.tool_names:
+        raise invalid("tool_choice", "tool_missing", "must be auto, none, required, or one of the functions in tools")
+    require_storable(request.stored(), {"context": "tool_outputs"})
     return request
 
 
-def require_storable(stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({})) -> None:
+def require_storable(
+    stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({}), *, status: int | None = None
+) -> None:
     """Raises a 413 Problem if the request, without its large data URLs, is larger than a turn can store. The problem
-    names the largest field. `names`: the client's names for fields that have another name in the turn."""
+    names the largest field. Raises another Problem, with this `status`, if a field has a number that JSON cannot have.
+    `names`: the client's names for fields that have another name in the turn."""
     request, _ = moved(stored, "")
-    sizes = {name: _bytes(value) for name, value in request.items()}
+    sizes = {}
+    for name, value in request.items():
+        try:
+            sizes[name] = _bytes(value)
+        except ValueError:  # The JSON parser reads 1e999 as infinity.
+            raise invalid(names.get(name, name), "number_too_large", "has a number that is too large", status) from None
     if sum(sizes.values()) > MAX_REQUEST_BYTES:
         largest = max(sizes, key=lambda name: sizes[name])
         field = names.get(largest, largest)
@@ -180,8 +246,14 @@ def require_storable(stored: dict[str, Any], names: Mapping[str, str] = MappingP
         raise Problem("request_too_large", detail, param=field)
 
 
+def invalid(field: str, code: str, detail: str, status: int | None = None) -> Problem:
+    """The Problem for one field of the body, a 422 unless `status` is given."""
+    error = {"field": field, "code": code, "detail": detail}
+    return Problem("invalid_request", f"{field}: {detail}", status=status, param=field, errors=[error])
+
+
 def _bytes(value: Any) -> int:
-    return len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    return len(json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass"))
 
 
 def _problem(error: ValidationError) -> Problem:
@@ -197,6 +269,6 @@ def _problem(error: ValidationError) -> Problem:
 def _field(location: tuple[int | str, ...]) -> str:
     """The place in the body, for example "media.0.url". An error names an unknown field only if the name is harmless,
     so that a typing error is visible. An error never names a key of `metadata`, because the key is the client's
-    text."""
-    known = location[:1] if location[:1] == ("metadata",) else location
+    text. In `tool_choice`, the location also names the type that did not match."""
+    known = location[:1] if location[:1] in (("metadata",), ("tool_choice",)) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

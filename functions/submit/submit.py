@@ -10,8 +10,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from caching import caching
+from continuation import already_continued, continue_calls
 from preference import preference
-from request import MAX_MEDIA, UploadRequest, parse, parse_chat
+from request import MAX_MEDIA, UploadRequest, invalid, parse, parse_chat
 from submission import Submission, idempotency_key, require_json
 from turnqueue.attachments import moved
 from turnqueue.events import EventLog
@@ -23,7 +24,7 @@ from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.responses import accepted, chat_response, poll_after_ms, upload
-from turnqueue.store import Refused, TurnStore
+from turnqueue.store import AlreadyAnswered, Refused, TurnStore
 from turnqueue.telemetry import count, error_name, logger, observed
 from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid, session_key
 from turnqueue.usage import UsageStore, estimated_tokens
@@ -80,15 +81,16 @@ def _message(event: Event) -> Submission:
     key_of_client = idempotency_key(event)
     request = parse_chat(body(event))
     if request.deadline_seconds and request.deadline_seconds > deadline_seconds:
-        detail = f"deadline_seconds: Input should be less than or equal to {deadline_seconds}"
-        error = {"field": "deadline_seconds", "code": "deadline_too_long", "detail": detail.partition(": ")[2]}
-        raise Problem("invalid_request", detail, param="deadline_seconds", errors=[error])
+        limit = f"Input should be less than or equal to {deadline_seconds}"
+        raise invalid("deadline_seconds", "deadline_too_long", limit)
     stored = request.stored()
     _require_allowed_urls(stored)
     allowed = caching(event, cache["seconds"])
 
     now = time.time()
     key = Key(session_key(caller, request.session_id or new_session_id()), new_ulid(now))
+    if request.tool_outputs:
+        continue_calls(store, key, stored, now, "tool_outputs", numbered=True)
     turn = Turn.submitted(key, stored, now, request.deadline_seconds or deadline_seconds)
     begins = request.session_id is None
     tokens = estimated_tokens(turn.request, 0 if begins else history_tokens)
@@ -172,7 +174,10 @@ def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
 def _accepted(event: Event, submission: Submission, ends_at: float) -> Response:
     """Record and queue the message. If the client waits, the response comes when the turn is final or the wait is
     over."""
-    turn, replayed, headers = take(event, submission)
+    try:
+        turn, replayed, headers = take(event, submission)
+    except AlreadyAnswered:
+        raise already_continued("tool_outputs") from None
     wanted = submission.preference
     if wanted.wait and not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         wanted = wanted.without_wait()

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from continuation import already_continued, call_ids, check_outputs, continue_calls
 from preference import Preference
 from submission import Submission
 from turnqueue.http import Event, Problem, Response, body, owner, respond
@@ -79,20 +80,20 @@ class _Call:
     def create_response(self) -> Response:
         parsed = parse_responses(body(self._event), instructions=self._desk.allow_instructions, refer=self._refer)
         sent = parsed.body
-        session = session_key(self._owner, new_session_id())
-        calls: list[dict[str, str]] = []
-        if sent.previous_response_id:
-            previous = self._previous(sent.previous_response_id)
-            session, parsed.request["previous"] = previous.key.session, previous.key.turn
-            if calls := (previous.result or {}).get("tool_calls") or []:
-                parsed.request["answers"] = previous.key.turn
-        if not sent.conversation_id:  # in a conversation the worker checks the calls
-            _check_outputs(parsed.request, [call["call_id"] for call in calls], "input")
         if sent.conversation_id:
             session_id = session_of(sent.conversation_id)
             if not SESSION_ID.fullmatch(session_id):
                 raise no_such_conversation("conversation")
-            session = session_key(self._owner, session_id)
+            session, now = session_key(self._owner, session_id), time.time()
+            continue_calls(self._desk.store, Key(session, new_ulid(now)), parsed.request, now, "input")
+        else:
+            session, calls = session_key(self._owner, new_session_id()), list[str]()
+            if sent.previous_response_id:
+                previous = self._previous(sent.previous_response_id)
+                session, parsed.request["previous"] = previous.key.session, previous.key.turn
+                if calls := call_ids(previous):
+                    parsed.request["answers"] = previous.key.turn
+            check_outputs(parsed.request.get("context", ()), calls, "input")
         is_handed_over = bool(sent.stream) and is_streamed(self._event)
         if is_handed_over:
             parsed.request.update(LIVE)
@@ -111,7 +112,7 @@ class _Call:
 
     def create_completion(self) -> Response:
         parsed = parse_completions(body(self._event), instructions=self._desk.allow_instructions)
-        _check_outputs(parsed.request, [], "messages")
+        check_outputs(parsed.request.get("context", ()), [], "messages")
         is_handed_over = bool(parsed.body.stream) and is_streamed(self._event)
         if is_handed_over:
             parsed.request.update(LIVE)
@@ -156,7 +157,7 @@ class _Call:
             submission = Submission(turn, parsed.fingerprint, self._key, Preference(seconds, None))
             turn, replayed, headers = desk.take(self._event, submission)
         except AlreadyAnswered:
-            raise Problem("already_continued", param="previous_response_id", headers=NO_RETRY) from None
+            raise already_continued("input") from None
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
@@ -196,21 +197,3 @@ class _Call:
         if entry is None:
             raise Problem("item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
         return entry
-
-
-def _check_outputs(request: dict[str, Any], waiting: list[str], param: str) -> None:
-    """Raises a 400 Problem unless each function call is followed by exactly one result. `waiting`: the ids of earlier
-    calls that still need results."""
-    for entry in request.get("context", ()):
-        if "output" in entry:
-            if entry["call_id"] not in waiting:
-                raise _mismatch(param, "has a result of a call that is not waiting for one")
-            waiting.remove(entry["call_id"])
-        elif "name" in entry:
-            waiting.append(entry["call_id"])
-    if waiting:
-        raise _mismatch(param, f"lacks the results of {len(waiting)} function calls")
-
-
-def _mismatch(param: str, why: str) -> Problem:
-    return Problem("tool_outputs_mismatch", f"{param}: {why}.", param=param)

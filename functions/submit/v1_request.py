@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from request import MAX_MEDIA, MAX_METADATA, Media, require_storable
+from request import (
+    FUNCTION_NAME,
+    MAX_CALL_ID_CHARACTERS,
+    MAX_MEDIA,
+    MAX_METADATA,
+    MAX_TOOLS,
+    Media,
+    Tool,
+    require_storable,
+)
 from turnqueue.http import Problem
 from turnqueue.personas import DEFAULT_ROLE, ROLES
 
@@ -20,11 +29,9 @@ type Refer = Callable[[str, str], Entry]
 """A function from an item id to its entry. `param` names the request's parameter with the id. Raises a 404 Problem if
 there is no such item."""
 
-MAX_TOOLS = 128
 MAX_INSTRUCTIONS = 32_000  # characters
 
 _Ignored = Annotated[Any, "taken and without effect"]
-_NAME = r"[A-Za-z0-9_-]{1,64}"
 
 
 class _Lenient(BaseModel):
@@ -40,15 +47,12 @@ class _Known(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class _Function(_Lenient):
-    name: str = Field(pattern=f"^{_NAME}$")
-    description: str | None = None
-    parameters: dict[str, Any] | None = None
-    strict: bool | None = None
+class _Tool(Tool):
+    model_config = ConfigDict(extra="ignore")
 
 
 class _JsonSchema(_Lenient):
-    name: str = Field(pattern=f"^{_NAME}$")
+    name: str = Field(pattern=FUNCTION_NAME)
     schema_: dict[str, Any] = Field(alias="schema")
     description: str | None = None
     strict: bool | None = None
@@ -202,7 +206,7 @@ def _parse[Body: BaseModel](kind: type[Body], content: bytes) -> Body:
 
 def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
     told, form = ("input", "text") if isinstance(body, ResponsesBody) else ("messages", "response_format")
-    require_storable(request, {"message": told, "context": told, "media": told, "format": form})
+    require_storable(request, {"message": told, "context": told, "media": told, "format": form}, status=400)
     said = json.dumps(body.model_dump(exclude_none=True), sort_keys=True)
     return Parsed(body, request, hashlib.sha256(f"{name}\n{said}".encode("utf-8", "surrogatepass")).hexdigest())
 
@@ -257,13 +261,13 @@ class _Said(_Lenient):
 
 
 class _Call(_Lenient):
-    call_id: str = Field(min_length=1, max_length=200)
-    name: str = Field(pattern=f"^{_NAME}$")
+    call_id: str = Field(min_length=1, max_length=MAX_CALL_ID_CHARACTERS)
+    name: str = Field(pattern=FUNCTION_NAME)
     arguments: str
 
 
 class _Output(_Lenient):
-    call_id: str = Field(min_length=1, max_length=200)
+    call_id: str = Field(min_length=1, max_length=MAX_CALL_ID_CHARACTERS)
     output: str | list[_Part]
 
 
@@ -346,17 +350,14 @@ def _media(content: list[_Part], param: str) -> list[dict[str, Any]]:
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The functions in the form of the Responses API: {type, name, description, parameters, strict}. Takes both APIs'
-    forms."""
+    """The functions in the form that the turn stores. Takes both APIs' forms."""
     found = []
     for number, tool in enumerate(tools):
         param = f"tools.{number}"
         flat = _flat(tool, "function")
         if flat is None or flat.get("type") != "function":
             raise _unsupported(f"{param}.type", "must be function: there are no other tools here")
-        function = _checked(_Function, flat, param)
-        given = {"description": function.description, "parameters": function.parameters or {}}
-        found.append({"type": "function", "name": function.name, **given, "strict": function.strict})
+        found.append(_checked(_Tool, flat, param).stored())
     return found
 
 

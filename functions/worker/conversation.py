@@ -15,6 +15,8 @@ type Message = dict[str, Any]
 
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
+_NO_RESULT = "[The user went on without a result of this function.]"
+
 # The most calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the history.
 _HALVINGS = 3
 
@@ -25,7 +27,8 @@ _REMEMBERED_SECONDS = 3600.0
 
 class Exchange(NamedTuple):
     """An earlier turn: the user's message and the model's answer. Function results stay with the exchange that called
-    the functions, because servers refuse a call without its result and a result without its call."""
+    the functions, because servers refuse a call without its result and a result without its call. If the user has sent
+    another message instead of the results, the model gets a note for each result."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -57,6 +60,8 @@ class Conversation(NamedTuple):
         asked = tuple(_asked(turn, images))
         if exchanges and asked and asked[0]["role"] == "tool":
             asked = exchanges.pop().messages + asked
+        else:
+            _close(exchanges)
         return cls({"role": "system", "content": persona.instructions}, _newest(exchanges, history_tokens), asked)
 
     def messages(self) -> list[Message]:
@@ -137,7 +142,16 @@ def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
         return
     if exchanges and exchange.messages[0]["role"] == "tool":
         exchange = Exchange.of(exchanges.pop().messages + exchange.messages)
+    else:
+        _close(exchanges)
     exchanges.append(exchange)
+
+
+def _close(exchanges: list[Exchange]) -> None:
+    """Add a note for each function call of the last exchange, because the next message is no result."""
+    if exchanges and (calls := exchanges[-1].messages[-1].get("tool_calls")):
+        notes = [{"role": "tool", "tool_call_id": call["id"], "content": _NO_RESULT} for call in calls]
+        exchanges[-1] = Exchange.of([*exchanges[-1].messages, *notes])
 
 
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:

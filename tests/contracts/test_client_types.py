@@ -44,9 +44,13 @@ export const same: {
 export const usage = (it: Schemas["Usage"]): client.Usage => it;
 export const usageDay = (it: Schemas["UsageDay"]): client.UsageDay => it;
 export const answer = (it: Schemas["ChatResponse"]): client.ChatResponse => it;
-// The API takes what the declarations allow.
+// The API takes what the declarations allow. The generated types have no readonly arrays.
+type Mutable<T> =
+  T extends readonly (infer Each)[] ? Mutable<Each>[]
+  : T extends object ? { [K in keyof T]: Mutable<T[K]> }
+  : T;
 type Request<T extends client.ChatRequest | Schemas["ChatRequest"]> = Omit<T, "role" | "media">;
-export const request = (it: Request<client.ChatRequest>): Request<Schemas["ChatRequest"]> => it;
+export const request = (it: Mutable<Request<client.ChatRequest>>): Request<Schemas["ChatRequest"]> => it;
 """
 
 

@@ -1,5 +1,6 @@
 """A deployed stack from a client's view: a chat in each mode, the task, the conversation, cancellation, isolation."""
 
+import json
 import time
 import uuid
 
@@ -65,6 +66,20 @@ def test_a_conversation_is_remembered_in_order(alice: Api, stack: object) -> Non
     conversation = alice.http.get(f"/chat/session/{session}").json()
     assert [turn["task_id"] for turn in conversation["turns"]] == [first, second]
     assert [turn["message"] for turn in conversation["turns"]] == ["my dog is called Rex", "what is my dog called?"]
+
+
+def test_a_function_of_the_client_is_called_and_its_result_is_accepted_once(alice: Api, stack: object) -> None:
+    session, number = new_session(), {"type": "object", "properties": {"number": {"type": "integer"}}}
+    tools = [{"type": "function", "name": "add_one", "parameters": number | {"required": ["number"]}}]
+    task_id = alice.submit("what is 3 and one?", session_id=session, tools=tools)
+    (call,) = alice.finished(task_id)["result"]["tool_calls"]
+    assert (call["name"], json.loads(call["arguments"])) == ("add_one", {"number": 3})
+
+    results = {"session_id": session, "tool_outputs": [{"call_id": call["call_id"], "output": "4"}]}
+    answer = alice.http.post("/chat", json=results)
+
+    assert answer.json()["message"].endswith("The tools said: 4.")
+    assert alice.http.post("/chat", json=results).json()["code"] == "already_continued"
 
 
 def test_an_image_reaches_the_model(alice: Api, stack: object) -> None:

@@ -457,10 +457,15 @@ def test_a_field_that_nobody_has_thought_of_makes_another_key() -> None:
 
 def test_every_field_of_a_request_is_in_the_key_or_known_to_be_unseen() -> None:
     """The session is in no stored request, and a message in a session is never answered from the cache."""
-    stored = ChatRequest.model_validate({"message": "hello", "session_id": "s", "stream": True, "deadline_seconds": 60})
-    assert set(ChatRequest.model_fields) - set(stored.stored()) == {
+    tools = {"tools": [{"type": "function", "name": "add"}], "tool_choice": "auto", "parallel_tool_calls": False}
+    given = {"message": "hello", "session_id": "s", "stream": True, "deadline_seconds": 60, **tools}
+    stored = ChatRequest.model_validate(given).stored()
+    assert set(ChatRequest.model_fields) - set(stored) == {
         "session_id",
         "deadline_seconds",
         "media",
         "metadata",
+        "parallel_tool_calls",
+        "tool_outputs",
     }
+    assert stored["options"] == {"parallel_tool_calls": False}

@@ -12,6 +12,7 @@ from turnqueue.personas import ROLES
 
 PNG = "data:image/png;base64,"
 HTTPS = {"type": "image", "url": "https://example.com/cat.png"}
+TOOL = {"type": "function", "name": "add"}
 ASYNC = {"async_mode": "true"}
 THE_ROLES = ", ".join(sorted(ROLES))
 
@@ -77,7 +78,7 @@ def test_is_accepted_and_kept_as_it_came(account: Account, body: dict[str, Any])
 # ---- What is refused
 
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
-    "no message": ({}, "message", "required"),
+    "no message": ({}, "message", "at least 1 char"),
     "an empty message": ({"message": ""}, "message", "at least 1 char"),
     "a message of 32,001 characters": ({"message": "x" * 32_001}, "message", "32000"),
     "a message that is a number": ({"message": 5}, "message", "string"),
@@ -145,6 +146,51 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
         "media.0.url",
         "200000 characters",
     ),
+    "results of functions without their session": (
+        {"tool_outputs": [{"call_id": "c", "output": "4"}]},
+        "tool_outputs",
+        "session_id",
+    ),
+    "no results": ({"message": "x", "tool_outputs": []}, "tool_outputs", "at least 1 item"),
+    "129 results": ({"message": "x", "tool_outputs": [{"call_id": "c", "output": "4"}] * 129}, "tool_outputs", "128"),
+    "a result without its call": (
+        {"message": "x", "session_id": "s", "tool_outputs": [{"output": "4"}]},
+        "tool_outputs.0.call_id",
+        "required",
+    ),
+    "the id of a call of 201": (
+        {"message": "x", "session_id": "s", "tool_outputs": [{"call_id": "c" * 201, "output": "4"}]},
+        "tool_outputs.0.call_id",
+        "200",
+    ),
+    "a result that is no text": (
+        {"message": "x", "session_id": "s", "tool_outputs": [{"call_id": "c", "output": {}}]},
+        "tool_outputs.0.output",
+        "string",
+    ),
+    "129 functions": ({"message": "x", "tools": [TOOL] * 129}, "tools", "128"),
+    "a function with a bad name": (
+        {"message": "x", "tools": [TOOL | {"name": "a b"}]},
+        "tools.0.name",
+        "match pattern",
+    ),
+    "a function in the form of Chat Completions": (
+        {"message": "x", "tools": [{"type": "function", "function": {"name": "add"}}]},
+        "tools.0.name",
+        "required",
+    ),
+    "another kind of tool": ({"message": "x", "tools": [TOOL | {"type": "web_search"}]}, "tools.0.type", "'function'"),
+    "a number in a function's schema that JSON cannot have": (
+        {"message": "x", "tools": [TOOL | {"parameters": {"maximum": float("inf")}}]},
+        "tools",
+        "a number that is too large",
+    ),
+    "an unknown tool choice": ({"message": "x", "tools": [TOOL], "tool_choice": "always"}, "tool_choice", "'required'"),
+    "a tool choice of no function": (
+        {"message": "x", "tools": [TOOL], "tool_choice": {"type": "function", "name": "sub"}},
+        "tool_choice",
+        "one of the functions in tools",
+    ),
     "a deadline beyond the deployment's": (
         {"message": "x", "deadline_seconds": 901},
         "deadline_seconds",
@@ -173,7 +219,7 @@ def test_is_refused_by_a_422_that_names_the_field_and_its_limit(
 
 
 def test_every_fault_is_named_and_at_most_ten(account: Account) -> None:
-    body = {"role": "pirate", "session_id": ""} | {f"unknown{number}": 1 for number in range(20)}
+    body = {"message": 5, "role": "pirate", "session_id": ""} | {f"unknown{number}": 1 for number in range(20)}
 
     errors = send(account, body)["json"]["errors"]
 

@@ -28,6 +28,8 @@ export const withNull: ClientOptions = { baseUrl: "https://api.example", token: 
 export const nullRole: ChatRequest = { message: "Hello", role: null };
 // @ts-expect-error: no message
 export const empty: ChatRequest = {};
+const outputs = [{ call_id: "call_1", output: "4" }];
+export const continuation: ChatRequest = { session_id: "s", tool_outputs: outputs };
 // @ts-expect-error: by url or by upload_id
 export const both: Attachment = { type: "image", url: "https://example.com/a.png", upload_id: "01" };
 // @ts-expect-error: by one of them

@@ -43,17 +43,17 @@ REFUSALS = {
     "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
     "internal_error": Refusal(500, "Something went wrong on our side."),
     "unavailable": Refusal(503, "The service is unavailable. Please try again in a moment."),
-    # Only the OpenAI API has the next refusals. Like OpenAI, it answers 400 to a wrong body. /chat answers 422.
+    "already_continued": Refusal(
+        409, "The function calls are answered already, or the conversation has continued without their results."
+    ),
     "tool_outputs_mismatch": Refusal(400, "The results of function calls do not match the calls."),
+    # Only the OpenAI API has the next refusals. Like OpenAI, it answers 400 to a wrong body. /chat answers 422.
     "unsupported": Refusal(400, "This part of the OpenAI API is not served here."),
     "unsupported_parameter": Refusal(400, "The request has a parameter that is not served here."),
     "conversation_not_found": Refusal(404, "There is no such conversation."),
     "item_not_found": Refusal(404, "There is no such item."),
     "model_not_found": Refusal(404, "There is no such model."),
     "response_not_found": Refusal(404, "There is no such response."),
-    "already_continued": Refusal(
-        409, "The function calls of the previous response are answered already, by another request."
-    ),
     "response_in_progress": Refusal(
         409, "The previous response is not final yet. Wait for it, or send both in one conversation."
     ),

@@ -15,6 +15,16 @@ type Timestamp = str
 """A time in UTC, to the millisecond, in the form of RFC 3339."""
 
 
+class ToolCall(TypedDict):
+    """A function that the model asks the client to run."""
+
+    call_id: str
+    """The id of the call. Send it back with the result."""
+    name: str
+    arguments: str
+    """The arguments as a JSON document. The model wrote it, so check it."""
+
+
 class ChatResponse(TypedDict):
     """The answer to a message."""
 
@@ -28,6 +38,8 @@ class ChatResponse(TypedDict):
     """The draft that the role builds up over the turns. Null for a role without a draft."""
     task_id: str
     """The task that answered."""
+    tool_calls: NotRequired[list[ToolCall]]
+    """Present if the model asks for functions. Send their results in `tool_outputs` of the session's next message."""
 
 
 class Accepted(TypedDict):
@@ -163,14 +175,23 @@ class Upload(TypedDict):
     """The largest image that S3 accepts, in bytes."""
 
 
+class ToolResult(TypedDict):
+    """The result of a function call."""
+
+    call_id: str
+    output: str
+
+
 class SessionTurn(TaskStatus):
     """A message with its task."""
 
     message: str
-    """The user's message."""
+    """The user's message. Empty if the client sent only results of function calls."""
     role: str
     media: list[Attachment]
     metadata: dict[str, str]
+    tool_outputs: NotRequired[list[ToolResult]]
+    """Present if the client sent results of function calls."""
 
 
 class SessionPage(TypedDict):
@@ -251,15 +272,18 @@ class ProblemDocument(TypedDict):
 
 
 def chat_response(turn: Turn) -> ChatResponse:
-    """The ChatResponse of a successful turn: {session_id, message, data, draft, task_id}."""
+    """The ChatResponse of a successful turn: {session_id, message, data, draft, task_id, tool_calls?}."""
     result = turn.result or {}
-    return {
+    response: ChatResponse = {
         "session_id": turn.key.session_id,
         "message": result.get("message", ""),
         "data": result.get("data"),
         "draft": result.get("draft"),
         "task_id": turn.key.task_id,
     }
+    if calls := result.get("tool_calls"):
+        response["tool_calls"] = calls
+    return response
 
 
 def accepted(turn: Turn) -> Accepted:

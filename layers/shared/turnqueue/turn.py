@@ -159,10 +159,10 @@ def is_ulid(text: str) -> bool:
 class Turn(NamedTuple):
     """A turn as it stands in the table.
 
-    - `request`: {message, role, media?, metadata?, stream?}. A request of the OpenAI API has more members: `context`
-      (turnqueue/v1/items.py); `previous`, the ULID of the turn that it continues; `answers`, the same ULID if that turn
-      has function calls; `instructions`, `options`, `tools`, `tool_choice` and `format`; and `v1`, the members that its
-      response repeats.
+    - `request`: {message, role, media?, metadata?, stream?}. A request with functions, or of the OpenAI API, has more
+      members: `tools`, `tool_choice` and `options`; `context` (turnqueue/v1/items.py); `previous`, the ULID of the turn
+      that it continues; and `answers`, the same ULID if that turn has function calls. Only a request of the OpenAI API
+      has `instructions`, `format`, and `v1`, the members that its response repeats.
     - `result`: {message, data, draft, tool_calls?}.
     - `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
     - `attempt`: counts the claims, and is the fencing token. The worker that claimed attempt n may write only while

@@ -37,7 +37,7 @@ def response(turn: Turn) -> dict[str, Any]:
     """The Response object of a turn."""
     asked = turn.request
     options, echoed = asked.get("options") or {}, asked.get("v1") or {}
-    previous = asked.get("previous")
+    previous = None if echoed.get("conversation") else asked.get("previous")
     shown: dict[str, Any] = {
         "id": response_id(turn.key),
         "object": "response",

@@ -1,0 +1,74 @@
+"""Continues a turn whose model has called functions. Exactly one later turn brings the results of its calls."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from turnqueue.http import Problem
+from turnqueue.store import TurnStore
+from turnqueue.turn import Key, Turn
+
+MOST_TURNS = 20
+"""The calling turn is looked for among this number of the session's last answered turns. The model gets no more turns
+of history."""
+
+
+def continue_calls(
+    store: TurnStore, key: Key, request: dict[str, Any], now: float, param: str, *, numbered: bool = False
+) -> None:
+    """Make the request the continuation of the turn whose calls its results answer. Does nothing for a request without
+    results of earlier calls. `key`: the key of the new turn.
+
+    Raises a 400 Problem unless the results are those of the calls, and a 409 Problem if a later message of the session
+    was answered without them. The store then accepts only one continuation (TurnStore.create).
+    """
+    context = request.get("context", ())
+    own = {entry["call_id"] for entry in context if "name" in entry}
+    wanted = {entry["call_id"] for entry in context if "output" in entry} - own
+    waiting: list[str] = []
+    if wanted and (calling := _calling(store, key, wanted, now, param)):
+        request["previous"] = request["answers"] = calling.key.turn
+        waiting = call_ids(calling)
+    check_outputs(context, waiting, param, numbered=numbered)
+
+
+def check_outputs(
+    context: Sequence[Mapping[str, Any]], waiting: list[str], param: str, *, numbered: bool = False
+) -> None:
+    """Raises a 400 Problem unless each function call is followed by exactly one result. `waiting`: the ids of earlier
+    calls that still need results. `numbered`: whether the client has sent each entry of `context` as the entry with the
+    same number of its `param`."""
+    for number, entry in enumerate(context):
+        if "output" in entry:
+            if entry["call_id"] not in waiting:
+                where = f"{param}.{number}.call_id" if numbered else param
+                raise _mismatch(where, "has a result of a call that is not waiting for one")
+            waiting.remove(entry["call_id"])
+        elif "name" in entry:
+            waiting.append(entry["call_id"])
+    if waiting:
+        raise _mismatch(param, f"lacks the results of {len(waiting)} function calls")
+
+
+def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
+    """The newest turn with one of these calls. A turn that was continued is found too, because a repeated request with
+    an Idempotency-Key must get the continuation that it has made."""
+    history = store.history(key, now, limit=MOST_TURNS)
+    found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
+    if found and found is not history[-1] and found.answered_by is None:
+        raise already_continued(param)
+    return found
+
+
+def call_ids(turn: Turn) -> list[str]:
+    """The ids of the functions that the turn's model has called."""
+    return [call["call_id"] for call in (turn.result or {}).get("tool_calls") or ()]
+
+
+def already_continued(param: str) -> Problem:
+    """The 409 Problem for results of calls that need none. OpenAI's clients would repeat the request without the
+    header."""
+    return Problem("already_continued", param=param, headers={"x-should-retry": "false"})
+
+
+def _mismatch(param: str, why: str) -> Problem:
+    return Problem("tool_outputs_mismatch", f"{param}: {why}.", param=param)
