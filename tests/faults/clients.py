@@ -30,12 +30,22 @@ class Client:
         metadata: dict[str, str] | None = None,
         media: Sequence[dict[str, str]] | None = None,
         stream: bool | None = None,
+        tools: bool = False,
+        results_of: Sequence[str] = (),
         answers: Sequence[Answers] = (),
     ) -> Exchange:
-        """Post a message. `answers`: how the model behaves when it is asked to answer it."""
+        """Post a message. `answers`: how the model behaves when it is asked to answer it. `tools`: whether the model
+        may ask for a function. `results_of`: the ids of calls whose results are posted in place of a message."""
         arguments = post(
             marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata, media=media, stream=stream
         )
+        body = arguments["body"]
+        if tools:
+            body["tools"] = [{"type": "function", "name": "add"}]
+        if results_of:  # the last result stands for the message
+            said = [""] * (len(results_of) - 1) + [body.pop("message")]
+            pairs = zip(results_of, said, strict=True)
+            body["tool_outputs"] = [{"call_id": call_id, "output": text} for call_id, text in pairs]
         if answers:
             self._world.model.planned[marker] = list(answers)
         return self._world.ask(self.owner, "POST /chat", **arguments)
@@ -109,6 +119,18 @@ class Client:
             return None
         query = {"wait": str(wait)} if wait else {}
         return self._world.ask(self.owner, "GET /chat/task/{task_id}", path={"task_id": task_id}, query=query)
+
+    def calls(self, posted: Exchange) -> list[str]:
+        """The ids of the functions that the answer asks for. Waits for the answer, as long as it can take after a fault.
+        Empty if there is no such answer."""
+        for _ in range(8):
+            read = self.look(posted, wait=20)
+            if read is None:
+                return []
+            if read.document.get("status") in ("SUCCESS", "FAILURE"):
+                return [call["call_id"] for call in (read.document["result"] or {}).get("tool_calls", ())]
+            self.rest(1)
+        return []
 
     def read_on(self, posted: Exchange, after: int | None) -> Exchange | None:
         """Ask once what is new of the answer, if there is a task."""

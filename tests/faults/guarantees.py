@@ -10,7 +10,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from tests.faults.model import ANSWER, PLANTED, PROMPT, ModelCall, answer_to
+from tests.faults.model import ANSWER, PLANTED, PROMPT, ModelCall, answer_to, said
 from tests.faults.scheduler import Group, here
 from tests.faults.table import Item
 
@@ -30,6 +30,7 @@ GUARANTEES = {
     10: "a sync request never loses its result",
     11: "an owner's usage of a day counts every token and stays within its quota",
     12: "all readers of a growing answer get the same events, and none after its end",
+    13: "the functions that an answer asks for are answered once, by results of exactly these calls",
 }
 
 FINAL = ("SUCCESS", "FAILURE")
@@ -105,6 +106,8 @@ class Watch:
     """The event logs, by their keys: row 1 is the first."""
     streams: dict[tuple[str, int], dict[str, Any]] = field(default_factory=dict)
     """The events of the responses of the OpenAI API, by path and number."""
+    calls_of: dict[str, list[str]] = field(default_factory=dict)
+    """The ids of the functions that a task's answer asks for, as a client was told first."""
     out_of_order: set[str] = field(default_factory=set)
     """Sessions whose messages the test itself has put out of order."""
 
@@ -120,7 +123,7 @@ class Watch:
         place = (new["session"]["S"], new["turn"]["S"])
         if old is None:
             request = json.loads(new["request"]["S"]) if "request" in new else {"message": ""}
-            marker = (PROMPT.findall(request["message"]) or [""])[0]
+            marker = (PROMPT.findall(said(request)) or [""])[0]
             deadline = float(new["deadline_at"]["N"]) if "deadline_at" in new else 0.0
             record = Record(place[1], place[0], place[1], marker, deadline, self._key_of_request())
             self.turns[place] = record
@@ -131,10 +134,14 @@ class Watch:
             if new["status"]["S"] in FINAL:
                 record.final_at = self.world.now
                 self._check_answered_at_once(record, new)
+            if "context" in request:
+                self._check_continuation(record, request)
             return
         record = self.turns[place]
         if old["status"]["S"] in FINAL and old != new:
             changed = {name for name in old.keys() | new.keys() if old.get(name) != new.get(name)}
+            if changed == {"answered_by"}:  # the mark that its calls have their results is no part of its state
+                return
             self._broken(
                 2,
                 f"{_name(record)} was {old['status']['S']} and is now {new['status']['S']}; changed: {sorted(changed)}",
@@ -175,6 +182,21 @@ class Watch:
         others = [r for r in self.by_marker[record.marker] if r is not record and r.session.rpartition("#")[0] == owner]
         if not any(self._item(other).get("result") == new.get("result") for other in others):
             self._broken(6, f"{_name(record)} is recorded as answered by what {owner} was never answered")
+
+    def _check_continuation(self, record: Record, request: dict[str, Any]) -> None:
+        """A turn that brings results is the only one for its calls that has not failed, and brings those of all calls."""
+        if "answers" not in request:
+            self._broken(13, f"{_name(record)} brings results that nobody has asked for")
+        calling = self._item(self.turns[record.session, request["answers"]])
+        asked = [call["call_id"] for call in json.loads(calling["result"]["S"])["tool_calls"]]
+        brought = [entry["call_id"] for entry in request["context"]]
+        if sorted(brought) != sorted(asked):
+            self._broken(13, f"{_name(record)} brings the results of {brought}, and {asked} were asked for")
+        for other in self.turns.values():
+            if other is record or other.session != record.session or self._item(other)["status"]["S"] == "FAILURE":
+                continue
+            if json.loads(self._item(other)["request"]["S"]).get("answers") == request["answers"]:
+                self._broken(13, f"{_name(record)} brings results that {_name(other)} has brought")
 
     def logged(self, old: Item | None, new: Item) -> None:
         """A write of the events table has taken effect."""
@@ -336,6 +358,7 @@ class Watch:
         elif exchange.status == 200 and "GET" in exchange.route:
             for task in exchange.document.get("turns", [exchange.document]):
                 self._check_deadline(exchange, task)
+                self._check_calls(exchange, task)
 
     def _check_leaks(self, exchange: "Exchange", text: str) -> None:
         if exchange.status >= 400 and PLANTED.search(text):
@@ -429,6 +452,14 @@ class Watch:
             self._broken(
                 number, f"request {exchange.number}: {exchange.owner} was shown {task_id}, which it does not have"
             )
+
+    def _check_calls(self, exchange: "Exchange", task: dict[str, Any]) -> None:
+        """Every reader of a task sees the same calls."""
+        if told := (task.get("result") or {}).get("tool_calls"):
+            ids = [call["call_id"] for call in told]
+            seen = self.calls_of.setdefault(task["task_id"], ids)
+            if ids != seen:
+                self._broken(13, f"answer {exchange.number} tells the calls {ids}, and {seen} were told before")
 
     def _check_deadline(self, exchange: "Exchange", task: dict[str, Any]) -> None:
         ulid = task.get("task_id", "").rpartition(".")[2]

@@ -43,6 +43,7 @@ class Answers:
     finish_reason: str = "stop"
     refusal: bool = False
     garbled: bool = False  # a structured answer that is none
+    calls: int = 0  # how many functions it asks for, in place of a text
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class StandIn:
     planned: dict[str, list[Answers]] = field(default_factory=lambda: defaultdict(list))
     outage: Answers | None = None
     calls: list[ModelCall] = field(default_factory=list)
+    call_ids: dict[str, list[list[str]]] = field(default_factory=lambda: defaultdict(list))
+    """The ids of the functions that it has asked for, by the marker of the message: a list for each answer."""
 
     def next(self, marker: str) -> Answers:
         if self.outage:
@@ -99,6 +102,8 @@ class Transport(httpx2.AsyncBaseTransport):
         if fault is Fault.DIES_BEFORE:
             world.die(process, "before it calls the model")
             await asyncio.Future()
+        if not are_paired(body["messages"]):
+            return _error(request, 400, "A call and its result must follow one another.", None)
         said = [_text(message) for message in body["messages"]]
         marker = PROMPT.findall(said[-1])[0]
         asked = ModelCall(
@@ -131,13 +136,38 @@ class Transport(httpx2.AsyncBaseTransport):
             retry_after = {} if answers.retry_after is None else {"retry-after": str(answers.retry_after)}
             return _error(request, answers.status, text, answers.code, retry_after)
         structured = body.get("response_format", {}).get("type") == "json_schema"
-        stream = _Stream(answers, _pieces(marker, structured, answers), process, call.variant)
+        pieces = [{"refusal" if answers.refusal else "content": text} for text in _pieces(marker, structured, answers)]
+        if answers.calls:
+            pieces = _calls(marker, answers, world.model.call_ids[marker])
+        stream = _Stream(answers, pieces, process, call.variant)
         headers = {"content-type": "text/event-stream"}
         return httpx2.Response(200, headers=headers, stream=stream, request=request)
 
 
+def said(request: dict[str, Any]) -> str:
+    """The message of a request or of a turn, or the last result of a function that it brings in place of a message."""
+    results = request.get("tool_outputs") or request.get("context") or [{}]
+    return str(request.get("message") or request.get("input") or results[-1].get("output", ""))
+
+
+def are_paired(messages: list[dict[str, Any]]) -> bool:
+    """Whether each call of a function is followed by its result, and each result comes after its call."""
+    waiting: set[str] = set()
+    for message in messages:
+        if message["role"] == "tool":
+            if message["tool_call_id"] not in waiting:
+                return False
+            waiting.remove(message["tool_call_id"])
+        elif waiting:
+            return False
+        waiting |= {call["id"] for call in message.get("tool_calls", ())}
+    return not waiting
+
+
 def _text(message: dict[str, Any]) -> str:
     content = message["content"]
+    if content is None:
+        content = " ".join(call["function"]["arguments"] for call in message["tool_calls"])
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
@@ -164,6 +194,18 @@ def _pieces(marker: str, structured: bool, answers: Answers) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
 
 
+def _calls(marker: str, answers: Answers, call_ids: list[list[str]]) -> list[dict[str, Any]]:
+    """The pieces of an answer that asks for functions. As with OpenAI, each answer has new ids."""
+    ids = [f"call-{marker}-{len(call_ids)}-{number}" for number in range(answers.calls)]
+    call_ids.append(ids)
+    pieces: list[dict[str, Any]] = []
+    for number, call_id in enumerate(ids):
+        begun = {"index": number, "id": call_id, "type": "function", "function": {"name": "add", "arguments": ""}}
+        about = json.dumps({"about": answer_to(marker) if number == 0 else ""})
+        pieces += [{"tool_calls": [begun]}, {"tool_calls": [{"index": number, "function": {"arguments": about}}]}]
+    return pieces
+
+
 class _Body(httpx2.AsyncByteStream):
     """A body that is there at once, and is not read before somebody reads it."""
 
@@ -177,7 +219,7 @@ class _Body(httpx2.AsyncByteStream):
 class _Stream(httpx2.AsyncByteStream):
     """Server-sent events, at their own pace."""
 
-    def __init__(self, answers: Answers, pieces: list[str], process: Group, variant: Variant | None) -> None:
+    def __init__(self, answers: Answers, pieces: list[dict[str, Any]], process: Group, variant: Variant | None) -> None:
         self._answers = answers
         self._pieces = pieces
         self._process = process
@@ -193,10 +235,10 @@ class _Stream(httpx2.AsyncByteStream):
             await self._alive()
             if index and answers.cut:
                 raise httpx2.ReadError("the connection was cut")
-            yield _event({"refusal" if answers.refusal else "content": piece})
+            yield _event(piece)
         if self._variant is Variant.UNANSWERED:
             raise httpx2.ReadTimeout("no end of the answer")
-        yield _event({}, answers.finish_reason)
+        yield _event({}, "tool_calls" if answers.calls else answers.finish_reason)
         usage = {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14}
         yield _line({"choices": [], "usage": usage})
         if self._variant is Variant.DIES_AFTER:

@@ -693,6 +693,19 @@ async def _flush_until""",
     def _close""",
         ),
     ),
+    mutant(
+        "two requests bring the results of the same functions",
+        STORE,
+        ("OR #answered_by IN (:turn, :earlier))", "OR #answered_by <> :turn OR #answered_by <> :earlier)"),
+    ),
+    mutant(
+        "submit takes results of functions that a lost attempt has asked for",
+        "functions/submit/continuation.py",
+        (
+            '                raise _mismatch(where, "has a result of a call that is not waiting for one")',
+            "                continue",
+        ),
+    ),
 ]
 
 

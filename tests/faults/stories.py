@@ -10,7 +10,7 @@ from typing import Any
 from tests.faults.clients import Client
 from tests.faults.faults import Variant
 from tests.faults.model import Answers
-from tests.faults.world import COLD_START_SECONDS, World
+from tests.faults.world import COLD_START_SECONDS, Exchange, World
 
 
 @dataclass(frozen=True)
@@ -131,6 +131,32 @@ def create_and_be_cut(world: World) -> None:
     for process in world.busy("worker"):
         world.die(process, "while it writes")
     alice.read_stream(created)
+
+
+@story(a="SUCCESS", b="SUCCESS", c="SUCCESS")
+def call_functions(world: World) -> None:
+    """The model asks for two functions. Two clients bring the results at the same time, and one of them again. Calls of
+    an attempt that was not recorded get no results."""
+    alice = Client(world, "alice")
+    posted = alice.insist("a", tools=True, answers=[Answers(calls=2)] * 4)
+    alice.rest(2)
+    if calls := alice.calls(posted):
+        _bring_results_of_lost_attempts(world, calls)
+        world.scheduler.spawn("alice's tablet", lambda: _bring(world, calls))
+        alice.insist("b", results_of=calls, key="planted-idem-1")
+        alice.insist("b", results_of=calls, key="planted-idem-1")
+        alice.insist("c")
+
+
+def _bring(world: World, calls: list[str]) -> None:
+    Client(world, "alice").insist("b", results_of=calls)
+
+
+def _bring_results_of_lost_attempts(world: World, recorded: list[str]) -> None:
+    """Bring results of all functions that the model has asked for in vain."""
+    for calls in world.model.call_ids["a"]:
+        if calls != recorded:
+            Client(world, "alice").insist("lost", results_of=calls)
 
 
 @story(a="SUCCESS", b="SUCCESS")
@@ -621,16 +647,28 @@ def watched_zombie(world: World) -> None:
     _overtaken(world, 2.0, Answers(seconds=6, chunks=12), stream=True)
 
 
-def _overtaken(world: World, after: float, first: Answers, *, stream: bool = False) -> None:
+@story(seconds=200.0, after=math.inf, a="SUCCESS", b="SUCCESS")
+def zombie_that_asks_for_functions(world: World) -> None:
+    """Another has taken its turn over, and asks for the functions again."""
+    posted = _overtaken(world, 2.0, Answers(seconds=5, calls=1))
+    alice = Client(world, "alice")
+    if calls := alice.calls(posted):
+        _bring_results_of_lost_attempts(world, calls)
+        alice.insist("b", results_of=calls)
+
+
+def _overtaken(world: World, after: float, first: Answers, *, stream: bool = False) -> Exchange:
     alice = Client(world, "alice")
     world.clocks["worker1"] = -200.0
-    posted = alice.insist("a", stream=stream, answers=[first, Answers(seconds=8, chunks=8)])
+    second = Answers(seconds=8, chunks=8, calls=first.calls)
+    posted = alice.insist("a", stream=stream, tools=first.calls > 0, answers=[first, second])
     if stream:
         world.scheduler.spawn("alice's tablet", lambda: Client(world, "alice").watch(posted, 0.3))
     alice.rest(after)
     for _, batch in list(world.source.running):
         world.source.deliver(batch)
     alice.rest(15)
+    return posted
 
 
 @story(seconds=600.0, after=math.inf, a="worker_lost SUCCESS", b="SUCCESS")

@@ -1,4 +1,5 @@
-"""A DynamoDB table in memory: PutItem, GetItem, UpdateItem and Query with the expressions that Turnqueue writes.
+"""A DynamoDB table in memory: PutItem, GetItem, UpdateItem and Query with the expressions that Turnqueue writes, and a
+transaction of puts and updates.
 
 It raises an error for an unknown expression, so that it cannot misread a new expression of the product. test_table.py
 compares it with moto. It reports every committed change to `on_commit`, and an eventually consistent read may get an
@@ -26,6 +27,10 @@ class Refusal(Exception):
         super().__init__(text)
         self.code = code
         self.members = members
+
+
+type Change = tuple[Item | None, Item]
+"""An item before and after a write."""
 
 
 class Version(NamedTuple):
@@ -66,12 +71,15 @@ class Table:
     # ---- operations
 
     def _put(self, request: JsonObject) -> JsonObject:
+        self._commit(*self._planned_put(request))
+        return {}
+
+    def _planned_put(self, request: JsonObject) -> Change:
         item = request["Item"]
         names = _Names(request, "ConditionExpression")
         old = self.item(item)
         self._require(request, names, old)
-        self._commit(old, copy.deepcopy(item))
-        return {}
+        return old, copy.deepcopy(item)
 
     def _get(self, request: JsonObject) -> JsonObject:
         _only(request, "TableName", "Key", "ConsistentRead")
@@ -81,6 +89,14 @@ class Table:
         return {"Item": copy.deepcopy(item)} if item else {}
 
     def _update(self, request: JsonObject) -> JsonObject:
+        old, new = self._planned_update(request)
+        self._commit(old, new)
+        wanted = request.get("ReturnValues", "NONE")
+        if wanted not in ("NONE", "ALL_NEW"):
+            raise NotImplementedError(wanted)
+        return {"Attributes": copy.deepcopy(new)} if wanted == "ALL_NEW" else {}
+
+    def _planned_update(self, request: JsonObject) -> Change:
         names = _Names(request, "ConditionExpression", "UpdateExpression")
         old = self.item(request["Key"])
         self._require(request, names, old)
@@ -89,11 +105,7 @@ class Table:
         names.check_used()
         if any(new.get(name) != request["Key"][name] for name in self.keys):
             raise Refusal("ValidationException", "This attribute is part of the key")
-        self._commit(old, new)
-        wanted = request.get("ReturnValues", "NONE")
-        if wanted not in ("NONE", "ALL_NEW"):
-            raise NotImplementedError(wanted)
-        return {"Attributes": copy.deepcopy(new)} if wanted == "ALL_NEW" else {}
+        return old, new
 
     def _query(self, request: JsonObject) -> JsonObject:
         _only(
@@ -124,6 +136,10 @@ class Table:
         if found and len(found) >= limit and "Limit" in request:
             answer["LastEvaluatedKey"] = {name: found[limit - 1][name] for name in self.keys}
         return answer
+
+    def planned(self, kind: str, request: JsonObject) -> Change:
+        """The item before and after a part of a transaction. Raises Refusal if the part's condition does not hold."""
+        return {"Put": self._planned_put, "Update": self._planned_update}[kind](request)
 
     def batch_get(self, request: JsonObject) -> list[Item]:
         """What BatchGetItem finds of its keys, each as an eventually consistent GetItem does."""
@@ -161,6 +177,27 @@ class Table:
             raise Refusal("ValidationException", "Item size has exceeded the maximum allowed size")
         self.versions.setdefault(self._key(new), []).append(Version(self.clock(), new))
         self.on_commit(self, old, new)
+
+
+def transact(tables: Callable[[str], Table], request: JsonObject) -> JsonObject:
+    """TransactWriteItems: all of its parts, or nothing. Raises Refusal, with the reason of each part."""
+    _only(request, "TransactItems", "ClientRequestToken")
+    planned, reasons = [], []
+    for part in request["TransactItems"]:
+        [(kind, asked)] = part.items()
+        table = tables(asked["TableName"])
+        try:
+            planned.append((table, *table.planned(kind, asked)))
+            reasons.append({"Code": "None"})
+        except Refusal as refusal:
+            if refusal.code != "ConditionalCheckFailedException":
+                raise
+            reasons.append({"Code": "ConditionalCheckFailed", "Message": str(refusal), **refusal.members})
+    if len(planned) < len(reasons):
+        raise Refusal("TransactionCanceledException", "Transaction cancelled", CancellationReasons=reasons)
+    for table, old, new in planned:
+        table._commit(old, new)
+    return {}
 
 
 def _only(request: JsonObject, *known: str) -> None:
@@ -289,7 +326,15 @@ def _single(reader: _Reader) -> _Condition:
         token = reader.next()
         reader.need(")")
         return lambda item, names: (names.name(token) in item) is wanted
-    left, sign, right = _operand(reader), reader.next(), _operand(reader)
+    left, sign = _operand(reader), reader.next()
+    if sign.upper() == "IN":
+        reader.need("(")
+        listed = [_operand(reader)]
+        while reader.take(","):
+            listed.append(_operand(reader))
+        reader.need(")")
+        return lambda item, names: any(_compare(left(item, names), "=", each(item, names)) for each in listed)
+    right = _operand(reader)
     return lambda item, names: _compare(left(item, names), sign, right(item, names))
 
 

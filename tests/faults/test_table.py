@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
 
-from tests.faults.table import Refusal, Table
+from tests.faults.table import Refusal, Table, transact
 
 KEYS = [{"session": {"S": session}, "turn": {"S": turn}} for session in ("a#s", "b#s") for turn in ("1", "2", "3")]
 CONDITIONS = [
@@ -24,6 +24,7 @@ CONDITIONS = [
     "#status = :pending AND NOT #lease > :now",
     "#status <> :pending",
     "#lease >= :one",
+    "attribute_exists(#session) AND (attribute_not_exists(#status) OR #status IN (:pending, :started))",
 ]
 UPDATES = [
     "SET #status = :started, #attempt = #attempt + :one, #lease = :most REMOVE #mark",
@@ -157,6 +158,43 @@ def test_it_answers_as_moto_does(moto: Any, calls: list[tuple[str, dict[str, Any
             assert "LastEvaluatedKey" in ours
             ours.pop("LastEvaluatedKey"), theirs.pop("LastEvaluatedKey", None)
         assert ours == theirs, (operation, request)
+
+
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    before=st.lists(st.tuples(key, st.sampled_from(["PENDING", "SUCCESS"])), max_size=3),
+    put=st.sampled_from(KEYS[:3]),
+    if_absent=st.booleans(),
+    mark=st.sampled_from(KEYS[3:]),
+    condition=maybe,
+)
+def test_a_transaction_does_all_or_nothing_as_motos_does(
+    moto: Any, before: Any, put: Any, if_absent: bool, mark: Any, condition: str | None
+) -> None:
+    table = fresh(moto)
+    for place, status in before:
+        outcome(table, *puts(place, None, status)), outcome_of_moto(moto, *puts(place, None, status))
+    _, first = puts(put, CONDITIONS[0] if if_absent else None, "STARTED")
+    _, second = updates(mark, "SET #mark = :true", condition, "NONE")
+    del second["ReturnValues"]
+    request = {"TransactItems": [{"Put": first}, {"Update": second}]}
+
+    def reasons(refused: list[dict[str, Any]]) -> list[Any]:
+        return [(reason["Code"], plain(reason.get("Item"))) for reason in refused]
+
+    ours = theirs = None
+    try:
+        transact(lambda name: table, request)
+    except Refusal as refusal:
+        ours = reasons(refusal.members["CancellationReasons"])
+    try:
+        moto.transact_write_items(**request)
+    except moto.exceptions.TransactionCanceledException as error:
+        theirs = reasons(error.response["CancellationReasons"])
+    assert ours == theirs
+    for place in KEYS:
+        read = "GetItem", {"TableName": "turns", "Key": place, "ConsistentRead": True}
+        assert outcome(table, *read) == outcome_of_moto(moto, *read)
 
 
 def test_a_placeholder_must_be_defined_and_used() -> None:

@@ -16,7 +16,7 @@ from tests.faults.fifo_queue import FifoQueue, QueueError, Received
 from tests.faults.lambdas import POLL_SECONDS
 from tests.faults.scheduler import Actor, Killed, here
 from tests.faults.source import aws_session
-from tests.faults.table import Refusal
+from tests.faults.table import Refusal, transact
 
 if TYPE_CHECKING:
     from tests.faults.world import World
@@ -106,6 +106,9 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
 
 def _brief(operation: str, body: JsonObject) -> str:
     """A call in a few words, for the story."""
+    if "TransactItems" in body:
+        (put, mark) = (next(iter(part.values())) for part in body["TransactItems"])
+        return f"{operation} {put['Item']['turn']['S'][-6:]} answers {mark['Key']['turn']['S'][-6:]}"
     values = body.get("ExpressionAttributeValues", {})
     status = values.get(":set_status", {}).get("S")
     key = body.get("Key") or body.get("Item") or {}
@@ -128,6 +131,8 @@ def _serve(service: str, operation: str, body: JsonObject) -> tuple[int, JsonObj
             case "dynamodb" if operation == "BatchGetItem":
                 [(table, asked)] = body["RequestItems"].items()
                 return 200, {"Responses": {table: _world.tables[table].batch_get(asked)}, "UnprocessedKeys": {}}
+            case "dynamodb" if operation == "TransactWriteItems":
+                return 200, transact(_world.tables.__getitem__, body)
             case "dynamodb":
                 return 200, _world.tables[body["TableName"]].call(operation, body)
             case "sqs":

@@ -343,8 +343,8 @@ class World:
         request = {"body": body, "headers": headers or {}, "query": query or {}, "path": path or {}}
         exchange = Exchange(len(self.exchanges) + 1, owner, route, request, self.now)
         self.exchanges.append(exchange)
-        if body and ("message" in body or "input" in body):
-            self.watch.sent(owner, body.get("message") or body["input"])
+        if body and (text := model.said(body)):
+            self.watch.sent(owner, text)
         about = (path or {}).get("task_id", "")[-6:] or (path or {}).get("session_id", "")
         self.tell(owner, f"request {exchange.number}: {route} {about} {json.dumps(body) if body else ''}".strip())
         event = api_event(route, owner=owner, body=body, headers=headers, query=query, path=path)
