@@ -1,5 +1,5 @@
-"""`make judges` runs clients and tests of other projects against the OpenAI API of a local stack. Exits with 1 if a
-test outside EXPECTED fails, or if nothing ran.
+"""`make judges` runs clients and tests of other projects against the OpenAI API of a local stack: at the URL of the API
+and at the URL of the streams. Exits with 1 if a test outside EXPECTED fails, or if nothing ran.
 """
 
 import os
@@ -36,16 +36,18 @@ class Outcome(NamedTuple):
 
 
 def main() -> int:
-    with LocalStack(parameters={"AllowInstructions": "true"}) as stack:
+    outcomes = []
+    with LocalStack(parameters={"AllowInstructions": "true", "StreamFunction": "true"}) as stack:
         os.environ |= stack.emulator.account.variables()
         key = keys.create(Stack(STACK_NAME), "judge").key
-        os.environ |= {"JUDGED_URL": f"{stack.api_url}/v1", "JUDGED_KEY": key, "NO_PROXY": "127.0.0.1"}
-        outcomes = [
-            pytest("openai-python, newest", sys.executable, "openai_suite.py"),
-            pytest("openai-python, older major", PYTHON, "openai_suite.py"),
-            pytest("langchain-tests", PYTHON, "langchain_suite.py"),
-            node("openai-node, Vercel AI SDK", "clients.test.mjs"),
-        ]
+        for place, url in (("ApiUrl", stack.api_url), ("StreamUrl", stack.stream_url)):
+            os.environ |= {"JUDGED_URL": f"{url}/v1", "JUDGED_KEY": key, "NO_PROXY": "127.0.0.1"}
+            outcomes += [
+                pytest(f"{place}: openai-python, newest", sys.executable, "openai_suite.py"),
+                pytest(f"{place}: openai-python, older major", PYTHON, "openai_suite.py"),
+                pytest(f"{place}: langchain-tests", PYTHON, "langchain_suite.py"),
+                node(f"{place}: openai-node, Vercel AI SDK", "clients.test.mjs"),
+            ]
     for outcome in outcomes:
         print(f"| {outcome.judge} | {outcome.passed} passed, {len(outcome.failed)} failed, {outcome.skipped} skipped |")
         for name in outcome.failed:

@@ -13,7 +13,7 @@ from tests.payloads import Context, event_file
 from tests.unit.conftest import Account, Call, Clock, Parts, Scripted, StandIn, Wire, refusing
 from tests.unit.openai_client import client
 from turnqueue.attachments import moved
-from turnqueue.turn import Key, new_ulid, upload_key
+from turnqueue.turn import Key, Turn, new_ulid, upload_key
 
 type Permission = tuple[str, str]
 
@@ -30,7 +30,10 @@ def allowed(function: str) -> set[Permission]:
 def needed(calls: list[Call]) -> set[Permission]:
     permissions = set()
     for operation, params in calls:
-        if "RequestItems" in params:
+        if operation == "TransactWriteItems":
+            parts = [part for item in params["TransactItems"] for part in item.items()]
+            permissions |= {(f"dynamodb:{kind}Item", part["TableName"]) for kind, part in parts}
+        elif "RequestItems" in params:
             permissions |= {(f"dynamodb:{operation}", table) for table in params["RequestItems"]}
         elif "TableName" in params:
             permissions.add((f"dynamodb:{operation}", params["TableName"]))
@@ -49,7 +52,18 @@ LARGE = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
 
 
 @pytest.fixture
-def task_id(account: Account) -> str:
+def call_id(account: Account) -> str:
+    """A function that the answer in session s-2 asks for."""
+    store, now = account.functions["submit"].store, time.time()
+    turn = Turn.submitted(Key("alice#s-2", new_ulid(now)), {"message": "3", "role": "general"}, now)
+    store.create(turn)
+    calls = [{"call_id": "call-1", "name": "add", "arguments": "{}"}]
+    store.succeed(store.claim(turn.key, now, now + 50), {"message": "", "tool_calls": calls}, {}, now)
+    return "call-1"
+
+
+@pytest.fixture
+def task_id(account: Account, call_id: str) -> str:
     return account.queued("hello", session_id="s-1", media=[LARGE])
 
 
@@ -63,6 +77,7 @@ def test_submit(
     account: Account,
     calls: list[Call],
     task_id: str,
+    call_id: str,
     wire: Wire,
     clock: Clock,
     submit: ModuleType,
@@ -76,6 +91,7 @@ def test_submit(
     account.post({"message": "x"})
 
     client(account).responses.create(model="general", input="x", background=True, stream=True, timeout=1).close()
+    account.post({"session_id": "s-2", "tool_outputs": [{"call_id": call_id, "output": "4"}]})
 
     account.post({"message": "x", "media": [LARGE]})
 

@@ -240,5 +240,9 @@ def test_a_conversation_of_the_openai_api_follows_the_same_rules(account: Accoun
     with pytest.raises(openai.ConflictError) as conflict:
         alice.responses.create(input=results, **sent)
     assert conflict.value.code == "already_continued"
-    alice.responses.create(input="[[calls=2]] 3", **sent)
-    assert 'You said "never mind"' in alice.responses.create(input="never mind", conversation="conv_s-1").output_text
+    alice.responses.create(model="general", input="[[calls=2]] 3", conversation="conv_s-1", tools=TOOLS)  # type: ignore[arg-type]
+    said = alice.responses.create(model="general", input="never mind", conversation="conv_s-1")
+    assert 'You said "never mind"' in said.output_text
+    again = alice.responses.create(input="3", **sent)
+    results = [{"call_id": call.call_id, "output": "4"} for call in again.output if call.type == "function_call"]
+    assert "The tools said: 4." in proceed(account, results)["json"]["message"]
