@@ -1,6 +1,6 @@
 """Identifies the caller of the OpenAI API: the owner of an API key, or of a token of the stack's issuer.
 
-API Gateway keeps each outcome for a minute, so a revoked key works for up to a minute. If this function refuses a
+API Gateway caches each result for a minute, so a revoked key works for up to a minute. If this function refuses a
 caller, API Gateway answers 403. If this function fails, it answers 500.
 """
 

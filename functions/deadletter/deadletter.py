@@ -1,5 +1,5 @@
-"""Handles the dead-letter queue. SQS has given up on its messages, so each message's turn becomes FAILURE(worker_lost),
-unless it is final."""
+"""Handles the dead-letter queue, which gets the messages that SQS has given up on. The turn of each message becomes
+FAILURE(worker_lost), unless the turn is already final."""
 
 import os
 import time
@@ -37,8 +37,8 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # A worker that still holds the turn may answer it. SQS delivers the message again when that worker's lease
-        # ends.
+        # Do not take the turn from a worker that still holds it, because that worker may answer it. SQS delivers the
+        # dead letter again when the worker's lease ends.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

@@ -86,9 +86,11 @@ def task(event: Event, ends_at: float) -> Response:
 
 
 def events(event: Event) -> Response:
-    """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 after the end."""
+    """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 if the client has
+    already read the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows first, then the turn. If the turn is unfinished then, all these rows are from before its end.
+    # Read the rows before the turn. If the turn is still unfinished after that, all these rows were written before its
+    # end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -96,7 +98,8 @@ def events(event: Event) -> Response:
     if after == END:
         if turn.final:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-        after, rows = None, log.after(key, 0)  # an operator has replayed the task
+        # The client has read `done`, but the turn is unfinished, because an operator has replayed the task.
+        after, rows = None, log.after(key, 0)
     if turn.final:
         found = [done(task_status(_with_text_so_far(turn), now))]
     elif after is None:
@@ -176,8 +179,8 @@ def session(event: Event) -> Response:
 
 
 def _data_url(caller: str, upload_id: str) -> str | None:
-    """The data URL of a message of the caller. None if S3 cannot return the image: then the attachment keeps its
-    `upload_id`."""
+    """The data URL of an image in a message of the caller. None if S3 cannot return the image; the response then shows
+    the image's `upload_id`."""
     try:
         return uploads.data_url(caller, upload_id)
     except (BotoCoreError, ClientError, Unusable) as error:
@@ -206,7 +209,8 @@ def _is_date(text: str) -> bool:
         date.fromisoformat(text)
     except ValueError:
         return False
-    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None  # date.fromisoformat also accepts 20261122
+    # the pattern is needed, because date.fromisoformat also accepts 20261122
+    return re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text) is not None
 
 
 def health(event: Event) -> Response:

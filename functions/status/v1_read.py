@@ -17,11 +17,11 @@ from turnqueue.v1.responses import polling, response
 from turnqueue.v1.streams import ResponseStream, Row, respond_stream, shows_growth, starting_after
 
 MAX_PAGE = 100
-MAX_TURNS = 500  # the most turns whose items are listed, because each page of items reads all of them
+MAX_TURNS = 500  # The most turns of a conversation whose items are listed. Each page of items reads all these turns.
 
 
 class Desk(NamedTuple):
-    """The functions of status.py that this module needs, with the same names."""
+    """The functions of status.py that this module calls, under the same names."""
 
     store: TurnStore
     conversations: Conversations
@@ -59,8 +59,8 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
 
 
 def delete(event: Event, store: TurnStore, response_id: str) -> Response:
-    """Answers 200 after the texts of the turn are deleted. Answers 409 while the turn is unfinished; the client can ask
-    again soon."""
+    """Delete the texts of the turn, then answer 200. Answers 409 while the turn is unfinished; the client can ask again
+    soon."""
     turn = _turn(event, store, response_id)
     try:
         if not turn.final:
@@ -110,7 +110,7 @@ def _conversation(event: Event, desk: Desk, conversation: str) -> Conversation:
 
 
 def list_models() -> Response:
-    """The models are the personas."""
+    """List the models that this API offers: its personas."""
     return respond(200, {"object": "list", "data": [_model(role) for role in sorted(ROLES)]})
 
 

@@ -1,5 +1,5 @@
-"""A runtime client for Lambda that can stream responses. AWS's client for Python cannot. When AWS's client can stream,
-delete this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
+"""A runtime client for Lambda that can stream responses. AWS's client for Python cannot stream. When it can, delete
+this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
 
 The protocol is in docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the
 head of the response, {statusCode, headers}, then the pieces of the body as text.
@@ -48,7 +48,7 @@ def main(address: str, handler_name: str) -> None:
         context = Context(headers["Lambda-Runtime-Aws-Request-Id"], int(headers["Lambda-Runtime-Deadline-Ms"]))
         try:
             answer(address, handler, event, context)
-        except OSError:  # Lambda does not accept more of the response
+        except OSError:  # Lambda accepts no more of the response
             continue
 
 
@@ -93,7 +93,7 @@ def _report(address: str, path: str, error: BaseException) -> None:
 
 
 def _told(error: BaseException) -> bytes:
-    """Leave out the error's text, because it can quote a user."""
+    """Leave out the error's text, because it can quote a user's message."""
     return json.dumps({"errorType": type(error).__name__, "errorMessage": "", "stackTrace": []}).encode()
 
 
@@ -102,7 +102,7 @@ def _kind(error: BaseException) -> str:
 
 
 if __name__ == "__main__":
-    # Like AWS's client, add the layer and the runtime's botocore to the path.
+    # Add the layer and the runtime's botocore to sys.path, as AWS's client does.
     sys.path[1:1] = ["/opt/python"]
     sys.path.append(os.environ["LAMBDA_RUNTIME_DIR"])
     main(os.environ["AWS_LAMBDA_RUNTIME_API"], os.environ["_HANDLER"])

@@ -53,8 +53,8 @@ callers = Callers(
 functions = Functions()
 
 _SECONDS_TO_END = 5
-"""A stream ends this number of seconds before the function's timeout. The time is for a read that hangs, and for the
-last event."""
+"""A stream ends this number of seconds before the function's timeout. The rest of the time is for a read that hangs,
+and for the last event."""
 
 _SECONDS_OF_SILENCE = 15
 """After this number of seconds without an event, a comment shows proxies and the client that the stream is alive."""
@@ -76,7 +76,7 @@ def handler(event: Event, context: Any) -> Generator[Any]:
 
 
 def answer(event: Event, ends_at: float) -> Response:
-    """The response; the body of a stream is an iterator."""
+    """The response. The body of a stream is an iterator."""
     method, path = event["requestContext"]["http"]["method"], event["rawPath"]
     if path.startswith("/v1/"):
         return _openai_api(_routed(event, f"{method} /v1/{{proxy+}}", {"proxy": unquote(path[4:])}), ends_at)
@@ -107,7 +107,8 @@ def _events(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if after == END and turn.final:
         return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-    after = None if after == END else after  # an operator has replayed the task
+    # The client has read the last event, but the turn is unfinished, because an operator has replayed the task.
+    after = None if after == END else after
     return _streamed(event, _TaskStream(after), turn, after or 0, ends_at)
 
 
@@ -211,5 +212,5 @@ class _TaskStream:
         return as_text(found, pause_ms(turn, self._after or 0, now))
 
     def cut(self, turn: Turn) -> str:
-        """This response has only the time to ask again. The client resumes, because it has not read `done`."""
+        """Send only the time after which to ask again. The client has not read `done`, so it resumes the stream."""
         return as_text([], pause_ms(turn, self._after or 0, time.time()))

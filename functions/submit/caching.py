@@ -8,16 +8,16 @@ from turnqueue.http import Event, header
 
 
 class Caching(NamedTuple):
-    """`keeps`: whether the reply may be cached. `max_age`: the greatest age in seconds of an accepted cached reply; 0
-    accepts no cached reply."""
+    """How a request may use the cache of replies. `keeps`: whether the reply may be cached. `max_age`: the greatest age
+    in seconds of an accepted cached reply; 0 accepts no cached reply."""
 
     keeps: bool
     max_age: float
 
 
 def caching(event: Event, seconds: int) -> Caching:
-    """The request's wishes, if replies are cached for `seconds`. Unknown directives and a malformed `max-age` are
-    ignored."""
+    """The caching that the request allows, in a stack that caches replies for `seconds`. Unknown directives and a
+    malformed `max-age` are ignored."""
     max_age = seconds
     for item in (header(event, "cache-control") or "").lower().split(","):
         name, _, value = (part.strip() for part in item.partition("="))

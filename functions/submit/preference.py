@@ -9,20 +9,20 @@ from turnqueue.http import Event, Problem, header, integer, query
 MAX_WAIT_SECONDS = 25
 """The most seconds that a request waits. API Gateway gives up after 30 s."""
 
-# FastAPI, and so the replaced system, accepts these texts as booleans in a query.
+# The replaced system was built with FastAPI, which accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 
 
 class Preference(NamedTuple):
-    """`wait`: the seconds to wait for the result, 0 to answer at once. `applied`: the value of the header
-    Preference-Applied, or None."""
+    """How the client wants its answer. `wait`: the seconds to wait for the result, 0 to answer at once. `applied`: the
+    value of the header Preference-Applied, or None."""
 
     wait: int
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """The preference to answer at once, whatever the request asks for."""
+        """Answer at once, whatever the request asks for."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 

@@ -20,7 +20,7 @@ from turnqueue.turn import MAX_REQUEST_BYTES, SESSION_ID, is_ulid
 
 MAX_MESSAGE_CHARACTERS = 32_000
 MAX_MEDIA = 8
-MAX_DATA_URL_CHARACTERS = 200_000  # all data URLs of a message together; larger images are uploaded
+MAX_DATA_URL_CHARACTERS = 200_000  # The limit for all data URLs of a message together. Clients upload larger images.
 MAX_URL_CHARACTERS = 2048
 MAX_METADATA = 16
 MIN_DEADLINE_SECONDS = 10
@@ -30,7 +30,7 @@ MAX_CALL_ID_CHARACTERS = 200
 FUNCTION_NAME = "^[A-Za-z0-9_-]{1,64}$"  # of a function, by OpenAI's API
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "tool_outputs")
 
-# The first message with media compiles these, because most messages have no media.
+# Compiled with the first message that has media, because most messages have no media.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
 _HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # A URL with https, only visible ASCII (RFC 3986), and a host.
 
@@ -60,7 +60,8 @@ def _url(value: str) -> str:
             content = base64.b64decode(match[1], validate=True)
         except (binascii.Error, ValueError):
             raise PydanticCustomError("media_base64", "the data URL is not valid base64") from None
-        if shown := image_type(content):  # Model servers refuse a JPEG that is declared as a PNG.
+        # Declare the real type, because model servers refuse a JPEG that is declared as a PNG.
+        if shown := image_type(content):
             return f"data:{shown};base64,{match[1]}"
     elif len(value) > MAX_URL_CHARACTERS or not re.fullmatch(_HTTPS_URL, value):
         raise PydanticCustomError(
@@ -78,7 +79,8 @@ def _upload_id(value: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """JSON has one kind of number, so 264.0 counts as a whole number."""
+    """The value as an integer if it is a whole number. JSON has only one kind of number, so 264.0 is a whole number
+    too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -189,7 +191,8 @@ class ChatRequest(_Strict):
 
     def fingerprint(self) -> str:
         """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint. `stream` does not
-        count, because it changes no answer, and an update of the client between two tries can change it."""
+        count, because it does not change the answer. A client that is updated between two tries may send another
+        `stream`."""
         canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

@@ -30,7 +30,8 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import single_try_store, wait_until_final
 
-# Each call is tried twice, so that even a submit with a key fails within the function's 29 s.
+# Each call is tried at most twice. So even a request with an Idempotency-Key, which makes more calls, ends within the
+# function's 29 s.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
@@ -40,7 +41,7 @@ store = TurnStore(table, attempts=2, usage=usage, log=log)
 keys = IdempotencyKeys(guards, attempts=2)
 limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"], guards)
 queue = TurnQueue(os.environ["QUEUE_URL"], attempts=2)
-# The cache is tried once and briefly: if it does not answer quickly, the model answers.
+# A read of the cache is tried once, with a short timeout. If the cache does not answer quickly, the model answers.
 replies = KeptReplies(guards, attempts=1, read_timeout=1)
 cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACHE_SHARED"] == "true"}
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
@@ -62,7 +63,7 @@ def handler(event: Event, context: Any) -> Response:
         event,
         {
             "POST /chat": answer,
-            "POST /chat/": answer,  # old clients' requests, which come by the $default route
+            "POST /chat/": answer,  # old clients use this path; API Gateway sends it to the route $default
             "POST /chat/task/{task_id}/retry": again,
             "POST /chat/media": offer_upload,
             "POST /v1/{proxy+}": partial(openai_api, ends_at=ends_at),
@@ -95,7 +96,7 @@ def _message(event: Event) -> Submission:
     begins = request.session_id is None
     tokens = estimated_tokens(turn.request, 0 if begins else history_tokens)
     turn = turn._replace(begins_session=begins, reserved_tokens=tokens)
-    if allowed.keeps and begins:  # in a new session the answer depends on no earlier turn
+    if allowed.keeps and begins:  # The first answer of a session depends on no earlier turn, so it can be cached.
         turn = turn._replace(cache=cache)
     return Submission(turn, request.fingerprint(), key_of_client, wanted, allowed.max_age)
 
@@ -108,8 +109,8 @@ def retry(event: Event, ends_at: float) -> Response:
 def _repetition(event: Event) -> Submission:
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
-    # A second click finds the same key, so it makes no second retry. A client that wants two retries sends two keys.
-    # The blank keeps this key apart from clients' keys, which cannot contain a blank.
+    # If a user clicks "retry" twice, the second request has the same key, so it makes no second retry. A client that
+    # wants two retries sends two keys. Clients' keys cannot contain a blank, so none of them equals this key.
     key_of_client = idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
@@ -148,7 +149,8 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 
 def take(event: Event, submission: Submission) -> tuple[Turn, bool, dict[str, str]]:
-    """Like `submit`, but within the owner's limits. Also returns the response headers of the limits."""
+    """Submit a turn if the owner's limits allow it. Returns the turn, whether an earlier request made it, and the
+    response headers of the limits."""
     headers = _admitted(limiter.take_message(event, submission.turn.key.owner)) if limiter else {}
     turn, replayed = submit(submission, partial(_reserved, event, headers))
     wait = submission.preference.wait
@@ -234,8 +236,8 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     """Record and queue the turn of a request, or answer it from the cache. Returns the turn, and whether an earlier
     request with the same key made it. `admit` reserves the turn's tokens.
 
-    Every request with the same key does all steps for the same task. Each step is safe to repeat. So the requests can
-    come in any order, and each can die after any step.
+    All requests with one Idempotency-Key work on the same task, and each step is safe to repeat. So it does no harm if
+    they run at the same time, or if one of them dies between two steps.
     """
     turn, max_age = submission.turn, submission.max_age
     if submission.idempotency_key is None:
@@ -266,9 +268,10 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
 
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
-    """Record the turn unless it exists. With a cached reply, record it as answered. Returns the turn as answered only
-    if this call recorded the answer. If the turn existed, it can still be PENDING, and the caller must queue it. This
-    function first puts large data URLs into S3. If the request dies after that, the bucket's lifecycle deletes them.
+    """Record the turn unless it exists. If a cached reply fits, record the turn as answered. Returns the turn as
+    answered only if this call recorded the answer. If the turn existed, it can still be PENDING, and the caller must
+    queue it. This function first puts large data URLs into S3. If the request dies after that, the bucket's lifecycle
+    deletes them.
     """
     kept = _kept_reply(turn, max_age)
     request, data_urls = moved(turn.request, turn.key.turn)
@@ -291,7 +294,7 @@ def _give_back(turn: Turn) -> None:
     reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # with equal ids, botocore repeated the put, and the put met its first try
+        # Equal times mean that botocore repeated the put. The first try had stored the turn, but its response was lost.
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:
@@ -331,10 +334,11 @@ def _queue_or_close(turn: Turn) -> Turn:
             store.fail(turn.key, "enqueue_failed", time.time())
         except Refused as refused:
             if refused.current and refused.current.error_code != "enqueue_failed":
-                return refused.current  # The message arrived although the send failed: a worker has the turn.
+                # SQS did get the message, although the send reported a failure: a worker has the turn.
+                return refused.current
         except (BotoCoreError, ClientError) as second:
-            # The turn stays PENDING, and the client learns that it was not accepted. It becomes FAILURE after its
-            # deadline.
+            # The turn stays PENDING, because this write failed too. The client learns that its message was not
+            # accepted. The turn becomes FAILURE after its deadline.
             logger.error("task not closed", extra={"task_id": turn.key.task_id, "error": error_name(second)})
         raise _not_queued(turn, error) from error
     return turn

@@ -31,18 +31,19 @@ from v1_request import Parsed, parse_completions, parse_conversation, parse_resp
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
-"""Seconds. A worker notices within two seconds that its turn is cancelled."""
+"""The most seconds that a request waits until a worker has stopped. A worker notices a cancellation within two seconds.
+"""
 
 MAX_REFERRED = 100
-"""The most turns to which the item references of a request may lead. Each turn costs a read."""
+"""The most turns that the item references of one request may name. Each of these turns costs a read."""
 
 
 LIVE = {"stream": True, "live": True}
-"""A turn that the streams function streams: the worker writes its text from the first word on."""
+"""A turn whose answer the streams function streams. The worker writes the text to the log from the first word on."""
 
 
 class Desk(NamedTuple):
-    """The functions of submit.py that this module needs, with the same names."""
+    """The functions of submit.py that this module calls, under the same names."""
 
     store: TurnStore
     take: Callable[[Event, Submission], tuple[Turn, bool, dict[str, str]]]
@@ -161,7 +162,8 @@ class _Call:
         return turn, headers | ({"Idempotency-Replayed": "true"} if replayed else {})
 
     def _answered(self, turn: Turn) -> Turn:
-        """Waits for the turn and returns it if it has succeeded. Raises a Problem if the turn failed or is late."""
+        """Waits for the turn and returns it if it has succeeded. Raises a Problem if the turn failed or is not final in
+        time."""
         turn = self._desk.waited(self._event, turn, MAX_WAIT_SECONDS, self._ends_at)
         if not turn.final:
             raise unfinished(turn)
@@ -184,8 +186,8 @@ class _Call:
         return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
-        """The entry for a reference to an item in an earlier response of the caller. Raises a 404 Problem if there is
-        no such item."""
+        """The context entry for a reference to an item of an earlier response of the caller. Raises a 404 Problem if
+        there is no such item."""
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:

@@ -26,7 +26,7 @@ from turnqueue.personas import DEFAULT_ROLE, ROLES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
-"""A function from an item id to its entry. `param` names the request's parameter with the id. Raises a 404 Problem if
+"""Finds the context entry of an item id. `param` names the request's parameter with the id. Raises a 404 Problem if
 there is no such item."""
 
 MAX_INSTRUCTIONS = 32_000  # characters
@@ -73,7 +73,7 @@ class _Common(_Known):
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    store: _Ignored = None  # every turn is stored, and the response says so
+    store: _Ignored = None  # accepted but ignored: every turn is stored, and the response says so
     user: _Ignored = None
     safety_identifier: _Ignored = None
     prompt_cache_key: _Ignored = None
@@ -109,7 +109,7 @@ class ResponsesBody(_Common):
     top_logprobs: Literal[0] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: _Ignored = None
-    max_tool_calls: _Ignored = None  # the hosted tools of OpenAI, which do not exist here
+    max_tool_calls: _Ignored = None  # OpenAI's hosted tools, which this API does not offer
 
     @property
     def conversation_id(self) -> str | None:
@@ -150,11 +150,13 @@ class ConversationBody(_Known):
     """The body of POST /v1/conversations."""
 
     metadata: _Metadata | None = None
-    items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None  # only a response adds items
+    # only an empty list is allowed, because only a response adds items
+    items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None
 
 
 class Parsed(NamedTuple):
-    """`body`: the client's body. `request`: the part that the turn stores. `fingerprint`: the same for equal bodies."""
+    """The parts of a client's request. `body`: the client's body. `request`: the part that the turn stores.
+    `fingerprint`: the same for equal bodies."""
 
     body: Any
     request: dict[str, Any]
@@ -212,8 +214,8 @@ def _parsed(name: str, body: BaseModel, request: dict[str, Any]) -> Parsed:
 
 
 def _request(body: Any, entries: list[Entry], param: str, instructions: bool) -> dict[str, Any]:
-    """The common part of both APIs. The user's last message is the turn's message; everything before it is the turn's
-    context."""
+    """Build the request of a turn; both APIs share this part. The user's last message is the turn's message. Everything
+    before it is the turn's context."""
     if not any(entry.get("role") == "user" or "output" in entry for entry in entries):
         raise Problem("invalid_request", f"{param}: needs a message of the user.", status=400, param=param)
     if not instructions and any(entry.get("role") == "system" for entry in entries):
@@ -276,7 +278,7 @@ class _Reference(_Lenient):
 
 
 def _item(item: Mapping[str, Any], param: str, refer: Refer) -> Iterable[Entry]:
-    """The entries of an item of the Responses API."""
+    """The context entries for an item of the Responses API."""
     kind = item.get("type") or ("message" if "role" in item else "item_reference" if "id" in item else None)
     match kind:
         case "message":
@@ -289,13 +291,13 @@ def _item(item: Mapping[str, Any], param: str, refer: Refer) -> Iterable[Entry]:
         case "item_reference":
             yield refer(_checked(_Reference, item, param).id, f"{param}.id")
         case "reasoning":
-            return  # the model does not get its earlier thoughts again
+            return  # the model does not get its earlier reasoning again
         case _:
             raise _unsupported(f"{param}.type", "is not known here")
 
 
 def _message(message: Mapping[str, Any], param: str) -> Iterable[Entry]:
-    """The entries of a message of Chat Completions."""
+    """The context entries for a message of Chat Completions."""
     if message.get("role") == "tool":
         renamed = {"call_id": message.get("tool_call_id"), "output": message.get("content")}
         output = _checked(_Output, renamed, param)
@@ -374,7 +376,7 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]
 
 
 def _form(form: dict[str, Any] | None, param: str) -> dict[str, Any] | None:
-    """The form of the answer, in the terms of the Responses API. None for plain text."""
+    """The requested form of the answer, as the Responses API describes it. None for plain text."""
     kind = (form or {}).get("type", "text")
     if kind == "text":
         return None
@@ -417,7 +419,8 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return Problem("invalid_json")
-    names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]  # `str`: a kind of a union
+    # Leave out `str`: pydantic names the type of a union's member, and this name is not a part of the path.
+    names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]
     # The error shows an unknown name only if the name is harmless. The error never shows a key of the metadata, because
     # the key is the client's text.
     known = names[:1] if names[:1] == ["metadata"] else names

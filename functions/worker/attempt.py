@@ -32,23 +32,26 @@ from turnqueue.usage import UsageStore, lost_attempt
 HISTORY_TURNS = 20
 
 RESERVE_SECONDS = 10.0
-"""Each attempt ends this number of seconds before the function does. In this time the worker records the answer or
-hands the turn back, retries of those calls included."""
+"""Each attempt ends this number of seconds before the function does. This leaves time to record the answer or to return
+the turn to the queue, even if those calls are retried."""
 
 REFUSALS_BEFORE_FALLBACK = 2
-"""After this number of refusals by the first model, the turn asks the fallback first, even if the gate is closed."""
+"""After this number of refusals by the first model, the turn asks the fallback first. This holds even if the first
+model would accept calls again."""
 
 # DynamoDB's error codes for an item that is too large or malformed
 _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
-"""How often a streamed answer gets a row: (until this number of seconds after its first text, seconds between two
-rows). After that, a streamed answer gets rows as often as any other answer."""
+"""How often the worker writes a row of a streamed answer. Each pair is (seconds since the first text, seconds between
+two rows until then). After the last pair, a streamed answer gets rows as often as any other answer."""
 
-_ROW_BYTES = 1024  # after this number of bytes of new text a streamed answer gets a row at once: one write unit
+# After this number of bytes of new text, a streamed answer gets a row at once. A row of this size costs one write unit.
+_ROW_BYTES = 1024
 
-_SHORT_PAUSE_SECONDS = 2.0  # a turn waits in the worker if its slot comes this soon
-# SQS delivers a turn again this long before its slot, because SQS hides messages for whole seconds.
+_SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot is at most this number of seconds away, the turn waits in the worker
+# If the slot is further away, SQS delivers the turn again this number of seconds before the slot. The margin is needed,
+# because SQS hides messages for whole seconds.
 _EARLY_SECONDS = 1.0
 
 
@@ -61,8 +64,8 @@ class Server(NamedTuple):
 
 
 class Services(NamedTuple):
-    """The services that all attempts of a process share. `first_token_seconds`: with a fallback, the longest silence of
-    the first model; with 0 the first model can be silent for the time of a whole answer."""
+    """The services that all attempts of a process share. `first_token_seconds`: if there is a fallback, the longest
+    silence of the first model. 0: no limit except that for the whole answer."""
 
     store: TurnStore
     usage: UsageStore
@@ -94,8 +97,8 @@ class Services(NamedTuple):
         return self.first
 
     async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
-        """The first of `servers` that may be called now, or the seconds to wait if no model may be called. `again`: the
-        message was delivered before."""
+        """The first of `servers` that may be called now, or the seconds to wait if no model may be called. `again`:
+        whether the message was delivered before."""
         waits = []
         for server in servers:
             verdict = await server.gatekeeper.ask(again=again)
@@ -105,14 +108,15 @@ class Services(NamedTuple):
         return min(waits)
 
     async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
-        """The turn's preferred model if it may be called too, otherwise `server`."""
+        """The model that this turn prefers, if it may be called too; otherwise `server`."""
         preferred = self.preferred(turn)
         if preferred is server:
             return server, passed
         chosen = await self.choose([preferred], again=True)
         if isinstance(chosen, Wait):
             return server, passed
-        await asyncio.to_thread(server.gatekeeper.unused, passed)  # `server` is not called, so another turn may probe
+        # `server` is not called, so return its probe for another turn
+        await asyncio.to_thread(server.gatekeeper.unused, passed)
         return chosen
 
 
@@ -125,7 +129,7 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._asked_persona: Persona | None = None  # the real persona replaces this before the call
+        self._asked_persona: Persona | None = None  # a placeholder until the persona is loaded, before the call
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
@@ -170,8 +174,8 @@ class Attempt:
     # ---- asking the model
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away for a worker to
-        wait, returns the decision to deliver the message again later."""
+        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away, does not wait, but
+        returns the decision to deliver the message again later."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -199,7 +203,7 @@ class Attempt:
         return await self._answer_of_fallback(asked, history)
 
     async def _second_answer(self, asked: Persona, history: Sequence[Turn]) -> Answer:
-        """The fallback's answer, after the first model was silent for too long."""
+        """Ask the fallback, after the first model was silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
         passed = await fallback.gatekeeper.ask(again=True)
@@ -225,10 +229,9 @@ class Attempt:
         return self._services.first_token_seconds if self._services.fallback else 0
 
     async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
-        """The answer of a model, if the answer comes in time and nobody cancels the turn.
-
-        Raises ModelError. Raises Refused when the turn was cancelled or another worker has it. Raises _Silent after
-        `silence` seconds without text or thoughts (0: no limit). Closes the model's stream before it raises.
+        """The answer of a model, if it comes in time and nobody cancels the turn. Raises ModelError if the call fails,
+        Refused when the turn was cancelled or another worker has it, and _Silent after `silence` seconds without text
+        or thoughts (0: no limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
@@ -248,15 +251,15 @@ class Attempt:
         async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
             return await model.answer(asked, history, turn, shown, self._reply)
 
-    # ---- guards that run while the model writes: each ends the attempt by raising
+    # ---- guards: each runs while the model writes, and ends the attempt by an exception
 
     async def _show(self) -> None:
         """Write the growing answer to its event log."""
         reply, unit = self._reply, self._services.watch_seconds
-        if not self._turn.request.get("live"):  # a client has an open response, so even a short answer gets rows
+        if not self._turn.request.get("live"):  # a client reads the stream, so even a short answer gets rows
             await asyncio.sleep(unit)
         if self._turn.attempt > 1:
-            await self._show_now()  # Writes at least a row that voids the text of earlier attempts.
+            await self._show_now()  # write a first row, because it voids the text of earlier attempts
         began, size = 0.0, 0
         while True:
             await reply.grow(size)
@@ -274,9 +277,10 @@ class Attempt:
                 await asyncio.sleep(pause)
 
     async def _show_now(self) -> None:
-        """Write the missing text to the log. Waits for a running write, so that the turn's end comes after it."""
+        """Write the missing text to the log. If a write is running, waits for it, so that no row is written after the
+        turn's end."""
         reply, turn = self._reply, self._turn
-        text = reply.readable().rstrip("\ufffd")  # The text may end with half a character.
+        text = reply.readable().rstrip("\ufffd")  # The text may end in the middle of a character.
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
         try:
             await asyncio.shield(writing)
@@ -286,7 +290,7 @@ class Attempt:
         except Superseded:
             await self._look()
         except (BotoCoreError, ClientError) as error:
-            # If a write of progress fails, the answer is not harmed.
+            # The answer does not depend on this write of progress, so a failure is only logged.
             logger.warning("progress not shown", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     async def _give_up_when_cancelled(self) -> None:
@@ -315,8 +319,8 @@ class Attempt:
             raise _Silent
 
     async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
-        """Tell the gate when the server has accepted the call. The server has accepted it when its headers have come. A
-        probe also counts as accepted if it is not refused in time, unless `silence` limits the wait."""
+        """Tell the gate when the server has accepted the call: when the response headers have come. A probe that is not
+        refused in time also counts as accepted, unless `silence` limits the wait."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
@@ -328,8 +332,8 @@ class Attempt:
         self._is_let_in = True
 
     async def _let_in(self) -> None:
-        """Tell the gate that the call was accepted, unless the guard has done so. A short answer can end before the
-        guard runs."""
+        """Tell the gate that the call was accepted, unless the guard above has done so. A short answer can end before
+        that guard runs."""
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 
@@ -354,7 +358,7 @@ class Attempt:
         except (ParamValidationError, ClientError) as error:
             if isinstance(error, ClientError) and error.response["Error"]["Code"] not in _NOT_STORABLE:
                 raise
-            # The error is in the data that this worker wrote, not in AWS. DynamoDB would refuse the same answer again.
+            # The fault is in this worker's data and not in AWS, so DynamoDB would refuse the same answer again.
             logger.error("answer cannot be stored", extra={"task_id": turn.key.task_id, "error": error_name(error)})
             return await self._fail("internal_error")
         await self._settle(answer.usage, is_final=True, answers=1)
@@ -363,8 +367,8 @@ class Attempt:
         return DONE
 
     async def _failed(self, error: ModelError) -> Decision:
-        """Handle a failed attempt: hand the turn back if another attempt can help, and time and attempts are left.
-        Otherwise end the turn as FAILURE."""
+        """Handle a failed attempt. If another attempt can help, and time and attempts are left, return the turn to the
+        queue. Otherwise end the turn as FAILURE."""
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:
             await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
@@ -402,8 +406,8 @@ class Attempt:
         )
 
     async def _cancelled(self, refused: Refused) -> Decision:
-        """Handle a refused write: end the turn if its cancellation was the reason. Raises Refused if another worker has
-        the turn."""
+        """Handle a refused write. If the turn's cancellation is the reason, end the turn. Raises Refused if another
+        worker has the turn."""
         current = refused.current
         if current is None or current.attempt != self._turn.attempt or not current.cancel_requested:
             raise refused
@@ -421,7 +425,8 @@ class Attempt:
         return self._server.model.usage(self._asked_persona, self._reply) if self._asked_persona else {}
 
     async def _settle(self, used: Mapping[str, Any], *, is_final: bool, answers: int = 0) -> None:
-        """Add the attempt's usage to its owner's day. If that fails, the reservation stays (turnqueue/usage.py)."""
+        """Add the attempt's usage to its owner's day. If that fails, the turn's reserved tokens stay counted until the
+        end of the day (turnqueue/usage.py)."""
         turn = self._turn
         try:
             await asyncio.to_thread(
@@ -431,7 +436,7 @@ class Attempt:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     async def _keep_reply(self) -> None:
-        """Cache the answer if the submit allowed it. If that fails, the model answers identical messages."""
+        """Cache the answer if the request allowed it. If that fails, later identical messages go to the model."""
         turn, services = self._turn, self._services
         if not turn.cache:
             return

@@ -40,8 +40,8 @@ class Exchange(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """The conversation for the model. `earlier`: the earlier exchanges, oldest first. `asked`: the turn's messages, the
-    user's message last. `shortened`: how often `shorter` was called."""
+    """The messages for one call of the model. `earlier`: the earlier exchanges, oldest first. `asked`: the turn's
+    messages, the user's message last. `shortened`: how often `shorter` was called."""
 
     instructions: Message
     earlier: tuple[Exchange, ...]
@@ -82,8 +82,8 @@ class Conversation(NamedTuple):
         return self._replace(earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
-        """This conversation with fewer earlier turns: the newest turns in half of the tokens, and at last no turn. None
-        if there are no earlier turns."""
+        """This conversation with fewer earlier turns. Each call halves the tokens for them, and the last call leaves
+        out all earlier turns. None if there are no earlier turns."""
         if not self.earlier:
             return None
         left = _sum(self.earlier) // 2 if self.shortened < _HALVINGS else 0
@@ -106,7 +106,7 @@ class Window:
         return conversation.within(self._tokens) if now < self._known_until else conversation
 
     def answered(self, conversation: Conversation, now: float) -> None:
-        """Learn from an answer. If `conversation` was shortened, the server has refused its longer form."""
+        """Learn from the answer to `conversation`. If it was shortened, the server has refused the longer form."""
         if conversation.shortened:
             self._tokens, self._known_until = conversation.tokens, now + _REMEMBERED_SECONDS
 

@@ -17,14 +17,15 @@ _LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
 
 class Verdict(Enum):
-    DONE = "done"  # the turn is final: delete the message
-    BACK = "back"  # deliver the message again
-    FAIL = "fail"  # write FAILURE with `code`, then delete the message
+    DONE = "done"  # the turn is final: the worker deletes the message
+    BACK = "back"  # SQS delivers the message again
+    FAIL = "fail"  # the worker writes FAILURE with `code`, then deletes the message
 
 
 class Decision(NamedTuple):
-    """`seconds`: the time until SQS delivers the message again; None waits for the message's visibility timeout.
-    `is_refund`: this attempt does not count against the turn's attempts."""
+    """What the worker does with a turn and its message. `seconds`: the time until SQS delivers the message again; with
+    None, SQS does so when the message's visibility timeout ends. `is_refund`: this attempt does not count against the
+    turn's attempts."""
 
     verdict: Verdict
     seconds: float | None = None
@@ -54,11 +55,12 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
         case Turn() if current.overdue(now):
             return fail(current.overdue_code)
         case Turn() if current.held(now):
-            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))  # 1 s: clocks differ
+            # add 1 s, because clocks differ
+            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))
         case Turn() if current.attempt >= current.last_attempt:
             return fail("worker_lost")  # the worker of the last attempt died and recorded no outcome
         case _:
-            return back(1)  # the turn has changed since the claim was refused
+            return back(1)  # try again soon: the turn has changed since the claim was refused
 
 
 def superseded(current: Turn | None) -> Decision:
@@ -101,6 +103,6 @@ def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.ran
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
     """The back-off in seconds after a refusal: it starts at 2, doubles up to 60, and is at least `asked_for`. A random
-    part separates turns: up to 50 % is added, and the longest waits vary by a fifth."""
+    addition of up to 50 % separates turns. A wait of more than 60 s becomes a random wait of 48 to 60 s."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from persona import Persona
 from structured import instructions, response_format
 
-_NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these fields.
+_NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these fields, so they are never left out.
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
@@ -15,7 +15,8 @@ _JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
 
 
 class Dialect(NamedTuple):
-    """`without`: the refused fields. `form`: the way to ask for a document."""
+    """The request fields and the form that a model accepts. `without`: the refused fields. `form`: the way to ask for a
+    document."""
 
     without: frozenset[str] = frozenset()
     form: int = _JSON_SCHEMA

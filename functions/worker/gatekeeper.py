@@ -1,6 +1,6 @@
 """Decides whether a model may be called now. The model's two gates and the learned pace decide (turnqueue/gate.py).
-Without trouble, a process reads the gates once, with its first turn, and never writes them. After a sign of trouble it
-reads them before each call. A refused call is such a sign, and so is a message that was delivered before.
+Without trouble, a process reads the gates only once, with its first turn, and never writes them. After a refused call
+or a repeated delivery, it reads the gates before each call.
 """
 
 import asyncio
@@ -25,10 +25,11 @@ from turnqueue.gate import (
 from turnqueue.telemetry import count
 
 READ_SECONDS = 1.0
-"""In times of trouble, the gates are read again after this number of seconds."""
+"""In times of trouble, the gates are read again if the last read is this number of seconds old."""
 
 TROUBLE_SECONDS = 120.0
-"""The trouble is over after this number of seconds without a sign: twice the longest period of an open gate."""
+"""The trouble is over after this number of seconds without a sign of it. This is twice the longest period for which a
+gate forbids calls."""
 
 PROBE_SECONDS = 10.0
 """Seconds. A probe that is not refused within this time counts as accepted."""
@@ -50,13 +51,13 @@ class Gatekeeper:
         self._model = model_name(base_url, name)
         self._read_at = 0.0
         self._trouble_at = 0.0
-        self._answered_since = 0.0  # the time of the latest accepted call
+        self._answered_since = 0.0  # the time of the latest call that a server accepted
         self._is_known = False
         self._reading = asyncio.Lock()
 
     async def ask(self, *, again: bool) -> Pass | Wait:
-        """Decide whether to call now. `again`: the message was delivered before, which is a sign of trouble. Reads
-        DynamoDB only in times of trouble."""
+        """Decide whether to call now. `again`: whether the message was delivered before, which is a sign of trouble.
+        Reads DynamoDB only in times of trouble."""
         now = time.time()
         if again:
             self._trouble_at = now
@@ -88,14 +89,15 @@ class Gatekeeper:
                 self._trouble_at = now
 
     def _probe(self, now: float) -> Pass | Wait:
-        """A pass, with a probe for each gate whose period is over. If the table fails, the pass has no probe, because
-        no turn may wait for the table."""
+        """A pass, with a probe for each gate whose period is over. If the table does not answer, the pass has no probe.
+        A turn never waits for the table."""
         probes: dict[str, float] = {}
         for name in (self._server, self._model):
             is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
             if is_half_open and (change := self._store.change(name, lambda gate: gate.probed(now))):
                 probes[name] = change.after.open_until
-            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:  # another turn probes now
+            # another turn probes now, so this turn waits
+            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:
                 return Wait(gate.delay(now), self._code(name))
         return Pass(now, probes)
 
@@ -124,7 +126,8 @@ class Gatekeeper:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            is_counted = self._answered_since <= passed.asked_at  # not counted if a later call was accepted
+            # do not count this refusal if the server accepted a later call
+            is_counted = self._answered_since <= passed.asked_at
 
             def refuse(gate: Gate) -> Gate:
                 slowed = gate.slowed(passed.asked_at, now) if is_rate else gate
@@ -133,7 +136,8 @@ class Gatekeeper:
             if is_counted or is_rate:
                 report_opened(self._store.change(refusing, refuse), code)
         if is_rate and other in passed.probes:
-            # A server that sends 429 is up. A server that is down says nothing about the model's limit.
+            # A server that sends 429 is up, so end the probe of its own gate. A server that is down says nothing about
+            # the model's limit.
             self._settle(other, passed.probes[other], now)
 
     def _settle(self, name: str, probe: float, now: float) -> None:

@@ -52,14 +52,14 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         for upload_id in _uploaded(turn):
             fetch(upload_id)
         for upload_id in _moved(turn):
-            fetch_moved(upload_id)  # not counted, because submit limits the data URLs of a request
+            fetch_moved(upload_id)  # Do not count the request's data URLs, because submit already limits them.
     except Unusable as unusable:
         raise ModelError(unusable.code) from unusable
     for upload_id in references(turn.request):
-        with suppress(Unusable):  # the context names an image of a turn that was deleted
+        with suppress(Unusable):  # The context can name an image of a turn that was deleted. Leave that image out.
             fetch_moved(upload_id)
     for upload_id in _latest(history, _uploaded)[:MAX_EARLIER_UPLOADS]:
-        with suppress(Unusable):  # a note tells the model that there was an image
+        with suppress(Unusable):  # A note tells the model that there was an image.
             fetch(upload_id)
     for upload_id in _latest(history, lambda past: references(past.request))[:MAX_EARLIER_DATA_URLS]:
         with suppress(Unusable):
@@ -96,7 +96,7 @@ def _uploaded(turn: Turn) -> list[str]:
 
 
 def _moved(turn: Turn) -> list[str]:
-    """The data URLs of the message that were moved to S3."""
+    """The message's data URLs that submit moved to S3."""
     return [item["upload_id"] for item in _media(turn) if "data_url" in item]
 
 

@@ -1,7 +1,7 @@
-"""Receives more turns from the queue than those of the worker's event, one receive at a time. SQS can give messages to
-a receive whose response is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350). SQS then hides those
-messages for a lease. So the worker never abandons a receive. The worker repeats a failed receive with the same attempt
-id, and SQS then returns the same messages.
+"""Receives turns from the queue, in addition to those of the worker's event. Makes one receive at a time. SQS can give
+messages to a receive whose response is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350). SQS then
+hides those messages for a lease. So the worker never abandons a receive. The worker repeats a failed receive with the
+same attempt id, and SQS then returns the same messages.
 """
 
 import asyncio
@@ -21,7 +21,8 @@ messages, and Lambda starts another worker for them."""
 READ_SECONDS = POLL_SECONDS + 3.0
 """The read timeout of a receive, in seconds."""
 
-_PAUSE_SECONDS = 0.2  # This halves the number of receives under load. A turn waits for half of it on average.
+# Seconds between two receives under load. This halves the number of receives, and delays a turn by 0.1 s on average.
+_PAUSE_SECONDS = 0.2
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
 _REPEATS = 2  # the most repeats of a failed receive when all turns are over
 

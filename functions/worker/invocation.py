@@ -30,8 +30,8 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""The random part of the time in which an invocation takes turns. Workers that start together must not all stop
-together. With 0.2, if 2 % of the answers take 120 s, turns wait for a minute until a worker has ended
+"""The random part of the time in which an invocation takes turns. It is large, because workers that start together must
+not all stop together. In a simulation with 0.2 and 2 % of answers that take 120 s, turns waited for a minute
 (docs/scale.md)."""
 
 type Record = dict[str, Any]
@@ -64,7 +64,7 @@ class Invocation:
         self._turns = worker.turns
         self._ends_at = ends_at
         now = time.time()
-        # The last received turn needs enough time for a longest answer.
+        # Stop receiving early enough that the last turn has time for a longest answer.
         taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
         self._takes_until = now + taking * (1 - random.random() * _JITTER)
         self._sessions: dict[str, deque[Message]] = {}
@@ -76,8 +76,8 @@ class Invocation:
         that SQS must deliver again. All other messages are deleted, or returned to the queue, before this method
         returns."""
         leases, stop = self._services.leases, asyncio.Event()
-        # Shorten the visibility of all messages first. If this process dies, its sessions then wait for a lease, and
-        # not for the queue's visibility timeout.
+        # Shorten the visibility of all messages first. If this process dies, its sessions then wait for the end of a
+        # lease, and not for the queue's longer visibility timeout.
         await self._change_visibility(batch, LEASE_SECONDS)
         beside = [asyncio.create_task(leases.renew_until(stop)), asyncio.create_task(_flush_until(stop))]
         try:
@@ -101,12 +101,12 @@ class Invocation:
 
     @property
     def _free(self) -> int:
-        """The number of turns that may still be taken."""
+        """The number of turns that this invocation can still take."""
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run these messages, each after the earlier messages of its session. A message of a running session comes only
-        if a visibility timeout has ended."""
+        """Run these messages, each after the earlier messages of its session. SQS delivers a message of a running
+        session only if a visibility timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:
@@ -167,8 +167,8 @@ class Invocation:
         return await Attempt(services, turn, server, passed, self._ends_at).run()
 
     async def _defer(self, key: Key, wait: Wait) -> Decision:
-        """Return a message to the queue while no model may be called. One read finds turns that need no model: for
-        example, a cancelled turn must not block its session."""
+        """Return a message to the queue while no model may be called. First reads the turn, because a cancelled or
+        overdue turn needs no model and must not block its session."""
         turn = await asyncio.to_thread(self._services.store.read, key, time.time())
         if turn is None or turn.final:
             return DONE
@@ -198,7 +198,7 @@ class Invocation:
             return back(1) if refused.current and not refused.current.final else DONE
         return DONE
 
-    # ---- messages: a failed call loses nothing, because SQS delivers the message again after its visibility timeout
+    # ---- messages: a failed call loses nothing, because SQS delivers the message again
 
     async def _give_back(self, messages: Collection[Message], seconds: float | None) -> None:
         """Make the messages visible in `seconds`. None: when their visibility timeout ends."""

@@ -25,7 +25,7 @@ clock that is a few seconds wrong, keeps its turns."""
 RENEW_SECONDS = 20.0
 """The age in seconds at which a lease is renewed. A chat that takes less time costs no extra write."""
 
-_AGAIN_SECONDS = 3.0  # seconds between tries after AWS failed a renewal: nine tries fit before the lease ends
+_AGAIN_SECONDS = 3.0  # seconds between two tries of a renewal while AWS fails: nine tries fit before the lease ends
 
 
 class Leases:
@@ -55,8 +55,8 @@ class Leases:
             pass
 
     def hold_turn(self, turn: Turn, lost: Callable[[Refused], None]) -> None:
-        """Renew the lease of a turn just claimed until it is dropped. Calls `lost` once when another worker has the
-        turn, or its cancellation was requested."""
+        """Renew the lease of a turn that was just claimed, until the lease is dropped. Calls `lost` once if another
+        worker has the turn, or its cancellation was requested."""
         self._turns[turn.key] = (turn, lost)
         self._due_of_turn[turn.key] = time.time() + RENEW_SECONDS
 

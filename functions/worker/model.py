@@ -28,8 +28,8 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 # No read timeout, because some models think for minutes before they write. The caller bounds the whole call.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-# All public authorities, loaded once for both models, at init. Loading takes 20 ms of a whole CPU; an invocation has a
-# seventh of a CPU (github.com/aws/aws-lambda-base-images/issues/154).
+# All public authorities. They are loaded once for both models, at init, because init gets a whole CPU and loading takes
+# 20 ms of it. An invocation gets a seventh of a CPU (github.com/aws/aws-lambda-base-images/issues/154).
 _TRUSTED = httpx2.create_ssl_context()
 
 

@@ -21,8 +21,8 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The most bytes of a reply. A chunk has about 350 bytes, so this is nearly twice as much as 100,000 tokens need,
-thoughts included."""
+"""The most bytes of a reply. A chunk of one token has about 350 bytes, so 100,000 tokens, thoughts included, need about
+half of this."""
 
 MAX_EVENT_BYTES = 512 * 1024
 """The most bytes of one event. The largest stored answer fits into one event, even if all its characters are
@@ -37,7 +37,8 @@ _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
 _EVENT_STREAM = {"content-type": "text/event-stream; charset=utf-8"}
-_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)  # the SDK does not wrap the last two
+# the SDK does not wrap ssl.SSLError and EndOfStream in its exceptions
+_BROKEN = (httpx2.HTTPError, httpx2.StreamError, ssl.SSLError, anyio.EndOfStream)
 
 
 async def read(response: httpx2.Response, reply: Reply) -> str:
@@ -59,7 +60,7 @@ async def read(response: httpx2.Response, reply: Reply) -> str:
 
 async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> None:
     beginning = await body.beginning()
-    if beginning == b"<":  # Usually this is the HTML page of a proxy.
+    if beginning == b"<":  # usually the HTML page of a proxy
         raise ModelError("model_unavailable", refused=True)
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
@@ -91,12 +92,12 @@ class _Reading:
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether a user already reads the first text."""
+        """Whether the first text has come. A user may already read it."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:
         if not self.over:
-            raise ModelError("model_unavailable", refused=not self._reply.begun)  # the answer was cut
+            raise ModelError("model_unavailable", refused=not self._reply.begun)  # the answer was cut before its end
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
@@ -191,9 +192,9 @@ class _Body(httpx2.AsyncByteStream):
 
 def _json(text: str) -> object:
     with suppress(ValueError):
-        return from_json(text)  # this is three times as fast as json.loads
+        return from_json(text)  # from_json is three times as fast as json.loads
     try:
-        return json.loads(text)  # unlike from_json, it accepts half a surrogate pair
+        return json.loads(text)  # json.loads, unlike from_json, accepts half a surrogate pair
     except (ValueError, RecursionError):
         raise ModelError("model_unavailable") from None
 

@@ -19,7 +19,8 @@ AHEAD_SECONDS = 60.0
 
 
 class Place(NamedTuple):
-    """`at`: the time at which the call may be made. If no slot was reserved, the time to ask again."""
+    """A reserved slot, or the time to ask again. `at`: the time at which the call may be made. If no slot was reserved,
+    the time to ask again."""
 
     at: float
     is_taken: bool
@@ -34,10 +35,10 @@ class Pace:
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
     def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
-        """The slot that this turn reserved earlier, or a new slot. If the table does not answer, the call may be made
-        now. If the call is too early, the provider refuses it, and the turn waits. If all slots of the next minute are
-        taken, the turn asks again after a random 30 to 60 s. A slot becomes free sooner, but only for one of all
-        waiting turns."""
+        """Returns the slot that this turn reserved earlier, or reserves a new one. If the table does not answer, the
+        call may be made now. If the call is too early, the provider refuses it, and the turn waits. If all slots of the
+        next minute are taken, the turn asks again after a random 30 to 60 s. A slot becomes free sooner, but only for
+        one of all waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

@@ -14,9 +14,10 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 
 
 class Persona(NamedTuple):
-    """`version`: changes with the persona's file. `model`: None for the stack's model. `temperature`: None for the
-    model's default. `options`: more fields of the request to the model. `output`: the form of a structured answer, as a
-    class {message, draft?, data?}; or the document that the request asks for; or None for plain text."""
+    """A role's instructions and settings. `version`: changes with the persona's file. `model`: None for the stack's
+    model. `temperature`: None for the model's default. `options`: more fields of the request to the model. `output`:
+    the form of a structured answer, as a class {message, draft?, data?}; or the document that the request asks for; or
+    None for plain text."""
 
     role: str
     version: str

@@ -18,7 +18,7 @@ class Price(NamedTuple):
     def dollars(self, usage: Mapping[str, Any]) -> float | None:
         """The price of an answer, to the micro-dollar. None if its tokens were not counted."""
         prompt, completion, cached = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "cached"))
-        if not isinstance(prompt, int) or not isinstance(completion, int):  # null or malformed counts
+        if not isinstance(prompt, int) or not isinstance(completion, int):  # a count is null or malformed
             return None
         cached = min(cached, prompt) if isinstance(cached, int) else 0
         micros = (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion

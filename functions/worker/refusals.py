@@ -78,8 +78,8 @@ def _found(pattern: str, text: str) -> re.Match[str] | None:
 
 # fmt: off
 RULES = (
-    # The quota is exhausted, or the bill is not paid. Google sends this error for a limit per minute too, but then says
-    # when to try again.
+    # The quota is exhausted, or the bill is not paid. Google also sends this error for a limit per minute, and then
+    # says when to try again.
     Rule(
         "model_quota", frozenset({402}),
         _names("insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_balance "

@@ -16,16 +16,15 @@ from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
-_MOST_CALLS = 128  # the most tools of a request
+_MOST_CALLS = 128  # as many as the most tools of a request
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 
 
 class Answer(NamedTuple):
-    """`result`: {message, data, draft}.
-
-    `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, finish_reason, first_token_ms, cost_usd, persona,
-    persona_version}; the counts are null if the server sent none, and the cost is null without counts or a price.
+    """A whole answer. `result`: {message, data, draft}. `usage`: {model, prompt_tokens, completion_tokens,
+    cached_tokens, finish_reason, first_token_ms, cost_usd, persona, persona_version}; the counts are null if the server
+    sent none, and the cost is null without counts or a price.
     """
 
     result: dict[str, Any]
@@ -135,7 +134,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # The partial answer that is stored ends before this piece.
+            raise ModelError("result_too_large")  # the stored partial answer ends before this piece
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
@@ -160,7 +159,7 @@ class Reply:
         and `estimated` is true then. A refused call used no tokens.
         """
         prompt, completion, cached = map(self._reported.get, COUNTS)
-        # A server that has answered and reports 0 tokens has not counted them.
+        # A server that has answered and reports 0 tokens did not count them.
         unknown_prompt = not prompt and self._prompt_tokens > 0
         unknown_completion = not completion and self.begun
         if unknown_prompt:

@@ -37,7 +37,7 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
     elif re.fullmatch(_NUMBER, value):
         yield float(value)
     elif (moment := _date(value)) is not None:
-        # The date is compared with the server's clock, if the server sends its time.
+        # Compare the date with the server's clock, if the response has the server's time.
         sent_at = _date(headers.get("date", ""))
         yield moment - (now if sent_at is None else sent_at)
 

@@ -16,7 +16,7 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""This number of bytes of images counts as one more turn."""
+"""Images of this number of bytes count as one more turn."""
 
 
 class Room:

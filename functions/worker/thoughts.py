@@ -10,7 +10,7 @@ class LeadingThoughts:
         self._held = ""
         self._inside = self._behind = False
         self.over = False
-        """Whether everything that follows is text. Then no more splitting is needed."""
+        """Whether everything that follows is text, so that no more splitting is needed."""
 
     def feed(self, text: str) -> tuple[str, str]:
         """Split the next piece of the answer into text and thoughts. This method can hold back a few characters."""
@@ -19,7 +19,7 @@ class LeadingThoughts:
         if not (self._inside or self._behind):
             begun = text.lstrip()
             if not begun.startswith(_OPEN):
-                if _OPEN.startswith(begun):  # This piece can be the beginning of the tag.
+                if _OPEN.startswith(begun):  # This piece can be the beginning of the tag, so hold it back.
                     self._held = text
                     return "", ""
                 self.over = True

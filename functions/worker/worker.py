@@ -38,7 +38,8 @@ async def build(environment: Mapping[str, str]) -> Worker:
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
-    log = EventLog(environment["EVENTS_TABLE"], attempts=1)  # one try, because the next row also has a lost row's text
+    # A row is tried once, because the next row also contains the text of a lost row.
+    log = EventLog(environment["EVENTS_TABLE"], attempts=1)
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
     polled = TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS)
 
