@@ -1,6 +1,6 @@
 """Selects the botocore data files for the layer, and makes the list of authorities that are tried first. Lambda has
 botocore, which reads descriptions of about 400 services. The layer ships only the called services, with only the called
-operations. The build fails if botocore's files have changed so that a cut no longer fits.
+operations. The build fails if botocore's files have changed so much that this selection no longer works.
 """
 
 import gzip
@@ -17,8 +17,8 @@ from typing import Any
 OPERATIONS = {
     "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
     "lambda": "Invoke",
-    # CreateBucket: botocore takes the address of a signed form from the description of this operation. HeadBucket:
-    # botocore calls it if S3 redirects without a region.
+    # CreateBucket is here, because botocore takes the address of a signed form from the description of this operation.
+    # HeadBucket is here, because botocore calls it if S3 redirects without a region.
     "s3": "CreateBucket DeleteObject GetObject HeadBucket PutObject",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
@@ -45,7 +45,7 @@ def cut(botocore: Path, into: Path) -> None:
 
 
 def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
-    """Copy these operations of a service's newest description, their shapes, and its endpoints."""
+    """Copy a service's newest description, cut to these operations and their shapes, and its endpoints."""
     newest = max(path for path in data.iterdir() if path.is_dir())
     description = read_json(newest, "service-2")
     if gone := [name for name in operations if name not in description["operations"]]:
@@ -59,7 +59,7 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += references(shapes[name])
     description["shapes"] = shapes
-    # Remove the documentation only in these parts, because botocore requires it elsewhere.
+    # Remove the documentation in these parts only, because botocore requires it in the other parts.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)
@@ -89,8 +89,8 @@ def without_documentation(part: Any) -> Any:
 
 
 def cut_authorities(source: Path, into: Path) -> None:
-    """Copy the certificates of AUTHORITIES. In the file, comments that name it stand before each certificate, after an
-    empty line."""
+    """Copy the certificates of AUTHORITIES. In botocore's file, an empty line and comments with the authority's name
+    come before each certificate."""
     certificates = [part for part in source.read_text(encoding="utf-8").split("\n\n") if AUTHORITIES.search(part)]
     if sum("O=Amazon" in certificate for certificate in certificates) < 4:
         sys.exit("botocore's cacert.pem no longer names Amazon's four roots: change AUTHORITIES in bundle/aws_data.py")

@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-# The build runs this file alone, with `python -I`.
+# The build runs this file with `python -I`, so the file cannot import its neighbours without this.
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from bundle import aws_data, lazy_types
 
@@ -43,7 +43,7 @@ UNUSED = {
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # The worker only calls Chat Completions, which imports `openai.types.responses`.
+    # The worker calls only Chat Completions. Its modules import `openai.types.responses`, so that folder stays.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks
@@ -97,7 +97,7 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
         install("requirements.txt", new, architecture)
         leave_out_unused(new)
         lazy_types.make_lazy(new)
-        compile_all(new, root, workers=0)  # 0 means one process for each core
+        compile_all(new, root, workers=0)  # 0 means one process per core
 
     return made(make, requirements, architecture, root)
 
@@ -114,7 +114,7 @@ def botocore_data(requirements: str) -> Path:
 
 
 def made(make: Callable[[Path], None], *parts: str) -> Path:
-    """The folder that `make` creates from `parts`. It is created only once, and its files are read-only."""
+    """The folder that `make` creates from `parts`. If it exists already, it is used again. Its files are read-only."""
     key = hashlib.sha256()
     code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
     for part in (*parts, sys.version, *code):
@@ -128,11 +128,12 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             make(new)
             for path in new.rglob("*.*"):
                 if path.is_file():
-                    path.chmod(0o444)  # the artefacts link to them, and an edit there would change this copy
+                    # The artefacts link to these files, so an edit of an artefact would change this copy.
+                    path.chmod(0o444)
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # if the rename fails, a concurrent build was faster
+                if not done.exists():  # the rename fails if a concurrent build was faster
                     raise
     return done
 
@@ -140,7 +141,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
 def link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # the link fails across file systems
+    except OSError:  # a link across file systems fails
         shutil.copy2(source, target)
 
 
@@ -167,8 +168,7 @@ def leave_out_unused(folder: Path) -> None:
                     sys.exit(f"{path.relative_to(folder)} is no longer there: change UNUSED in bundle/bundle.py")
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for info in folder.glob("*.dist-info"):
-        # httpx2 and httpcore2 read their version from the headers of this file. They do not need the README in the
-        # file.
+        # httpx2 and httpcore2 read their version from the headers of this file. They do not need its README.
         headers = (info / "METADATA").read_text(encoding="utf-8").partition("\n\n")[0] + "\n"
         shutil.rmtree(info)
         info.mkdir()

@@ -13,7 +13,7 @@ LAZY = ("openai/lib", "openai/types", "openai/types/*", "openai/types/*/*")
 
 
 def make_lazy(folder: Path) -> None:
-    """Rewrite the packages of LAZY below a folder of installed packages."""
+    """Rewrite the packages in LAZY, in a folder of installed packages."""
     for init in sorted(init for packages in LAZY for init in folder.glob(f"{packages}/__init__.py")):
         if modules := reexports(init):
             init.write_text(LAZY_INIT.format(modules=modules), encoding="utf-8")

@@ -18,18 +18,18 @@ FIELD = re.compile(r"[a-z][a-z0-9_]{0,63}")
 OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
-MAX_INSTRUCTIONS = 16_000  # characters, about 4,000 tokens, which every message of the role costs
+MAX_INSTRUCTIONS = 16_000  # characters: about 4,000 tokens, which every message of the role costs
 MAX_MODEL = 50  # the same limit as for ModelName in template.yaml
 HIGHEST_TEMPERATURE = 2  # the temperatures of Chat Completions
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
-MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role contains
+MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role sends
 
 # Request fields that the worker sets, and fields whose effect on the answer it cannot read.
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
 NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
-# A pydantic class already has these names, and the form becomes such a class. They are listed here, because this file
+# The form becomes a pydantic class, which already has members of these names. They are listed here, because this file
 # must run without pydantic.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
 TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")

@@ -34,7 +34,8 @@ def template() -> dict[str, Any]:
 
 
 def resolved(value: Any, document: dict[str, Any]) -> Any:
-    """A value with each `!FindInMap` looked up, and the default of each parameter that it names."""
+    """A copy of the value, in which each `!FindInMap` is replaced by its result, and each parameter in it by its
+    default."""
     if isinstance(value, list):
         return [resolved(each, document) for each in value]
     if not isinstance(value, dict):
@@ -73,7 +74,8 @@ def environment() -> dict[str, str]:
     def value_of(value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        if "Fn::If" in value:  # the issuer and its audience: of the stack's user pool, or of the deployer's issuer
+        # a condition chooses the issuer and its audience; this takes those of the deployer's issuer
+        if "Fn::If" in value:
             return value_of(value["Fn::If"][2])
         parameter = document["Parameters"].get(value["Ref"])
         return str(value["Ref"] if parameter is None else parameter.get("Default", ""))

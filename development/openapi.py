@@ -69,7 +69,7 @@ Members may be added to any response; clients ignore those that they do not know
 # A data URL's payload, as base64.b64decode(…, validate=True) accepts it.
 _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)"
 
-# The validator's limit. The first 9 characters are "https://" and one character of the host.
+# The validator's limit, without the first 9 characters: "https://" and one character of the host.
 _HTTPS_URL = f"{request._HTTPS_URL.removesuffix('*')}{{0,{request.MAX_URL_CHARACTERS - 9}}}"
 
 _DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
@@ -85,7 +85,7 @@ LIMITS: dict[Any, Json] = {
     request._session_id: {"pattern": _pattern(turn.SESSION_ID)},
     request._role: {"enum": sorted(ROLES)},
     request._upload_id: {"pattern": _pattern(turn._ULID)},
-    # The description says this rule, because code generators make useless classes from a oneOf.
+    # The description states this rule, because code generators make useless classes from a oneOf.
     request.Media._either: {
         "description": "One attachment, by its `url` or by its `upload_id`: exactly one of the two. "
         "The model's provider may fetch an https URL; Turnqueue never does."
@@ -164,7 +164,7 @@ def schemas() -> Json:
     for schema in generated.values():
         schema.pop("title", None)
         for member in schema.get("properties", {}).values():
-            # Code generators treat a member with a default as always present.
+            # Remove the default, because code generators treat a member with a default as always present.
             member.pop("default", None)
     for document in documents:
         _describe(generated[document.__name__], _docstrings(document))
@@ -319,7 +319,7 @@ def _problem(number: int, found: list[Refusal]) -> Json:
         "content": {
             "application/problem+json": {
                 "schema": {"$ref": "#/components/schemas/ProblemDocument"},
-                # Take the longest text, because it shows the most information.
+                # Take the longest example, because it shows the most.
                 "example": max((_problem_example(refusal) for refusal in found), key=lambda each: len(str(each))),
             }
         },
@@ -578,7 +578,7 @@ def _events() -> Json:
 
 
 def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
-    """The responses to a message: its answer, or `words` for the queued one."""
+    """The responses to a message: 200 with the answer, or 202, which `words` describe, for a queued message."""
     asked_for = [header("Location", required=True), header("Retry-After", required=True)]
     return {
         "200": _success("The answer.", "ChatResponse", responses.chat_response(ANSWERED), *headers),
@@ -824,8 +824,8 @@ LINKS: dict[str, Json] = {
 def paths() -> Json:
     """Every route of template.yaml with the operation that its function performs.
 
-    Leaves out $default, which accepts a slash after /chat, because tools refuse two paths for one operation. Leaves out
-    browsers' preflights, and the OpenAI API, which OpenAI describes.
+    Leaves out the preflights of browsers, and the OpenAI API, which OpenAI documents. Also leaves out $default, which
+    accepts a slash after /chat, because tools refuse two paths for one operation.
     """
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
@@ -842,7 +842,7 @@ def paths() -> Json:
         if BODIES.get(key) == "Chat":
             for answer in successes.values():
                 answer["links"] = {name: {"$ref": f"#/components/links/{name}"} for name in LINKS}
-        # HEAD has no body, so it has no problem document either.
+        # A response to HEAD has no body, so it has no problem document either.
         refused = {} if method == "HEAD" else dict(sorted(problems(key).items()))
         operation["responses"] = successes | refused
         operation["security"] = [{"token": []}] if route["AuthorizationType"] == "JWT" else []
@@ -904,8 +904,8 @@ def _shared_headers(responses: Json) -> set[str]:
 
 
 def _response_name(operation: Json, code: str, answer: Json) -> str:
-    """The name of a shared problem: InvalidJson for a problem with one code, or ChatBadRequest for one that only its
-    operation has."""
+    """The name of a shared problem: InvalidJson if the problem has one code, or ChatBadRequest if only this operation
+    has it."""
     codes = answer.get("x-codes", [])
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 """The version and its notes: `python -m development.release` prints the notes of the next release.
 
-The version is `__version__` of layers/shared/turnqueue, and nowhere else. If the changelog is not ready, the command
-says why and ends with 1: a section of that version needs a date, and nothing may be left under "Unreleased".
+The version is `__version__` of layers/shared/turnqueue, and stands nowhere else. The changelog needs a section of that
+version with a date, and nothing under "Unreleased". Otherwise the command prints the reason and ends with 1.
 `--version` prints the version alone. Plain Python, because the release workflow installs nothing.
 """
 

@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# The functions' modules have the rules of a turn. Import these modules, so that there is no second copy of the rules.
+# Make the functions' modules importable. They have the rules of a turn, so no second copy of the rules is needed.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))

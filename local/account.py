@@ -62,7 +62,7 @@ class Account:
 
     def _new_client(self, service: str) -> Any:
         config = Config(
-            proxies={},  # a proxy in the shell's variables cannot reach loopback
+            proxies={},  # use no proxy from the shell's variables, because a proxy cannot reach loopback
             max_pool_connections=64,
             retries={"mode": "standard", "total_max_attempts": 3},
         )

@@ -22,8 +22,8 @@ def metric_of(alarm: dict[str, Any]) -> Metric:
 
 def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
     """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms returns it; the alarm must
-    define whether a period without data breaches. CloudWatch looks further back for missing periods, so on AWS an alarm
-    can leave ALARM some minutes later.
+    define whether a period without data breaches. If periods have no data, CloudWatch also looks at earlier periods. So
+    on AWS an alarm can leave ALARM some minutes later.
     """
     breaches = _COMPARISONS[alarm["ComparisonOperator"]]
     breached = 0

@@ -23,7 +23,7 @@ STREAM = "local"
 
 
 class CloudWatch:
-    """From construction until close, reads the log files of `functions` in the folder `logs`."""
+    """Reads the log files of `functions` in the folder `logs`, from construction until close."""
 
     def __init__(self, account: Account, functions: Iterable[Function], logs: Path) -> None:
         self._logs, self._metrics = account.client("logs"), account.client("cloudwatch")

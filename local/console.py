@@ -40,7 +40,7 @@ def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str
 
 
 def _files() -> dict[str, Path]:
-    """The files, by their paths on the server. Each request reads the file again, so that edits show at once."""
+    """The files, by their paths on the server. Files are read again for each request, so that edits show at once."""
     return {
         prefix + file.name: file
         for prefix, folder in _FOLDERS.items()

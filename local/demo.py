@@ -72,7 +72,7 @@ class Client:
 
 
 def show(stack: LocalStack, progress: Progress) -> None:
-    """Raises Unexpected if the stack gives an unexpected answer."""
+    """Show each mode once. Raises Unexpected if the stack gives an unexpected answer."""
     alice = Client(stack, "alice", progress)
 
     progress.say("\nIs it there?")

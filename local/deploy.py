@@ -39,7 +39,8 @@ class Sam:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """The lock prevents other runs from building, so that the deployed code is the code that was just built."""
+        """The lock keeps other runs from building at the same time, so that the deployed code is the code that was just
+        built."""
         folder = self._root / ".aws-sam"
         folder.mkdir(exist_ok=True)
         with locked(folder / "lock"):
@@ -75,7 +76,7 @@ class Sam:
             str(self._root / "samconfig.toml"),
         ]
         command += ["--no-confirm-changeset", "--parameter-overrides", *overrides]
-        # Without this, SAM looks for the end of each step only every 5 s.
+        # Without this variable, SAM checks only every 5 s whether a step has ended.
         self._run(command, {**account.variables(), "SAM_CLI_POLL_DELAY": "0.2"}, tell)
         stack = account.client("cloudformation").describe_stacks(StackName=STACK_NAME)["Stacks"][0]
         return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
@@ -83,7 +84,7 @@ class Sam:
     def _run(self, arguments: list[str], variables: Mapping[str, str], tell: Callable[[str], None]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
         environment = inherited | {
-            # The build looks for a python3.13, and this process runs on such a Python.
+            # The build looks for a python3.13 in PATH. This process runs on one, so add its folder.
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "SAM_CLI_TELEMETRY": "0",
             "AWS_CONFIG_FILE": os.devnull,

@@ -54,15 +54,16 @@ class Emulator:
             "PYTHONPATH": str(ROOT),  # the guard reads this variable
             guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
-            # Enforce policies: a role may do only what they allow, and only this key may do everything.
+            # Enforce the policies of roles. Only the account's root key has all rights.
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
-            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",  # as in an AWS account; MiniStack's default depends on this machine
-            # The next variables switch off unused listeners on all interfaces.
+            # The quota of an AWS account. MiniStack's default depends on this machine.
+            "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
+            # The following variables switch off listeners that are not needed and that all interfaces could reach.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Otherwise MiniStack looks for containers of an earlier run and removes them.
+            # Without this variable, MiniStack looks for containers of an earlier run and removes them.
             "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
             "PERSIST_STATE": "0" if keep is None else "1",
             "S3_PERSIST": "0" if keep is None else "1",
@@ -82,7 +83,7 @@ class Emulator:
 
 
 def _wait_until_ready(process: Process, port: int) -> None:
-    """Raises TimeoutError if MiniStack is not ready in time, or if its process ends before it is ready."""
+    """Wait until MiniStack is ready. Raises TimeoutError if this takes too long, or if its process ends before."""
     give_up_at = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection(HOST, port, timeout=5)

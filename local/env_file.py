@@ -45,8 +45,8 @@ def shouted(name: str) -> str:
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
     """During the block, the folder of the stack has two files: `env`, to be sourced or read as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes them and the folder `events`,
-    because its turns no longer exist."""
+    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes both files. It also deletes the
+    folder `events`, whose turns no longer exist then."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):
@@ -68,7 +68,7 @@ def lead_here(variables: Mapping[str, str]) -> None:
 
 
 def _for_containers(stack: LocalStack) -> dict[str, dict[str, str]]:
-    """The variables of each function, with loopback replaced by the address of this machine for a container."""
+    """The environment variables of each function for a container: loopback is replaced by this machine's address."""
     endpoint = {"AWS_ENDPOINT_URL": stack.emulator.account.endpoint_url}
     return {
         label: {

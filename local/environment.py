@@ -1,6 +1,7 @@
 """One execution environment of a function: a process of the real runtime client, and the Runtime API that it calls. As
-on AWS, an environment runs one invocation at a time and is initialised once. It is frozen between invocations, and ends
-after a timeout or a crash. Unlike on AWS, its memory has no limit, and its code folder is writable.
+on AWS, an environment runs one invocation at a time and is initialised once. The environment is frozen between
+invocations, and ends after a timeout or a crash. Unlike on AWS, its memory has no limit, and its code folder is
+writable.
 """
 
 import base64
@@ -24,8 +25,8 @@ from local.processes import Processes
 
 _API = "/2018-06-01/runtime"
 _SECONDS_TO_INIT = 60
-"""The most seconds of an init. AWS gives 10 s and a CPU to every environment. Here dozens of environments can start at
-once on two cores."""
+"""The most seconds of an init. AWS allows 10 s and gives a CPU to every environment. This limit is longer, because
+dozens of environments can start at once on two cores here."""
 
 
 THROTTLED = "TooManyRequestsException"
@@ -59,7 +60,7 @@ class InitFailed(Exception):
 class _Invocation:
     request_id: str
     payload: bytes
-    deadline_ms: int  # seconds since the epoch
+    deadline_ms: int  # the end of the time for this invocation, in milliseconds since the epoch
 
 
 @dataclass(frozen=True)
@@ -92,12 +93,12 @@ class Environment:
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
         self.started_at = time.monotonic()
-        self._init_seconds: float | None = None  # seconds; None after the log has them
+        self._init_seconds: float | None = None  # the duration of the init in seconds; None after it was logged
         self.idle_since = self.started_at
         self._server = LoopbackServer(self._runtime_api)
         command: list[str | Path] = [python, "-m", "awslambdaric", function.handler]
         if wrapper := function.variables.get("AWS_LAMBDA_EXEC_WRAPPER"):
-            # docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html
+            # The wrapper gets the command as its arguments (docs.aws.amazon.com/lambda/latest/dg/runtimes-modify.html).
             command = [function.code / wrapper.removeprefix("/var/task/"), *command]
         self._process = processes.start(
             command,
@@ -116,7 +117,7 @@ class Environment:
         self._process.signal(signal.SIGKILL)
 
     def wait_until_ready(self) -> None:
-        """Raises InitFailed."""
+        """Wait until the function's init has ended. Raises InitFailed."""
         try:
             event = self._events.get(timeout=_SECONDS_TO_INIT)
         except queue.Empty:
@@ -215,7 +216,7 @@ class Environment:
         if self._freeze:
             self._process.signal(signal.SIGCONT)
         if invocation is None or not self._process.alive:
-            return Response(500)  # no invocation waits for this response
+            return Response(500)  # no running invocation waits for this response
         self._events.put(_Event("taken"))
         headers = (
             ("Content-Type", "application/json"),
@@ -246,7 +247,8 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
     process, because this process's environment can contain a developer's keys."""
     folders = [
         folder
-        for layer in reversed(function.layers)  # of two files with one name, the later layer's is used
+        # if two layers have a file of the same name, the later layer's file is used
+        for layer in reversed(function.layers)
         for folder in (layer / "python/lib/python3.13/site-packages", layer / "python")
     ]
     log_settings = {
@@ -261,7 +263,7 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-        # Do not write bytecode for the next start, because the code folders on AWS are read-only.
+        # Write no bytecode at the start, because the code folders on AWS are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(function.code),
         "LAMBDA_RUNTIME_DIR": str(python.parent.parent),

@@ -21,7 +21,7 @@ from local.environment import Result
 
 logger = logging.getLogger(__name__)
 
-_SECONDS_OF_A_POLL = 1  # seconds of a poll; `stop` waits for the running poll
+_SECONDS_OF_A_POLL = 1  # seconds that one poll waits for messages; `stop` waits for the running poll
 _SECONDS_AFTER_TROUBLE = 0.5
 _MOST_AT_ONCE = 10  # the most messages in one ReceiveMessage
 _DEFAULT_CONCURRENCY = 5
@@ -98,7 +98,8 @@ class EventSource:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # Wait for a free invocation before the receive, because the visibility timeout begins with the receive.
+            # Wait for a free invocation before the receive, because the messages' visibility timeout begins with the
+            # receive.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -141,9 +142,10 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # The function has perhaps deleted some of the messages already.
+            # Ignore errors: the function can have deleted some of the messages already.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
-        except (BotoCoreError, ClientError) as error:  # The queue delivers the messages again, as on AWS.
+        # Delete no message: the queue delivers them all again, as on AWS.
+        except (BotoCoreError, ClientError) as error:
             logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 

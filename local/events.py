@@ -1,7 +1,7 @@
 """Replaces the turns in the files of events/ by existing turns.
 
-A new turn is recorded and not queued, so no worker takes it before the event is used. Import this only after
-env_file.lead_here, because the functions' store finds the account by the environment.
+A new turn is recorded and not queued, so no worker takes it before the event is used. Call env_file.lead_here before
+you import this module, because the functions' store finds the account by the environment.
 """
 
 import json

@@ -21,7 +21,7 @@ _TEXT = ("application/json", "text/", "application/x-www-form-urlencoded")
 
 
 def serve_url(host: LambdaHost, function: str, cors: Mapping[str, Any], port: int) -> LoopbackServer:
-    """Serve the function to pages of every origin, because CORS decides which origins may call. `cors`: as
+    """Serve the function to pages of every origin. The function's CORS rules decide which origins may call. `cors`: as
     GetFunctionUrlConfig returns it. Raises OSError if the port is taken."""
 
     def answer(request: Request) -> Response:
@@ -43,7 +43,7 @@ def _invoked(host: LambdaHost, function: str, request: Request, allowed: Mapping
             told.put(Result(b"", "Sandbox"))
             raise
 
-    # The function continues when the client disconnects, as on AWS.
+    # Use a thread, because the function continues when the client disconnects, as on AWS.
     threading.Thread(target=run, name=f"stream of {function}", daemon=True).start()
     begun = b""
     while _END_OF_HEAD not in begun:

@@ -33,7 +33,7 @@ class Function:
     timeout: float  # the timeout in seconds
     memory: int  # the memory in MB
     variables: Mapping[str, str]
-    label: str  # its name in the template, for people
+    label: str  # the function's name in the template, which people know
     reserved_concurrency: int | None = None
     log_group: str = ""
     log_format: str = "Text"
@@ -62,7 +62,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # if the rename fails, another stack has made the folder first
+                if not target.exists():  # if the rename fails, another stack has already made the folder
                     raise
         return target
 
@@ -119,8 +119,8 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack forward the function's invocations to `url`, also invocations by the API. The function's aliases
-    then lead to the version that was just deployed."""
+    """Make MiniStack forward all invocations of the function to `url`, those by the API included. After that, the
+    function's aliases lead to the version that was just deployed."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )

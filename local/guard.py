@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
-"""Host names that no foreign page can have. The last name is this machine's name inside a container of Docker
+"""The names of this machine; no foreign page can have them. The last one is its name inside a container of Docker
 Desktop."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
-"""The header with the pass from one local listener to the next."""
+"""The header with the pass, a secret by which local listeners recognise each other."""
 
 _SITES = {"none", "same-origin"}
 
@@ -35,9 +35,9 @@ class Guard:
     any_origin: bool = False
     """Whether pages of every origin may call. The API allows it by CORS, as API Gateway does."""
     upload_origins: frozenset[str] = frozenset()
-    """Origins of pages that may post a form to S3."""
+    """The origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
-    """A request with this pass was sent by another guarded listener, which has accepted the request."""
+    """A request with this pass comes from another local listener, which has already checked the request."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
         """The reason to refuse the request, for people, or None. `target` is its path and query."""
@@ -92,7 +92,7 @@ def _is_upload(method: str, target: str, fields: dict[str, list[str]]) -> bool:
         and content_types[0].startswith("multipart/form-data")
         and bool(bucket)
         and not set("/?").intersection(bucket)
-        and not bucket.startswith("_")  # MiniStack's own paths
+        and not bucket.startswith("_")  # names with "_" are MiniStack's own paths
     )
 
 
@@ -120,7 +120,7 @@ class Guarded:
             passed = [(name, value) for name, value in raw if name.lower() != PASS_HEADER.lower().encode()]
             return await self._app({**scope, "headers": passed}, receive, send)
         if scope["type"] == "websocket":
-            return await send({"type": "websocket.close", "code": 1008})  # before the accept, this is a 403
+            return await send({"type": "websocket.close", "code": 1008})  # a close before the accept becomes a 403
         body = refused_body(refusal)
         sent = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 403, "headers": sent})

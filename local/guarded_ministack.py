@@ -12,7 +12,7 @@ VARIABLE = "LOCAL_GUARD"
 
 def main() -> None:
     functions: Any = importlib.import_module("ministack.services.lambda_svc")
-    functions._ensure_poller = lambda: None  # it would take messages from event_source.py
+    functions._ensure_poller = lambda: None  # MiniStack's poller would take messages from event_source.py.
     # cloudwatch.py writes the logs, because MiniStack's START and END lines are not JSON.
     functions._emit_lambda_logs = lambda *_, **__: None
     ministack = importlib.import_module("ministack.app")

@@ -73,7 +73,7 @@ def _in_host(endpoint: str, function: str, payload: str) -> str:
 
 
 def _docker_runs() -> bool:
-    """Whether a Docker engine runs. The command alone is not enough."""
+    """Whether a Docker engine runs. It is not enough that the command `docker` exists."""
     docker = shutil.which("docker")
     return docker is not None and subprocess.run([docker, "info"], capture_output=True).returncode == 0
 
@@ -93,7 +93,8 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
         try:
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
-        except OSError:  # The address is inside Docker Desktop's virtual machine, which forwards connections itself.
+        # Docker Desktop's engine runs in a virtual machine, which has this address, and forwards connections itself.
+        except OSError:
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)
         ran = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True)
@@ -115,11 +116,11 @@ def relay(address: str, port: int) -> Iterator[None]:
     with socket.create_server((address, port)) as server:
         threading.Thread(target=_accept, args=(server, port), daemon=True).start()
         yield
-        server.shutdown(socket.SHUT_RDWR)  # close() alone would not end a waiting accept()
+        server.shutdown(socket.SHUT_RDWR)  # close() alone would not end an accept() that waits
 
 
 def _accept(server: socket.socket, port: int) -> None:
-    with contextlib.suppress(OSError):  # the server is closed
+    with contextlib.suppress(OSError):  # the error means that the server is closed
         while True:
             near, _ = server.accept()
             threading.Thread(target=_hand_on, args=(near, port), daemon=True).start()
@@ -134,7 +135,7 @@ def _hand_on(near: socket.socket, port: int) -> None:
 
 
 def _copy(source: socket.socket, target: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # one side has closed
+    with contextlib.suppress(OSError):  # the error means that one side has closed
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
@@ -149,8 +150,8 @@ def declaring_endpoint(template: dict[str, object]) -> dict[str, object]:
 
 
 def sam_command(sam: Path, label: str, template: Path, folder: Path, gateway: str | None) -> Sequence[str]:
-    """`gateway`: the address of this machine in the container's network. None if Docker's name for this machine
-    works."""
+    """The command of `sam local invoke`. `gateway`: the address of this machine in the container's network. None if
+    Docker's name for this machine works."""
     command = [str(sam), "local", "invoke", label, "--template", str(template), "--event", str(folder / "event.json")]
     command += ["--env-vars", str(folder / "functions.json")]
     command += ["--parameter-overrides", f"Architecture={architecture()}"]

@@ -20,13 +20,13 @@ from local.loopback import LoopbackServer, Request, Response
 from local.processes import Processes
 
 MAX_ENVIRONMENTS = 40
-"""The default of `max_environments`. Each environment takes about 60 MB. On AWS hundreds of synchronous requests have
-as many environments. Here such requests wait for a free environment."""
+"""The default of `max_environments`. Each environment takes about 60 MB. On AWS, hundreds of requests that wait for
+their answer have hundreds of environments. Here they wait for a free environment."""
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Seconds that an environment is used. The environment's credentials are valid for an hour, and its last invocation can
-take 15 minutes."""
+"""Seconds for which an environment gets new invocations. The environment's credentials are valid for an hour, and its
+last invocation can take 15 minutes."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
@@ -94,11 +94,11 @@ class LambdaHost:
         return self._pools[name].invoke(json.dumps(event).encode())
 
     def stream(self, name: str, event: Any, tell: Callable[[bytes], object]) -> Result:
-        """Like `invoke`, but the pieces of a streamed response go to `tell` while the function runs."""
+        """Run the function `name` on `event`, and call `tell` with each piece of its streamed response."""
         return self._pools[name].invoke(json.dumps(event).encode(), tell)
 
     def function(self, name: str) -> Function:
-        """Raises KeyError if there is no such function."""
+        """The function of this name. Raises KeyError if there is no such function."""
         return self._pools[name].function
 
     def processes_of(self, name: str) -> list[int]:
@@ -110,8 +110,8 @@ class LambdaHost:
         return self._pools[name].running
 
     def kill(self, name: str) -> int:
-        """Kill every environment of the function, to simulate a fault. Returns the number of killed environments. Their
-        invocations fail at once."""
+        """Kill every environment of the function, to simulate a fault. Returns the number of killed environments. The
+        running invocations fail at once."""
         environments = self._pools[name].environments()
         for environment in environments:
             environment.kill()
@@ -243,7 +243,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # End environments from the beginning of the list, because the first one has been idle longest.
+            # End the environments at the beginning of the list, because they have been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

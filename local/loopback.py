@@ -45,8 +45,8 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Request:
-    """If a request has a chunked body, `body` is empty and `chunks` has the pieces. The handler must read all
-    pieces."""
+    """The body, or empty if the request has a chunked body. `chunks` then has the pieces, and the handler must read
+    them all."""
 
     method: str
     target: str  # the path and the query as received, still percent-encoded
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """If `body` is an iterator, each piece is sent at once, as a chunk."""
+    """The body. If it is an iterator, each piece is sent at once, as a chunk."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -67,9 +67,10 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""This guard accepts requests of programs, and of the listener's own pages."""
+"""A guard that accepts requests of programs, and of the listener's own pages."""
 
-_SECONDS_TO_FORWARD = 60  # seconds: API Gateway ends a request after 30
+# Seconds until a forwarded request ends without an answer. API Gateway ends a request after 30.
+_SECONDS_TO_FORWARD = 60
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
 
@@ -129,10 +130,10 @@ class LoopbackServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 512  # with the default of 5, the system resets connections when hundreds come at once
+    request_queue_size = 512  # with the default of 5, the system resets connections when hundreds arrive at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print no error if a client has left or was killed."""
+        """Print no error if a client has left or was killed, because that is normal here."""
 
 
 def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
@@ -151,7 +152,7 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)
-            else:  # Close the connection, because all further requests on it are from the same page.
+            else:  # Close the connection, because its next requests come from the same page.
                 headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
                 response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)

@@ -33,7 +33,7 @@ class Metrics:
         return list(self._samples.get(metric, ()))
 
     def values(self, metric: Metric, start: float, end: float) -> list[float]:
-        """The samples from `start` up to, but not including, `end`."""
+        """The samples from the time `start` up to the time `end`, which is not included."""
         return [value for at, value in self.samples(metric) if start <= at < end]
 
     def statistic(self, metric: Metric, stat: str, start: float, end: float) -> float | None:
@@ -43,7 +43,7 @@ class Metrics:
 
 
 def statistic(values: Sequence[float], stat: str) -> float:
-    """Raises ValueError for a statistic that the dashboard does not use."""
+    """The statistic that CloudWatch calls `stat`. Raises ValueError for a statistic that the dashboard does not use."""
     match stat:
         case "Sum":
             return sum(values)
@@ -64,7 +64,7 @@ def log_lines(logs: Path) -> Iterator[dict[str, Any]]:
             try:
                 document = json.loads(line)
             except ValueError:
-                continue  # the line is not JSON: for example a traceback, or the last text of a killed process
+                continue  # Skip a line that is not JSON: for example a traceback, or the last text of a killed process.
             if isinstance(document, dict):
                 yield document
 

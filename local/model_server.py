@@ -48,10 +48,10 @@ SIGNATURE = "[stand-in model]"
 REFUSED_KEY = "bad-key"
 CALLS_KEPT = 1000
 QUOTE_LENGTH = 80
-WORDS_PER_CHUNK = 8  # characters in a chunk of a fast stream
-# characters in a chunk of a slow stream: enough to see progress, and cheap with hundreds of streams at once
+WORDS_PER_CHUNK = 8  # the words in a chunk of a fast stream
+# The chunks of a slow stream in a second: enough to see progress, and cheap with hundreds of streams at once.
 CHUNKS_PER_SECOND = 20
-DEEPEST_OBJECT = 8  # the depth at which a recursive schema ends, with null
+DEEPEST_OBJECT = 8  # at this depth, a recursive schema gets null instead of a further object
 
 # fmt: off
 KNOWN_FIELDS = frozenset({
@@ -97,26 +97,26 @@ class Fault(TypedDict, total=False):
     """The commands that a message or a request to the server can contain. The annotation also defines how a value is
     parsed."""
 
-    times: int  # apply the commands only to this number of calls; later calls succeed
+    times: int  # the number of calls to which the commands apply; later calls succeed
     latency: float  # the seconds that the whole answer takes
     hang: float  # seconds of silence before everything else
-    status: int  # an HTTP error instead of an answer
+    status: int  # the status of an HTTP error that the server sends instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
     window: int  # the most tokens of a prompt; a longer prompt is refused
-    blind: bool  # refuse a prompt with an image, also if the image is in an earlier message
+    blind: bool  # refuse a prompt with an image, even if the image is in an earlier message
     retry_after: float
-    per_minute: int  # calls a minute that the server grants, at an even pace; it refuses all other calls with 429
+    per_minute: int  # calls a minute that the server allows, at an even pace; it refuses all other calls with 429
     drip: float  # seconds between one word and the next
     words: int  # the length of the answer in words
     tokens: int  # another name of `words`
     echo: str  # the text of the answer
-    cut: int  # the number of chunks with content after which the server drops the connection
+    cut: int  # the server drops the connection after this number of chunks with content
     broken_json: bool  # the structured output is not valid JSON
     wrong_shape: bool  # the structured output does not match the schema
     refuse: bool
     content_filter: bool
     calls: int  # the number of function calls, if the request has tools
-    length: bool  # the answer ends in the middle, as if the token limit was reached
+    length: bool  # the answer ends in the middle, as if the token limit were reached
     odd: str  # the name of a reply in odd_replies.py
 
 
@@ -160,7 +160,7 @@ def directives(message: str) -> list[Fault]:
 
 @dataclass(frozen=True)
 class Ask:
-    """The wishes of a chat completion request."""
+    """The parts of a chat completion request that decide the answer."""
 
     model: str
     stream: bool
@@ -210,7 +210,7 @@ class Ask:
             images=[images_of(messages[position]) for position in users],
             history=sum(message["role"] in ("user", "assistant") for message in messages[:newest]),
             prompt_tokens=sum(map(tokens_in, texts)),
-            # OpenAI caches a prefix of at least 1,024 tokens, in steps of 128 tokens
+            # As OpenAI does, cache a prefix of at least 1,024 tokens, in steps of 128 tokens.
             cached_tokens=earlier_tokens // 128 * 128 if earlier_tokens >= 1024 else 0,
         )
 
@@ -330,11 +330,11 @@ def clock(said: str) -> str | None:
 
 DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday|today|tomorrow"
 SERVICES = "haircut|beard trim|shave|massage|manicure|pedicure|facial|colou?ring|colou?r"
-# The patterns that find a property's value in the user's text: (pattern, format of the value)
+# The patterns that find the value of a property in the user's text, each with the function that formats the value.
 READ_SERVICE = (rf"(?i)\b({SERVICES})\b", str.lower)
 READ_DATE = (rf"(?i)\b({DAYS}|\d{{4}}-\d\d-\d\d)\b", str.lower)
 NAME = rf"(?!(?i:{DAYS})\b)([^\W\d][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)"
-# after "my name is" any word is a name; after "I'm" and "for" only a capitalised word
+# After "my name is", any word is a name. After "I'm" and "for", only a capitalised word is a name.
 READ_NAME = (rf"\b(?:(?i:my name is) |(?i:i'm|i am|for) (?=[A-ZÀ-Þ])){NAME}", str)
 READ_PEOPLE = (r"(?i)\b(\d+)(?= (?:people|persons|guests)\b)|\b(?:party of|table for) (\d+)\b", str)
 READERS: dict[str, tuple[str, Callable[[str], str | None]]] = {
@@ -361,13 +361,13 @@ class Form:
     """Fills in a JSON schema from the user's messages. If several messages have a value, the newest message counts."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
-        """`guess`: fill in a number or the user's text for a field that the user has not mentioned."""
+        """`guess`: whether to fill a field that the user has not mentioned with a number or with the user's text."""
         self.schema = schema
         self.said = said
         self.guess = guess
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
-        """A value for the property with this name, and whether the user has given the value."""
+        """A value for the property with this name, and whether it comes from the user."""
         options = self.options(schema)
         nullable = any(option.get("type") == "null" or None in option.get("enum", ()) for option in options)
         options = [option for option in options if option.get("type") != "null"]
@@ -430,7 +430,7 @@ def read_values(name: str, schema: JsonObject, text: str, *, guess: bool = False
     anything = likely.get(schema.get("type", "string"), "(?!)")
     for pattern, write in (READERS.get(name.lower(), ("(?!)", str)), (explicit, str), (anything, str)):
         for said in last_match(pattern, text):
-            with contextlib.suppress(KeyError, ValueError):  # the user has given a value, but its type is wrong
+            with contextlib.suppress(KeyError, ValueError):  # skip a value of the wrong type
                 yield READ_AS[schema.get("type", "string")](write(said) or "")
 
 
@@ -469,7 +469,7 @@ def smallest(schema: JsonObject) -> Any:
 class Answer:
     text: str
     finish_reason: str = "stop"
-    field: str = "content"  # "content" or "refusal"
+    field: str = "content"  # the name of the message's member with the text: "content" or "refusal"
     calls: tuple[JsonObject, ...] = ()  # the function calls, in the form of a message
 
 
@@ -486,8 +486,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """This number of function calls, of one function after the other. Each call has a new id, as with OpenAI, even if
-    the request is the same."""
+    """This number of calls, one function of the request after the other. Each call has a new id, as with OpenAI, even
+    if the request is the same."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
@@ -534,7 +534,7 @@ def clipped(text: str) -> str:
 def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     ordered = ordered_text(fault)
     if ordered and ordered.startswith("{"):
-        return ordered  # the echo is the whole document, valid or not
+        return ordered  # the text of `echo` is the whole document, valid or not
     form = Form(schema, ask.said)
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):
@@ -544,7 +544,7 @@ def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
         data |= {name: told for name, told in (("complete", not missing), ("missing", missing)) if name in data}
     if "wrong_shape" in fault:
         document = {name: {"wrong": "shape"} for name in document}
-    # write the JSON compactly, so that the document has about as many words as its message
+    # Write compact JSON, so that the document has about as many words as its message.
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text[:-2] if "broken_json" in fault else text
 
@@ -601,7 +601,7 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate allows a call now. The calls of two seconds may come at once."""
+        """Whether the rate allows a call now. It allows the calls of two seconds at once."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:
@@ -658,7 +658,8 @@ async def json_body(request: Request) -> JsonObject:
 
 
 class ChatCompletions:
-    """POST /v1/chat/completions, in plain ASGI, to notice that the client leaves, and to cut the body short."""
+    """Answers POST /v1/chat/completions. It is plain ASGI, so that it notices when the client leaves, and can cut the
+    body."""
 
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
@@ -709,7 +710,8 @@ class ChatCompletions:
             await asyncio.sleep(fault["drip"] * len(answer.text.split()) if "drip" in fault else latency)
             reply = JSONResponse(completion(ask, answer))
             if "cut" in fault:
-                reply.body = reply.body[: len(reply.body) // 2]  # send fewer bytes than the Content-Length says
+                # a Content-Length that is too large, so that the body ends early
+                reply.body = reply.body[: len(reply.body) // 2]
             await reply(scope, receive, send)
 
 
@@ -742,7 +744,7 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 
 
 async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send) -> None:
-    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # also the length of each member of a JSON document
+    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # a JSON document is split after each member too
     words_per_chunk = WORDS_PER_CHUNK
     if "drip" in fault or "cut" in fault:
         words_per_chunk = 1
@@ -779,7 +781,7 @@ async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: S
         await asyncio.sleep(pause)
         await write(some)
     if "cut" in fault:
-        return  # the body does not end, so the server drops the connection
+        return  # the body has no end, so the server drops the connection
     ending = chunk({}, answer.finish_reason)
     if ask.include_usage:
         ending += event(chunk_header | {"choices": [], "usage": usage(ask, answer)})
@@ -791,7 +793,7 @@ async def send_odd(reply: odd_replies.OddReply, send: Send) -> None:
     await send({"type": "http.response.start", "status": reply.status, "headers": headers})
     for piece in reply.pieces:
         if piece is None:
-            await asyncio.Future()  # wait until the client leaves
+            await asyncio.Future()  # wait forever, until the client leaves
         await send({"type": "http.response.body", "body": piece, "more_body": True})
     if not reply.broken:
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -836,7 +838,7 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         for connection in self.server_state.connections:
-            cast(Any, connection).transport.abort()  # an open request must not delay the end of the server
+            cast(Any, connection).transport.abort()  # an open request must not delay the server's end
         await super().shutdown(sockets)
 
 

@@ -58,7 +58,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """A server that refuses a request with this field. Without the field it answers normally."""
+    """A server that refuses a request because of this field. Without the field, the server answers normally."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)
@@ -84,7 +84,7 @@ def surrogate(text: str, asked: JsonObject) -> OddReply:
 
 
 ODD: dict[str, Callable[[str, JsonObject], OddReply]] = {
-    # The stream
+    # Odd replies of the stream
     "retry": lambda text, _: stream(b"retry: 3000\n\n", chunk(text), *END),
     "ping": lambda text, _: stream(b"event: ping\n\n", b"data:\n\n", b"id: 1\n\n: ping\n\n", chunk(text), *END),
     "crlf": lambda text, _: stream(*(piece.replace(b"\n", b"\r\n") for piece in (chunk(text), *END))),

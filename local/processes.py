@@ -27,7 +27,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:  # While another thread waits for the process, Popen.poll returns None, even if the process has ended.
+        try:  # Popen.poll can return None although the process has ended, if another thread waits for it at that time.
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
@@ -51,7 +51,7 @@ class Process:
         code = self._popen.wait(timeout)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
-        self.signal(signal.SIGKILL)  # the process has ended, but its children can still run
+        self.signal(signal.SIGKILL)  # The process has ended, but its children can still run, so kill them.
         self._forget(self.pid)
         return code
 

@@ -35,7 +35,7 @@ class Progress:
 
 
 class Step:
-    """A running step. `note` is added to its line at the end."""
+    """A step that runs. When it ends, `note` is added to its line."""
 
     def __init__(self, what: str, *, live: bool) -> None:
         self.note = ""

@@ -32,7 +32,7 @@ class Recorder:
     watch: Callable[[Call, bytes], object]
 
     def __init__(self, emulator: Emulator, upload_origins: frozenset[str] = frozenset()) -> None:
-        """Pages of `upload_origins` may post forms to S3 through the recorder."""
+        """The origins of pages that may post forms to S3 through the recorder."""
         self._address = urlsplit(emulator.account.endpoint_url).netloc
         self._pass = emulator.pass_
         self._guard = Guard(upload_origins=upload_origins)
@@ -56,7 +56,7 @@ class Recorder:
 
     def _handle(self, caller: str) -> Handle:
         def record(request: Request) -> Response:
-            # Keep the Host header, because the caller has signed it.
+            # Keep the Host header, because the caller's signature covers it.
             response = forward(self._address, request, pass_=self._pass)
             call = Call(caller, _action(request), _parameters(request), response.status)
             self._calls.append(call)
@@ -81,7 +81,7 @@ def _action(request: Request) -> str:
 
 
 def _action_of_s3(request: Request) -> str | None:
-    """In S3, the method and the path name the operation, and a form is not signed like other calls."""
+    """For S3, find the operation by the method and the path. A form is not signed like other calls."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
     operations = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
@@ -98,7 +98,7 @@ def _parameters(request: Request) -> dict[str, Any]:
         bucket, _, key = request.target.partition("?")[0].removeprefix("/").partition("/")
         return {"Bucket": bucket, "Key": key}
     if invoked := _INVOKE.fullmatch(request.target):
-        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # take the function's name from the ARN of an alias
+        return {"FunctionName": unquote(invoked[1]).split(":")[6]}  # the function's name in the ARN of its alias
     try:
         document = json.loads(request.body)
     except ValueError:

@@ -28,12 +28,14 @@ def repair(account: Account, stack_name: str) -> None:
 
 def repair_cors(account: Account, api_id: str) -> None:
     """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores it under the template's
-    names (AllowOrigins), but its API Gateway reads other names (allowOrigins), and so refuses every preflight."""
+    names (AllowOrigins). MiniStack's API Gateway reads other names (allowOrigins), so it would refuse every preflight.
+    """
     client = account.client("apigatewayv2")
     stored: dict[str, Any] = {}
 
     def keep(response_dict: dict[str, Any], **others: Any) -> None:
-        stored.update(json.loads(response_dict["body"]))  # This handler runs before boto3 drops the unknown names.
+        # This handler gets the response before boto3 drops the names that it does not know.
+        stored.update(json.loads(response_dict["body"]))
 
     client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
     client.get_api(ApiId=api_id)
@@ -44,8 +46,9 @@ def repair_cors(account: Account, api_id: str) -> None:
 
 
 def repair_permissions(account: Account, role: str) -> None:
-    """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS one permission
-    covers both calls. MiniStack checks another name (sqs:SendMessageBatch), which a policy for AWS cannot have."""
+    """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS, the permission
+    for sqs:SendMessage also covers its batch call. MiniStack checks the name sqs:SendMessageBatch, which a policy for
+    AWS cannot contain."""
     iam = account.client("iam")
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]
@@ -57,7 +60,7 @@ def repair_permissions(account: Account, role: str) -> None:
 
 
 def repair_transport(account: Account, bucket: str) -> None:
-    """Allow plain HTTP for the bucket. Its policy forbids it, but loopback has no TLS."""
+    """Allow plain HTTP for the bucket. The bucket's policy forbids it, but loopback has no TLS."""
     account.client("s3").delete_bucket_policy(Bucket=bucket)
 
 

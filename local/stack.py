@@ -39,9 +39,9 @@ EMULATOR_PORT = 4566
 OWNERS = ("alice", "bob")
 """The owners for whom the console has tokens."""
 TOKEN_SECONDS = 12 * 3600
-"""The tokens last a day's work. Their signing key ends with the stack."""
+"""The tokens last for a working day. Their signing key ends with the stack."""
 POLLER = "'s event source"
-"""The suffix of the recorder's caller for a function's event source, which is not the function itself."""
+"""The recorder's caller for the event source of a function has the function's name and this suffix."""
 
 
 @dataclass(frozen=True)
@@ -156,10 +156,10 @@ class LocalStack:
     def _start(self) -> None:
         tools = find_tools()
         folder = self._own_folder()
-        # The console is served first, because MiniStack's guard needs the console's origin.
+        # Start the console's server first, because MiniStack's guard needs the console's origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
-        # This is opened before the processes, so that it closes after them, because its thread waits for a process.
+        # Open the pool before the processes, so that it closes after them: its thread waits for a process.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")
@@ -206,7 +206,8 @@ class LocalStack:
 
     @property
     def _upload_origins(self) -> frozenset[str]:
-        """The origins of the console, and of a front end under development: `UPLOAD_ORIGINS`, separated by spaces."""
+        """The origins of the console, and those in the environment variable UPLOAD_ORIGINS, for a front end under
+        development."""
         own = (f"http://{name}:{self.console.port}" for name in ("127.0.0.1", "localhost"))
         return frozenset([*own, *os.environ.get("UPLOAD_ORIGINS", "").split()])
 
@@ -233,7 +234,8 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # 2 is the minimum. Each worker is a process of about 100 MB here, and runs 40 turns at a time.
+            # 2 is the template's minimum. More would take memory: each worker is a process of about 100 MB here, and
+            # runs 40 turns at a time.
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "StreamFunction": "true",
@@ -297,7 +299,7 @@ class LocalStack:
         self.event_sources = {}
         for mapping in take_over_mappings(lambda_client, self.client("sqs")):
             function = self.host.function(mapping.function)
-            # As on AWS, Lambda polls with the function's own permissions.
+            # As on AWS, the event source polls with the permissions of the function's role.
             poller = self.emulator.account.as_role(function.role)
             if self.recorder:
                 poller = replace(poller, endpoint_url=self.recorder.endpoint(f"{function.label}{POLLER}"))

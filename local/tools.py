@@ -18,9 +18,10 @@ class ToolMissing(Exception):
 class Tools:
     """The executables, as absolute paths."""
 
-    emulator_python: Path  # this environment has MiniStack, and cryptography, without which no token would be valid
+    emulator_python: Path  # the Python that has MiniStack, and cryptography, without which MiniStack accepts no token
     sam: Path
-    runtime_python: Path  # the packages of the Lambda runtime: awslambdaric and boto3, and nothing else
+    # the Python that has the packages of the Lambda runtime, awslambdaric and boto3, and nothing else
+    runtime_python: Path
 
 
 def find_tools() -> Tools:

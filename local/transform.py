@@ -20,7 +20,7 @@ type Template = dict[str, Any]
 
 EXTENSIONS, SERVERLESS = "AWS::LanguageExtensions", "AWS::Serverless-2016-10-31"
 PSEUDO_PARAMETERS = {"region": "us-east-1", "account_id": "123456789012", "stack_name": "turnqueue"}
-"""Values of AWS::Region and similar parameters for tests. A deployment leaves them to CloudFormation."""
+"""Values of AWS::Region and similar parameters, for tests. In a deployment, CloudFormation fills them in."""
 
 # Run cfn-lint on a transformed template. Conditions and parameters that are unused after the transform are no error.
 _DONE = {"W2001", "W7001", "W8001", "W8003"}
@@ -76,7 +76,7 @@ def _outcome(template: Template | str, parameters: dict[str, Any], until: str) -
         from samcli.yamlhelper import yaml_parse  # type: ignore[import-not-found]
 
         template = json.loads(json.dumps(yaml_parse(Path(template).read_text())))
-    # `sam deploy` sends YAML, in which CloudFormation reads !GetAtt A.B as a list.
+    # Write !GetAtt A.B as a list, because CloudFormation reads it so in the YAML that `sam deploy` sends.
     try:
         extended, conditions = _extended(mapped(template, _listed_attribute), parameters, pseudo=until != "extended")
         if until == "extended":
@@ -159,7 +159,8 @@ def _resolve_as_aws_does(resolver: Any) -> None:
                     return f"${{Part{len(variables) - 1}}}"
                 return part.replace("${", "${!") if isinstance(part, str) and not part.startswith("${Part") else part
 
-            def replaced(part: Any) -> Any:  # outermost first: an intrinsic is one value with all its parts
+            # replace the outermost intrinsic first, because an intrinsic with all its parts is one value
+            def replaced(part: Any) -> Any:
                 found = named(part)
                 if found is not part:
                     return found
@@ -185,7 +186,8 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
     from samtranslator.translator.transform import transform as serve  # type: ignore[import-not-found]
 
     packaged = copy.deepcopy(extended)
-    for name, resource in packaged["Resources"].items():  # as `sam deploy` does after it has uploaded the code
+    # `sam deploy` makes this change after it has uploaded the code
+    for name, resource in packaged["Resources"].items():
         for uri in {"CodeUri", "ContentUri"} & set(resource.get("Properties", {})):
             if not str(resource["Properties"][uri]).startswith("s3://"):
                 resource["Properties"][uri] = f"s3://bucket/{name}"
@@ -196,7 +198,7 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
 
 
 def _without_false_conditions(template: Template, conditions: dict[str, bool]) -> Template:
-    """CloudFormation makes no resource of them."""
+    """CloudFormation makes no resource of these types."""
 
     def holds(entry: Any) -> bool:
         return conditions.get(str(entry.get("Condition")), True) if isinstance(entry, dict) else True

@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-# The functions' modules have the rules of turns and messages. Import these modules, so that there is no second copy of
-# the rules.
+# Make the functions' modules importable. They have the rules of turns and messages, so no second copy of the rules is
+# needed.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
 
 

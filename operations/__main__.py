@@ -244,7 +244,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _api(options: argparse.Namespace, stack: Stack) -> Api:
-    """The API, called with the token or as the user that the environment names."""
+    """The stack's API, called with the environment's token, or with a token for the environment's user."""
     token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
     if not token and not user:
         raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")

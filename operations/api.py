@@ -83,7 +83,7 @@ class Api(AbstractContextManager["Api"]):
             raise ApiFailed(f"{method} {self.url}{path} is not answered: {type(error).__name__}") from None
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **options: Any) -> Answer:
-        """Like `send`, but raises ApiFailed if the answer has another status."""
+        """Send a request and return its answer. Raises ApiFailed if the answer does not have the status `status`."""
         answer = self.call(method, path, body, **options)
         if answer.status != status:
             redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""

@@ -1,4 +1,4 @@
-"""The arguments of the commands. Each argument is checked before it is used. An error does not quote the value."""
+"""Reads and checks the arguments of the commands. An error does not quote the value."""
 
 import argparse
 import re

@@ -34,8 +34,8 @@ def command(config_env: str, *, traffic_shift: str | None, confirm: bool) -> lis
     if not confirm:
         arguments.append("--no-confirm-changeset")
     if traffic_shift is not None:
-        # SAM takes the command line's list in place of the file's list. If a parameter has two values, the last value
-        # counts.
+        # The list of parameters on the command line replaces the list in the file, so repeat the file's list here. If a
+        # parameter has two values, the last value counts.
         arguments += ["--parameter-overrides", *_overrides(config_env), f"TrafficShift={traffic_shift}"]
     return arguments
 

@@ -38,7 +38,7 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     """Delete the turns of `owner` with their event logs, the guards that lead to one of them, the counts of usage, and
     the uploads.
 
-    Items that arrive during the run can remain, so repeat the run until it finds no items.
+    Items that are written during the run can remain, so repeat the run until it finds no items.
     """
     reads = Reads()
     found = Forgotten(turns=_turns(stack, owner, reads))
@@ -47,9 +47,10 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete the guards before the turns, because guards are found by their turns. So an interrupted run can be
+        # Delete the guards before the turns, because the turns lead to the guards. So a run that was interrupted can be
         # repeated.
-        with stack.guards.batch_writer() as batch:  # sends 25 keys a call, and again those that DynamoDB leaves
+        # The batch writer sends 25 keys a call, and repeats those that DynamoDB did not process.
+        with stack.guards.batch_writer() as batch:
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
         with stack.turns.batch_writer() as batch:
@@ -107,7 +108,8 @@ def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:
-    """An attribute of a malformed item can be a list, which a set cannot look up."""
+    """Whether the value is one of these texts. Check the type first, because an attribute of a malformed item can be a
+    list, which no set can contain."""
     return isinstance(value, str) and value in names
 
 

@@ -26,7 +26,7 @@ def gates(stack: Stack, parameters: Mapping[str, str]) -> dict[str, str]:
 
 
 def store_of(stack: Stack) -> GateStore:
-    # GateStore makes its client from the environment, as in a function.
+    # GateStore makes its client from the environment variables, as in a function.
     os.environ["AWS_DEFAULT_REGION"] = stack.region
     return GateStore(stack.outputs["GuardsTableName"])
 

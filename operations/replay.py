@@ -1,9 +1,9 @@
-"""`python -m operations replay` queues failed tasks again. It cannot use the dead letters: the deadletter function has
-closed their turns and deleted the messages, and a worker cannot claim a final turn. So a replay begins with the turn.
-One conditional write makes it PENDING again, with a new deadline and new attempts. Then the command sends its message.
-If the command dies between the two steps, the turn is PENDING, and no worker has claimed it since its replay. The next
-run sends the message of every such turn again. A second message does no harm. Without another run, the turn becomes
-FAILURE(deadline_exceeded) like any other.
+"""`python -m operations replay` queues failed tasks again. It cannot use the messages of the dead-letter queue: the
+deadletter function has deleted them. So a replay begins with the turn in the table. One conditional write makes it
+PENDING again, with a new deadline and new attempts. Then the command sends its message. If the command dies between the
+two steps, the turn is PENDING, and no worker has claimed it since its replay. The next run sends the message of every
+such turn again. A second message does no harm. Without another run, the turn becomes FAILURE(deadline_exceeded) like
+any other.
 
 `attempt` is not reset, because it is the fencing token, and a worker that seemed lost can still hold attempt 1.
 """
@@ -111,7 +111,8 @@ class _Seen:
     lease_until: Decimal | None = None  # set only for a STARTED turn
     finished_at: Decimal | None = None  # set only for a FAILURE
     error_code: str | None = None  # set only for a FAILURE
-    has_waited: bool = False  # true after a refusal or a reserved slot; both increase `last_attempt`
+    # whether an attempt was not counted: a refusal or a wait for a slot; both increase `last_attempt`
+    has_waited: bool = False
 
     @classmethod
     def of(cls, item: Item) -> "_Seen":
@@ -186,7 +187,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        "ConsistentRead": bool(places),  # half the price; the write's condition refuses stale turns
+        # An inconsistent read costs half. If the turn has changed since then, the write's condition refuses the change.
+        "ConsistentRead": bool(places),
     }
     if not places:
         yield from (item for item in reads.items(stack.turns.scan, **request) if _is_meant(item, wanted))
@@ -199,8 +201,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """This filter saves transfer, but no read units. The filter leaves out deleted turns, because they have no message
-    to send again."""
+    """The filter of the search. It saves transfer, but no read units. It leaves out deleted turns, because they have no
+    message to send again."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
@@ -243,8 +245,8 @@ def _is_under_way(turn: _Seen, now: float) -> bool:
 
 
 def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
-    """Make the turn PENDING if it has not changed since it was read. Returns the time of the replay, or None if it
-    changed. Raises Malformed if DynamoDB refuses the item."""
+    """Make the turn PENDING if it has not changed since it was read. Returns the time of the replay, or None if the
+    turn has changed. Raises Malformed if DynamoDB refuses the item."""
     at = Decimal(str(round(now, 3)))
     written = {
         "status": Status.PENDING.value,
@@ -274,15 +276,15 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
             raise Malformed("DynamoDB does not take it back") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
-        # botocore repeats a write whose response was lost, and the retry meets the first write.
+        # botocore repeats a write whose response was lost. The repeated write then finds the first one.
         current = error.response.get("Item", {}).get("replayed_at")  # type: ignore[attr-defined]
         return at if current == {"N": str(at)} else None
     return at
 
 
 def _send(stack: Stack, key: Key, replayed_at: Decimal) -> None:
-    """Queue the turn. SQS drops a repeated deduplication id for 5 minutes. This id differs from the submission's, and
-    is the same for each send of one replay."""
+    """Queue the turn. SQS drops a repeated deduplication id for 5 minutes. The id of a replay's message differs from
+    the submission's, and is the same each time that this replay is sent."""
     stack.sqs.send_message(
         QueueUrl=stack.outputs["QueueUrl"],
         MessageBody=encode(key),

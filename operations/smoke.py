@@ -10,11 +10,11 @@ from operations.stack import Stack
 MESSAGE = "Hello. Please answer with one word."
 
 NOT_CACHED = {"Cache-Control": "no-store"}
-"""Do not use the cache: with CacheSeconds, it would serve the reply to an earlier smoke test, without worker and
-model."""
+"""Headers that switch the cache off. With CacheSeconds, the cache would serve the reply to an earlier smoke test, and
+the test would not reach worker and model."""
 
 _PAUSE_SECONDS = 0.2
-"""Seconds between polls, because the API can answer a wait at once."""
+"""Seconds between polls. A poll can return at once, because the API may refuse to wait."""
 
 
 class SmokeFailed(CommandFailed):

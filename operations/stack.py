@@ -40,7 +40,7 @@ class Stack:
 
     @cached_property
     def description(self) -> dict[str, Any]:
-        """The answer of DescribeStacks. Raises StackNotFound too."""
+        """The stack as DescribeStacks describes it. Raises StackNotFound."""
         try:
             stacks = self.client("cloudformation").describe_stacks(StackName=self.name)["Stacks"]
         except ClientError as error:
@@ -52,12 +52,12 @@ class Stack:
 
     @cached_property
     def outputs(self) -> dict[str, str]:
-        """The stack's outputs by name. Raises StackNotFound, too."""
+        """The stack's outputs by name. Raises StackNotFound."""
         return {output["OutputKey"]: output["OutputValue"] for output in self.description.get("Outputs", [])}
 
     @cached_property
     def parameters(self) -> dict[str, str]:
-        """The stack's parameters by name. Raises StackNotFound, too."""
+        """The stack's parameters by name. Raises StackNotFound."""
         return {each["ParameterKey"]: each["ParameterValue"] for each in self.description.get("Parameters", [])}
 
     @cached_property
@@ -122,7 +122,7 @@ class Reads:
         """All items of `read`, which is a table's `scan` or `query`, page after page."""
         while True:
             answer = read(ReturnConsumedCapacity="TOTAL", **request)
-            with contextlib.suppress(KeyError):  # AWS always sends it; an emulator can leave it out
+            with contextlib.suppress(KeyError):  # AWS always sends ConsumedCapacity; an emulator can leave it out
                 self.units += float(answer["ConsumedCapacity"]["CapacityUnits"])
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:

@@ -109,7 +109,7 @@ _READ: dict[str, Callable[[dict[str, Any]], Any]] = {
 
 
 def check_configuration(v: Verification) -> Failures:
-    """The expected variables of each live function, from the template and the stack's parameters."""
+    """Check that each live function has the variables that the template and the stack's parameters define."""
     for label, name in v.functions().items():
         declared = v.stack.template["Resources"][label]["Properties"].get("Environment", {}).get("Variables", {})
         configuration = v.stack.client("lambda").get_function_configuration(FunctionName=name, Qualifier=ALIAS)
@@ -121,7 +121,7 @@ def check_configuration(v: Verification) -> Failures:
 
 
 def _resolved(stack: Stack, value: Any) -> str | None:
-    """The text of a plain value or a Ref. None for other intrinsics, because this module does not resolve them."""
+    """The text of a plain value or a Ref. None for other intrinsics, which this module cannot resolve."""
     if not isinstance(value, dict):
         return str(value)
     name = value.get("Ref")
@@ -167,7 +167,8 @@ def check_alarms(v: Verification) -> Failures:
         if name not in found:
             yield f"the alarm {entry} is gone"
             continue
-        if found[name]["StateValue"] == "ALARM" and entry != "no-success":  # this alarm always rings while nobody chats
+        # the alarm no-success always rings while nobody chats
+        if found[name]["StateValue"] == "ALARM" and entry != "no-success":
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
@@ -213,7 +214,7 @@ def check_routes(v: Verification) -> Failures:
             yield f"the route {key} is gone"
         elif found[key].get("AuthorizationType", "NONE") != authorization:
             yield f"the route {key} has the authorization {found[key].get('AuthorizationType')}, not {authorization}"
-    for path in ("/chat", "/chat/"):  # a message without text costs no model call
+    for path in ("/chat", "/chat/"):  # A message without text is refused, so it costs no model call.
         answer = v.api.call("POST", path, {"message": ""})
         if (answer.status, _is_problem(answer)) != (422, True):
             yield f"POST {path} with an empty message is answered {answer.status}, not 422 with a problem document"
@@ -310,7 +311,7 @@ def check_order(v: Verification) -> Failures:
     tasks = [answered(v.api, task_id) for task_id in submitted]
     v.task_ids += submitted
     for earlier, later in itertools.pairwise(tasks):
-        if not str(earlier["finished_at"]) <= str(later["started_at"]):  # RFC 3339 in UTC sorts as text
+        if not str(earlier["finished_at"]) <= str(later["started_at"]):  # times in RFC 3339 in UTC sort as text
             yield f"{later['task_id']} began before {earlier['task_id']} of its session had ended"
     page = v.api.expect(200, "GET", f"/chat/session/{session}")
     listed = [turn.get("task_id") for turn in page.document.get("turns", [])]
@@ -319,7 +320,8 @@ def check_order(v: Verification) -> Failures:
 
 
 def check_cancel(v: Verification) -> Failures:
-    """The second message of a session waits for the first, so it can be cancelled unless the first is quick."""
+    """The second message of a session waits for the first one. So it can be cancelled, unless the first one is answered
+    very quickly."""
     for _ in range(3):
         session = f"verify-{uuid.uuid4().hex}"
         v.submit(session_id=session)
@@ -407,7 +409,7 @@ def check_dashboard(v: Verification) -> Failures:
     missing = [name for name in OF_A_CHAT if f'"{name}"' not in shown]
     for name in missing:
         yield f"the dashboard does not show {name}"
-    without = set(OF_A_CHAT) if v.task_ids else set()  # `--check dashboard` alone has sent no chat
+    without = set(OF_A_CHAT) if v.task_ids else set()  # with `--check dashboard` alone, no chat was sent
 
     def read() -> bool:
         without.difference_update({name for name in without if _has_data(v, name)})
@@ -484,7 +486,7 @@ def _failures(check: Callable[[Verification], Failures], verification: Verificat
         yield from check(verification)
     except (CommandFailed, ClientError, BotoCoreError) as error:
         yield str(error)
-    except Exception as error:  # an odd answer must not stop the other checks
+    except Exception as error:  # a malformed answer must not stop the other checks
         yield f"the answer has another form than expected ({type(error).__name__} at {_where(error)})"
 
 

@@ -37,7 +37,7 @@ let current = null;
 
 // ---- Conversations
 
-/** The conversation with this id. It is read from the API, unless it is `fresh`, which means new. */
+/** The conversation with this id. Its turns are read from the API, unless `fresh` says that it is new. */
 function conversation(id, { fresh = false } = {}) {
   if (opened.has(id)) return opened.get(id);
   const it = new Conversation(id, { client: connection.client, conversations, outbox });
@@ -67,7 +67,8 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
-  if (current && !current.turns.length && current.id !== id) close(current); // the conversation on screen has no messages
+  // do nothing: the shown conversation has no messages yet
+  if (current && !current.turns.length && current.id !== id) close(current);
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
   chat.show(current);
@@ -86,7 +87,8 @@ function send(message) {
   }
   current.send(message);
   if (location.hash.slice(1) !== current.id) {
-    history.pushState(null, "", `#${current.id}`); // From now on the user can return to this conversation.
+    // From now on the list has this conversation, so that the user can return to it.
+    history.pushState(null, "", `#${current.id}`);
     composer.named(current.id);
   }
   showConversations();
@@ -154,7 +156,7 @@ function connect() {
     settings.open();
     return;
   }
-  // Send the messages that an earlier page did not send, and watch its unfinished tasks.
+  // Send the messages that an earlier page could not send, and watch its unfinished tasks.
   const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
   const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
   for (const id of begun) conversation(id);
@@ -171,7 +173,7 @@ function showConnection() {
   $("connection").setAttribute("aria-label", `Settings. ${$("connection-text").textContent}`);
 }
 
-/** Show an error of the whole page. */
+/** Show an error that concerns the whole page. */
 function showNotice() {
   const problem = current?.problem;
   let text = "";
@@ -213,7 +215,8 @@ addEventListener("beforeunload", (event) => {
 });
 conversations.addEventListener("change", showConversations);
 conversations.addEventListener("elsewhere", () => {
-  if (conversations.get(current?.id)) current.refresh(); // another tab has sent a message, maybe in this conversation
+  // another tab has sent a message, maybe in the shown conversation
+  if (conversations.get(current?.id)) current.refresh();
 });
 tasks.addEventListener("change", () => showFigures(tasks));
 connection.addEventListener("roles", ({ detail: roles }) => composer.offer(roles));

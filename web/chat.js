@@ -18,10 +18,7 @@ export class Chat {
   #pinned = true; // whether the latest message is visible, and should stay visible
   #ticking = null;
 
-  /**
-   * `edit` is a function that gets the turn whose message the user wants to change. `apiUrl` is a function that returns
-   * the API's address.
-   */
+  /** `edit`: called with a turn whose message the user wants to change. `apiUrl`: returns the API's address. */
   constructor({ edit, apiUrl }) {
     this.#doing = { edit, apiUrl };
     const scroll = $("scroll");
@@ -73,7 +70,8 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // The next turn's text depends on this turn: it shows the reason of its wait, and marks new members of its draft.
+    // Show the next turn again too, because its text depends on this turn: the reason of its wait, and the marks on new
+    // members of its draft.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
   }
@@ -251,7 +249,7 @@ function saidOf({ request: { message, role, media }, files }) {
   ].filter(Boolean);
 }
 
-/** The structured parts of the answer. New members of the draft are marked. */
+/** The structured parts of the answer. Members of the draft that are new since the previous answer are marked. */
 function cardsOf(result, draftBefore) {
   const cards = [];
   if (result?.draft) cards.push(card("Draft", result.draft, draftBefore ?? {}));

@@ -11,12 +11,12 @@ const touch = matchMedia("(pointer: coarse)");
 export class Composer {
   #id = null; // the id of the conversation
   #files = []; // the attached files
-  #others = new Map(); // {files, role} of the other conversations, by their ids
-  #unchecked = new Set(); // files whose type is not checked yet
+  #others = new Map(); // the files and roles of the other conversations, {files, role} by their ids
+  #unchecked = new Set(); // the files whose type is not known yet
   #composing = false; // whether an input method is composing text
   #send;
 
-  /** `send` is a function that gets {message, role, files} and returns whether it has accepted the message. */
+  /** `send`: gets {message, role, files}, and returns whether it has accepted the message. */
   constructor(send) {
     this.#send = send;
     const message = $("message");
@@ -48,7 +48,8 @@ export class Composer {
     if (id === this.#id) return;
     const message = $("message");
     const texts = inThisTab.get(TEXTS, {});
-    if (this.#id === null) message.value ||= texts[id] ?? ""; // the user can write before this script is loaded
+    // the user can have written text before this script was loaded
+    if (this.#id === null) message.value ||= texts[id] ?? "";
     else message.value = texts[id] ?? "";
     this.#others.set(this.#id, { files: this.#files, role: $("role").value });
     const other = this.#others.get(id) ?? { files: [], role };
@@ -60,7 +61,7 @@ export class Composer {
     this.#typed();
   }
 
-  /** Store the id of the new conversation. */
+  /** The new conversation has an id now: store it. */
   named(id) {
     const { [this.#id]: moved, ...others } = inThisTab.get(TEXTS, {});
     inThisTab.set(TEXTS, others);
@@ -80,13 +81,13 @@ export class Composer {
     $("role").value = role;
   }
 
-  /** Insert a message before the present text. The user can undo it. */
+  /** Insert a message before the present text. The user can undo this. */
   write({ message, role, files = [] }) {
     const field = $("message");
     field.focus();
     field.setSelectionRange(0, 0);
     const text = field.value ? `${message}\n` : message;
-    // The user can undo this, unlike a new `value`.
+    // insertText, because the user can undo it, unlike a new `value`
     if (!document.execCommand("insertText", false, text)) field.setRangeText(text, 0, 0, "end");
     if (role) this.role = role;
     if (files.length) this.#attach(files);
@@ -94,12 +95,12 @@ export class Composer {
   }
 
   /**
-   * Enter sends the message. With Shift, or on a screen keyboard, Enter begins a line. With Control or Command, Enter
-   * always sends.
+   * Enter sends the message. Shift and Enter, or Enter on a screen keyboard, begins a line. Control or Command with
+   * Enter always sends.
    */
   #key(event) {
     if (event.key !== "Enter" || event.shiftKey) return;
-    // This Enter ends a composition of an input method. In Safari only the code 229 shows that.
+    // This Enter ends a composition of an input method, and must not send. In Safari only the code 229 shows that.
     if (event.isComposing || event.keyCode === 229) return;
     if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -130,8 +131,8 @@ export class Composer {
 
   #submit() {
     const field = $("message");
-    if (this.#composing) field.blur(); // otherwise the input method writes its text into the empty field again
-    // Keep leading spaces, because the first line can be code.
+    if (this.#composing) field.blur(); // Otherwise the input method would write its text into the empty field again.
+    // Keep spaces at the beginning, because the first line can be code.
     const message = field.value.replace(/^(\s*\n)+/, "").trimEnd();
     if ($("send").disabled || !message) return;
     if (!this.#send({ message, role: $("role").value, files: this.#files })) return;
@@ -151,13 +152,13 @@ export class Composer {
     const { clipboardData } = event;
     const files = [...(clipboardData?.files ?? [])];
     const text = clipboardData?.getData("text/plain").trim() ?? "";
-    // A file manager copies a file together with its name as text.
+    // A file manager copies the name of a file as text, together with the file.
     if (!files.length || (text && !files.some(({ name }) => text.includes(name)))) return;
     event.preventDefault();
     this.#attach(files);
   }
 
-  /** Attach files that are dropped anywhere. Accept dropped text only in text fields. */
+  /** Attach files that the user drops anywhere on the page. Text may be dropped only into text fields. */
   #takeDrops() {
     const brings = ({ dataTransfer }) => dataTransfer.types.includes("Files") && !$("settings").open;
     const showTarget = (shown) => $("composer").classList.toggle("target", shown);
@@ -195,7 +196,7 @@ export class Composer {
     }
   }
 
-  /** If the message has been sent in the meantime, its turn shows the error. */
+  /** If the message was sent before the type was known, its turn shows the error. */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;
     this.#files = this.#files.filter((each) => each !== file);

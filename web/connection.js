@@ -1,14 +1,14 @@
 /**
  * Knows the address of the API and the user. `make run` serves a config.json with the API and a token for each
- * development owner. With other servers the user enters the address and a token in the settings. This token is kept for
- * this tab only.
+ * development owner. On other servers, the user enters the address and a token in the settings. The browser keeps this
+ * token for this tab only.
  */
 
 import { ApiError, createClient, NetworkError } from "../clients/javascript/turnqueue.js";
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
-const ASK_AGAIN_MS = 1000; // ms between two tries: a stack starts within half a minute
+const ASK_AGAIN_MS = 1000; // ms between two tries to reach a stack that starts, which takes up to half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */
@@ -79,16 +79,17 @@ export class Connection extends EventTarget {
     const client = createClient({
       baseUrl: this.apiUrl,
       token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
-      // The stack was restarted, or its tokens have expired after 12 hours.
+      // Called when the API refuses the token: the stack was restarted, or the token has expired after 12 hours.
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });
-    const calls = Object.entries(client).filter(([name]) => name !== "stream"); // this function returns no promise
+    // skip `stream`, because it returns no promise
+    const calls = Object.entries(client).filter(([name]) => name !== "stream");
     this.client = Object.fromEntries(calls.map(([name, call]) => [name, this.#watched(call)]));
     this.#readRoles();
   }
 
-  /** A call of the client. `health` shows its failure. */
+  /** Call the client, and report a failure by `health`. */
   #watched(call) {
     return async (...options) => {
       try {
@@ -102,8 +103,8 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * A request of the client. The client can retry it. Without a response the client asks for /health, to know whether
-   * the API is down or the browser hides a refusal.
+   * Send a request by the client, which can retry it. If there is no response, the client asks for /health, to learn
+   * whether the API is down or the browser hides a refusal.
    */
   async #fetch(url, init) {
     const probe = url.endsWith("/health");
@@ -124,7 +125,7 @@ export class Connection extends EventTarget {
     const url = `${apiUrl.replace(/\/+$/, "")}/health`;
     const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
     const health = await told.catch(() => null);
-    if (client !== this.client) return; // the user has chosen another connection since then
+    if (client !== this.client) return; // in the meantime the user has chosen another connection
     if (health?.roles) {
       this.#rolesKnown = true;
       this.dispatchEvent(new CustomEvent("roles", { detail: health.roles }));
@@ -152,8 +153,8 @@ function callable(url) {
 }
 
 /**
- * The config.json of the server that sent this page. Null if the server has no such file. The server answers 503 until
- * its stack runs.
+ * The config.json of the server that sent this page. Null if the server has no such file. While its stack starts, the
+ * server answers 503.
  */
 async function readConfig() {
   try {
@@ -167,7 +168,7 @@ async function readConfig() {
   }
 }
 
-/** The claims of a token, not verified. They only separate the data that this browser stores for each owner. */
+/** The claims of a token. They are not verified, because they only keep the stored data of different owners apart. */
 function claims(token) {
   try {
     const base64 = token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/");

@@ -8,8 +8,9 @@ import { Turn } from "./turn.js";
 
 const PAGE = 100; // the most turns that the API returns in a page
 const CHECK_AGAIN_MS = 15_000;
-const KEEP_MS = 3000; // ms to wait for the browser's database, which must not delay a message longer
-const RESEND_WITHIN_MS = 3600_000; // ms: perhaps the user no longer wants to send an older message
+const KEEP_MS = 3000; // ms to wait for the browser's database: a message must not wait longer for it
+// ms after which an unsent message needs the user's consent, because the user may no longer want to send it
+const RESEND_WITHIN_MS = 3600_000;
 
 export class Conversation extends EventTarget {
   turns = [];
@@ -21,7 +22,7 @@ export class Conversation extends EventTarget {
   #conversations;
   #outbox;
   #closed = new AbortController();
-  #sending = Promise.resolve(); // a promise that settles when the previous turn is submitted
+  #sending = Promise.resolve(); // a promise that settles when the API has taken the previous turn
   #watched = new Set(); // the watched turns
   #lastPage; // the cursor of the last page
   #reading = false;
@@ -44,7 +45,7 @@ export class Conversation extends EventTarget {
     return this.turns.some((turn) => turn.busy);
   }
 
-  /** Whether a message is on its way to the API. */
+  /** Whether the page is sending a message to the API. */
   get sending() {
     return this.turns.some(({ state }) => state === "preparing" || state === "sending");
   }
@@ -67,7 +68,8 @@ export class Conversation extends EventTarget {
     await this.refresh();
     this.loading = false;
     const [first] = this.turns;
-    if (first?.taskId && !this.#conversations.get(this.id)) { // the user opened the conversation by its address
+    // for example, the user opened the conversation by its address
+    if (first?.taskId && !this.#conversations.get(this.id)) {
       this.#conversations.touch(this.id, { title: first.request.message, role: first.request.role });
     }
     this.#tell("turns");
@@ -88,7 +90,7 @@ export class Conversation extends EventTarget {
     } catch (error) {
       if (signal.aborted) return;
       const unknown = error instanceof ApiError && error.status === 404;
-      // The API does not know a conversation before it has accepted a message.
+      // The API does not know a conversation until it has accepted one of its messages.
       this.problem = unknown && this.turns.length ? null : error;
       if (!unknown) this.#readAgain();
     }
@@ -116,7 +118,7 @@ export class Conversation extends EventTarget {
     this.#post(turn);
   }
 
-  /** Send the turn again: an unsent turn unchanged, a failed turn as a new turn. */
+  /** Send the turn again: the same turn if it is unsent, or a new turn if it has failed. */
   retry(turn) {
     if (turn.state === "unsent") {
       turn.resend();
@@ -129,12 +131,12 @@ export class Conversation extends EventTarget {
     this.#send(again);
   }
 
-  /** Whether a failed turn was sent again. */
+  /** Whether the message of a failed turn was sent again, by a later turn. */
   retried(turn) {
     return this.turns.some((each) => turn.taskId && (each.retryOf ?? each.task?.retry_of) === turn.taskId);
   }
 
-  /** Remove a turn that the API does not have, or that is in the list twice. */
+  /** Remove a turn from the page, if the API does not have it, or if the list has it twice. */
   discard(turn) {
     if (turn.key) this.#outbox.remove(turn.key);
     this.turns = this.turns.filter((each) => each !== turn);
@@ -167,9 +169,9 @@ export class Conversation extends EventTarget {
   }
 
   /**
-   * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. While the turn
-   * waits, its images are prepared, but only after the promise `after` (they are stored then). With `mayBeSent`,
-   * another tab may be sending the message: submit it only if no other tab does.
+   * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. The images are
+   * prepared while the turn waits, but not before the promise `after` settles: then they are stored. With `mayBeSent`,
+   * another tab may be sending the message. Submit it only if no other tab does.
    */
   #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
@@ -183,7 +185,7 @@ export class Conversation extends EventTarget {
       await after;
       if (turn.state === "preparing") turn.uploaded(await this.#media(turn));
       await before;
-      if (signal.aborted || !this.turns.includes(turn)) return; // the user has discarded the turn in the meantime
+      if (signal.aborted || !this.turns.includes(turn)) return; // the user has removed the turn in the meantime
       const sentAt = Date.now();
       const { task_id } = turn.retryOf
         ? await this.#client.retry(turn.retryOf, { signal })
@@ -195,14 +197,17 @@ export class Conversation extends EventTarget {
     });
   }
 
-  /** The images in the API's form. They must not change later, because an Idempotency-Key allows only one body. */
+  /**
+   * The images in the API's form. They must not change later, because all tries with one Idempotency-Key need the same
+   * body.
+   */
   async #media(turn) {
     const { files, media } = (turn.files.length ? turn : await this.#outbox.images(turn.key)) ?? {};
     if (!files) {
       throw new TurnqueueError("This browser did not keep the images of this message. Edit it to attach them again.");
     }
     turn.files = files;
-    this.#tell("turn", turn); // after a reload, the message shows its images from now on
+    this.#tell("turn", turn); // after a reload, the message can show its images from now on
     if (media) return media;
     const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
     this.#closed.signal.throwIfAborted();
@@ -217,9 +222,9 @@ export class Conversation extends EventTarget {
   }
 
   #accepted(turn, taskId, sentAt) {
-    this.#conversations.touch(this.id); // other tabs wait for this lock
+    this.#conversations.touch(this.id); // so that other tabs read the new turn
     if (this.turns.some((each) => each.taskId === taskId)) {
-      this.discard(turn); // the history came before the response to the submit
+      this.discard(turn); // the history had this turn before the response to its submission came
       return;
     }
     turn.accepted(taskId, sentAt);
@@ -259,13 +264,14 @@ export class Conversation extends EventTarget {
     this.#watched.delete(turn);
   }
 
-  /** Show the text of the answer while it grows. The polls of the task report everything else, and errors. */
+  /** Show the text of the answer while it grows. All other changes, and errors, come from polls of the task. */
   async #follow(turn, signal) {
     const look = () => this.#client.task(turn.taskId, { signal }).then((task) => this.#see(turn, task), () => {});
     const onDelta = (words, event) => {
       if (event.task) this.#see(turn, event.task);
       if (event.type !== "done") turn.grow(words, event);
-      if (event.type === "start" || event.type === "retract") look(); // the next poll can be seconds away
+      // do not wait for the next poll, which can be seconds away
+      if (event.type === "start" || event.type === "retract") look();
     };
     try {
       await this.#client.poll(turn.taskId, { signal, onDelta });
@@ -275,7 +281,8 @@ export class Conversation extends EventTarget {
   }
 
   #see(turn, task) {
-    if (!turn.task && turn.key) this.#outbox.remove(turn.key); // from now on a reload finds the turn in the history
+    // the outbox no longer needs it, because a reload finds the turn in the history
+    if (!turn.task && turn.key) this.#outbox.remove(turn.key);
     if (!turn.task && turn.sentAt) time.learn(turn.sentAt, task);
     turn.see(task);
   }

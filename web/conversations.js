@@ -45,7 +45,7 @@ export class Conversations extends EventTarget {
     return this.all.find((each) => each.id === id) ?? null;
   }
 
-  /** The conversation has changed: move it to the top of the list, or add it there. */
+  /** Note that the conversation has changed: move it to the top of the list, or add it there. */
   touch(id, { title = id, role } = {}) {
     const known = this.get(id) ?? { id, title: shortened(title, TITLE_LENGTH) };
     const others = this.all.filter((each) => each.id !== id);
@@ -62,7 +62,7 @@ export class Conversations extends EventTarget {
   }
 }
 
-/** An id for a new conversation, made like the API's ids: 128 random bits. */
+/** A new conversation's id. It is made like the API's ids, from 128 random bits. */
 export function newId() {
   const bytes = crypto.getRandomValues(new Uint8Array(16));
   return btoa(String.fromCharCode(...bytes)).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");

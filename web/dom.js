@@ -12,7 +12,7 @@ export function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** A new SVG element, with attributes as above. */
+/** A new SVG element. Its attributes are as for an HTML element: true makes an empty one, false and null make none. */
 export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
@@ -33,7 +33,10 @@ export function factList(facts) {
   return facts.flatMap(([name, fact]) => [h("dt", {}, name), h("dd", {}, String(fact))]);
 }
 
-/** Show the text in the element. Do nothing if it is shown already, because a screen reader would read it again. */
+/**
+ * Show the text in the element. If it is shown already, change nothing, because a screen reader would read the text
+ * again.
+ */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -57,7 +60,7 @@ export function copyButton(label, text) {
 /** Copy the text to the clipboard. Resolves to true if the browser allowed this, and otherwise to false. */
 export async function copied(text) {
   try {
-    await navigator.clipboard.writeText(text); // a page on plain http has no clipboard
+    await navigator.clipboard.writeText(text); // a page that came by plain http has no clipboard
     return true;
   } catch {
     const field = h("textarea", { class: "hidden", readonly: true });
@@ -76,6 +79,7 @@ export async function copied(text) {
 export function announce(text) {
   clearTimeout(lastAnnounced);
   const announcer = $("announcer");
-  announcer.textContent = ""; // otherwise a screen reader would not say the same text again
+  // Empty the element first. Otherwise a screen reader would not say the same text again.
+  announcer.textContent = "";
   lastAnnounced = setTimeout(() => (announcer.textContent = text), 50);
 }

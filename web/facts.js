@@ -28,8 +28,8 @@ export function factsOf({ task, request }) {
 export function curlOf({ message, role, media }, { apiUrl, sessionId }) {
   const url = `${apiUrl.replace(/\/+$/, "")}/chat?async_mode=false`;
   const body = { message, session_id: sessionId, role, ...(media?.length ? { media } : {}) };
-  // The body comes from standard input, because images are too long for an argument. JSON is one line that begins with
-  // a brace, so it cannot look like the line that ends the body.
+  // The body comes from standard input, because images are too long for an argument. The JSON is one line that begins
+  // with a brace, so it never equals the line that ends the input.
   return [
     `curl -sS ${quoted(url)} \\`,
     `  -H "Authorization: Bearer $TOKEN" \\`,

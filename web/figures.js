@@ -6,7 +6,7 @@ import { duration, KINDS } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 64;
-const SHOWN = 40; // the number of newest tasks that have a bar
+const SHOWN = 40; // the number of tasks that have a bar, the newest ones
 const LEFT = 40; // room for the labels of the vertical axis
 const BELOW = 14; // room for the labels of the horizontal axis
 const BAR = (WIDTH - LEFT) / SHOWN;
@@ -32,7 +32,7 @@ function byState(all) {
   let x = 0;
   const shown = Object.keys(KINDS).filter((kind) => counts[kind]);
   for (const kind of shown) {
-    // A bar has a least height, so that it stays visible.
+    // A bar has a smallest height, so that it stays visible.
     const width = 6 + (counts[kind] / all.length) * (WIDTH - 6 * shown.length);
     bar.append(svg("rect", { class: `fill ${kind}`, x, width: Math.max(width - 2, 2), height: 10, rx: 3 }));
     x += width;

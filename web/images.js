@@ -7,12 +7,12 @@
 const MAX_CHARACTERS = 200_000;
 const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of a message
 export const MAX_IMAGES = 8;
-const SIDES = [1568, 1024, 768, 512, 320, 200]; // lengths of the longer side in px
+const SIDES = [1568, 1024, 768, 512, 320, 200]; // the tried lengths of the longer side, in px
 const QUALITIES = [0.85, 0.6];
 
 /**
- * The first bytes of a file of each accepted type, as Latin-1. The file's name does not decide, because many JPEGs are
- * called .png.
+ * The first bytes of a file of each accepted type, as Latin-1. The type does not come from the file's name, because
+ * many JPEGs are called .png.
  */
 const TYPES = {
   "image/png": /^\x89PNG\r\n\x1a\n/,
@@ -20,9 +20,10 @@ const TYPES = {
   "image/gif": /^GIF8[79]a/,
   "image/webp": /^RIFF....WEBP/s,
 };
-const LONGEST_BEGINNING = 12; // the number of first bytes that decide the type
+const LONGEST_BEGINNING = 12; // the number of first bytes that are read
 
-const shown = new Map(); // the object URL of each file and upload_id of this page, because the API does not return images
+// The object URL of each file and upload_id of this page. The page needs them, because the API does not return uploads.
+const shown = new Map();
 
 /** The URL at which the page shows a file or an item of `media`; null for an upload of an earlier page. */
 export function sourceOf(image) {
@@ -40,7 +41,8 @@ export async function checkImage(file) {
  * for the user.
  */
 export async function mediaOf(files, upload) {
-  for (const file of files) await checkImage(file); // one after the other, because a decoded photo of 12 megapixels takes 48 MB
+  // one image after the other, because a decoded photo of 12 megapixels takes 48 MB
+  for (const file of files) await checkImage(file);
   return Promise.all(files.map((file) => attachment(file, 1 / files.length, upload)));
 }
 
@@ -54,9 +56,10 @@ async function attachment(file, share, upload) {
     shown.set(uploaded.upload_id, sourceOf(file));
     return uploaded;
   } catch (error) {
-    // Without a network or a token the message cannot be sent either, so the user can retry both.
+    // The message cannot be sent either without a network or a token. So the user can retry both.
     if (!navigator.onLine || error.status === 401 || error.status === 403) throw error;
-    return { type: "image", url: await smaller(file, room) }; // the upload failed: a small image is better than no image
+    // the upload failed: a small copy in the message is better than no image
+    return { type: "image", url: await smaller(file, room) };
   }
 }
 
@@ -97,7 +100,7 @@ function drawn(bitmap, side, quality) {
   canvas.width = Math.max(1, Math.round(bitmap.width * scale));
   canvas.height = Math.max(1, Math.round(bitmap.height * scale));
   const context = canvas.getContext("2d");
-  context.fillStyle = "#fff"; // JPEG has no transparency
+  context.fillStyle = "#fff"; // white, because JPEG has no transparency
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(bitmap, 0, 0, canvas.width, canvas.height);
   return canvas.toDataURL("image/jpeg", quality);

@@ -9,9 +9,11 @@ import { Lexer, Marked } from "./vendor/marked.js";
 import DOMPurify from "./vendor/purify.js";
 import remend from "./vendor/remend.js";
 
-const LONGEST_INLINE = 10_000; // characters: some patterns take quadratic time, 0.3 s for this number
-const MOST_BLOCKS = 2000; // 0.5 s
-const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m; // limits the depth, because the parser copies the text for each level
+// Characters. Longer texts are shown plain, because some patterns take quadratic time: 0.3 s for this length.
+const LONGEST_INLINE = 10_000;
+const MOST_BLOCKS = 2000; // the parser needs 0.5 s for this number
+// matches text that is nested 100 levels deep; the parser copies the text for each level
+const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m;
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
 const COPIED_MS = 2000;
 
@@ -24,7 +26,7 @@ const ALLOWED = {
     ...["table", "thead", "tbody", "tr", "th", "td"],
   ],
   ALLOWED_ATTR: ["href", "start", "align"],
-  ADD_URI_SAFE_ATTR: ["start", "align"], // otherwise such elements would have to be links
+  ADD_URI_SAFE_ATTR: ["start", "align"], // without this, such elements would have to be links
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,
@@ -39,7 +41,7 @@ const marked = new Marked({
     code: ({ text }) => `<pre><code>${escaped(text)}</code></pre>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
     heading({ tokens, depth }) {
-      const tag = `h${Math.min(depth + 2, 6)}`; // headings of an answer come below the page's headings
+      const tag = `h${Math.min(depth + 2, 6)}`; // the headings of an answer are below the page's headings
       return `<${tag}>${this.parser.parseInline(tokens)}</${tag}>`;
     },
   },
@@ -54,7 +56,7 @@ class BoundedLexer extends Lexer {
 }
 
 export class Markdown {
-  #blocks = []; // [{html, element}], in document order
+  #blocks = []; // the shown blocks, [{html, element}], in document order
   #shown = null;
   #plain = false;
 
@@ -79,7 +81,7 @@ export class Markdown {
     try {
       if (!this.#plain) blocks = rendered(unfinished ? remend(text.trimEnd(), CLOSED) : text);
     } catch {
-      this.#plain = true; // nested deeper than the parser can follow
+      this.#plain = true; // the text is nested deeper than the parser can follow
     }
     if (!blocks || blocks.length > MOST_BLOCKS) blocks = [`<p>${escaped(text)}</p>`];
     blocks.forEach((html, index) => {
@@ -104,8 +106,8 @@ export class Markdown {
 function rendered(text) {
   if (DEEP.test(text)) return null;
   const tokens = new BoundedLexer(marked.defaults).lex(text);
-  // The last item of a list can make it loose, which would change all earlier items. So write each item as if the list
-  // were loose.
+  // The last item of a list can make the list loose, and a loose list renders all its items differently. So render each
+  // item as in a loose list, so that earlier items never change.
   marked.walkTokens(tokens, (token) => {
     if (token.type !== "list_item") return;
     for (const part of token.tokens) if (part.type === "text") part.type = "paragraph";
@@ -126,7 +128,7 @@ function sanitized(html) {
     link.rel = "noopener noreferrer nofollow";
   }
   for (const pre of fragment.querySelectorAll("pre")) {
-    pre.tabIndex = 0; // so that the user can scroll the element with the keyboard
+    pre.tabIndex = 0; // this makes it possible to scroll the element with the keyboard
     const code = h("div", { class: "code", dir: "ltr" });
     pre.replaceWith(code);
     code.append(pre, h("button", { type: "button", class: "plain copy", "aria-label": "Copy this code" }));
@@ -167,7 +169,7 @@ function setData(node, data) {
 async function copyCode(button) {
   const said = (await copied(button.parentElement.querySelector("code").textContent)) ? "Copied" : "The browser did not allow copying";
   announce(said);
-  button.dataset.said = said; // the style sheet shows it, so that it is not part of the answer's text
+  button.dataset.said = said; // The style sheet shows this label, so that it does not become part of the answer's text.
   setTimeout(() => delete button.dataset.said, COPIED_MS);
 }
 

@@ -1,6 +1,7 @@
 /**
  * Stores an owner's messages until the API has acknowledged them, so that no reload loses one. The text is in
- * localStorage, because that write ends before the page can close. The images are in IndexedDB, because they are large.
+ * localStorage, because a write there is complete before the page can close. The images are in IndexedDB, because they
+ * are too large for localStorage.
  */
 
 import { everywhere } from "./storage.js";
@@ -10,7 +11,7 @@ const STORE = "images";
 
 export class Outbox {
   #key;
-  #unkept = new Map(); // this page's images by key, because IndexedDB can lack room for them
+  #unkept = new Map(); // the images of this page's messages, by key, because IndexedDB can lack room for them
 
   constructor(scope) {
     this.#key = `outbox ${scope}`;
@@ -38,8 +39,8 @@ export class Outbox {
   }
 
   /**
-   * Store the images of a message as {files, media}: `files` has them as files, and `media`, once they are prepared, in
-   * the API's form. Resolves like add().
+   * Store the images of a message: {files, media}. `files` are the images as files. `media` has them in the API's form,
+   * once they are prepared. Resolves like add().
    */
   async keepImages(key, images) {
     this.#unkept.set(key, images);
@@ -67,7 +68,7 @@ async function inDatabase(mode, ask) {
     const database = await opened();
     const transaction = database.transaction(STORE, mode);
     const request = ask(transaction.objectStore(STORE));
-    transaction.commit(); // does not wait, because this page is perhaps about to close
+    transaction.commit(); // do not wait for this, because the page may close at any moment
     await new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = transaction.onerror = () => reject(transaction.error);

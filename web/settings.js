@@ -9,7 +9,7 @@ export class Settings {
   #connection;
   #chosen;
 
-  /** `chosen` is a function that this object calls after the connection has changed. */
+  /** `chosen` is called after the connection has changed. */
   constructor(connection, chosen) {
     this.#connection = connection;
     this.#chosen = chosen;

@@ -17,7 +17,7 @@ class Store {
 
   get(key, otherwise) {
     try {
-      // Reading the property already throws if cookies are blocked.
+      // Even reading the property throws if cookies are blocked.
       const text = this.#notKept.get(key) ?? globalThis[this.#name].getItem(PREFIX + key);
       return text === null ? otherwise : JSON.parse(text);
     } catch {

@@ -73,7 +73,7 @@ function noted(task) {
   };
 }
 
-/** The state under which a task is counted. */
+/** The state that the figures show for a task. */
 export function kindOf({ status, code }) {
   if (status === "SUCCESS") return "done";
   if (status === "FAILURE") return code === "cancelled" ? "cancelled" : "failed";

@@ -1,6 +1,6 @@
 /** The server's time, estimated from tasks, because the clock of this device can be wrong. */
 
-let shortest = null; // ms by which the server's clock is ahead of this device's
+let shortest = null; // the number of ms by which the server's clock is ahead of this device's clock
 
 /** The milliseconds by which the server's clock is ahead of this device's. */
 export function ahead() {
@@ -12,8 +12,8 @@ export function now() {
 }
 
 /**
- * Learn from a message that was sent at `sentAt` by this device's clock. The server recorded it a little later, at the
- * task's `created_at`.
+ * Estimate the difference of the clocks from a message. It was sent at `sentAt` by this device's clock, and the server
+ * recorded it a little later, at the task's `created_at`.
  */
 export function learn(sentAt, task) {
   const difference = Date.parse(task.created_at) - sentAt;

@@ -7,7 +7,7 @@ import { duration, stateOf } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 18;
-const MARGIN = 7; // room for the mark at the end of a line
+const MARGIN = 7; // the width for the mark at the end of a line
 const SHOWN = 50;
 const LIVE_MS = 250;
 
@@ -103,7 +103,8 @@ function lifeOf(turn) {
   const started = task.started_at && Date.parse(task.started_at);
   const finished = task.finished_at && Date.parse(task.finished_at);
   const end = Math.max(finished ?? time.now(), created, started ?? 0);
-  // The API reports the time to the first text of the last attempt, but not when that attempt began.
+  // The start of writing is not known exactly: the API reports the time to the first text of the last attempt, but not
+  // when that attempt began.
   const told = task.attempt === 1 && Number.isFinite(task.usage?.first_token_ms);
   const first = started && told ? started + task.usage.first_token_ms : turn.firstSeen;
 

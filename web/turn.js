@@ -90,7 +90,7 @@ export class Turn extends EventTarget {
     return this.#state === "final";
   }
 
-  /** Whether the page must wait for its task. */
+  /** Whether the page must wait for the turn's task. */
   get busy() {
     return this.#state !== "final" && this.#state !== "unsent";
   }
@@ -108,12 +108,12 @@ export class Turn extends EventTarget {
     this.#become("resend", prepared ? "sending" : "preparing", { error: null });
   }
 
-  /** The turn is submitted now. `sentAt`: when, by this device's clock. */
+  /** Note that the turn is submitted now. `sentAt`: the time by this device's clock. */
   accepted(taskId, sentAt) {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
 
-  /** Store the task, in the API's form. A final task stays final: if an earlier state arrives late, it is ignored. */
+  /** Store the task, in the API's form. A final task stays final: an earlier state that arrives late is ignored. */
   see(task) {
     const before = this.task;
     const final = isFinal(task);
@@ -150,7 +150,7 @@ export class Turn extends EventTarget {
     this.#become("cancel", this.#state, { cancelling: true, error: null });
   }
 
-  /** The cancellation failed. Perhaps the task is final by now. */
+  /** Store that the cancellation failed. Perhaps the task is final by now. */
   cancelFailed(error) {
     if (!this.final) this.#become("cancel", this.#state, { cancelling: false, error });
   }

@@ -1,4 +1,7 @@
-/** Makes the CommonJS module of turnqueue.js and of the parser that it imports, and its declarations. npm runs it before it packs. */
+/**
+ * Makes the CommonJS module of turnqueue.js and of the parser that it imports, and its declarations. npm runs this
+ * script before it packs.
+ */
 
 import fs from "node:fs";
 

@@ -66,8 +66,8 @@ interface RequestMembers {
   /** The seconds from the submission to the task's deadline. If absent, the deployment's default applies. */
   deadline_seconds?: number | null | undefined;
   /**
-   * Whether the answer is streamed: text then comes up to four times a second instead of once a second. The default in
-   * chat() and submit() is true. With false, the event log needs fewer writes.
+   * Whether the answer is streamed. Text then comes up to four times a second instead of once a second. The default in
+   * chat() and submit() is true. With false, the API writes less often to its event log, which costs less.
    */
   stream?: boolean | null | undefined;
   /** Functions that the model may ask for. Its answer then has `tool_calls`. */
@@ -125,7 +125,7 @@ export interface Usage {
   estimated: boolean | null;
   finish_reason: string;
   first_token_ms: number | null;
-  /** Served from the cache. No model was called, and the token counts are 0. */
+  /** The reply came from the cache. No model was called, and the token counts are 0. */
   cached: boolean;
   attempts: number | null;
   queue_ms: number | null;
@@ -167,7 +167,7 @@ interface UnfinishedTask extends TaskMembers {
   poll_after_ms: number;
 }
 
-/** The task waits for its first or its next attempt. */
+/** The task waits for its first attempt, or for its next one. */
 export interface PendingTask extends UnfinishedTask {
   status: "PENDING";
 }
@@ -278,7 +278,7 @@ export interface Progress {
  * `delta`. The task of `done` has the whole text: in `result`, or in `partial` if the task failed.
  */
 export type StreamEvent =
-  /** This event is the first in a stream without `after`. It comes again if an operator has replayed the task. */
+  /** The first event of a stream without `after`. It comes again if an operator has replayed the task. */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
   /** The first text follows. */
   | { type: "start"; id: number | null; attempt: number }
@@ -303,8 +303,8 @@ export interface CallOptions {
 /** The options of chat() and submit(), which send a message. */
 export interface SendOptions extends CallOptions {
   /**
-   * For 24 hours the same key and message make one task. By default each call makes a new key. The errors of the call
-   * have the key as `idempotencyKey`.
+   * If a message is sent again with the same key within 24 hours, it makes no second task. By default each call makes a
+   * new key. The errors of the call have the key as `idempotencyKey`.
    */
   idempotencyKey?: string | undefined;
   /** With "no-cache" the API does not answer from its cache. With "no-store" it also does not cache the new answer. */
@@ -323,9 +323,9 @@ export interface PollOptions extends CallOptions {
    */
   onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**
-   * The seconds of one long poll, 0 to 20; overrides the client's `wait`. With onProgress a long poll is no longer than
-   * the usual pause between two polls. The client uses short polls while the task has been queued for more than a
-   * minute, and after a long poll has failed or returned early.
+   * The seconds of one long poll, 0 to 20; overrides the client's `wait`. With onProgress, a long poll ends after the
+   * usual pause between two polls. The client changes to short polls if the task is still queued after a minute, or if
+   * a long poll has failed or returned early.
    */
   wait?: number | undefined;
 }
@@ -355,9 +355,9 @@ export interface ClientOptions {
    * known task until its deadline.
    */
   attempts?: number | undefined;
-  /** The milliseconds that one request may take; 40 s by default. */
+  /** The milliseconds that one request may take; 40,000 by default. */
   requestTimeoutMs?: number | undefined;
-  /** The milliseconds that the upload of an image may take; 2 min by default. */
+  /** The milliseconds that the upload of an image may take; 120,000 by default. */
   uploadTimeoutMs?: number | undefined;
   /**
    * The seconds of one long poll, 0 to 20; 20 by default. A long poll is billed as Lambda time and occupies a Lambda
@@ -365,7 +365,7 @@ export interface ClientOptions {
    * the answer takes longer than a minute.
    */
   wait?: number | undefined;
-  /** For tests. */
+  /** A replacement for the clock, in tests. */
   clock?:
     | {
         now(): number;
@@ -376,7 +376,7 @@ export interface ClientOptions {
 }
 
 export interface Client {
-  /** Send a message and wait for its answer. `timeoutMs` limits both together. */
+  /** Send a message and wait for its answer. `timeoutMs` limits the whole time. */
   chat(request: ChatRequest, options?: ChatOptions): Promise<Result<ChatResponse>>;
   /**
    * Send a message. Resolves when the API has accepted the message. The client repeats the message only with its
@@ -388,8 +388,8 @@ export interface Client {
   poll(taskId: string, options?: PollOptions): Promise<Result<ChatResponse>>;
   /**
    * The events of a growing answer, after the event with the id `after`. Without `after`, the first event is a
-   * snapshot. The stream continues after a lost network, follows the API's pace, and ends with `done`. If the API has
-   * no events, the client polls the task, and the `id`s are null.
+   * snapshot. The stream resumes after the network was lost, and ends with `done`. If the API has no events, the client
+   * polls the task, and each `id` is null.
    */
   stream(taskId: string, options?: StreamOptions): AsyncGenerator<StreamEvent, void, void>;
   /** The task in its present state. With `wait` (seconds, up to 20) it resolves when the task is final or the wait ends. */
@@ -400,7 +400,7 @@ export interface Client {
    * another type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
-  /** Cancel a task. If a worker holds the task, the task becomes FAILURE a moment later, so poll it. */
+  /** Cancel a task. If a worker is answering the task, it becomes FAILURE only a moment later, so poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
   /**
    * Send the message of a failed task again, as a new task. Within 24 hours all retries of a task get the same new
@@ -470,8 +470,8 @@ export class TurnqueueError extends Error {
 }
 
 /**
- * The API refused the request. A gateway's 401 can lack CORS headers, and a browser then hides the refusal. If /health
- * answers in that case, the code is `unauthorized` too.
+ * The API refused the request. A gateway's 401 can lack CORS headers. A browser then hides the response. If /health
+ * still answers, the code is `unauthorized` too.
  */
 export class ApiError extends TurnqueueError {
   status: number;
@@ -483,7 +483,10 @@ export class NetworkError extends TurnqueueError {}
 /** The task ended as FAILURE. */
 export class TaskFailedError extends TurnqueueError {
   taskId: string;
-  /** The task, if the client polled it. If a request waited for the task, the API's response is in `problem`. */
+  /**
+   * The task, if the client polled it. If the response to another request reported the failure, `problem` has that
+   * response.
+   */
   task?: TaskStatus;
 }
 

@@ -4,7 +4,7 @@
  *     const client = createClient({ baseUrl: "https://…", token: async () => "…" });
  *     const answer = await client.chat({ message: "Hello" }, { onDelta: (textSoFar) => show(textSoFar) });
  *
- * The functions of the replaced api.js are at the end. After one call of configure() they work as before.
+ * The functions of the replaced api.js are at the end. Call configure() once, and these functions work as before.
  *
  * Errors, all of them exported:
  *
@@ -19,26 +19,27 @@
 
 import { createParser } from "./vendor/eventsource-parser/parse.js";
 
-const ATTEMPTS = 7; // 7 tries, spread over 15 to 30 s
+const ATTEMPTS = 7; // 7 tries take 15 to 30 s with their pauses
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
 const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
-const PROBE_TIMEOUT_MS = 5_000; // /health reads nothing; a cold start takes about 1 s
+const PROBE_TIMEOUT_MS = 5_000; // /health reads no table, but a cold start of it takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
 // If the server asks for a longer wait, the call fails and the caller decides. A poll of a known task waits anyway.
 const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
-const HELD_SLACK_MS = 10_000; // a long poll of N s without a response after N + 10 s is lost
+const HELD_SLACK_MS = 10_000; // If no response came 10 s after the wait of a long poll, the poll is lost.
 const EVENTS_TIMEOUT_MS = 10_000; // the API returns the present events at once
-const QUEUED_MS = 60_000; // a task that is queued for longer gets short polls, because each long poll occupies a Lambda
+// A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
+const QUEUED_MS = 60_000;
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // the pause if the server names no pause
+const OWN_POLL_MS = 1_000; // the pause if the server's response names none
 const JITTER = 0.2;
-const SLACK_MS = 30_000; // ms after the task's deadline: by then the API has closed the task
-const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the limit until the API has reported the task's deadline
-const LAST_LOOK_MS = 1_000; // the time for one more poll when the caller's time is over
+const SLACK_MS = 30_000; // ms after the task's deadline: after this time the API has surely closed the task
+const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the limit as long as the API has not reported the task's deadline
+const LAST_LOOK_MS = 1_000; // the time for one last poll after the caller's time is over
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // for longer times, setTimeout fires at once
 
 // ---- Errors
@@ -94,7 +95,7 @@ const systemClock = {
       };
       const timer = setTimeout(end, ms);
       signal.addEventListener("abort", end);
-      globalThis.addEventListener?.("online", end); // the network is back, so there is no reason to wait longer
+      globalThis.addEventListener?.("online", end); // The network is back, so do not wait longer.
     }),
 };
 
@@ -154,7 +155,7 @@ export function createClient(options) {
     throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
   }
   const origin = globalThis.location?.origin;
-  // The browser can hide a refusal only from a page of another origin.
+  // A browser can hide only refusals of another origin.
   const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
   let refreshing = null;
 
@@ -247,9 +248,9 @@ export function createClient(options) {
   }
 
   /**
-   * Returns the error, or in its place the refusal that a browser hides. API Gateway's 401 can lack CORS headers, and a
-   * page then sees the same as without a network. If /health answers, the API is up, and the browser hides only this
-   * response.
+   * Returns the error, or the refusal that a browser hides behind it. API Gateway's 401 can lack CORS headers. A page
+   * then sees the same error as without a network. If /health answers, the API is up, so the browser must have hidden a
+   * refusal.
    */
   async function explained(error, limit) {
     if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
@@ -269,7 +270,10 @@ export function createClient(options) {
     }
   }
 
-  /** Whether to send a refused request once more: if there is another token, or if the refusal is only inferred. */
+  /**
+   * Whether to send a refused request once more: if a new token was found, or if the client only guesses that the API
+   * refused it.
+   */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
       const ask = async () => {
@@ -283,7 +287,7 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // perhaps the connection was really lost
+    await sleep(backoff(1), limit); // The connection can really have been lost.
     return true;
   }
 
@@ -309,7 +313,7 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      return submit({ ...body, stream: undefined }); // an API older than version 0.3 of this client
+      return submit({ ...body, stream: undefined }); // an API of an earlier version than this client, below 0.3
     });
   }
 
@@ -375,7 +379,7 @@ export function createClient(options) {
     // A long poll takes at most half of a request's timeout, so that it does not look like a lost request.
     let longest = clamp(wait ?? usualWait, 0, Math.min(WAIT_SECONDS, requestTimeoutMs / 2000));
 
-    /** The seconds of the next long poll of the task. */
+    /** The seconds of the next long poll of the task; 0 for a short poll. */
     const held = () => {
       if (task?.status === "PENDING" && clock.now() - began > QUEUED_MS) return 0;
       const progress = task === null ? 0 : Math.max(1, Math.ceil(pause / 1000));
@@ -393,14 +397,15 @@ export function createClient(options) {
         limit: { ...limit, endsAt },
         persist: task !== null,
       });
-      // Perhaps a proxy cuts long requests, or no Lambda is free: use short polls from now on.
+      // Perhaps a proxy cuts long requests, or no Lambda is free. So use short polls from now on.
       if (answer.failures) longest = 0;
       task = answer.data;
       onProgress?.(progressOf(task));
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // Perhaps the caller has used up their waits (OwnerLimits). Each further try would cost the API a write.
+      // Perhaps the caller has used up their waits (OwnerLimits). So use short polls, because each further long poll
+      // would cost the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -460,7 +465,7 @@ export function createClient(options) {
     }
   }
 
-  /** The same events for an API without events: the client makes them from polls of the task. They have no ids. */
+  /** The events of a task if the API has none: the client makes them from polls of the task. They have no ids. */
   async function* looksOf(taskId, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -492,8 +497,8 @@ export function createClient(options) {
    * `task`: null if unknown.
    */
   function giveUpAt(task, began, limit) {
-    // Use only durations, because this device's clock can be wrong: from now, the task cannot last longer than its
-    // whole time.
+    // Count durations from now, because this device's clock can be wrong. The task cannot last longer than from its
+    // submission to its deadline.
     const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
     return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
   }
@@ -545,14 +550,14 @@ export function createClient(options) {
     },
 
     /**
-     * The events of a task's answer as an async iterator of {type, id, …}: those after the id `after`, or a snapshot
-     * first. It continues after a lost network, and ends with `done`.
+     * The events of a task's answer, as an async iterator of {type, id, …}. It begins after the event `after`, or else
+     * with a snapshot. It resumes after the network was lost, and ends with `done`.
      */
     stream(taskId, options = {}) {
       return eventsOf(taskId, options, limitOf(options));
     },
 
-    /** The task in its present state. With `wait`, the server waits up to that many seconds for its end. */
+    /** The task in its present state. With `wait`, the server waits up to `wait` seconds until the task is final. */
     async task(taskId, options = {}) {
       return result(await aboutTask(taskId, { wait: options.wait, limit: limitOf(options) }));
     },
@@ -563,12 +568,15 @@ export function createClient(options) {
      */
     upload,
 
-    /** Cancel a task. Resolves to the task, which is not FAILURE yet if a worker holds it. */
+    /** Cancel a task. Resolves to the task. It is not FAILURE yet if a worker is answering it. */
     async cancel(taskId, options = {}) {
       return result(await aboutTask(taskId, { method: "POST", action: "/cancel", limit: limitOf(options) }));
     },
 
-    /** Send the message of a failed task again. Resolves like submit; a repeated call resolves to the same task. */
+    /**
+     * Send the message of a failed task again. Resolves like submit(), to the new task. A repeated call resolves to the
+     * same new task.
+     */
     async retry(taskId, options = {}) {
       const headers = options.idempotencyKey ? { "Idempotency-Key": options.idempotencyKey } : {};
       return result(await aboutTask(taskId, { method: "POST", action: "/retry", headers, limit: limitOf(options) }));
@@ -586,7 +594,7 @@ export function createClient(options) {
       return result(await send("GET", "/chat/usage", { query: { day: options.day }, limit: limitOf(options) }));
     },
 
-    // The form of the replaced api.js, which returned responses of axios.
+    // The response in the form of axios, which the replaced api.js returned.
 
     sendChatMessage(data, asyncMode, options = {}) {
       const limit = limitOf(options);
@@ -622,7 +630,7 @@ function rootOf(baseUrl) {
   try {
     url = new URL(baseUrl);
   } catch {
-    // the check below tells the caller the reason
+    // ignore the error: the check below tells the caller the reason
   }
   if (!/^https?:$/.test(url?.protocol)) {
     const found = baseUrl === undefined || baseUrl === null || baseUrl === "" ? "is missing" : `is ${JSON.stringify(`${baseUrl}`)}`;
@@ -698,7 +706,7 @@ function textAfter(text, event) {
 
 /**
  * Reads {events, pauseMs} from a response with Server-Sent Events, or from another response in JSON. If the body is
- * cut, the complete events count, and the next request reads the other events.
+ * cut, this returns the complete events. The next request reads the other events.
  */
 async function readEvents(response) {
   const events = [];
@@ -724,7 +732,7 @@ async function readEvents(response) {
 
 /** The text of a stream of bytes. Characters may be split between chunks. */
 async function* pieces(stream) {
-  const reader = stream.getReader(); // Safari cannot iterate a stream
+  const reader = stream.getReader(); // Safari cannot iterate over a stream
   const decoder = new TextDecoder();
   for (;;) {
     const { done, value } = await reader.read();
@@ -733,7 +741,7 @@ async function* pieces(stream) {
   }
 }
 
-/** Reads the same from a response in JSON, of the API or a proxy. Returns a refusal unchanged. */
+/** Reads {events, pauseMs} from a response in JSON, which the API or a proxy sent. Returns a refusal unchanged. */
 async function eventsOfJson(response) {
   const data = await readJson(response);
   if (!response.ok) return data;
@@ -761,8 +769,8 @@ function passing(error) {
 /** The error for a refusal. Refusals by API Gateway have a `message` and no code. */
 function refusal({ status, headers, data }) {
   const problem = data !== null && typeof data === "object" ? data : null;
-  // A message that could not be queued is a failed task too, but its Idempotency-Key is free again: the next try makes
-  // a new task.
+  // A message that could not be queued is a failed task too. But its Idempotency-Key is free again, so the next try
+  // makes a new task.
   const failed = problem?.task_id && problem.code !== "enqueue_failed";
   return new (failed ? TaskFailedError : ApiError)(
     problem?.detail ?? problem?.message ?? `The API answered with status ${status}.`,
@@ -805,8 +813,8 @@ function parsed(text) {
 }
 
 /**
- * The token without white space around it. Checks the token, because the error of `Headers` would quote a malformed
- * token.
+ * The token without white space around it. Throws an error for a malformed token, because the error of `Headers` would
+ * quote the token.
  */
 function bearerOf(token) {
   if (!token) return "";

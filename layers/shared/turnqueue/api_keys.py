@@ -10,7 +10,8 @@ API_KEY_PREFIX = "tq_"
 
 
 def api_key_guard(key: str) -> str:
-    """The key of the guard of an API key: a hash, so that readers of the table do not get the API key."""
+    """The key of an API key's item in the guards table. It is a hash, so that readers of the table do not learn the API
+    key."""
     return guard_key("api-key", key)
 
 

@@ -17,12 +17,12 @@ MAX_INLINE_CHARACTERS = 4096
 units, or a PUT and a few GETs."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The most characters of data URLs that a response reads from S3. Its first turn does not count. A response of Lambda
-has at most 6 MB."""
+"""The most characters of data URLs that one response reads from S3. The data URLs of the response's first turn do not
+count. A response of Lambda has at most 6 MB."""
 
 MAX_SHOWN = 40
-"""The most data URLs that a response reads from S3. Its first turn does not count. Each data URL needs a read of about
-30 ms."""
+"""The most data URLs that one response reads from S3. Those of the response's first turn do not count. Each data URL
+needs a read of about 30 ms."""
 
 _FOLDER = "data/"
 
@@ -52,8 +52,8 @@ def is_large(item: Item) -> bool:
 
 
 def told_apart(media: Sequence[Item]) -> list[Item]:
-    """The attachments in a form that is equal for equal images, whether an image was moved or not. Without this form,
-    references of two turns to the same image would differ, because they have different `upload_id`s."""
+    """The attachments in a form that is equal for equal images. In their stored form, two turns with the same image
+    differ, because their references have different `upload_id`s."""
     return [
         {"type": item["type"], "data_url": item.get("data_url") or _said(item["url"])}
         if "data_url" in item or is_large(item)

@@ -59,7 +59,7 @@ class Authorities(os.PathLike[str]):
         return self._path
 
     def widen(self, attempts: int, caught_exception: BaseException | None, **_: Any) -> int | None:
-        """The handler of botocore's event `needs-retry`. Returns 0 (seconds) for one more try, or None."""
+        """Handles botocore's event `needs-retry`. Returns 0 for one more try at once, or None for no further try."""
         if attempts > 1 or not isinstance(caught_exception, SSLError) or not _is_untrusted(caught_exception):
             return None
         self._path = self._every
@@ -67,8 +67,8 @@ class Authorities(os.PathLike[str]):
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether botocore refused the certificate of the server. Only this error surely comes before botocore sends the
-    request."""
+    """Whether botocore refused the certificate of the server. This error is the only one that surely came before
+    botocore sent the request."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__context__
     return error is not None
@@ -123,7 +123,7 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=20,  # as many connections as the worker has threads
             tcp_keepalive=True,
-            # botocore would rebuild this for every call, which costs a tenth of the CPU
+            # Set this text, because botocore would otherwise build it for every call, at a tenth of the CPU.
             user_agent=f"turnqueue/{__version__}",
             **more,
         ),

@@ -23,7 +23,8 @@ _KEYS_KEPT_SECONDS = 2 * 3600
 
 
 class Callers:
-    """`group_claim`: the claim that gets the group of an API key; empty if no claim has groups."""
+    """Finds the callers of requests. `group_claim`: the claim that gets the group of an API key; empty if no claim has
+    groups."""
 
     def __init__(self, keys: ApiKeys, tokens: "Tokens", group_claim: str) -> None:
         self._keys = keys

@@ -12,7 +12,7 @@ MAX_BODY_BYTES = 512 * 1024
 
 
 class Refusal(NamedTuple):
-    """`meaning`: the detail for the user, unless the raising code has a more exact one."""
+    """A refusal of a request. `meaning`: the detail for the user, unless the raising code has a more exact one."""
 
     status: int
     meaning: str

@@ -1,8 +1,8 @@
 """The event log: the text of a growing answer, one small row per piece, for any number of readers.
 
-The rows of a turn have numbers from 1 without gaps, and a worker puts a row only if its number is free. So the numbers
-are the fence: a worker that has lost its turn meets the row of the next attempt. Only the turn says that the answer is
-complete. No row says so. Row 0 is the request to cancel the turn, and readers do not see it.
+The rows of a turn have numbers from 1 without gaps, and a worker puts a row only if its number is free. So a worker
+that has lost its turn cannot add a row: the next attempt has already put a row with that number. No row says that the
+answer is complete. Only the turn says so. Row 0 is the request to cancel the turn, and readers do not see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -17,8 +17,9 @@ RETENTION_SECONDS = 24 * 3600
 
 
 class Event(NamedTuple):
-    """One row. `kind`: "s" if the attempt `attempt` starts, which voids all earlier text; "d" if `text` follows the
-    text so far; or a kind of a later version, which readers skip. `progress`: from 0 to 0.95, an estimate."""
+    """One row of the log. `kind`: "s" when the attempt `attempt` starts, which voids all earlier text; "d" if `text`
+    follows the text so far. Later versions may add kinds, which readers skip. `progress`: from 0 to 0.95, an estimate.
+    """
 
     n: int
     kind: str
@@ -42,7 +43,7 @@ class EventLog:
 
     @cached_property
     def _client(self) -> Any:
-        # Made at the first use, because a short answer needs no log.
+        # The client is made at its first use, because a short answer needs no log.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def put(self, key: Key, event: Event, now: float) -> Event:
@@ -116,8 +117,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """Those of up to 100 turns that somebody asked to cancel. One call, which costs half a read unit a turn. Leaves
-        a turn out if DynamoDB did not process its row."""
+        """The turns, among these up to 100, whose cancellation somebody has requested. Makes one call, which costs half
+        a read unit a turn. Leaves out a turn if DynamoDB did not process its row."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -154,8 +155,8 @@ class Growing:
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # A shorter text that the shown text begins with is skipped: it ends in half a character or half a JSON
-            # escape.
+            # Skip a text that is shorter than the shown text and equal to its beginning. Such a text lacks only half a
+            # character or half a JSON escape.
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:
@@ -172,7 +173,8 @@ class Growing:
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1
-        if there.attempt < self._turn.attempt:  # the row's worker does not know yet that it has lost the turn
+        # An earlier attempt wrote the row: its worker does not know yet that it has lost the turn.
+        if there.attempt < self._turn.attempt:
             self._is_void = True
         elif there.kind == "s":
             self._is_void, self._text = False, ""

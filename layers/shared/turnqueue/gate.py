@@ -1,9 +1,9 @@
-"""The gate of a model server: the state, shared by all workers, that says "do not call now".
+"""The gate of a model server: a circuit breaker that all workers share. While it is open, no worker calls the model.
 
-    CLOSED ── several refusals, no answer between ──► OPEN ── its period is over ──► HALF_OPEN
-      ▲                                                ▲  ▲                             │ one call probes,
-      └─────────────── the probe is let in ────────────┼──┴── the probe is refused ◄────┤ OPEN for the others
-                                                       └──── until the lease's end ◄────┘
+- A CLOSED gate allows calls. It opens after several refusals with no answer between them.
+- An OPEN gate forbids calls. When its period is over, it is HALF_OPEN.
+- A HALF_OPEN gate lets one call probe the server, and forbids other calls until the probe's lease ends. If the server
+  accepts the probe, the gate closes. If the server refuses the probe, the gate opens again.
 
 There are two gates for each model: one of the server, for outages, and one of the server and the model, for rate
 limits. A call must pass both gates. The model's gate also learns a pace: each 429 slows the calls of all workers, and
@@ -30,9 +30,9 @@ OUTAGE_REFUSALS = 2
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
-"""The number of refusals with 429 that opens the model's gate, and the seconds that they must last without an answer. A
-provider at its limit still answers some calls. Then the gate stays closed, because an open gate would waste the calls
-that the provider grants."""
+"""The number of refusals with 429 that opens the model's gate, if there is no answer between them, and the least seconds
+from the first to the last of them. A provider at its limit still answers some calls. Then the gate stays closed, because an
+open gate would waste the calls that the provider grants."""
 
 WINDOW_SECONDS = 60.0
 """Seconds for which refusals are counted, from the first refusal. Two attempts of one turn are at most 60 s apart."""
@@ -40,18 +40,18 @@ WINDOW_SECONDS = 60.0
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
-"""The periods do not double, because a probe would then come up to 40 s late after an outage of a minute."""
+"""The periods do not double. Otherwise the first probe after an outage of a minute could come 40 s late."""
 
 SLOWER, FASTER = 1.07, 0.97
 """The factors for the interval between two calls: after a 429, and after each second without a 429. With these factors,
 a model that grants 120 of 150 calls a minute refuses 0.3 calls for each task (tests/scale/test_queueing.py)."""
 
 FIRST_INTERVAL_SECONDS = 0.05
-_SHORTEST_INTERVAL_SECONDS = 0.02  # seconds; if the learned interval is shorter, calls are not spaced
+_SHORTEST_INTERVAL_SECONDS = 0.02  # Seconds. If the learned interval is shorter than this, calls are not spaced.
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""The most seconds ahead for which a call can reserve a slot. The pace changes too fast for more."""
+"""The most seconds ahead for which a call can reserve a slot. It is short, because the learned pace changes fast."""
 
 PROBE_LEASE_SECONDS = 15.0
 """Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies before that."""
@@ -59,9 +59,10 @@ PROBE_LEASE_SECONDS = 15.0
 MOST_HIDDEN_SECONDS = 60.0
 """The most seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
 
-_KEPT_SECONDS = 86_400  # seconds after the last change: in an outage the gate changes at least once a day
+# Seconds after its last change at which a gate is deleted. In an outage, the gate changes at least once a day.
+_KEPT_SECONDS = 86_400
 _WATCHED_SECONDS = 5.0
-_TRIES = 3  # the most tries of a change: each lost race means that another worker has counted too
+_TRIES = 3  # The most tries of a change. If a try fails, another worker has counted a refusal at the same time.
 
 
 class Phase(StrEnum):
@@ -71,10 +72,10 @@ class Phase(StrEnum):
 
 
 class Gate(NamedTuple):
-    """`refusals`: the number since the last answer; it counts until `counted_until`. `open_until`: the end of the
-    period or of the probe's lease; 0 while the gate is closed. `since`: when the trouble began. `periods`: how often
-    the gate has opened since then. `closed_at`: when the gate closed last. `call_interval`: the seconds between two
-    calls at `slowed_at`, the time of the last 429 that counted."""
+    """The state of a gate. `refusals`: the number since the last answer; it counts until `counted_until`. `open_until`:
+    the end of the period or of the probe's lease; 0 while the gate is closed. `since`: when the trouble began.
+    `periods`: how often the gate has opened since then. `closed_at`: when the gate closed last. `call_interval`: the
+    seconds between two calls at `slowed_at`, the time of the last 429 that counted."""
 
     refusals: int = 0
     periods: int = 0
@@ -99,7 +100,7 @@ class Gate(NamedTuple):
         is_counted = now < self.counted_until
         refusals = self.refusals + 1 if is_counted else 1
         counted_until = self.counted_until if is_counted else _millis(now + WINDOW_SECONDS)
-        lasted = now - (counted_until - WINDOW_SECONDS)  # this can be negative, because clocks differ
+        lasted = now - (counted_until - WINDOW_SECONDS)  # `lasted` can be negative, because clocks differ
         if refusals >= most and (not span or lasted >= span):
             return self._opened(now, at_least)
         return self._replace(refusals=refusals, counted_until=counted_until)
@@ -122,15 +123,15 @@ class Gate(NamedTuple):
         return self if self.open_until or not self.refusals else self._replace(refusals=0, counted_until=0.0)
 
     def probed(self, now: float) -> "Gate":
-        """The gate with a running probe. None if no probe is allowed. The end of the lease, `open_until`, identifies
-        the probe."""
+        """The gate with a running probe. `open_until` is the end of the probe's lease, and identifies the probe.
+        Unchanged if no call may probe now."""
         if self.phase(now) is not Phase.HALF_OPEN:
             return self
         return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
 
     def settled(self, probe: float, now: float, *, let_in: bool, at_least: float = 0.0) -> "Gate":
-        """The gate after the end of the probe whose lease ends at `probe`. Unchanged if another probe has taken that
-        probe's place."""
+        """The gate after the end of a probe. `probe`: the end of the probe's lease, which identifies the probe.
+        Unchanged if another probe has taken its place."""
         if self.open_until != probe:
             return self
         return self.shut(now) if let_in else self._opened(now, at_least)
@@ -143,7 +144,8 @@ class Gate(NamedTuple):
         return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
 
     def shut(self, now: float) -> "Gate":
-        """The closed gate. It remembers its periods, so that new trouble within a minute continues the old trouble."""
+        """The closed gate. It keeps the number of periods, because trouble within the next minute counts as the old
+        trouble."""
         return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
 
     def _opened(self, now: float, at_least: float) -> "Gate":
@@ -157,18 +159,19 @@ class Gate(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds until SQS delivers a turn again that met the open gate: the rest of the period, and a random part
-        of up to half of the trouble's duration. So the waiting turns are not delivered all at once."""
+        """The seconds until the next delivery of a turn that no model may answer now: the rest of the gate's period,
+        and a random part of up to half of the trouble's duration. The random part keeps SQS from delivering all waiting
+        turns at once."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
-        # This is too long to hide a message. A random shorter time keeps turns apart: with one shorter time for all,
-        # SQS would deliver them all at once.
+        # No message may be hidden for longer than MOST_HIDDEN_SECONDS. A shorter time is random too, so that SQS does
+        # not deliver all turns at once.
         return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds until SQS delivers a turn again that got no slot at the learned pace. The line does not run empty,
-    because SQS delivers other turns in the meantime."""
+    """The seconds until the next delivery of a turn that got no slot. Other turns use the slots in the meantime,
+    because SQS delivers turns all the time."""
     return 5.0 + 15.0 * draw()
 
 
@@ -269,7 +272,7 @@ class GateStore:
 
     def _write(self, name: str, before: Gate, after: Gate) -> bool:
         """Write `after` if the stored gate still equals `before`. Returns whether it was equal."""
-        # A field is missing if there is no item yet, or if an earlier version wrote it.
+        # A field can be missing: no gate is stored yet, or an earlier version wrote the gate.
         was = " AND ".join(
             f"{field} = :was_{field}" if value else f"(attribute_not_exists({field}) OR {field} = :was_{field})"
             for field, value in before._asdict().items()

@@ -121,7 +121,7 @@ def is_owner(sub: Any) -> TypeIs[str]:
 
 def _claims(event: Event) -> dict[str, Any]:
     """The caller's claims from the route's authorizer: API Gateway's JWT authorizer, or functions/authorizer for the
-    OpenAI API. No client can set them."""
+    OpenAI API. No client can set these claims."""
     try:
         authorizer = event["requestContext"]["authorizer"]
         claims = authorizer["lambda"] if " /v1/" in event["routeKey"] else authorizer["jwt"]["claims"]

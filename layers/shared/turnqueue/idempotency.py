@@ -13,7 +13,7 @@ IDEMPOTENCY_SECONDS = 24 * 3600
 
 
 class Reservation(NamedTuple):
-    """The task that an Idempotency-Key made, and the fingerprint of its request."""
+    """The task that a request with an Idempotency-Key made, and the fingerprint of this request."""
 
     task_id: str
     fingerprint: str
@@ -32,7 +32,7 @@ class IdempotencyKeys:
             self._client.put_item(
                 TableName=self._table,
                 Item={
-                    # One hash of owner and key, so that no owner reaches another owner's key.
+                    # One hash of owner and key, so that no owner can use another owner's key.
                     "guard": {"S": guard_key("idempotency", f"{owner}\n{key}")},
                     "task_id": {"S": wanted.task_id},
                     "fingerprint": {"S": wanted.fingerprint},

@@ -20,8 +20,8 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""For each message of its rate, an owner gets this number of waits: three waits of 20 s cover an answer that takes a
-minute."""
+"""An owner may wait this many times for each message that the rate allows. Three waits of 20 s cover an answer that
+takes a minute."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
@@ -31,7 +31,8 @@ _RESERVED_SECONDS = 30
 
 
 class Limit(NamedTuple):
-    """`rate`: the rate of messages. `tokens_per_day`: the tokens of prompts and answers together; None for no limit."""
+    """The limits of an owner. `rate`: the rate of messages. `tokens_per_day`: the tokens of prompts and answers
+    together; None for no limit."""
 
     rate: Rate
     tokens_per_day: int | None
@@ -58,7 +59,7 @@ def parse_limits(text: str) -> dict[str, Limit]:
 
 class Verdict(NamedTuple):
     """The decision of a limiter. `fields`: the response headers. A refused request has `wait`, the seconds to wait, and
-    `limit`, the exceeded limit as text for people. `reserved`: the tokens of the day that the request has now."""
+    `limit`, the exceeded limit as text for people. `reserved`: the tokens that are now reserved for the request."""
 
     fields: dict[str, str]
     limit: str = ""
@@ -67,9 +68,9 @@ class Verdict(NamedTuple):
 
 
 class Limiter:
-    """Applies each group's limits to its owners. The token's claim `group_claim` names groups. The first group with
-    limits counts, or "default" if no group has limits. Methods raise botocore's ClientError or BotoCoreError, unless
-    their docstring says otherwise."""
+    """Applies each group's limits to its owners. The caller's groups are in the token's claim `group_claim`. The first
+    group that has limits counts; if no group has limits, "default" counts. Methods raise botocore's ClientError or
+    BotoCoreError, unless their docstring says otherwise."""
 
     def __init__(self, limits: Mapping[str, Limit], group_claim: str, rates: RateLimiter, usage: UsageStore) -> None:
         self._limits = limits
@@ -81,9 +82,8 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        The limiter tries each call once and briefly: if it cannot check a limit, the client soon gets a 503. The
-        limiter does not accept everything then, because that would help a flood. Raises ValueError as `parse_limits`
-        does.
+        The limiter tries each call once and briefly: if it cannot check a limit, the client soon gets a 503. A limiter
+        that then accepted every request would not stop a flood. Raises ValueError as `parse_limits` does.
         """
         if not (parsed := parse_limits(limits)):
             return None
@@ -104,8 +104,8 @@ class Limiter:
         return self._take("uploads", caller, rate, text, kind="uploads")
 
     def may_wait(self, event: Event, caller: str) -> bool:
-        """Count a wait against the owner's rate, if the rate allows it, because a waiting request keeps a function
-        busy. False if DynamoDB does not answer, because answering at once does no harm."""
+        """Count a wait against the owner's rate, if the rate allows it. Waits are limited, because a waiting request
+        keeps a function busy. False if DynamoDB does not answer: the request is then answered without a wait."""
         rate = self._limit(event).rate.times(WAITS_OF_A_MESSAGE)
         try:
             return not self._rates.take(caller, rate, time.time(), kind="waits").wait
@@ -148,7 +148,7 @@ def joined(*several: Mapping[str, str]) -> dict[str, str]:
 
 
 def whole_seconds(seconds: float) -> int:
-    """The seconds rounded up, but not because of rounding errors of floats."""
+    """The seconds, rounded up. Rounding errors of floats do not count: 2.0000001 becomes 2."""
     return math.ceil(round(seconds, 3))
 
 

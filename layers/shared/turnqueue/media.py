@@ -34,13 +34,13 @@ def image_type(content: bytes) -> str | None:
 
 
 _HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
-# Matches the whole authority of a URL. If the authority has a user name, a backslash, an escape or a port, two parsers
-# can see two different hosts.
+# Matches a whole authority that is only a host name. With a user name, a backslash, an escape or a port, two parsers
+# could see two different hosts.
 _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
 class MediaUrls:
-    """The parameter MediaUrls: it says which https URLs of images the model's server gets and may fetch.
+    """The rule of the parameter MediaUrls: which https URLs of images the model's server gets and may fetch.
 
     `text`: "https" for all URLs, "off" for no URL, or hosts separated by commas, as in "cdn.example.com,*.example.org",
     where `*` stands for any subdomain. Raises ValueError for another text.
@@ -74,7 +74,7 @@ class Form(NamedTuple):
     upload_id: str
     url: str
     fields: dict[str, str]
-    expires_at: int  # seconds since the epoch
+    expires_at: int  # when the form expires, in seconds since the epoch
     max_bytes: int
 
 
@@ -105,7 +105,8 @@ class Uploads:
 
     @cached_property
     def _client(self) -> Any:
-        # Made at the first use, because most processes never need this client, and it is the slowest client to make.
+        # The client is made at its first use. Most processes never need it, and it takes longer to make than every
+        # other client.
         return aws.form_client(attempts=self._attempts)
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:
@@ -157,7 +158,7 @@ class Uploads:
         try:
             answer = self._client.get_object(Bucket=self._bucket, Key=upload_key(owner, upload_id))
         except ClientError as error:
-            # Without ListBucket, S3 answers AccessDenied for a missing key.
+            # Without the right to list the bucket, S3 answers AccessDenied for a missing key.
             if error.response["Error"]["Code"] in ("NoSuchKey", "AccessDenied"):
                 raise Unusable("media_missing") from error
             raise

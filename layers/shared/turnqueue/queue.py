@@ -70,8 +70,8 @@ class TurnQueue:
         )
 
     def receive(self, most: int, *, hidden_for: int, wait: int, attempt_id: str) -> list[Message]:
-        """Receive up to `most` messages (1 to 10), the messages of a session in order, and hide each message for
-        `hidden_for` seconds. Waits up to `wait` seconds for the first message. If a response was lost, a call with the
+        """Receive up to `most` messages (1 to 10), and hide each message for `hidden_for` seconds. The messages of a
+        session are in order. Waits up to `wait` seconds for the first message. If a response was lost, a call with the
         same `attempt_id` gets the messages of that response."""
         answer = self._client.receive_message(
             QueueUrl=self._url,

@@ -1,5 +1,6 @@
-"""Rate limits, each for one owner or for all callers. They use GCRA: one item of the guards table has the time at which
-the next request is due. Each request makes one conditional write, so the limit is exact under concurrency.
+"""Rate limits, each for one owner or for all callers. They use GCRA: for each limit, one item of the guards table has
+the time at which the next request is due. Each request changes the item by one conditional write, so the limit is exact
+under concurrency.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -41,8 +42,8 @@ class Grant(NamedTuple):
 class RateLimiter:
     """The rates of all owners, by GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). The table stores one
     number per owner: `tat`, the theoretical arrival time, at which the next request at the even rate is due. DynamoDB
-    compares and adds in one step, so that concurrent requests get exactly the places that exist. A request whose
-    response was lost can take two places.
+    compares and adds in one step, so that concurrent requests get exactly the places that exist. If the response to a
+    write is lost, botocore repeats the write, and the request takes two places.
     """
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float) -> None:
@@ -66,7 +67,7 @@ class RateLimiter:
         return Grant(0, max(left, 0), due - now)
 
     def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
-        """Whether the write's condition held, and the due time after the write."""
+        """Try to move the due time. Returns whether the write's condition held, and the due time after the write."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,

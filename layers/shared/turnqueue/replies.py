@@ -14,15 +14,15 @@ from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
 _NOT_SEEN = ("metadata", "stream")
-"""The fields of a request that never reach the model. Every other field is part of the key. So a forgotten new field
-causes cache misses, and never a wrong answer."""
+"""The fields of a request that never reach the model. All other fields are part of the cache key. If somebody forgets
+to list a new field here, the cache misses more often, but no answer is wrong."""
 
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
-    """The cache key of a request {message, role, media?, ...} of `owner`. Each owner has another key, unless `shared`.
-    `model`: the base URL of the model's server and the model's name, because two servers can use one name for two
-    models. Two requests share a key if their model, their persona and the model's whole input are equal. A request with
-    an upload never shares a key with other owners, because for others the upload does not exist.
+    """The cache key of a request {message, role, media?, ...} of `owner`. Two owners have different keys, unless
+    `shared`. `model`: the base URL of the model's server and the model's name, because two servers can use one name for
+    two models. Two requests share a key if their model, their persona and the model's whole input are equal. A request
+    with an upload never shares a key with other owners, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
     media = told_apart(request.get("media") or ())
@@ -44,7 +44,7 @@ class KeptReplies:
 
     @cached_property
     def _client(self) -> Any:
-        # Made at the first use, because many stacks cache no replies.
+        # The client is made at its first use, because many stacks cache no replies.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:

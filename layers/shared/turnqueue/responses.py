@@ -35,7 +35,7 @@ class ChatResponse(TypedDict):
     data: dict[str, Any] | None
     """Structured facts, in the role's own form. Null for a role without such a form."""
     draft: dict[str, Any] | None
-    """The draft that the role builds up over the turns. Null for a role without a draft."""
+    """The draft that the role extends turn by turn. Null for a role without a draft."""
     task_id: str
     """The task that answered."""
     tool_calls: NotRequired[list[ToolCall]]

@@ -26,7 +26,8 @@ _JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict f
 _WHOLE = {name for name, kind in _KINDS.items() if kind is int}
 _COMPARED = ("attempt",)  # Conditions use this attribute, so it is stored even if it is 0.
 
-_MOST_CLOSED_BY_A_PAGE = 10  # each such turn takes two writes of 10 ms, so a page takes less than a second
+# the most overdue turns that a page closes: each takes two writes of 10 ms, so a page takes less than a second
+_MOST_CLOSED_BY_A_PAGE = 10
 _MAX_HISTORY_PAGES = 3
 
 _OURS = "#status = :started AND #attempt = :attempt"
@@ -34,7 +35,7 @@ _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNFINISHED = "(#status = :pending OR #status = :started)"
 _UNCLAIMED = "#status = :pending AND #attempt = :zero"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# Only a replay or a refund sets last_attempt. A comparison with a missing attribute is false.
+# Only a replay or a refund sets last_attempt. Without it, the second comparison is false.
 _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
@@ -93,7 +94,7 @@ class TurnStore:
         return True
 
     def _create_answer(self, turn: Turn, calling: Key) -> bool:
-        earlier = ""  # the earlier turn that answered the calls, if it failed
+        earlier = ""  # an earlier turn that answered the calls and failed
         while True:
             try:
                 self._client.transact_write_items(
@@ -128,7 +129,7 @@ class TurnStore:
                 if put["Code"] == "ConditionalCheckFailed":
                     return False
                 if mark["Code"] != "ConditionalCheckFailed":
-                    raise  # another transaction is changing the turn; the client tries again
+                    raise  # another transaction is changing the calling turn; the client tries again
                 other = mark.get("Item", {}).get("answered_by", {}).get("S", "")
             there = self.read(turn.key._replace(turn=other), turn.created_at) if other else None
             if other in ("", earlier) or (there and there.status is not Status.FAILURE):
@@ -136,8 +137,8 @@ class TurnStore:
             earlier = other
 
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
-        """The turn, or None if it does not exist or its retention is over. An unfinished turn past its deadline is made
-        FAILURE, so every reader repairs such a turn."""
+        """The turn, or None if it does not exist or its retention is over. If an unfinished turn is past its deadline,
+        this read makes it FAILURE."""
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
         if turn is None or turn.expires_at <= now or turn.deleted:
@@ -157,13 +158,13 @@ class TurnStore:
         self, owner: str, session_id: str, now: float, *, after: str | None, limit: int
     ) -> tuple[list[Turn], bool]:
         """A page of a session: up to `limit` turns in order, after the ULID `after`, and whether more turns can follow.
-        This method ends each overdue turn with a write, so a page stops after `_MOST_CLOSED_BY_A_PAGE` overdue turns.
+        A page stops after `_MOST_CLOSED_BY_A_PAGE` overdue turns, because this method ends each of them with a write.
         """
         answer = self._client.query(
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn > :after",
             ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            # Begin after the expired turns, which DynamoDB deletes up to days later, so that they are not read.
+            # Skip the expired turns, which DynamoDB deletes up to days later.
             ExpressionAttributeValues=_values(
                 session=session_key(owner, session_id), after=max(after or "", oldest_ulid(now))
             ),
@@ -178,8 +179,8 @@ class TurnStore:
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
         """The last `limit` successful turns before this turn in its session, the oldest first. `previous`: the ULID of
-        the turn that this turn continues; then the result has only that turn and the turns that it continues. This
-        usually takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
+        the turn that this turn continues. With it, the result has only that turn and the turns before it in its thread.
+        This usually takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -223,7 +224,7 @@ class TurnStore:
                 set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
-                copy={"lost_lease": "lease_until"},  # the end of an attempt removes its lease
+                copy={"lost_lease": "lease_until"},  # copied because the end of an attempt removes its lease
                 remove=("progress", "partial", "next_try_at"),
                 condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
@@ -234,7 +235,7 @@ class TurnStore:
                 },
             )
         except Refused as refused:
-            # A write can meet its earlier try, because botocore repeats a write whose response was lost.
+            # The item can already have this change, because botocore repeats a write whose response was lost.
             if refused.current and refused.current.claim_id == claim_id:
                 return refused.current
             raise
@@ -311,9 +312,8 @@ class TurnStore:
         place_at: float | None = None,
     ) -> None:
         """End this attempt, so that the next delivery can claim the turn. `is_refund`: the attempt does not count.
-        `refusal`: the error code of the refusal that ended the attempt. Raises Refused if another worker has the turn.
-        Also raises Refused if a client asked to cancel the turn, because the client would otherwise wait for the next
-        delivery."""
+        `refusal`: the error code of the refusal that ended the attempt. Raises Refused if another worker has the turn,
+        or if a client asked to cancel it. The worker then ends the cancelled turn at once."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -421,7 +421,7 @@ class TurnStore:
         return refused.current
 
     def _update(self, key: Key, **write: Any) -> Turn:
-        """Like `_write`, but returns the turn after the write."""
+        """Make one conditional write, and return the turn after it."""
         turn = _turn(self._write(key, returns="ALL_NEW", **write))
         assert turn is not None, "an update that is not refused leaves an item"
         return turn
@@ -439,8 +439,8 @@ class TurnStore:
         remove: tuple[str, ...] = (),
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
-        """One conditional UpdateItem. Its condition names attributes as #name and `values` as :name. `copy`: number
-        attributes that get the old value of another attribute, or 0 if there was no value."""
+        """One conditional UpdateItem. In its condition, #name is an attribute and :name is an entry of `values`.
+        `copy`: attributes that get the old number of another attribute, or 0 if it had none."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]

@@ -1,7 +1,7 @@
 """Returns a growing answer as events, in Server-Sent Events or JSON. The events come from the rows of the event log,
-and the last event from the turn. Each row makes one event, so every reader gets the same events. A response of the
-status function ends at once, because an HTTP API cannot stream. The response names the time after which the client asks
-again. The streams function keeps its responses open.
+and the last event from the turn. Each row makes one event, so every reader gets the same events. An HTTP API cannot
+stream, so a response of the status function ends at once, and names the time after which the client asks again. The
+streams function keeps its responses open.
 """
 
 import json
@@ -18,7 +18,7 @@ END = 2**31 - 1
 """The id of the event `done`. The id is greater than every row's number, and still an integer in JavaScript. A row that
 a lost worker adds later does not change the id."""
 
-# a buffered response ends after the row that reaches this number of characters; the client then asks again at once
+# After this number of characters, a response of the status function ends. The client then asks again at once.
 MOST_TEXT = 128 * 1024
 
 
@@ -48,8 +48,8 @@ def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
 
 
 def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
-    """The events for a client that has read all rows before `rows`. `left`: no row is added after this number of
-    characters; None for no limit."""
+    """The events for a client that has read all rows before `rows`. `left`: the most characters of text, after which no
+    further row is added; None for no limit."""
     found: list[StreamEvent] = []
     for row in rows:
         if left is not None:
@@ -66,9 +66,9 @@ def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
 
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
-    """The milliseconds until the client should ask again: about the time between two rows of the worker
-    (worker/attempt.py). `reached`: the number of the last row that the client has. A streamed answer has 8 rows after 2
-    s, and 24 after 10 s."""
+    """The milliseconds until the client should ask again: about the time between two rows that the worker writes.
+    `reached`: the number of the last row that the client has. It shows the age of a streamed answer: 8 rows after 2 s,
+    and 24 after 10 s (worker/attempt.py)."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at
         return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)

@@ -1,5 +1,6 @@
 """Logs and metrics, in JSON lines. Each line also carries the metrics counted before it, in the Embedded Metric Format
-(EMF). So for a chat, submit writes only one line, and the worker one. Remaining metrics get a separate line.
+(EMF). So submit and the worker each write only one line for a chat. Metrics that no log line has carried get a separate
+line.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
 `FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would make one more
@@ -84,8 +85,8 @@ def _line(fields: dict[str, Any]) -> str:
 # RFC 3339. Lambda treats a line with another time format as INFO, so filters by level would be wrong.
 logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
-# The lock for Powertools' lists of values, because Powertools reads, extends and writes back a list. The worker's turns
-# end in several threads.
+# Guards the lists of values in Powertools, because Powertools extends a list without a lock, and the worker's turns end
+# in several threads.
 _lock = threading.Lock()
 
 
@@ -160,7 +161,8 @@ def _taken() -> dict[str, Any]:
                 return dict(_metrics.serialize_metric_set())
             finally:
                 _metrics.clear_metrics()
-    except Exception as error:  # Catch every exception, because no answer and no batch may fail because of metrics.
+    # Catch every exception, because a failure of the metrics must fail no answer and no batch.
+    except Exception as error:
         logger.error("metrics not written", extra={"error": type(error).__name__})
         return {}
 

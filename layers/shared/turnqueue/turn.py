@@ -33,8 +33,8 @@ class Status(StrEnum):
     """The states that clients of the replaced system know. There is no fifth state, because those clients would poll
     such a task forever."""
 
-    PENDING = "PENDING"  # recorded and queued, or handed back for another attempt; no worker holds it
-    STARTED = "STARTED"  # a worker holds it until `lease_until`
+    PENDING = "PENDING"  # recorded and queued, or returned for another attempt; no worker holds the turn
+    STARTED = "STARTED"  # a worker holds the turn until `lease_until`
     SUCCESS = "SUCCESS"  # `result` is set; the turn never changes again
     FAILURE = "FAILURE"  # `error` and `error_code` are set; the turn never changes again
 
@@ -81,7 +81,7 @@ class Key(NamedTuple):
 
     @classmethod
     def of_task(cls, owner: str, task_id: str) -> "Key | None":
-        """The key of the owner's task with this id. None if the id is malformed."""
+        """The key of the task `task_id` of this owner. None if the id is malformed."""
         session_id, _, turn = task_id.rpartition(".")
         if SESSION_ID.fullmatch(session_id) and _ULID.fullmatch(turn):
             return cls(session_key(owner, session_id), turn)
@@ -209,8 +209,8 @@ class Turn(NamedTuple):
     retry_of: str | None = None
     reserved_tokens: int = 0
     answered_by: str | None = None  # the ULID of the turn that answers the function calls of this turn
-    begins_session: bool = False  # submit has made the turn's session, so there is no earlier turn
-    deleted: bool = False  # the owner deleted the turn: readers find no turn, and its texts are gone
+    begins_session: bool = False  # whether submit made the turn's session, so that no earlier turn exists
+    deleted: bool = False  # whether the owner deleted the turn: its texts are gone, and readers find no turn
 
     @classmethod
     def submitted(
@@ -227,7 +227,7 @@ class Turn(NamedTuple):
         )
 
     def answered_as(self, kept: "Turn") -> "Turn":
-        """This turn, answered from the cache with the reply of `other`, at once and at no cost."""
+        """This turn, answered at once and at no cost by the reply of `other` from the cache."""
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
         tokens, times = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
         free = dict.fromkeys((*tokens, *times, "cost_usd"), 0)

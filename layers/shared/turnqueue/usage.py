@@ -25,7 +25,7 @@ from turnqueue import aws
 from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
-"""How long the usage of a day can be read: until the end of the following month."""
+"""How many seconds the usage of a day can be read: until the end of the following month."""
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
@@ -40,7 +40,7 @@ TOKENS_OF_AN_ANSWER = 2000
 """Tokens reserved for an answer. Most answers are shorter, and a long answer is settled with its real size."""
 
 _MOST_TOKENS = 10**9
-_MOST_DOLLARS = 10_000.0  # the most tokens and dollars of one attempt; a greater count is a mistake
+_MOST_DOLLARS = 10_000.0  # the most dollars of one attempt; a greater number is a mistake
 _COST = "cost_micros"  # millionths of a dollar, because whole numbers add up exactly
 _CHARGED = "charged_tokens"
 
@@ -93,7 +93,7 @@ class UsageStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Made at the first use, because the status function seldom settles a turn.
+        # The client is made at its first use, because the status function seldom settles a turn.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
@@ -122,7 +122,8 @@ class UsageStore:
         day = _charged(True, answer["Attributes"])
         if day.used < quota:
             return day
-        # The charge was too small, because the item is of an earlier version or a settlement was counted twice.
+        # The stored charge was too small: an earlier version wrote the item, or a settlement was counted twice. So take
+        # the reservation back.
         self._add(owner, day_of(now), {_CHARGED: -tokens}, now)
         return day._replace(taken=False)
 
@@ -190,7 +191,7 @@ def _number(item: Mapping[str, Any], name: str) -> int:
 
 def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
     used = _number(item, "prompt_tokens") + _number(item, "completion_tokens")
-    # An item of an earlier version has no charge. An item that was settled twice has too small a charge.
+    # An earlier version wrote items without a charge. If a settlement was counted twice, the charge is too small.
     return Charged(taken, used, max(_number(item, _CHARGED), used))
 
 

@@ -13,12 +13,13 @@ from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# A pause is 0.1 s and 6 % of the time so far. The mean delay is half a pause. A wait of 25 s takes 50 reads. Fewer
-# reads would cost more: a read costs half a read unit for most turns, which is a thirteenth of the price of 0.25 s of
-# this function at 256 MB.
+# A pause between two reads is 0.1 s plus 6 % of the time so far. A reader sees a change half a pause late on average. A
+# wait of 25 s takes 50 reads. Fewer reads would cost more: a read costs half a read unit for most turns, which is a
+# thirteenth of the price of 0.25 s of this function at 256 MB.
 _GROWTH = 1.06
-_PATIENCE_SECONDS = 1.0  # seconds before the gates are read: without trouble a turn begins within 0.1 s
-_SECONDS_TO_ANSWER = 3.5  # a wait ends this number of seconds before the function: a last read can hang for 2 s
+_PATIENCE_SECONDS = 1.0  # Seconds of a wait before the gates are read. Without trouble, a turn begins within 0.1 s.
+# A wait ends this number of seconds before the function, because a last read can hang for 2 s.
+_SECONDS_TO_ANSWER = 3.5
 
 
 @cache

@@ -33,13 +33,13 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
 
 
 def is_streamed(event: Event) -> bool:
-    """Whether the streams function passed the request on, and will stream the answer. No client can pretend this,
+    """Whether the streams function passed the request on, and will stream the answer. A client cannot fake this,
     because API Gateway makes the requestContext."""
     return event["requestContext"].get("streams") is True
 
 
 def hand_over(turn: Turn, headers: dict[str, str], **more: Any) -> Response:
-    """The response to the streams function. The response names the turn that the streams function then streams."""
+    """Tell the streams function which turn to stream: the response names the turn."""
     return {"statusCode": 200, "headers": headers, "body": "", "stream": {"task_id": turn.key.task_id, **more}}
 
 

@@ -1,6 +1,6 @@
 """Converts between items of the Responses API and the parts of a turn's request or result.
 
-A request has everything before its message in `context`. That is a list of entries in order: {role, text, media?} for a
+A request's `context` has everything before its message, as a list of entries in order: {role, text, media?} for a
 message, {call_id, name, arguments} for a function call, {call_id, output} for its result. An item's id contains the
 task's id, so that a reference to an item needs only one read under the caller's key.
 """
@@ -49,7 +49,7 @@ def referred_key(owner: str, item_id: str) -> Key | None:
 
 
 def referred(turn: Turn, item_id: str) -> Entry | None:
-    """The entry of the turn that an item id names. None if there is no such entry."""
+    """The entry of the turn's request or result that an item id names. None if there is no such entry."""
     match = _ITEM_ID.fullmatch(item_id)
     if match is None:
         return None
@@ -86,7 +86,7 @@ def output_items(turn: Turn) -> list[Item]:
 
 
 def message_item(key: Key, text: str, status: str = "completed") -> Item:
-    """The text of the answer, or its part so far."""
+    """The text of the answer: the whole text, or the part that is written so far."""
     return _item(key, {"role": "assistant", "text": text}) | {"status": status}
 
 
@@ -108,8 +108,8 @@ def _content(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _image(attachment: dict[str, Any]) -> dict[str, Any]:
-    """A client cannot open an upload by a URL. A data URL in S3 has `data_url` until it is read
-    (turnqueue/attachments.py)."""
+    """An item's part for an image. An upload has no URL that a client can open, so `file_id` names it. A data URL that
+    is still in S3 has the member `data_url` (turnqueue/attachments.py)."""
     sources = {"image_url": attachment.get("url"), "file_id": attachment.get("upload_id")}
     moved = {name: attachment[name] for name in ("data_url",) if name in attachment}
     return {"type": "input_image", "detail": "auto", **sources, **moved}

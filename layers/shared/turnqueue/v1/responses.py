@@ -9,7 +9,7 @@ from turnqueue.v1.items import conversation_id, message_item, output_items, resp
 
 _STATUSES = {Status.PENDING: "queued", Status.STARTED: "in_progress", Status.SUCCESS: "completed"}
 
-# OpenAI's list of codes is closed, and strict clients refuse other codes. Our code is in `x_turnqueue`.
+# Strict clients accept only the codes of OpenAI's list. `x_turnqueue` has Turnqueue's code.
 _ERROR_CODES = {
     "model_rate_limited": "rate_limit_exceeded",
     "model_quota": "rate_limit_exceeded",

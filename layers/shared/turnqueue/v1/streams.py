@@ -36,15 +36,16 @@ class Stream(Protocol):
     is_over: bool
 
     def told(self, turn: Turn, rows: Sequence[Row]) -> str:
-        """The events that are new in this state of the turn. `rows`: the rows after those of the previous state."""
+        """The events that this state of the turn adds. `rows`: the rows after those of the previous state."""
 
     def cut(self, turn: Turn) -> str:
         """The last event of a stream that the function must end: an error that names the response."""
 
 
 def shows_growth(turn: Turn) -> bool:
-    """Whether the turn's stream shows the growing text. Every other stream has the whole text at its end. The stream of
-    a JSON answer is such a stream, because its log has only the `message` of the document."""
+    """Whether the turn's stream shows the growing text. Every other stream has the whole text at its end. For example,
+    the log of a JSON answer has only the document's `message`, so its stream cannot show the document while it grows.
+    """
     asked = turn.request
     is_wanted = asked.get("stream") or (asked.get("v1") or {}).get("background")
     return bool(is_wanted) and "format" not in asked
@@ -137,9 +138,9 @@ class CompletionStream:
 
 
 class ResponseStream:
-    """The events of a response after number `after`. With `takes_back`, when shown text becomes void, its item ends as
-    incomplete and another item follows. Without it, the stream then ends with an error, because few clients can take
-    text back."""
+    """The events of a response after number `after`. If a new attempt voids shown text and `takes_back` is set, the
+    text's item ends as incomplete and another item follows. Without `takes_back`, the stream ends with an error,
+    because few clients can remove shown text."""
 
     def __init__(self, *, after: int = -1, takes_back: bool = True) -> None:
         self.is_over = False
@@ -265,7 +266,8 @@ class ResponseStream:
         return event
 
     def _error(self, error: Event) -> Event:
-        """The error event has the number of the last event, so that a client that resumes after it misses nothing."""
+        """The error event has the number of the last event, so that a client that resumes after this number misses
+        nothing."""
         return {**error, "type": "error", "sequence_number": self._number - 1, "error": error}
 
 
