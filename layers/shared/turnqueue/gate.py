@@ -30,9 +30,9 @@ OUTAGE_REFUSALS = 2
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
-"""The number of refusals with 429 that opens the model's gate, if there is no answer between them, and the least seconds
-from the first to the last of them. A provider at its limit still answers some calls. Then the gate stays closed, because an
-open gate would waste the calls that the provider grants."""
+"""The model's gate opens after this number of refusals with 429, if they have lasted at least this number of seconds
+without an answer. A provider at its limit still answers some calls. Then the gate stays closed, because an open gate
+would waste the calls that the provider grants."""
 
 WINDOW_SECONDS = 60.0
 """Seconds for which refusals are counted, from the first refusal. Two attempts of one turn are at most 60 s apart."""
