@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def say(number: int | None, where: str) -> None:
-    by = f"{number}: {GUARANTEES[number]}" if number else "the price of a fault"
+    by = f"{number}: {GUARANTEES[number]}" if number else "the limits of a single fault"
     print(json.dumps({"by": by, "in": where}))
 
 
