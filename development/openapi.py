@@ -46,8 +46,8 @@ type Json = dict[str, Any]
 TARGET = cfn.ROOT / "docs" / "openapi.yaml"
 
 DESCRIPTION = f"""\
-A client sends a message. It gets the answer in the response if that comes soon enough. Otherwise it asks for the *task*
-that the message became. Every accepted task ends as SUCCESS or FAILURE, whatever happens meanwhile. The messages of a
+A client sends a message. If the answer comes soon enough, it is in the response. Otherwise the client asks for the
+*task* that the message became. Every accepted task ends as SUCCESS or FAILURE, even after crashes. The messages of a
 session are answered in the order of submission.
 
 **Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). Their `code` is for programs. Their member
@@ -57,7 +57,7 @@ and 503 if a function cannot run.
 
 **Limits**: a body has at most {MAX_BODY_BYTES // 1024} KiB. A message with all its parts has at most
 {turn.MAX_REQUEST_BYTES // 1024} KiB as JSON, without its data URLs of more than {attachments.MAX_INLINE_CHARACTERS:,}
-characters. A task is answered before its deadline or not at all, and can be read for
+characters. No task is answered after its deadline. A task can be read for
 {turn.RETENTION_SECONDS // 86400} days.
 
 Members may be added to any response; clients ignore those that they do not know. No response may be cached.
@@ -441,7 +441,10 @@ HEADERS: dict[str, Json] = {
         "description": "The address of the task.",
         "schema": {"type": "string", "format": "uri-reference", "pattern": r"^/chat/task/[^/]+$"},
     },
-    "Retry-After": {"description": "When to ask again, in seconds.", "schema": {"type": "integer", "minimum": 1}},
+    "Retry-After": {
+        "description": "The seconds to wait before the next request.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
     "Preference-Applied": {
         "description": "The preferences of `Prefer` that were applied.",
         "schema": {"type": "string", "pattern": "^(respond-async|wait=[0-9]+|respond-async, wait=[0-9]+)$"},
@@ -451,13 +454,13 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string", "enum": ["true"]},
     },
     "RateLimit-Policy": {
-        "description": "The caller's limits, if there are any: `q` messages at once or tokens, in `w` seconds "
+        "description": "The caller's limits, if there are any: `q` messages at once, or `q` tokens, in `w` seconds "
         "(draft-ietf-httpapi-ratelimit-headers-10).",
         "schema": {"type": "string"},
         "example": '"tokens";q=100000;qu="tokens";w=86400, "messages";q=5;w=15',
     },
     "RateLimit": {
-        "description": "The rest of the limits: `r` is left now, and the whole limit in `t` seconds.",
+        "description": "The rest of the limits: `r` is left now, and the whole limit is available in `t` seconds.",
         "schema": {"type": "string"},
         "example": '"tokens";r=87412;t=31022, "messages";r=4;t=3',
     },
@@ -515,13 +518,13 @@ PARAMETERS: dict[str, Json] = {
     },
     "after": {
         "in": "query",
-        "description": "The `id` up to which the client has read. It overrides `Last-Event-ID`. Without both, the "
-        "client has read nothing.",
+        "description": "The `id` of the last event that the client has read. It overrides `Last-Event-ID`. Without "
+        "both, the client has read nothing.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "Last-Event-ID": {
         "in": "header",
-        "description": "As `after`. An EventSource sends it when it reconnects.",
+        "description": "Like `after`. A browser's EventSource sends this header when it reconnects.",
         "schema": {"type": "integer", "minimum": 0},
     },
     "limit": {
@@ -727,12 +730,12 @@ OPERATIONS: dict[str, Json] = {
         "parameters": ["task_id"],
         "responses": {
             "200": _success(
-                "The task, final.",
+                "The task is final.",
                 "TaskStatus",
                 responses.task_status(failed("cancelled")._replace(attempt=0, started_at=None), _SENT_AT + 1),
             ),
             "202": _success(
-                "The worker will see it within two seconds.",
+                "The worker will see the request to cancel within two seconds.",
                 "TaskStatus",
                 responses.task_status(RUNNING, _SENT_AT + 1),
                 header("Retry-After", required=True),
@@ -787,10 +790,12 @@ OPERATIONS: dict[str, Json] = {
         "operationId": "health",
         "tags": ["Health"],
         "summary": "Ask whether the service answers",
-        "description": "Needs no token. `roles` are those that a message may name.",
+        "description": "Needs no token. `roles` lists the roles that a message may have.",
         "responses": {
             "200": _success(
-                "It answers.", "Health", {"status": "ok", "version": __version__, "roles": ["booking", "general"]}
+                "The service answers.",
+                "Health",
+                {"status": "ok", "version": __version__, "roles": ["booking", "general"]},
             )
         },
     },
@@ -799,8 +804,8 @@ OPERATIONS["HEAD /health"] = {
     "operationId": "healthHead",
     "tags": ["Health"],
     "summary": "Ask whether the service answers, without the body",
-    "description": "As `GET /health`. Needs no token.",
-    "responses": {"200": {"description": "It answers."}},
+    "description": "Like `GET /health`, but without a body. Needs no token.",
+    "responses": {"200": {"description": "The service answers."}},
 }
 
 TAGS = {
@@ -883,8 +888,8 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A token of the stack's issuer. Its `sub` owns everything that it makes. For all "
-                    "others, those things do not exist.",
+                    "description": "A token of the stack's issuer. The token's `sub` owns everything that it makes. "
+                    "For all other owners, these things do not exist.",
                 }
             },
             "parameters": {name: _parameter(name) for name in PARAMETERS},

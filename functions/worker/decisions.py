@@ -23,9 +23,9 @@ class Verdict(Enum):
 
 
 class Decision(NamedTuple):
-    """What the worker does with a turn and its message. `seconds`: the time until SQS delivers the message again; with
-    None, SQS does so when the message's visibility timeout ends. `is_refund`: this attempt does not count against the
-    turn's attempts."""
+    """The worker's decision about a turn and its message. `seconds`: the time until SQS delivers the message again;
+    with None, SQS does so when the message's visibility timeout ends. `is_refund`: this attempt does not count against
+    the turn's attempts."""
 
     verdict: Verdict
     seconds: float | None = None

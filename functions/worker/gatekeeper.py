@@ -136,8 +136,8 @@ class Gatekeeper:
             if is_counted or is_rate:
                 report_opened(self._store.change(refusing, refuse), code)
         if is_rate and other in passed.probes:
-            # A server that sends 429 is up, so end the probe of its own gate. A server that is down says nothing about
-            # the model's limit.
+            # A server that sends 429 is up, so end the probe of the server's gate. A server that is down says nothing
+            # about the model's limit.
             self._settle(other, passed.probes[other], now)
 
     def _settle(self, name: str, probe: float, now: float) -> None:

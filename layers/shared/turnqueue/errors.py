@@ -38,7 +38,7 @@ REFUSALS = {
     "invalid_parameter": Refusal(422, "A parameter or preference has a malformed value; `error.param` names it."),
     "invalid_request": Refusal(422, "The body does not match its schema; `errors` names the wrong fields."),
     "media_url_not_allowed": Refusal(
-        422, "An image has a URL of a host that the service does not take, or of any; `error.param` names it."
+        422, "An image has a URL that this service does not allow; `error.param` names the image."
     ),
     "rate_limited": Refusal(429, "The owner has exceeded a limit of the deployment."),
     "internal_error": Refusal(500, "Something went wrong on our side."),
