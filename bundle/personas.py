@@ -39,12 +39,12 @@ def problems(folder: Path) -> Iterator[str]:
     """The errors in a folder of personas, one line each."""
     files = sorted(path for path in folder.iterdir() if path.name not in ("__init__.py", "__pycache__"))
     if DEFAULT not in {path.name for path in files}:
-        yield f"{DEFAULT}: must be there; it answers who names no role"
+        yield f"{DEFAULT}: must exist, because messages without a role use it"
     for path in files:
         if path.suffix != ".toml" or not ROLE.fullmatch(path.stem):
             yield (
                 f"{path.name}: a persona is a file ROLE.toml, and the role has 1 to 32 characters "
-                "out of a-z, 0-9, _ and -, a letter first"
+                "out of a-z, 0-9, _ and -, the first one a letter"
             )
             continue
         try:
@@ -83,7 +83,7 @@ def _options(options: Any) -> Iterator[str]:
         elif name in NOT_READ:
             yield f"{key}: must not be here, because the worker does not read such answers"
         elif not OPTION.fullmatch(name):
-            yield f"{key}: an option's name has 1 to 64 characters out of a-z, A-Z, 0-9 and _, a letter first"
+            yield f"{key}: an option's name has 1 to 64 characters out of a-z, A-Z, 0-9 and _, the first one a letter"
         try:
             json.dumps(value, allow_nan=False)
         except (TypeError, ValueError):
@@ -99,9 +99,9 @@ def _form(form: str, fields: Any) -> Iterator[str]:
     for name, field in fields.items():
         key = f"{form}.{name}"
         if not FIELD.fullmatch(name):
-            yield f"{key}: a field's name has 1 to 64 characters out of a-z, 0-9 and _, a letter first"
+            yield f"{key}: a field's name has 1 to 64 characters out of a-z, 0-9 and _, the first one a letter"
         elif name in TAKEN or name.startswith(TAKEN_PREFIXES):
-            yield f"{key}: this name cannot be used; take another"
+            yield f"{key}: this name is reserved; choose another"
         if not isinstance(field, dict):
             yield f'{key}: must be {{ type = "…", description = "…" }}'
             continue

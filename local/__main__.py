@@ -63,17 +63,17 @@ def _start(command: str) -> int:
     started = time.monotonic()
     try:
         model = model_of_the_shell()
-        progress.say("Starting Turnqueue: an emulated AWS account, nothing outside this machine.")
+        progress.say("Starting Turnqueue in an emulated AWS account on this machine.")
         with LocalStack(model=model, watch=True, progress=progress) as stack:
             which = "the stand-in model" if stack.model.stand_in else f"the model at {stack.model.base_url}"
             progress.say(f"  Ready after {time.monotonic() - started:.1f} s, with {which}. Logs: {stack.logs}")
             try:
                 demo.show(stack, progress)
-                progress.say("\nAll of it is as it should be.")
+                progress.say("\nEvery chat worked.")
             except demo.Unexpected as error:
                 if command == "demo":
                     raise
-                progress.say(f"\nNot as it should be: {error}. It is served all the same.")
+                progress.say(f"\nA chat failed: {error}. The stack is served anyway.")
             if command == "run":
                 with env_file.left(stack):
                     _serve(stack, progress)

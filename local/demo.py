@@ -86,7 +86,7 @@ def show(stack: LocalStack, progress: Progress) -> None:
     accepted = alice.call("POST", "/chat?async_mode=true", {"message": "Tell me about queues."}, expect=202)
     alice.finished(accepted["task_id"])
 
-    progress.say("\nTwo turns of one session, sent one straight after the other.")
+    progress.say("\nTwo turns of one session, sent at once.")
     session = f"demo-{int(time.time())}"
     turns = [{"message": text, "session_id": session} for text in ("My name is Ada.", "What is my name?")]
     tasks = [alice.call("POST", "/chat?async_mode=true", turn, expect=202)["task_id"] for turn in turns]
@@ -95,13 +95,13 @@ def show(stack: LocalStack, progress: Progress) -> None:
     progress.say("    The second began after the first had ended.")
     if stack.model.stand_in:
         _require("Ada" in second["result"]["message"], "the second turn does not know the first")
-        progress.say("    Its answer shows that the model was given the first.")
+        progress.say("    The second answer shows that the model got the first turn.")
 
     progress.say("\nThe conversation, in order.")
     conversation = alice.call("GET", f"/chat/session/{session}", expect=200)
     _require([turn["task_id"] for turn in conversation["turns"]] == tasks, "the turns are not those of the session")
 
-    progress.say("\nSomeone else's task does not exist.")
+    progress.say("\nAnother owner's task does not exist.")
     Client(stack, "bob", progress).call("GET", f"/chat/task/{tasks[0]}", expect=404)
 
 

@@ -858,7 +858,7 @@ def serve(latency: float = 0.0) -> Iterator[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="A stand-in for an OpenAI-compatible model server.")
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--port", type=int, default=0, help="0 chooses a free port")
     parser.add_argument("--latency", type=float, default=0, help="how many seconds an answer takes")
     arguments = parser.parse_args()
     with contextlib.suppress(KeyboardInterrupt):

@@ -81,29 +81,35 @@ def _parser() -> arguments.Parser:
         "--config-env", default="default", type=arguments.word, metavar="TABLE", help="of samconfig.toml"
     )
     command.add_argument(
-        "--traffic-shift", choices=TRAFFIC_SHIFTS, help="for this deployment, in place of samconfig.toml's TrafficShift"
+        "--traffic-shift", choices=TRAFFIC_SHIFTS, help="replaces samconfig.toml's TrafficShift for this deployment"
     )
     command.add_argument("--yes", action="store_true", help="do not ask whether to execute the change set")
     command.set_defaults(run=_deploy)
 
     command = commands.add_parser("gate", parents=[of_stack], help="show, open or close the gates of the models")
     command.add_argument("what", choices=("show", "open", "close"))
-    command.add_argument("--seconds", type=arguments.count, default=60, metavar="N", help="open for so long (60)")
+    command.add_argument(
+        "--seconds", type=arguments.count, default=60, metavar="N", help="seconds for which the gate stays open (60)"
+    )
     command.set_defaults(run=_gate)
 
     command = commands.add_parser("keys", help="make, list or revoke API keys for the OpenAI API")
     actions = command.add_subparsers(required=True, metavar="ACTION")
     action = actions.add_parser("create", parents=[of_stack], help="make a key and print it, once")
-    action.add_argument("--owner", required=True, type=arguments.owner, metavar="SUB", help="whose key it is")
-    action.add_argument("--label", type=arguments.word, help="a word by which you know it again")
+    action.add_argument("--owner", required=True, type=arguments.owner, metavar="SUB", help="the owner of the key")
+    action.add_argument("--label", type=arguments.word, help="a word by which you recognise the key")
     action.add_argument("--group", type=arguments.group, help="the owner's group in OwnerLimits")
-    action.add_argument("--for", type=arguments.duration, dest="seconds", metavar="90d", help="how long it is good")
+    action.add_argument(
+        "--for", type=arguments.duration, dest="seconds", metavar="90d", help="the time until the key expires"
+    )
     action.set_defaults(run=_create_key)
-    action = actions.add_parser("list", parents=[of_stack], help="list the keys, without the keys themselves")
+    action = actions.add_parser("list", parents=[of_stack], help="list the ids and owners of the keys")
     action.add_argument("--owner", type=arguments.owner, metavar="SUB", help="only keys of this owner")
     action.set_defaults(run=_list_keys)
     action = actions.add_parser("revoke", parents=[of_stack], help="delete a key")
-    action.add_argument("key_id", type=arguments.key_id, metavar="ID", help="as `keys list` shows it")
+    action.add_argument(
+        "key_id", type=arguments.key_id, metavar="ID", help="the id of the key, as `keys list` shows it"
+    )
     action.set_defaults(run=_revoke_key)
 
     of_api = arguments.Parser(add_help=False, parents=[in_region])
@@ -157,12 +163,12 @@ def _forget(options: argparse.Namespace) -> int:
         say("Nothing is deleted yet. Run it again with --yes.")
         return 0
     say("This remains:")
-    say("- turns and images that came in meanwhile: run this again until it finds none")
-    say("- event rows that the worker of a running turn still adds: run this again when it has ended, or wait a day")
-    say("- guards of deleted turns: hashes, for 24 hours and until DynamoDB's time to live deletes them")
-    say("- queued messages of these turns: keys, with the owner's id; each is dropped when it is received")
-    say("- backups for point-in-time recovery, for 35 days")
-    say("- log lines with the ids of tasks, as long as logs are kept (LogRetentionDays)")
+    say("- turns and images that arrived during the run: run this again until it finds none")
+    say("- event rows that the worker of a running turn adds: run this again after the turn's end, or wait a day")
+    say("- guards of deleted turns (hashes), until DynamoDB deletes them after 24 hours")
+    say("- queued messages of these turns (keys with the owner's id), until a worker receives them")
+    say("- the backups of the last 35 days (point-in-time recovery)")
+    say("- log lines with the ids of tasks, for LogRetentionDays")
     if pool := stack.outputs.get("UserPoolId"):
         pool, named = shlex.quote(pool), shlex.quote(f'sub = "{options.owner}"')
         say("- the user in the stack's pool. To delete it too:")
@@ -202,7 +208,7 @@ def _create_key(options: argparse.Namespace) -> int:
     made = keys.create(stack, options.owner, **given)
     say(f"id:  {made.key_id}")
     say(f"key: {made.key}")
-    say("Keep the key now: it is shown only here.")
+    say("Store the key now, because it is not shown again.")
     return 0
 
 
@@ -220,7 +226,7 @@ def _list_keys(options: argparse.Namespace) -> int:
 
 def _revoke_key(options: argparse.Namespace) -> int:
     keys.revoke(Stack(options.stack, options.region), options.key_id)
-    say("revoked; it is good for up to 60 s more, as long as API Gateway remembers it")
+    say("revoked; API Gateway may accept the key for up to 60 s more")
     return 0
 
 

@@ -45,7 +45,7 @@ class Answer:
         URL."""
         task_id = self.text("task_id")
         if not Key.of_task("owner", task_id):
-            raise ApiFailed("the answer's `task_id` is no id of a task")
+            raise ApiFailed("the answer's `task_id` is malformed")
         return task_id
 
 

@@ -21,7 +21,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def stack_name(text: str) -> str:
-    return _matching(text, r"[A-Za-z][A-Za-z0-9-]{0,127}", "1 to 128 letters, digits and hyphens, a letter first")
+    return _matching(
+        text, r"[A-Za-z][A-Za-z0-9-]{0,127}", "1 to 128 letters, digits and hyphens, the first one a letter"
+    )
 
 
 def word(text: str) -> str:

@@ -120,7 +120,7 @@ class _Seen:
         try:
             status = Status(text(item, "status"))
         except ValueError:
-            raise Malformed("status is none of ours") from None
+            raise Malformed("status is unknown") from None
         failed = status in FINAL
         return cls(
             key=turn_key(item),
@@ -273,7 +273,7 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
         )
     except ClientError as error:
         if error.response["Error"]["Code"] == "ValidationException":
-            raise Malformed("DynamoDB does not take it back") from error
+            raise Malformed("DynamoDB refuses the item") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
         # botocore repeats a write whose response was lost. The repeated write then finds the first one.

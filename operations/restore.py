@@ -65,6 +65,6 @@ def _put(stack: Stack, item: Item) -> bool:
             case "ConditionalCheckFailedException":
                 return False
             case "ValidationException":
-                raise Malformed("DynamoDB does not take it") from error
+                raise Malformed("DynamoDB refuses the item") from error
         raise
     return True

@@ -173,7 +173,7 @@ def check_alarms(v: Verification) -> Failures:
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
         if topic and entry != "no-success" and topic not in found[name].get("AlarmActions", []):
-            yield f"the alarm {entry} does not tell the topic in AlarmTopicArn"
+            yield f"the alarm {entry} does not notify the topic in AlarmTopicArn"
 
 
 def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
@@ -395,7 +395,7 @@ def _fault(line: str) -> str | None:
     if "_aws" in document or "type" in document:  # skip lines with metrics, and Lambda's lines
         return None
     if not _RFC3339.fullmatch(str(document.get("timestamp", ""))):
-        return "a line without an RFC 3339 timestamp, which Lambda takes for INFO"
+        return "a line without an RFC 3339 timestamp, so Lambda treats it as INFO"
     return None if isinstance(document.get("level"), str) else "a line without a level"
 
 

@@ -103,7 +103,7 @@ function showConversations() {
     ...all.map(({ id, title, at }) => {
       const here = id === current?.id ? "page" : null;
       const link = { href: `#${id}`, "aria-current": here, onclick: () => showPane("chat") };
-      const button = { class: "remove", "aria-label": `Take “${title}” off this list`, onclick: () => remove(id) };
+      const button = { class: "remove", "aria-label": `Remove “${title}” from this list`, onclick: () => remove(id) };
       return h(
         "li",
         { "data-session": id },

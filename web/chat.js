@@ -9,7 +9,7 @@ import { duration, sentence, shortened, stateOf, value, waitOf } from "./words.j
 
 const LIVE_MS = 250;
 const NEAR_PX = 80;
-const RETRACTED = "The attempt before this one broke off, and its words were taken back. The answer begins again.";
+const RETRACTED = "The previous attempt failed, so its text was removed. The answer begins again.";
 
 export class Chat {
   #views = new Map(); // the shown elements, by turn

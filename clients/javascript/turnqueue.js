@@ -350,7 +350,7 @@ export function createClient(options) {
     const request = { method: "POST", body: form, credentials: "omit" };
     const { status } = await within((signal) => exchange(url, { ...request, signal }), limit, uploadTimeoutMs);
     if (status >= 200 && status < 300) return;
-    throw new UploadError(`The storage did not take the image (status ${status}).`, {
+    throw new UploadError(`S3 refused the image (status ${status}).`, {
       status,
       code: "upload_refused",
       retryable: status === 408 || status === 429 || status >= 500,

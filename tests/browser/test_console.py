@@ -439,7 +439,7 @@ def test_everything_that_can_be_used_has_a_name(console: Console) -> None:
 def test_a_conversation_is_taken_off_the_list(console: Console) -> None:
     console.expect_state(console.send("hello"), "Done")
     console.conversations.first.hover()
-    console.page.get_by_role("button", name="Take “hello” off this list").click()
+    console.page.get_by_role("button", name="Remove “hello” from this list").click()
     expect(console.conversations).to_have_count(0)
     expect(console.turns).to_have_count(0)
     console.page.go_back()

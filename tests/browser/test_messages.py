@@ -163,7 +163,7 @@ def test_a_message_of_a_conversation_that_is_taken_off_the_list_is_sent(
         until_uploading()
         here = console.session_id
         console.conversations.first.hover()
-        console.page.get_by_role("button", name="Take “on its way” off this list").click()
+        console.page.get_by_role("button", name="Remove “on its way” from this list").click()
         expect(console.turns).to_have_count(0)
     expect(console.conversations).to_have_count(1)  # something has happened in it
     console.conversations.first.get_by_role("link").click()

@@ -127,7 +127,7 @@ def test_two_tabs_show_the_same_answer_to_the_byte(open_console: Open) -> None:
 def test_words_that_are_taken_back_are_marked(console: Console, deployment: Deployment) -> None:
     turn = console.send(f"[[cut=20 times=1]] {slowly(WRITTEN, 10)}")
     grown(turn, "")
-    note = turn.get_by_text("broke off, and its words were taken back")
+    note = turn.get_by_text("failed, so its text was removed")
     expect(note).to_be_visible()
     expect(console.page.get_by_role("status")).to_contain_text("The answer begins again.")
     console.expect_state(turn, "Done")

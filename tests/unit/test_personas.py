@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a field's odd name": (f"{GOOD}[data]\nA = {FIELD}", r"data\.A: a field's name has 1 to 64 characters out of a-z"),
     "a field's long name": (f"{GOOD}[data]\n{'a' * 65} = {FIELD}", r"data\.a+: a field's name has 1 to 64 characters"),
-    "a field's taken name": (f"{GOOD}[data]\njson = {FIELD}", r"data\.json: this name cannot be used"),
+    "a field's taken name": (f"{GOOD}[data]\njson = {FIELD}", r"data\.json: this name is reserved"),
     "a field that is a text": (f'{GOOD}[draft]\na = "string"', r"draft\.a: must be \{ type = "),
     "a type that is none": (
         f'{GOOD}[draft]\na = {{ type = "date", description = "d" }}',
@@ -187,7 +187,7 @@ def test_the_role_of_those_who_name_none_must_be_there(rules: ModuleType, write:
     folder = write(GOOD)
     (folder / "general.toml").unlink()
 
-    assert list(rules.problems(folder)) == ["general.toml: must be there; it answers who names no role"]
+    assert list(rules.problems(folder)) == ["general.toml: must exist, because messages without a role use it"]
     assert f"{personas.DEFAULT_ROLE}.toml" == rules.DEFAULT
 
 

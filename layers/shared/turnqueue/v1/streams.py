@@ -276,7 +276,7 @@ def _unfinished(turn: Turn) -> Event:
 
 
 def _void(turn: Turn) -> Event:
-    return _problem(turn, "response_restarted", "The text so far is void, because the answer had to begin again")
+    return _problem(turn, "response_restarted", "The text so far is void, because a new attempt has begun")
 
 
 def _problem(turn: Turn, code: str, why: str) -> Event:
