@@ -15,7 +15,7 @@ _MISSING_IS_BREACHING = {"breaching": True, "notBreaching": False}
 
 
 def metric_of(alarm: dict[str, Any]) -> Metric:
-    """`alarm`: an alarm as DescribeAlarms returns it."""
+    """The metric that an alarm watches. `alarm`: as DescribeAlarms returns it."""
     dimensions = {dimension["Name"]: dimension["Value"] for dimension in alarm["Dimensions"]}
     return Metric.of(alarm["Namespace"], alarm["MetricName"], dimensions)
 

@@ -38,7 +38,7 @@ def variables(stack: LocalStack) -> dict[str, str]:
 
 
 def shouted(name: str) -> str:
-    """TurnsTableName -> TURNS_TABLE_NAME"""
+    """makes TURNS_TABLE_NAME of TurnsTableName"""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
 
 

@@ -60,7 +60,7 @@ class InitFailed(Exception):
 class _Invocation:
     request_id: str
     payload: bytes
-    deadline_ms: int  # the end of the time for this invocation, in milliseconds since the epoch
+    deadline_ms: int  # the time at which the invocation times out, in milliseconds since the epoch
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def _unpack(archive: Path, target: Path) -> None:
                     path.chmod(mode)
                 written = time.mktime((*info.date_time, 0, 0, -1))
                 os.utime(path, (written, written))
-    target.mkdir(exist_ok=True)  # an empty archive makes no folder
+    target.mkdir(exist_ok=True)  # make the folder, because an empty archive would not make it
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:

@@ -37,7 +37,7 @@ def _matches(key: str, method: str, path: str) -> bool:
 
 
 def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
-    """AWS leaves absent members out; MiniStack writes null."""
+    """The event as on AWS, which leaves absent members out. MiniStack writes null for them."""
     return {name: value for name, value in event.items() if value is not None}
 
 

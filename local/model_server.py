@@ -411,7 +411,7 @@ class Form:
         return [schema]
 
     def unsaid(self, name: str, filled: Any) -> list[str]:
-        """The still empty fields of the object with this name."""
+        """The fields of the object with this name that are still empty."""
         options = self.options(self.schema["properties"][name])
         fields: JsonObject = next((option["properties"] for option in options if "properties" in option), {})
         return [field for field in fields if not isinstance(filled, dict) or filled.get(field) is None]
@@ -744,7 +744,8 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 
 
 async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send) -> None:
-    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)  # a JSON document is split after each member too
+    # a JSON document is also split after each of its members
+    words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)
     words_per_chunk = WORDS_PER_CHUNK
     if "drip" in fault or "cut" in fault:
         words_per_chunk = 1

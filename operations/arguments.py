@@ -14,7 +14,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse quotes unknown arguments in its errors."""
+    """A parser whose errors are printable: argparse quotes unknown arguments, which can contain control characters."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))

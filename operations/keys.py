@@ -19,7 +19,7 @@ class NoSuchKey(CommandFailed):
 
 
 class Made(NamedTuple):
-    """`key`: the bearer token of the client."""
+    """A new key. `key`: the bearer token of the client."""
 
     key_id: str
     key: str

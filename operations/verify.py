@@ -234,7 +234,7 @@ def _paths(v: Verification) -> list[tuple[str, str]]:
 
 
 def check_preflight(v: Verification) -> Failures:
-    """Browsers send this request before they send a token."""
+    """Check that browsers may call the API: they send a preflight before they send a token."""
     allowed = v.stack.parameters.get("AllowedOrigins", "*").split(",")
     origin = ORIGIN if "*" in allowed else allowed[0]
     for method, path in _paths(v):

@@ -164,7 +164,7 @@ export class Composer {
     const showTarget = (shown) => $("composer").classList.toggle("target", shown);
     addEventListener("dragover", (event) => {
       showTarget(brings(event));
-      // Otherwise the browser leaves the page and opens the dropped file or link.
+      // Without preventDefault, the browser would leave the page and open the dropped file or link.
       if (brings(event) || !event.target.matches?.("textarea, input")) event.preventDefault();
     });
     addEventListener("dragleave", (event) => event.relatedTarget || showTarget(false));

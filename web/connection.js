@@ -8,7 +8,7 @@ import { ApiError, createClient, NetworkError } from "../clients/javascript/turn
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
-const ASK_AGAIN_MS = 1000; // ms between two tries to reach a stack that starts, which takes up to half a minute
+const ASK_AGAIN_MS = 1000; // ms between two tries while a stack starts, which takes up to half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */

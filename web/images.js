@@ -7,7 +7,7 @@
 const MAX_CHARACTERS = 200_000;
 const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of a message
 export const MAX_IMAGES = 8;
-const SIDES = [1568, 1024, 768, 512, 320, 200]; // the tried lengths of the longer side, in px
+const SIDES = [1568, 1024, 768, 512, 320, 200]; // the lengths of the longer side that a smaller copy can have, in px
 const QUALITIES = [0.85, 0.6];
 
 /**

@@ -11,7 +11,7 @@ import remend from "./vendor/remend.js";
 
 // Characters. Longer texts are shown plain, because some patterns take quadratic time: 0.3 s for this length.
 const LONGEST_INLINE = 10_000;
-const MOST_BLOCKS = 2000; // the parser needs 0.5 s for this number
+const MOST_BLOCKS = 2000; // the parser needs 0.5 s for this number of blocks
 // matches text that is nested 100 levels deep; the parser copies the text for each level
 const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m;
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
@@ -26,7 +26,7 @@ const ALLOWED = {
     ...["table", "thead", "tbody", "tr", "th", "td"],
   ],
   ALLOWED_ATTR: ["href", "start", "align"],
-  ADD_URI_SAFE_ATTR: ["start", "align"], // without this, such elements would have to be links
+  ADD_URI_SAFE_ATTR: ["start", "align"], // do not check the values of these attributes as URLs
   ALLOW_ARIA_ATTR: false,
   ALLOW_DATA_ATTR: false,
   ALLOWED_URI_REGEXP: /^(?:https?:\/\/|mailto:)/i,

@@ -21,7 +21,7 @@ import { createParser } from "./vendor/eventsource-parser/parse.js";
 
 const ATTEMPTS = 7; // 7 tries take 15 to 30 s with their pauses
 const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
-const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
+const UPLOAD_TIMEOUT_MS = 120_000; // ms: enough for 2 MB at 140 kbit/s
 const PROBE_TIMEOUT_MS = 5_000; // /health reads no table, but a cold start of it takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
@@ -30,7 +30,7 @@ const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
 const HELD_SLACK_MS = 10_000; // If no response came 10 s after the wait of a long poll, the poll is lost.
-const EVENTS_TIMEOUT_MS = 10_000; // the API returns the present events at once
+const EVENTS_TIMEOUT_MS = 10_000; // ms: short, because the API returns the present events at once
 // A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
 const QUEUED_MS = 60_000;
 const SHORTEST_POLL_MS = 100;
@@ -422,7 +422,7 @@ export function createClient(options) {
       onDelta(text, event);
       if (event.type === "done") return outcome(event.task);
     }
-    return watch(taskId, { onProgress }, limit); // the stream ended without `done`
+    return watch(taskId, { onProgress }, limit); // the stream ended without `done`, so poll the task
   }
 
   /** The events of a task, from the event after the id `after` to the last event. */
@@ -445,13 +445,13 @@ export function createClient(options) {
         if ([404, 405, 501].includes(error.status) && error.code !== "task_not_found") return null;
         throw error;
       });
-      if (!answer) { // the API does not have this route
+      if (!answer) { // the API is too old to have this route, so poll the task
         yield* looksOf(taskId, limit);
         return;
       }
       for (const event of answer.data.events) {
         const again = event.type === "start" ? started : event.type !== "snapshot" && last !== null && event.id <= last;
-        if (again) continue; // a proxy has repeated the event
+        if (again) continue; // ignore the event, because a proxy has repeated it
         last = event.id;
         started ||= event.type === "start" || event.type === "delta";
         task = event.task ?? task;
@@ -697,7 +697,7 @@ function progressOf(task) {
 
 const EVENTS = new Set(["snapshot", "start", "delta", "retract", "done"]);
 
-/** The text of an answer after an event. `text`: the text before it. */
+/** The text of an answer after an event. `text`: the text of the answer before the event. */
 function textAfter(text, event) {
   if (event.type === "delta") return text + event.text;
   if (event.type === "done") return event.task.result?.message ?? event.task.partial ?? text;

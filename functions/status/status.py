@@ -141,7 +141,7 @@ def cancel(event: Event) -> Response:
     """Answers 200 with the task if the task is final now, cancelled or otherwise. Answers 202 if its worker has not
     seen the cancellation yet."""
     key, now = task_key(event), time.time()
-    if store.read(key, now) is None:  # This read makes an overdue task final, and treats an expired task as gone.
+    if store.read(key, now) is None:  # `read` makes an overdue task final, and treats an expired task as gone.
         raise no_such_task()
     try:
         turn = store.cancel(key, now)

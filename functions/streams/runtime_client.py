@@ -48,7 +48,7 @@ def main(address: str, handler_name: str) -> None:
         context = Context(headers["Lambda-Runtime-Aws-Request-Id"], int(headers["Lambda-Runtime-Deadline-Ms"]))
         try:
             answer(address, handler, event, context)
-        except OSError:  # Lambda accepts no more of the response
+        except OSError:  # Lambda accepts no more of the response, so take the next invocation.
             continue
 
 

@@ -159,7 +159,7 @@ class Attempt:
             if (late := await self._wait_for_place()) is not None:
                 return late
             answer = await self._answer()
-        except ModelError as error:  # Only answering raises ModelError, so the model was called.
+        except ModelError as error:  # Only a call of the model raises ModelError, so the model was called.
             return await self._failed(error)
         except Refused as refused:
             return await self._cancelled(refused)
@@ -299,7 +299,7 @@ class Attempt:
             await self._look()
 
     async def _look(self) -> None:
-        """Raises Refused if another worker has the turn, or its cancellation was requested."""
+        """Raises Refused if another worker has the turn, or if the turn's cancellation was requested."""
         turn, store = self._turn, self._services.store
         try:
             current = await asyncio.to_thread(store.read, turn.key, time.time())
@@ -448,7 +448,7 @@ class Attempt:
 
 
 class _Silent(Exception):
-    """The model was silent for FirstTokenSeconds."""
+    """The model was silent for longer than FirstTokenSeconds."""
 
 
 async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[Any, Any, None]]) -> T:

@@ -145,7 +145,7 @@ def _usage(usage: dict[str, Any]) -> dict[str, Any]:
     return {
         "prompt_tokens": usage.get("prompt_tokens"),
         "completion_tokens": usage.get("completion_tokens"),
-        # DeepSeek's name for this member
+        # DeepSeek sends the cached tokens under this name.
         "cached_tokens": usage.get("prompt_cache_hit_tokens") if cached is None else cached,
     }
 

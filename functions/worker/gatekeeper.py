@@ -43,7 +43,7 @@ class Pass(NamedTuple):
 
 
 class Gatekeeper:
-    """The gatekeeper of the model `name` at `base_url`."""
+    """Makes the gatekeeper of the model `name` at `base_url`."""
 
     def __init__(self, store: GateStore, base_url: str, name: str) -> None:
         self._store = store
@@ -96,7 +96,7 @@ class Gatekeeper:
             is_half_open = self._store.known(name).phase(now) is Phase.HALF_OPEN
             if is_half_open and (change := self._store.change(name, lambda gate: gate.probed(now))):
                 probes[name] = change.after.open_until
-            # another turn probes now, so this turn waits
+            # another turn probes now, so this turn waits for the result
             elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:
                 return Wait(gate.delay(now), self._code(name))
         return Pass(now, probes)

@@ -56,7 +56,7 @@ class Leases:
 
     def hold_turn(self, turn: Turn, lost: Callable[[Refused], None]) -> None:
         """Renew the lease of a turn that was just claimed, until the lease is dropped. Calls `lost` once if another
-        worker has the turn, or its cancellation was requested."""
+        worker has the turn, or if the turn's cancellation was requested."""
         self._turns[turn.key] = (turn, lost)
         self._due_of_turn[turn.key] = time.time() + RENEW_SECONDS
 

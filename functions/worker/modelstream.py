@@ -60,7 +60,7 @@ async def read(response: httpx2.Response, reply: Reply) -> str:
 
 async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> None:
     beginning = await body.beginning()
-    if beginning == b"<":  # usually the HTML page of a proxy
+    if beginning == b"<":  # the body is usually the HTML page of a proxy
         raise ModelError("model_unavailable", refused=True)
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))

@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 class Pace:
-    """The paced calls of the model `name`."""
+    """Paces the calls of the model `name`."""
 
     def __init__(self, limiter: RateLimiter, name: str, per_minute: int) -> None:
         self._limiter = limiter

@@ -35,7 +35,7 @@ class _Reads:
         now, next_at = asyncio.get_running_loop().time, 0.0
         try:
             async for piece in self._body:
-                if self._buffer:  # This piece came in the same read as the previous one.
+                if self._buffer:  # The piece came in the same read as the previous one.
                     self._buffer += piece
                     continue
                 self._buffer += piece

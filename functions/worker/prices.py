@@ -18,7 +18,7 @@ class Price(NamedTuple):
     def dollars(self, usage: Mapping[str, Any]) -> float | None:
         """The price of an answer, to the micro-dollar. None if its tokens were not counted."""
         prompt, completion, cached = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "cached"))
-        if not isinstance(prompt, int) or not isinstance(completion, int):  # a count is null or malformed
+        if not isinstance(prompt, int) or not isinstance(completion, int):  # without valid counts, there is no price
             return None
         cached = min(cached, prompt) if isinstance(cached, int) else 0
         micros = (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion
@@ -30,7 +30,7 @@ def parse_prices(table: str) -> dict[str, Price]:
     one)."""
     prices = {}
     for entry in filter(None, table.split(",")):
-        name, _, numbers = entry.rpartition(":")  # the name of a model can have colons
+        name, _, numbers = entry.rpartition(":")  # split at the last colon, because the name of a model can have colons
         prompt, completion, *cached = map(float, numbers.split("/"))
         prices[name] = Price(prompt, completion, cached[0] if cached else prompt)
     return prices

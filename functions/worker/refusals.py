@@ -46,7 +46,7 @@ class _Said(NamedTuple):
 class Rule(NamedTuple):
     """Matches an error that has one of the statuses or names, or one of the phrases in its text. A phrase does not
     count if the text also contains one of `unless`, or if the status is in `not_for`. Phrases are compiled with the
-    first refusal, because at import every cold start would pay for it.
+    first refusal. If they were compiled at import, every cold start would pay for it.
     """
 
     code: str

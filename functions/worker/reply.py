@@ -16,7 +16,7 @@ from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
-_MOST_CALLS = 128  # as many as the most tools of a request
+_MOST_CALLS = 128  # an answer may call at most as many functions as a request may have tools
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 
@@ -134,7 +134,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # the stored partial answer ends before this piece
+            raise ModelError("result_too_large")  # this piece is too much, so the stored partial answer ends before it
         self._parts.append(text)
         self._size = size
         if size > self._wanted:

@@ -20,7 +20,7 @@ from turnqueue import __version__
 # Processes that start from one snapshot (SnapStart) would share one state of `random`, so each gets a new one here.
 # botocore and the worker use `random` for the waits between tries. Unique values must come from `secrets`, because the
 # kernel gives each process other numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
-with suppress(ModuleNotFoundError):  # This module exists only in Lambda's runtime.
+with suppress(ModuleNotFoundError):  # snapshot_restore_py exists only in Lambda's runtime.
     from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
 
     register_after_restore(random.seed)

@@ -25,7 +25,7 @@ class Rate(NamedTuple):
         return 60 / self.per_minute
 
     def times(self, number: int) -> "Rate":
-        """This rate, `factor` times as high."""
+        """The same rate, multiplied by `factor`."""
         return Rate(self.per_minute * number, self.burst * number)
 
 

@@ -79,7 +79,7 @@ class Usage(TypedDict):
     persona: str | None
     """The role that answered."""
     persona_version: str | None
-    """Changes when the role's file changes."""
+    """The version of the role's file. It changes when the file changes."""
     cached: bool
     """Served from the cache. No model was called, and the token counts are 0."""
 
@@ -253,7 +253,7 @@ class ProblemDocument(TypedDict):
     """The reason why a request was refused, or a message was not answered (RFC 9457)."""
 
     type: str
-    """`urn:turnqueue:problem:` and the code."""
+    """The type is `urn:turnqueue:problem:` and the code."""
     title: str
     """The name of the HTTP status."""
     status: int

@@ -241,7 +241,7 @@ class TurnStore:
             raise
 
     def renew(self, claimed: Turn, lease_until: float) -> None:
-        """Keep the turn until `lease_until`. Raises Refused if another worker has it, or its cancellation was
+        """Keep the turn until `lease_until`. Raises Refused if another worker has the turn, or if its cancellation was
         requested."""
         self._write(
             claimed.key,

@@ -77,7 +77,7 @@ class Key(NamedTuple):
     """The primary key of a turn. The caller and the task id determine the key, so a read needs no index."""
 
     session: str  # the owner, then "#", then the session id
-    turn: str  # a ULID
+    turn: str  # the ULID of the turn
 
     @classmethod
     def of_task(cls, owner: str, task_id: str) -> "Key | None":
@@ -107,7 +107,7 @@ class Key(NamedTuple):
 
 
 def session_key(owner: str, session_id: str) -> str:
-    # This is unambiguous for every owner, because a session id has no "#": the last "#" is the separator.
+    # The key is unambiguous for every owner, because a session id has no "#": the last "#" is the separator.
     return f"{owner}#{session_id}"
 
 

@@ -148,7 +148,7 @@ class UsageStore:
             self._add(turn.key.owner, today, counts | {_CHARGED: charge}, now)
 
     def release(self, turn: Turn) -> None:
-        """End the reservation of a turn without any attempt."""
+        """End the reservation of a turn that had no attempt."""
         if turn.reserved_tokens:
             self._add(turn.key.owner, day_of(turn.created_at), {_CHARGED: -turn.reserved_tokens}, turn.created_at)
 

@@ -10,7 +10,7 @@ from turnqueue.v1.items import conversation_id
 
 
 class Conversation(NamedTuple):
-    """`created_at`: seconds since the epoch."""
+    """A conversation. `created_at`: in seconds since the epoch."""
 
     session_id: str
     created_at: int
