@@ -51,7 +51,7 @@ class Emulator:
             "MINISTACK_HOST": HOST,  # the host name in the URLs that MiniStack returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
-            "PYTHONPATH": str(ROOT),  # the guard reads this variable
+            "PYTHONPATH": str(ROOT),  # MiniStack's Python imports the guard from here
             guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
             # Enforce the policies of roles. Only the account's root key has all rights.

@@ -7,7 +7,7 @@ import { duration, stateOf } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 18;
-const MARGIN = 7; // the width for the mark at the end of a line
+const MARGIN = 7; // room for the mark at the end of a line
 const SHOWN = 50;
 const LIVE_MS = 250;
 

@@ -109,7 +109,7 @@ class ResponsesBody(_Common):
     top_logprobs: Literal[0] | None = None
     truncation: Literal["auto", "disabled"] | None = None
     include: _Ignored = None
-    max_tool_calls: _Ignored = None  # OpenAI's hosted tools, which this API does not offer
+    max_tool_calls: _Ignored = None  # limits OpenAI's hosted tools, which this API does not offer
 
     @property
     def conversation_id(self) -> str | None:

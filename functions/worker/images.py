@@ -59,7 +59,7 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         with suppress(Unusable):  # The context can name an image of a turn that was deleted. Leave that image out.
             fetch_moved(upload_id)
     for upload_id in _latest(history, _uploaded)[:MAX_EARLIER_UPLOADS]:
-        with suppress(Unusable):  # A note tells the model that there was an image.
+        with suppress(Unusable):  # If the image is gone, a note tells the model that there was one.
             fetch(upload_id)
     for upload_id in _latest(history, lambda past: references(past.request))[:MAX_EARLIER_DATA_URLS]:
         with suppress(Unusable):
