@@ -179,12 +179,14 @@ def limits() -> list[Limit]:
     """All limits that are reached below 100,000 chats a second, in their order."""
     one, worker = chat(), 1 / full_worker()
     found = [
-        Limit("model, requests a minute, tier 1", 60, 500, "the provider's tier"),
-        Limit("model, requests a minute, tier 5", 60, 30_000, "the provider, or several"),
-        Limit("model, tokens a minute, tier 1", 60 * TOKENS, 200_000, "the provider's tier"),
-        Limit("model, tokens a minute, tier 5", 60 * TOKENS, 150_000_000, "the provider, or several"),
+        Limit("model: requests a minute in tier 1", 60, 500, "the provider's tier"),
+        Limit("model: requests a minute in tier 5", 60, 30_000, "ask the provider, or use several providers"),
+        Limit("model: tokens a minute in tier 1", 60 * TOKENS, 200_000, "the provider's tier"),
+        Limit(
+            "model: tokens a minute in tier 5", 60 * TOKENS, 150_000_000, "ask the provider, or use several providers"
+        ),
         Limit("`WorkerConcurrency`, default", worker, Workers.concurrency, "`WorkerConcurrency`"),
-        Limit("`WorkerConcurrency`, most", worker, 1000, "a second stack, or provisioned pollers"),
+        Limit("`WorkerConcurrency`, most", worker, 1000, "use a second stack, or provisioned pollers"),
         Limit("Lambda's concurrency, new account", one.environment_seconds, 10, "Service Quotas"),
         Limit("Lambda's concurrency", one.environment_seconds, 1000, "Service Quotas"),
         Limit(
@@ -192,13 +194,15 @@ def limits() -> list[Limit]:
         ),
         Limit("`ApiRequestsPerSecond`, default", one.requests, 1000, "`ApiRequestsPerSecond`"),
         Limit("API Gateway, account", one.requests, 10_000, "Service Quotas"),
-        Limit("Lambda's requests a second", one.requests, 10_000, "Lambda's concurrency, of which it is 10 x"),
+        Limit(
+            "Lambda's requests a second", one.requests, 10_000, "raise Lambda's concurrency: this limit is 10 x as high"
+        ),
         *_table_limits("turns table", TURN_WRITES, one.turn_reads),
         *_table_limits("event log", one.rows, one.log_reads),
         *_table_limits("guards table", GUARD_WRITES, 0),
-        Limit("FIFO without high throughput", 1, 300, "not ours: it is on in the template"),
-        Limit("FIFO, calls of a kind, most regions", 1, 2400, "the region, Service Quotas"),
-        Limit("FIFO, calls of a kind, largest regions", 1, 70_000, "a second queue"),
+        Limit("SQS FIFO without high throughput", 1, 300, "no action: the template switches high throughput on"),
+        Limit("SQS FIFO: calls of one kind, in most regions", 1, 2400, "choose another region, or ask Service Quotas"),
+        Limit("SQS FIFO: calls of one kind, in the largest regions", 1, 70_000, "a second queue"),
         Limit("messages in flight", one.seconds, 120_000, "a second queue"),
     ]
     return sorted(found, key=lambda limit: limit.binds_at)
@@ -208,8 +212,10 @@ def _table_limits(table: str, writes: float, reads: float) -> list[Limit]:
     limits = []
     for what, each, new in (("writes", writes, 4000), ("reads", reads, 12_000)):
         if each:
-            limits.append(Limit(f"{table}, {what}, new", each, new, "warm throughput, or grow slowly"))
-            limits.append(Limit(f"{table}, {what}, quota", each, 40_000, "Service Quotas"))
+            limits.append(
+                Limit(f"{table}: {what} of a new table", each, new, "set warm throughput, or let the load grow slowly")
+            )
+            limits.append(Limit(f"{table}: quota of {what}", each, 40_000, "Service Quotas"))
     return limits
 
 
@@ -237,7 +243,7 @@ HEAD = [
     "polls/s",
     "turns at work",
     "full workers",
-    "submit waiting, sync mode",
+    "submits that wait, in sync mode",
     "FIFO sends, deletions/s",
     "WRU/s",
     "RRU/s",
@@ -262,4 +268,4 @@ def binding_rows() -> list[list[str]]:
     ]
 
 
-BINDING_HEAD = ["limit", "for each chat a second", "limit is", "binds at chats/s", "turn"]
+BINDING_HEAD = ["limit", "use of one chat a second", "limit is", "reached at chats/s", "what to change"]

@@ -54,10 +54,10 @@ HEAD = [
 TROUBLE_HEAD = [
     "trouble at the model",
     "answered",
-    "last answer after its end, s",
+    "last answer after the trouble, s",
     "refused calls a chat",
-    "sent back without a call, a chat",
-    "most calls in a second after its end",
+    "deliveries without a call, a chat",
+    "most calls in a second after the trouble",
     "waiting costs, $",
 ]
 
@@ -98,7 +98,7 @@ BURSTS = {
     "20, before": (workers_before(), ", before"),
     "10": (workers(), ""),
     "20": (workers(concurrency=20), ""),
-    "20, pollers there": (workers(concurrency=20, first_pollers=20), ", all pollers there"),
+    "20, pollers there": (workers(concurrency=20, first_pollers=20), ", all pollers from the start"),
 }
 
 
@@ -162,7 +162,7 @@ EFFICIENCY_HEAD = [
     "before, 20 workers: GB-s",
     "10 workers: GB-s, worst to best",
     "ratio, worst",
-    "10 pollers there: GB-s, worst",
+    "10 pollers from the start: GB-s, worst",
     "ratio",
     "fewer workers: GB-s",
     "wait p99 before, s",
@@ -231,7 +231,7 @@ def capacity(own: Workers, seconds: int = 300) -> float:
 SLOW_HEAD = [
     "2 % of 120 s at 20/s",
     "answered, least",
-    "asked twice",
+    "model called twice",
     "wait p50, s",
     "p99 of five runs",
     "GB-s per 1,000",

@@ -90,7 +90,7 @@ MUTANTS = [
         ),
     ),
     mutant(
-        "the end of an attempt does not check who claimed it",
+        "the end of an attempt does not check that the worker has the claim",
         STORE,
         (
             '_OURS = "#status = :started AND #attempt = :attempt"',
@@ -140,7 +140,7 @@ MUTANTS = [
         ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
     ),
     mutant(
-        "the worker runs the later turns of a session although the first must be delivered again",
+        "the worker runs a session's later turns although an earlier turn was returned",
         INVOCATION,
         (
             """                del self._sessions[group]
@@ -184,7 +184,7 @@ async def _flush_until""",
         ('f"{_UNFINISHED} AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
     ),
     mutant(
-        "a released turn stays STARTED until its lease ends",
+        "a turn that is returned to the queue stays STARTED until its lease ends",
         STORE,
         (
             'changes: dict[str, Any] = {"status": Status.PENDING}',
@@ -196,7 +196,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a returned turn keeps the visibility of its lease",
+        "the message of a returned turn stays hidden until the lease ends",
         INVOCATION,
         ("        if seconds is not None:", "        if seconds is None:"),
         ("await self._change_visibility(messages, seconds)", "await self._change_visibility(messages, LEASE_SECONDS)"),
@@ -210,7 +210,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a repeated submit does not send the message of a PENDING turn again",
+        "a repeated submit does not queue a PENDING turn again",
         SUBMIT,
         ("        if earlier and earlier.status is not Status.PENDING:", "        if earlier:"),
     ),
@@ -236,12 +236,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a temporary error deletes the message",
+        "the worker deletes a message after a temporary error",
         DECISIONS,
         ("            return back(refused_wait, is_refund=True)", "            return DONE"),
     ),
     mutant(
-        "a duplicate deletes the message of a turn that another worker runs",
+        "the worker deletes a duplicate message while another worker runs the turn",
         DECISIONS,
         (
             "            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))",
@@ -249,7 +249,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the worker does not report the failures of a batch",
+        "the worker does not report which messages of a batch failed",
         WORKER,
         ('[{"itemIdentifier": message_id} for message_id in unfinished]', "[]"),
     ),
@@ -325,7 +325,7 @@ async def _flush_until""",
         ('f"{owner}\\n{key}"', "key"),
     ),
     mutant(
-        "the cache gives one owner's reply to all",
+        "the cache serves one owner's reply to all owners",
         "layers/shared/turnqueue/replies.py",
         ('guard_key("reply", owner)', '"reply#of all"'),
     ),
@@ -342,17 +342,17 @@ async def _flush_until""",
         ("async def _keep_reply(self)", "async def _keep_reply(self, answer: Answer)"),
     ),
     mutant(
-        "submit returns a cached reply although the turn is recorded without it",
+        "submit returns a cached reply, but the turn is recorded without the reply",
         SUBMIT,
         ("        if store.create(replied):", "        if store.create(replied) or replied:"),
     ),
     mutant(
-        "each click makes another retry",
+        "each click on \"retry\" makes another task",
         SUBMIT,
         ('or f"retry {old.task_id}"', 'or f"retry {old.task_id} {time.time()}"'),
     ),
     mutant(
-        "a worker that has lost a turn can hand it back",
+        "a worker that has lost a turn can return the turn to the queue",
         STORE,
         (
             """("place_at",))),
@@ -379,7 +379,7 @@ async def _flush_until""",
         ("        is_last = turn.attempt >= turn.last_attempt", "        is_last = False"),
     ),
     mutant(
-        "the worker ignores an open gate",
+        "the worker calls a model whose gate is open",
         GATEKEEPER,
         ("        if wait := self._wait(now):\n            return wait\n        passed", "        passed"),
     ),
@@ -389,12 +389,12 @@ async def _flush_until""",
         ("        if not turns and not messages:", "        turns = []\n        if not messages:"),
     ),
     mutant(
-        "the turns behind a returned turn keep the visibility of their lease",
+        "the later turns of a returned turn's session stay hidden until their lease ends",
         INVOCATION,
         ("await self._give_back(session, decision.seconds)", "await self._give_back([message], decision.seconds)"),
     ),
     mutant(
-        "the worker abandons a poll when its last turn ends",
+        "the worker abandons a running receive when its last turn ends",
         INVOCATION,
         (
             "                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))",
@@ -406,12 +406,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a failed poll is repeated with a new attempt id",
+        "a failed receive is repeated with a new attempt id",
         INTAKE,
         ("        if not self._failures or now >= self._attempt_until:", "        if True:"),
     ),
     mutant(
-        "the worker reports messages from its polls as failed",
+        "the worker reports messages as failed that it received itself",
         INVOCATION,
         (
             "        return [message.id for message in batch if message.id in self._unfinished]",
@@ -432,12 +432,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a worker takes turns until its timeout",
+        "a worker takes new turns until its timeout",
         INVOCATION,
         (" and time.time() < self._takes_until):", "):"),
     ),
     mutant(
-        "a returned turn keeps its slot",
+        "a turn that is returned to the queue keeps a slot of the worker",
         INVOCATION,
         (
             "                del self._sessions[group]\n                await",
@@ -459,7 +459,7 @@ async def _flush_until""",
         ("await asyncio.wait_for(stop.wait(), FLUSH_SECONDS)", "await stop.wait()"),
     ),
     mutant(
-        "a worker uses the history of a session that it remembers",
+        "a worker answers from a history that it read earlier",
         ATTEMPT,
         (
             "        history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
@@ -476,12 +476,12 @@ async def _flush_until""",
         ("from turnqueue.turn import Turn\n", "from turnqueue.turn import Status, Turn\n"),
     ),
     mutant(
-        "submit marks too many turns as the first of their session",
+        "submit marks later turns as the first turn of their session",
         SUBMIT,
         ("    begins = request.session_id is None", "    begins = not request.session_id or not key_of_client"),
     ),
     mutant(
-        "a refusal uses up an attempt",
+        "a refused call counts as an attempt",
         STORE,
         ("        if is_refund:\n", "        if place_at:\n"),
     ),
@@ -491,7 +491,7 @@ async def _flush_until""",
         ('return self.last_refusal or "deadline_exceeded"', 'return "deadline_exceeded"'),
     ),
     mutant(
-        "the worker ignores an open gate that its process has already read",
+        "the worker ignores the gate after the first read",
         GATEKEEPER,
         ("if gate.phase(now) is Phase.OPEN)", "if gate.phase(now) is None)"),
     ),
@@ -504,23 +504,23 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a lost probe keeps the others waiting for 25 minutes",
+        "after a lost probe, no worker probes for 25 minutes",
         GATE,
         ("PROBE_LEASE_SECONDS = 15.0", "PROBE_LEASE_SECONDS = 1500.0"),
     ),
     mutant(
-        "a turn waits for its model as long as the provider asks",
+        "a refused turn waits for more than a minute",
         DECISIONS,
         ("    return wait if wait < MOST_HIDDEN_SECONDS else", "    return wait if wait < 1000 else"),
         ("2.0 ** min(refusals, 10)", "2.0 ** min(4 + refusals, 10)"),
     ),
     mutant(
-        "a turn does not wait for its time in a known rate",
+        "a turn does not wait for its slot under a known rate",
         PACE,
         ("max(grant.full_after - self._rate.interval, 0)", "0"),
     ),
     mutant(
-        "the model gets the oldest turns",
+        "the model gets the oldest turns and not the newest",
         STORE,
         (
             "ScanIndexForward=False,\n                Limit=limit,",
@@ -528,7 +528,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the model gets only five turns",
+        "the model gets only five turns of the history",
         ATTEMPT,
         ("limit=HISTORY_TURNS,", "limit=5,"),
     ),
@@ -548,7 +548,7 @@ async def _flush_until""",
         ('counts["completion_tokens"] - reserved\n', 'counts["completion_tokens"] - 2 * reserved\n'),
     ),
     mutant(
-        "the day is not charged for the tokens of answers",
+        "the tokens of answers do not count in the day's usage",
         USAGE,
         (
             'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
@@ -614,7 +614,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a row overwrites another",
+        "a row of the event log overwrites another row",
         EVENTS,
         (
             'ConditionExpression="attribute_not_exists(#task)"',
@@ -632,7 +632,7 @@ async def _flush_until""",
         ("= (last.n + 1, True) if last", "= (last.n + 1, False) if last"),
     ),
     mutant(
-        "the worker does not check a row whose response was lost",
+        "the worker does not check which row of the log has the number",
         EVENTS,
         (
             "self._take(self._log.put(self._turn.key, event, now))",
@@ -640,17 +640,17 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "readers get rows after the end",
+        "readers get rows after the end of the answer",
         STATUS,
         ("    if turn.final:\n        found = [done(", "    if turn.final and not rows:\n        found = [done("),
     ),
     mutant(
-        "a reader that comes back misses a row",
+        "a reader that reconnects misses a row",
         STATUS,
         ("rows = [] if after == END else log.after(key, after or 0)", "rows = log.after(key, (after or -1) + 1)"),
     ),
     mutant(
-        "a reader skips a gap in the rows",
+        "a reader skips a gap in the numbers of the rows",
         EVENTS,
         (
             "return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]",
@@ -658,12 +658,12 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the worker gets no sign of a cancellation",
+        "a cancellation writes no row that the worker would see",
         STORE,
         ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
     ),
     mutant(
-        "the OpenAI API makes a response for each request with a key",
+        "the OpenAI API makes a new response for each request with the same key",
         "functions/submit/v1_post.py",
         (
             "call = partial(_Call, event, desk, idempotency_key, ends_at)",
@@ -671,7 +671,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a stream's first event tells how far the answer is",
+        "a stream's first event depends on the time of the read",
         "layers/shared/turnqueue/v1/streams.py",
         (
             """        fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
@@ -680,7 +680,7 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "a stream's item of void text ends in another way after the end",
+        "the events about void text differ after the end of the answer",
         "layers/shared/turnqueue/v1/streams.py",
         (
             """            yield from self._close(turn, "incomplete")
