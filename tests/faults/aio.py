@@ -1,7 +1,7 @@
-"""An asyncio event loop on virtual time: it never blocks the thread, but passes the baton.
+"""An asyncio event loop on virtual time. It never blocks the thread: when it has to wait, it lets another actor run.
 
-A call that the product gives to a thread (`asyncio.to_thread`) becomes an actor of the same process, so it runs beside
-the loop, is left behind when its task is cancelled, and may end long after, all as with a real thread.
+A call that the product gives to a thread (`asyncio.to_thread`) becomes an actor of the same process. As with a real thread,
+the call runs beside the loop, continues when its task is cancelled, and may end long after that.
 """
 
 import asyncio

@@ -1,9 +1,12 @@
-"""An SQS FIFO queue as its consumers see it, on a clock that is given. Not thread-safe and not meant to be.
+"""An SQS FIFO queue as its consumers see it, on a given clock. Not thread-safe.
 
-Held to AWS's documentation, and not to any emulator: a group gives nothing while one of its messages is in flight; a
-batch that expires comes back in order; a handle that is expired or superseded is refused; a message sent again within
-5 minutes is dropped, whether or not the first was deleted, and only within its group; what was received too often goes to
-the dead letters when it is asked for once more; a receive that is repeated as the same attempt gets the same messages.
+The queue follows AWS's documentation, and not an emulator:
+- A group delivers nothing while one of its messages is in flight.
+- A batch whose visibility expires is delivered again in order.
+- SQS refuses a handle that is expired or superseded.
+- A message that is sent again within 5 minutes is dropped, even if the first one was deleted, but only within its group.
+- A message that was received too often goes to the dead-letter queue at its next receive.
+- A receive that is repeated with the same attempt id gets the same messages.
 """
 
 import itertools
