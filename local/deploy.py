@@ -24,7 +24,7 @@ class DeployFailed(Exception):
 
 
 def architecture() -> str:
-    """Lambda's name for this machine's architecture. The functions run on this machine."""
+    """Lambda's name for this machine's architecture, because the functions run on this machine."""
     return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
 
 

@@ -23,7 +23,7 @@ def is_http_event(event: Any) -> bool:
 
 def chosen_route(routes: Iterable[Mapping[str, Any]], method: str, path: str) -> Mapping[str, Any] | None:
     """The route that an HTTP API chooses for a request. `routes`: the items of GetRoutes. A route that matches the
-    whole path comes before a route with a greedy parameter ({proxy+}), and `$default` comes last."""
+    whole path has priority over a route with a greedy parameter ({proxy+}), and `$default` comes last."""
     matching = [route for route in routes if _matches(route["RouteKey"], method, path)]
     return min(matching, key=lambda route: ("$" in route["RouteKey"], "+}" in route["RouteKey"]), default=None)
 

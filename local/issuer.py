@@ -31,7 +31,7 @@ class Issuer:
         return self.signed({"sub": sub, "aud": audience, "iat": min(now, now + ttl), "exp": now + ttl})
 
     def signed(self, claims: dict[str, Any]) -> str:
-        """An RS256 JWT with these claims. Unless the claims contain `iss`, it is this issuer."""
+        """An RS256 JWT with these claims. If the claims lack `iss`, this issuer is added."""
         claims = {"iss": self.url} | claims
         header = {"alg": "RS256", "typ": "JWT", "kid": self._key_id}
         signed = f"{_encode(header)}.{_encode(claims)}"

@@ -23,7 +23,7 @@ CONTEXT = (
 
 @dataclass(frozen=True)
 class OddReply:
-    """`broken`: the connection breaks at the end of the body."""
+    """An unusual reply. `broken`: whether the connection breaks at the end of the body."""
 
     pieces: Iterable[Piece] = ()
     status: int = 200

@@ -281,7 +281,7 @@ export class Conversation extends EventTarget {
   }
 
   #see(turn, task) {
-    // the outbox no longer needs it, because a reload finds the turn in the history
+    // remove the message from the outbox, because a reload now finds the turn in the history
     if (!turn.task && turn.key) this.#outbox.remove(turn.key);
     if (!turn.task && turn.sentAt) time.learn(turn.sentAt, task);
     turn.see(task);

@@ -313,7 +313,8 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      return submit({ ...body, stream: undefined }); // an API of an earlier version than this client, below 0.3
+      // the API is older than version 0.3 of this client, and does not know `stream`
+      return submit({ ...body, stream: undefined });
     });
   }
 

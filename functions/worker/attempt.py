@@ -332,8 +332,8 @@ class Attempt:
         self._is_let_in = True
 
     async def _let_in(self) -> None:
-        """Tell the gate that the call was accepted, unless the guard above has done so. A short answer can end before
-        that guard runs."""
+        """Tell the gate that the call was accepted, unless the guard that waits for the headers has done so. A short
+        answer can end before that guard runs."""
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 

@@ -70,7 +70,7 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):
         async for event in events:
-            # The parser puts this character in place of bytes that are not UTF-8.
+            # The parser puts U+FFFD in place of bytes that are not UTF-8.
             if not body.is_utf8 and "\ufffd" in event.data:
                 raise ModelError("model_unavailable")
             left = reading.take_event(event)

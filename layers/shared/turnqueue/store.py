@@ -35,7 +35,7 @@ _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNFINISHED = "(#status = :pending OR #status = :started)"
 _UNCLAIMED = "#status = :pending AND #attempt = :zero"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# Only a replay or a refund sets last_attempt. Without it, the second comparison is false.
+# Only a replay or a refund sets last_attempt. Without this attribute, the second comparison is false.
 _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
@@ -372,8 +372,8 @@ class TurnStore:
 
     def cancel(self, key: Key, now: float) -> Turn:
         """Cancel the turn. If no worker holds it, it ends at once. Otherwise this method marks the turn, and puts row 0
-        into the log, which the worker reads. Returns the turn after that; a final turn is unchanged. Raises Refused if
-        the turn does not exist."""
+        into the log, which the worker reads. Returns the turn after these writes; a final turn is unchanged. Raises
+        Refused if the turn does not exist."""
         while True:  # The loop repeats if a worker claims the turn or hands it back between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
