@@ -1,6 +1,6 @@
 """The gates of a stack's models: `python -m operations gate show|open|close`.
 
-While a gate is open, turns are returned to the queue and wait there. A worker notices a change with its next
+An open gate forbids calls, so turns are returned to the queue and wait there. A worker notices a change with its next
 redelivered turn, or at the latest with its next refused call.
 """
 

@@ -30,8 +30,8 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""The random part of the time in which an invocation takes turns. It is large, because workers that start together must
-not all stop together. In a simulation with 0.2 and 2 % of answers that take 120 s, turns waited for a minute
+"""The random part of the time in which an invocation takes new turns. It is large, because workers that start together
+must not all stop together. In a simulation with 0.2 and 2 % of answers that take 120 s, turns waited for a minute
 (docs/scale.md)."""
 
 type Record = dict[str, Any]

@@ -92,9 +92,8 @@ class Gate(NamedTuple):
         return Phase.OPEN if now < self.open_until else Phase.HALF_OPEN
 
     def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Gate":
-        """The gate after the refusal of a call that was made while the gate was closed. The gate opens after `most`
-        refusals, if the first refusal is at least `span` seconds old. `at_least`: the seconds that the provider asked
-        to wait."""
+        """The gate after the refusal of a call that the closed gate allowed. The gate opens after `most` refusals, if
+        the first refusal is at least `span` seconds old. `at_least`: the seconds that the provider asked to wait."""
         if self.open_until:
             return self
         is_counted = now < self.counted_until

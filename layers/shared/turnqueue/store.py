@@ -374,7 +374,7 @@ class TurnStore:
         """Cancel the turn. If no worker holds it, it ends at once. Otherwise this method marks the turn, and puts row 0
         into the log, which the worker reads. Returns the turn after these writes; a final turn is unchanged. Raises
         Refused if the turn does not exist."""
-        while True:  # The loop repeats if a worker claims the turn or hands it back between the two writes.
+        while True:  # The loop repeats if a worker claims the turn, or returns it to the queue, between the two writes.
             try:
                 return self.fail(key, "cancelled", now)
             except Refused as refused:
