@@ -71,7 +71,7 @@ export class UploadError extends TurnqueueError {}
 
 export class AbortError extends TurnqueueError {}
 
-// The name is a text, because a minifier shortens the name of a class.
+// Store the error's name as text, because a minifier shortens the name of a class.
 TurnqueueError.prototype.name = "TurnqueueError";
 ApiError.prototype.name = "ApiError";
 NetworkError.prototype.name = "NetworkError";
