@@ -1,6 +1,6 @@
 """Selects the botocore data files for the layer, and makes the list of authorities that are tried first. Lambda has
 botocore, which reads descriptions of about 400 services. The layer ships only the called services, with only the called
-operations. The build fails if botocore's files have changed so much that this selection no longer works.
+operations. The build fails if this selection no longer fits botocore's files.
 """
 
 import gzip

@@ -16,7 +16,7 @@ from turnqueue.turn import Status, Turn
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
-_GROWTH = 0.05  # each pause is this share of the seconds since the last new row
+_GROWTH = 0.05  # within its limits, a pause is this share of the seconds since the last new row
 _LONGEST_WITHOUT_A_LOOK = 2.0
 """Seconds. The turn is read at least this often, even while new rows come, because a worker that has lost the turn can
 still write such rows."""
