@@ -9,8 +9,8 @@ from turnqueue.turn import Turn
 
 
 class Submission(NamedTuple):
-    """`fingerprint`: the same for equal requests with one Idempotency-Key. `max_age`: the greatest age in seconds of an
-    accepted cached reply; 0 accepts no cached reply."""
+    """A checked request for a turn. `fingerprint`: the same for equal requests with one Idempotency-Key. `max_age`: the
+    greatest age in seconds of an accepted cached reply; 0 accepts no cached reply."""
 
     turn: Turn
     fingerprint: str
