@@ -36,7 +36,7 @@ export interface ToolCall {
   arguments: string;
 }
 
-/** The result of a function. `call_id` is that of its `ToolCall`. */
+/** The result of a function. `call_id` is the id of its `ToolCall`. */
 export interface ToolOutput {
   call_id: string;
   output: string;
@@ -53,7 +53,10 @@ export interface MessageRequest extends RequestMembers {
 
 export interface ToolOutputsRequest extends RequestMembers {
   message?: string | undefined;
-  /** One result for each of the `tool_calls` of one answer in the conversation `session_id`. The API accepts them once. */
+  /**
+   * One result for each of the `tool_calls` of one answer in the conversation `session_id`. The API accepts the results
+   * only once.
+   */
   tool_outputs: readonly ToolOutput[];
 }
 
@@ -70,7 +73,7 @@ interface RequestMembers {
    * chat() and submit() is true. With false, the API writes less often to its event log, which costs less.
    */
   stream?: boolean | null | undefined;
-  /** Functions that the model may ask for. Its answer then has `tool_calls`. */
+  /** Functions that the model may ask for. If it asks, its answer has `tool_calls`. */
   tools?: readonly Tool[] | null | undefined;
   tool_choice?: "auto" | "none" | "required" | { type: "function"; name: string } | null | undefined;
   parallel_tool_calls?: boolean | null | undefined;

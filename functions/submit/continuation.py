@@ -1,4 +1,4 @@
-"""Continues a turn whose model has called functions. Exactly one later turn brings the results of its calls."""
+"""Continues a turn whose model has called functions. Exactly one later turn may bring the results of these calls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn
 
 MOST_TURNS = 20
-"""The calling turn is looked for among this number of the session's last answered turns. The model gets no more turns
+"""The calling turn must be among this number of the session's last answered turns, because the model gets no more turns
 of history."""
 
 
 def continue_calls(
     store: TurnStore, key: Key, request: dict[str, Any], now: float, param: str, *, numbered: bool = False
 ) -> None:
-    """Make the request the continuation of the turn whose calls its results answer. Does nothing for a request without
-    results of earlier calls. `key`: the key of the new turn.
+    """Link the request to the earlier turn whose function calls it answers. Does nothing for a request without results
+    of earlier calls. `key`: the key of the new turn.
 
     Raises a 400 Problem unless the results are those of the calls, and a 409 Problem if a later message of the session
-    was answered without them. The store then accepts only one continuation (TurnStore.create).
+    was answered without these results. The store accepts only one such request for each turn (TurnStore.create).
     """
     context = request.get("context", ())
     own = {entry["call_id"] for entry in context if "name" in entry}
@@ -50,8 +50,8 @@ def check_outputs(
 
 
 def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
-    """The newest turn with one of these calls. A turn that was continued is found too, because a repeated request with
-    an Idempotency-Key must get the continuation that it has made."""
+    """The newest turn that has one of these calls, even if a later turn has continued it. A repeated request with an
+    Idempotency-Key must find the same turn again."""
     history = store.history(key, now, limit=MOST_TURNS)
     found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
     if found and found is not history[-1] and found.answered_by is None:
@@ -65,8 +65,8 @@ def call_ids(turn: Turn) -> list[str]:
 
 
 def already_continued(param: str) -> Problem:
-    """The 409 Problem for results of calls that need none. OpenAI's clients would repeat the request without the
-    header."""
+    """The 409 Problem for results of calls that need none. The header keeps OpenAI's clients from repeating the
+    request."""
     return Problem("already_continued", param=param, headers={"x-should-retry": "false"})
 
 

@@ -27,7 +27,7 @@ MIN_DEADLINE_SECONDS = 10
 MAX_TOOLS = 128
 MAX_CALL_ID_CHARACTERS = 200
 
-FUNCTION_NAME = "^[A-Za-z0-9_-]{1,64}$"  # of a function, by OpenAI's API
+FUNCTION_NAME = "^[A-Za-z0-9_-]{1,64}$"  # the names of functions that OpenAI's API allows
 _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "tool_outputs")
 
 # Compiled with the first message that has media, because most messages have no media.
@@ -128,7 +128,7 @@ class Tool(_Strict):
     strict: bool | None = None
 
     def stored(self) -> dict[str, Any]:
-        """The form that the turn stores, which is that of the Responses API."""
+        """This function in the form that the turn stores, which is that of the Responses API."""
         return self.model_dump() | {"parameters": self.parameters or {}}
 
 
@@ -140,7 +140,7 @@ class ToolName(_Strict):
 
 
 class ToolOutput(_Strict):
-    """The result of a function call. `call_id`: the id of the call in `tool_calls`."""
+    """The result of a function call. `call_id`: the id that the call has in `tool_calls`."""
 
     call_id: str = Field(min_length=1, max_length=MAX_CALL_ID_CHARACTERS)
     output: str
@@ -171,8 +171,9 @@ class ChatRequest(_Strict):
     tool_outputs: Annotated[list[ToolOutput], Field(min_length=1, max_length=MAX_TOOLS)] | None = None
 
     def stored(self) -> dict[str, Any]:
-        """The part of the body that the turn stores. The session is in the turn's key. A retry does not inherit the
-        deadline. The members of functions have the form that requests of the OpenAI API have (turnqueue/turn.py)."""
+        """The part of the body that the turn stores. It has no session, because the turn's key names the session. It
+        has no deadline, because a retry does not inherit the deadline. The members for functions have the same form as
+        in requests of the OpenAI API (turnqueue/turn.py)."""
         stored = self.model_dump(exclude_none=True, exclude={"session_id", "deadline_seconds", *_OF_TOOLS})
         if self.tools:
             stored["tools"] = [tool.stored() for tool in self.tools]
@@ -215,8 +216,8 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 
 
 def parse_chat(content: bytes) -> ChatRequest:
-    """Like `parse`. Also raises Problem if two fields do not fit together, or if the request is larger than a turn can
-    store."""
+    """Read the body of POST /chat, like `parse`. Also raises Problem if two fields do not fit together, or if the
+    request is larger than a turn can store."""
     request = parse(ChatRequest, content)
     if not request.message and not request.tool_outputs:
         raise invalid("message", "message_missing", "must have at least 1 character, unless there are tool_outputs")
@@ -232,14 +233,14 @@ def require_storable(
     stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({}), *, status: int | None = None
 ) -> None:
     """Raises a 413 Problem if the request, without its large data URLs, is larger than a turn can store. The problem
-    names the largest field. Raises another Problem, with this `status`, if a field has a number that JSON cannot have.
+    names the largest field. Raises a Problem with this `status` if a field has a number that JSON cannot express.
     `names`: the client's names for fields that have another name in the turn."""
     request, _ = moved(stored, "")
     sizes = {}
     for name, value in request.items():
         try:
             sizes[name] = _bytes(value)
-        except ValueError:  # The JSON parser reads 1e999 as infinity.
+        except ValueError:  # The JSON parser reads a number such as 1e999 as infinity.
             raise invalid(names.get(name, name), "number_too_large", "has a number that is too large", status) from None
     if sum(sizes.values()) > MAX_REQUEST_BYTES:
         largest = max(sizes, key=lambda name: sizes[name])

@@ -29,7 +29,7 @@ type Refer = Callable[[str, str], Entry]
 """Finds the context entry of an item id. `param` names the request's parameter with the id. Raises a 404 Problem if
 there is no such item."""
 
-MAX_INSTRUCTIONS = 32_000  # characters
+MAX_INSTRUCTIONS = 32_000  # the most characters of all instructions
 
 _Ignored = Annotated[Any, "taken and without effect"]
 
@@ -352,7 +352,7 @@ def _media(content: list[_Part], param: str) -> list[dict[str, Any]]:
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The functions in the form that the turn stores. Takes both APIs' forms."""
+    """The functions in the form that the turn stores. Accepts the forms of both APIs."""
     found = []
     for number, tool in enumerate(tools):
         param = f"tools.{number}"

@@ -37,7 +37,7 @@ class ChatResponse(TypedDict):
     draft: dict[str, Any] | None
     """The draft that the role extends turn by turn. Null for a role without a draft."""
     task_id: str
-    """The task that answered."""
+    """The id of the task that answered."""
     tool_calls: NotRequired[list[ToolCall]]
     """Present if the model asks for functions. Send their results in `tool_outputs` of the session's next message."""
 
