@@ -347,7 +347,7 @@ async def _flush_until""",
         ("        if store.create(replied):", "        if store.create(replied) or replied:"),
     ),
     mutant(
-        "each click on \"retry\" makes another task",
+        'each click on "retry" makes another task',
         SUBMIT,
         ('or f"retry {old.task_id}"', 'or f"retry {old.task_id} {time.time()}"'),
     ),
