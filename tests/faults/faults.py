@@ -3,6 +3,7 @@ order in which they begin. The story and the seed determine a run. So up to the 
 the run without them, and a number names the same call in both.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
@@ -20,9 +21,10 @@ class Variant(StrEnum):
 
 
 WRITE_VARIANTS = tuple(Variant)
-# A read that is tried again has seen nothing of the first try.
-READ_VARIANTS = (Variant.REFUSED, Variant.UNANSWERED, Variant.DIES_BEFORE, Variant.DIES_AFTER)
-MODEL_VARIANTS = READ_VARIANTS
+# A read has no effect. So a second try finds the same as the first, and death after it equals death before it.
+READ_VARIANTS = (Variant.REFUSED, Variant.UNANSWERED, Variant.DIES_BEFORE)
+# SQS hides the messages that a poll receives, and the model server counts a call.
+POLL_VARIANTS = MODEL_VARIANTS = (*READ_VARIANTS, Variant.DIES_AFTER)
 LAMBDA_VARIANTS = (Variant.REFUSED,)
 
 
@@ -35,6 +37,9 @@ class Call:
     operation: str  # as in "dynamodb UpdateItem"
     variants: tuple[Variant, ...]
     at: float
+    read: bytes = b""
+    """The request, if it is a read."""
+    answered_at: float = math.inf
     connect_timeout: float = 0.0
     read_timeout: float = 0.0
     tries: int = 0

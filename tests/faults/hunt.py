@@ -28,9 +28,8 @@ def results() -> Iterator[Result]:
     for name, story in STORIES.items():
         result = run(name)
         yield result
-        for call in result.points(story):
-            for variant in call.variants:
-                kinds[call.process.rstrip("0123456789"), call.operation, variant].append((name, call.number, variant))
+        for call, variant in result.points(story):
+            kinds[call.process.rstrip("0123456789"), call.operation, variant].append((name, call.number, variant))
     for number in range(SEEDS):
         for name in RACES:
             yield run(name, seed=number)

@@ -5,8 +5,11 @@ tests.faults.runs submit_sync "4:dies after" --seed 7   the same with a fault an
 """
 
 import argparse
-from collections.abc import Iterable
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from tests.faults.faults import Call, Variant
 from tests.faults.guarantees import GuaranteeBroken, tell
@@ -39,14 +42,22 @@ class Result:
     guarantee: int | None = None
     told: str = ""
 
-    def points(self, story: Story) -> list[Call]:
-        """The calls that are made to fail. Of polls that follow one another, the first and the last."""
-        polls = ["ReceiveMessage" in call.operation for call in self.calls]
-        return [
-            call
-            for call in self.calls[: self.last]
-            if call.at >= story.after and not all(polls[max(call.number - 1, 0) : call.number + 2])
-        ]
+    def points(self, story: Story) -> Iterator[tuple[Call, Variant]]:
+        """The faults to try: each call fails in each of its variants. Leaves out what another fault shows: of equal
+        reads without a write between them, all but the first and the last; and death after a call, if the process
+        would make its next call at that moment and so dies before it."""
+        calls = [call for call in self.calls[: self.last] if call.at >= story.after]
+        writes = itertools.accumulate(not call.read for call in calls)
+        equal = defaultdict[tuple[Any, ...], list[Call]](list)
+        for call, number in zip(calls, writes, strict=True):
+            equal[(number, call.process, call.read) if call.read else (number,)].append(call)
+        ends = {call.number for several in equal.values() for call in (several[0], several[-1])}
+        for call in (self.calls[number] for number in sorted(ends)):
+            following = self.calls[call.number + 1 :][:1]
+            at_once = any(each.process == call.process and each.at == call.answered_at for each in following)
+            for variant in call.variants:
+                if not (variant is Variant.DIES_AFTER and at_once):
+                    yield call, variant
 
     def report(self) -> str:
         chance = "" if self.seed is None else f", seed {self.seed}"

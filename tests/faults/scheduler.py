@@ -37,6 +37,7 @@ class Group:
         self.dead = False
         self.frozen = False  # between two invocations
         self.loops: list[Any] = []  # its event loops, to be closed in the end
+        self.memory: dict[Any, Any] = {}  # the state of the modules that it shares with other processes
 
 
 class Actor:

@@ -1,17 +1,20 @@
-"""Loads the product's code again for each simulated process, so that module state dies with the process."""
+"""Loads the product's code for the simulated processes. A module with variables, such as the one with the handler, runs
+again for each process, so its state dies with the process. So does each module that imports one. All processes share
+the other modules, because running them anew took half of the simulation's time.
+"""
 
+import ast
 import builtins
+import functools
 import importlib
 import importlib.machinery
 import importlib.util
 import logging
 import os
-import ssl
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -20,24 +23,19 @@ from unittest import mock
 import aws_lambda_powertools
 import botocore.retries.quota
 import botocore.session
-import httpx2
 from botocore.retries.quota import RetryQuota
-from httpx2 import create_ssl_context
 
 from development import cfn
+from tests.faults.scheduler import here
 
 ROOT = Path(os.environ.get("FAULTS_SOURCE") or cfn.ROOT)
 """Whose functions/ and layers/ are run: the repository's, or a copy with a planted bug."""
 
-_compiled: dict[str, CodeType] = {}
+SPLIT = ("turnqueue.aws", "turnqueue.telemetry", "turnqueue.wait")
+"""Shared modules whose state is in a `cache`, a Logger and Metrics: each process gets these anew."""
 
-STATELESS = (
-    "turnqueue.turn",
-    *("chunks", "decisions", "modelerror", "modelstream", "refusals", "reply", "structured"),
-)
-"""Modules of constants, values and pure functions, which import only each other. All simulated processes share them,
-because to make their classes anew for each process took a fifth of the time."""
-_stateless: dict[str, ModuleType] = {}
+_compiled: dict[str, CodeType] = {}
+_shared: dict[str, ModuleType] = {}
 
 
 class _Session(botocore.session.Session):
@@ -79,23 +77,73 @@ class _Session(botocore.session.Session):
 aws_session = _Session()
 
 
-class _Loader(importlib.machinery.SourceFileLoader):
-    """Compiles a file once, runs it as often as it is imported. `later`: the modules that its functions import while
-    they run."""
+aws_session = _Session()
 
-    def __init__(self, name: str, path: str, later: dict[str, ModuleType] | None) -> None:
+
+class _PerProcess:
+    """Stands for an object that each process makes for itself, when it first uses it."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make = make
+
+    def own(self) -> Any:
+        found = here()
+        assert found and found[1].group, "only a process has state"
+        memory = found[1].group.memory
+        if self not in memory:
+            memory[self] = self._make()
+        return memory[self]
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.own(), name)
+
+
+def _cache(function: Callable[..., Any]) -> Callable[..., Any]:
+    cached = _PerProcess(lambda: functools.lru_cache(maxsize=None)(function))
+    return lambda *args, **kwargs: cached.own()(*args, **kwargs)
+
+
+def _logger(**settings: Any) -> Any:
+    def make() -> aws_lambda_powertools.Logger:
+        logging.Logger.manager.loggerDict.pop(os.environ["POWERTOOLS_SERVICE_NAME"], None)  # what others have set
+        return aws_lambda_powertools.Logger(**settings)
+
+    return _PerProcess(make)
+
+
+def _metrics() -> Any:
+    def make() -> aws_lambda_powertools.Metrics:
+        # Powertools keeps the values in the class.
+        own: dict[str, Any] = {name: {} for name in ("_metrics", "_dimensions", "_metadata", "_default_dimensions")}
+        metrics: aws_lambda_powertools.Metrics = type("Metrics", (aws_lambda_powertools.Metrics,), own)()
+        return metrics
+
+    return _PerProcess(make)
+
+
+class _Loader(importlib.machinery.SourceFileLoader):
+    """Compiles a file once, runs it as often as it is imported. `imported`: the modules that its functions may import
+    while they run."""
+
+    def __init__(self, name: str, path: str, imported: dict[str, ModuleType]) -> None:
         super().__init__(name, path)
-        self._later = later
+        self._imported = imported
 
     def exec_module(self, module: ModuleType) -> None:
-        if self._later is not None:
-            later = self._later
+        imported = self._imported
 
-            def importing(name: str, *args: Any, **kwargs: Any) -> Any:
-                return later[name] if name in later else builtins.__import__(name, *args, **kwargs)
+        def importing(name: str, *args: Any, **kwargs: Any) -> Any:
+            return imported[name] if name in imported else builtins.__import__(name, *args, **kwargs)
 
-            module.__dict__["__builtins__"] = {**vars(builtins), "__import__": importing}
-        super().exec_module(module)
+        module.__dict__["__builtins__"] = {**vars(builtins), "__import__": importing}
+        if module.__name__ in SPLIT:
+            with (
+                mock.patch.object(functools, "cache", _cache),
+                mock.patch.multiple(aws_lambda_powertools, Logger=_logger, Metrics=_metrics),
+            ):
+                super().exec_module(module)
+        else:
+            super().exec_module(module)
 
     def get_code(self, fullname: str) -> CodeType | None:
         path = self.get_filename(fullname)
@@ -110,11 +158,35 @@ class _Finder:
     def __init__(self, function: str) -> None:
         roots = [ROOT / "functions" / function, ROOT / "layers" / "shared"]
         self.files: dict[str, Path] = {}
-        self.later: dict[str, ModuleType] | None = None
+        self.imported: dict[str, ModuleType] = {}
         for root in roots:
             for file in root.rglob("*.py"):
                 parts = file.relative_to(root).with_suffix("").parts
                 self.files[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = file
+        trees = {name: ast.parse(file.read_text()) for name, file in self.files.items()}
+        imports = {name: self._imports(tree) for name, tree in trees.items()}
+        self.late = {
+            name
+            for tree in trees.values()
+            for part in tree.body
+            if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+            for name in self._imports(part)
+        }
+        """The modules that functions import while they run."""
+        self.fresh = {name for name, tree in trees.items() if name not in SPLIT and _has_variables(tree)}
+        """The modules that run again for each process."""
+        while more := {name for name in imports.keys() - self.fresh if imports[name] & self.fresh}:
+            self.fresh |= more
+
+    def _imports(self, tree: ast.AST) -> set[str]:
+        """The modules of the product that a piece of code imports."""
+        names: set[str] = set()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+        return names & self.files.keys()
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -124,51 +196,49 @@ class _Finder:
             return None
         places = [str(file.parent)] if file.name == "__init__.py" else None
         return importlib.util.spec_from_file_location(
-            name, file, loader=_Loader(name, str(file), self.later), submodule_search_locations=places
+            name, file, loader=_Loader(name, str(file), self.imported), submodule_search_locations=places
         )
 
 
-_finders: dict[str, _Finder] = {}
+def _has_variables(tree: ast.Module) -> bool:
+    """Whether a module assigns to a name that is not written as a constant."""
+    targets = [
+        target
+        for node in tree.body
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    names = (node.id for target in targets for node in ast.walk(target) if isinstance(node, ast.Name))
+    return any(name.lstrip("_")[:1].islower() and not name.startswith("__") for name in names)
 
 
-@cache
-def _trusted() -> ssl.SSLContext:
-    """The authorities, read once for all processes: to read them took a third of all the time."""
-    return create_ssl_context()
+_finder = functools.lru_cache(maxsize=None)(_Finder)
 
 
-def load(function: str, later: Sequence[str] = ()) -> ModuleType:
-    """Import a function as a new process does. What it imports of ours is its own; libraries are shared. `later`: the
-    modules that it imports with a request, by `from`."""
-    finder = _finders.setdefault(function, _Finder(function))
-    finder.later = {} if later else None
+def load(function: str) -> ModuleType:
+    """Import a function as a new process does. Its libraries are shared, and its modules without variables."""
+    finder = _finder(function)
+    finder.imported = {}
     with _alone(finder):
         module = importlib.import_module(function)
-        if finder.later is not None:
-            # The others come with these.
-            finder.later.update({name: importlib.import_module(name) for name in later})
+        for name in sorted(finder.late):
+            importlib.import_module(name)
+        finder.imported.update({name: sys.modules[name] for name in finder.files if name in sys.modules})
     return module
 
 
 @contextmanager
-def _alone(finder: Any) -> Iterator[None]:
+def _alone(finder: _Finder) -> Iterator[None]:
     others = {name: sys.modules.pop(name) for name in finder.files if name in sys.modules}
-    metrics, get_session = aws_lambda_powertools.Metrics, botocore.session.get_session
-    # These two keep what a process collects in the library: the one in the class, the other in a registry of names.
-    own: dict[str, Any] = {name: {} for name in ("_metrics", "_dimensions", "_metadata", "_default_dimensions")}
-    aws_lambda_powertools.Metrics = type("Metrics", (metrics,), own)  # type: ignore[misc, assignment]
-    logging.Logger.manager.loggerDict.pop(os.environ["POWERTOOLS_SERVICE_NAME"], None)
-    botocore.session.get_session = lambda *args, **kwargs: aws_session
     sys.meta_path.insert(0, finder)
-    sys.modules.update({name: module for name, module in _stateless.items() if name in finder.files})
+    sys.modules.update({name: module for name, module in _shared.items() if name in finder.files})
     try:
-        with mock.patch.object(httpx2, "create_ssl_context", _trusted):
+        with mock.patch.object(botocore.session, "get_session", lambda: aws_session):
             yield
-        fresh = finder.files.keys() & sys.modules.keys()  # a test may have imported the modules of other functions
-        _stateless.update({name: sys.modules[name] for name in STATELESS if name in fresh})
+        for name in finder.files.keys() & sys.modules.keys() - finder.fresh:
+            _shared[name] = sys.modules[name]
     finally:
         sys.meta_path.remove(finder)
-        aws_lambda_powertools.Metrics, botocore.session.get_session = metrics, get_session  # type: ignore[misc]
         for name in finder.files:
             sys.modules.pop(name, None)
         sys.modules.update(others)

@@ -112,7 +112,6 @@ def submit_with_key_twice_at_once(world: World) -> None:
 @story(a="SUCCESS")
 def create_with_key(world: World) -> None:
     """A response of the OpenAI API."""
-    world.speaks_openai = True
     alice = Client(world, "alice")
     created = alice.create("a", "planted-idem-1")
     alice.retrieve(created)
@@ -124,7 +123,6 @@ def create_with_key(world: World) -> None:
 @story(seconds=130.0, calls=2, after=math.inf, a="SUCCESS")
 def create_and_be_cut(world: World) -> None:
     """A response whose first worker dies while it writes. Its reader is cut at each event."""
-    world.speaks_openai = True
     alice = Client(world, "alice")
     created = alice.create("a", "planted-idem-1", [Answers(seconds=6, chunks=12), Answers(seconds=40, chunks=6)])
     alice.rest(4)

@@ -1,6 +1,6 @@
-"""Connects the real AWS clients with the services of the simulation. botocore builds, signs and sends a request as
-always; instead of the network (`before-send`), the simulated service answers it. So the serialisation, the parsing of
-errors and the retries are botocore's.
+"""Connects the real AWS clients with the services of the simulation. botocore builds and sends a request as always, but
+without a signature, which no service of the simulation reads. Instead of the network (`before-send`), the simulated
+service answers it. So the serialisation, the parsing of errors and the retries are botocore's.
 """
 
 import hashlib
@@ -8,10 +8,11 @@ import json
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+import botocore
 import botocore.awsrequest
 from botocore.exceptions import ConnectTimeoutError, ReadTimeoutError
 
-from tests.faults.faults import READ_VARIANTS, WRITE_VARIANTS, Call, Fault, fault_of
+from tests.faults.faults import POLL_VARIANTS, READ_VARIANTS, WRITE_VARIANTS, Call, Fault, fault_of
 from tests.faults.fifo_queue import FifoQueue, QueueError, Received
 from tests.faults.lambdas import POLL_SECONDS
 from tests.faults.scheduler import Actor, Killed, here
@@ -36,7 +37,7 @@ def connect(world: "World | None") -> None:
     _open.clear()
 
 
-def _begin(*, model: Any = None, context: Any = None, **kwargs: Any) -> None:
+def _begin(*, model: Any = None, params: Any = None, context: Any = None, **kwargs: Any) -> None:
     """botocore begins a call; its tries follow."""
     found = here()
     if not _world or not found or not found[1].group:
@@ -44,10 +45,13 @@ def _begin(*, model: Any = None, context: Any = None, **kwargs: Any) -> None:
     scheduler, actor = found
     assert actor.group
     service = str(model.service_model.service_name)
-    is_read = model.name.startswith(("Get", "Query", "BatchGet", "Receive"))  # the worker itself repeats a receive
-    variants = READ_VARIANTS if is_read else WRITE_VARIANTS
+    is_read = model.name.startswith(("Get", "Query", "BatchGet"))
+    is_poll = model.name == "ReceiveMessage"  # the worker itself repeats it
+    variants = READ_VARIANTS if is_read else POLL_VARIANTS if is_poll else WRITE_VARIANTS
     call = _world.plan.begin(actor.group.name, f"{service} {model.name}", variants, scheduler.now)
     config = context["client_config"]
+    if is_read or is_poll:
+        call.read = b"poll" if is_poll else params["body"]  # each poll has another attempt id
     call.connect_timeout, call.read_timeout = float(config.connect_timeout), float(config.read_timeout)
     _open[actor] = call
 
@@ -99,6 +103,7 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
         _world.tell(process.name, f"{operation} has timed out")
         raise ReadTimeoutError(endpoint_url=request.url)
     scheduler.wait(_world.latency())
+    call.answered_at = scheduler.now
     if status == 200 and operation == "SendMessage":
         _world.acknowledged(process, body)
     return _response(request.url, status, answer, service)
@@ -268,5 +273,6 @@ def _response(url: str, status: int, body: JsonObject, service: str = "") -> bot
     return botocore.awsrequest.AWSResponse(url, status, headers, raw)
 
 
+aws_session.register("choose-signer.*.*", lambda **kwargs: botocore.UNSIGNED)
 aws_session.register("before-call.*.*", _begin)
 aws_session.register("before-send.*.*", _send)

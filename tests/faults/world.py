@@ -48,11 +48,6 @@ FUNCTIONS = {
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values()
 }
 """By route."""
-OPENAI_API = {
-    "submit": ("turnqueue.v1.conversations", "turnqueue.events", "v1_post"),
-    "status": ("turnqueue.v1.conversations", "v1_read"),
-}
-"""The modules that a function imports when it meets a request of the OpenAI API."""
 GATEWAY_SECONDS = 30.0
 COLD_START_SECONDS = 0.3
 LATENCY = 0.004
@@ -136,8 +131,6 @@ class World:
         """Of how many of the next polls that get messages the answer is lost."""
         self.has_old_workers = False
         """Whether each second worker is of the version before workers took turns themselves."""
-        self.speaks_openai = False
-        """Whether clients use the OpenAI API, whose modules a process imports with its first request."""
         self.quota = 0
         self.exchanges: list[Exchange] = []
         self.invocations: list[Invocation] = []
@@ -286,9 +279,7 @@ class World:
             invocation.ends_at += COLD_START_SECONDS  # the start is not counted against the function's time
             is_old = self.has_old_workers and process.function == "worker" and process.name.endswith(tuple("02468"))
             with mock.patch.dict(os.environ, {"TURNS_PER_WORKER": "0"} if is_old else {}):
-                process.module = source.load(
-                    process.function, OPENAI_API.get(process.function, ()) if self.speaks_openai else ()
-                )
+                process.module = source.load(process.function)
         context = Context(lambda: invocation.ends_at - self.now, f"request-{next(self._numbers)}")
         try:
             response = process.module.handler(json.loads(json.dumps(invocation.event)), context)
