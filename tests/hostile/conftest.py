@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from moto import mock_aws
 
 from tests.hostile.checks import harmless
 from tests.hostile.gateway import Answer, Gateway
@@ -20,20 +19,18 @@ from tests.unit.conftest import (
     model,
     model_url,
     only_loopback,
+    simulated_aws,
     wire,
 )
 
-__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "wire"]
+__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "simulated_aws", "wire"]
 
 
 @pytest.fixture(scope="module")
-def common_account(functions: dict[str, ModuleType]) -> Iterator[Account]:
+def common_account(simulated_aws: None, functions: dict[str, ModuleType]) -> Iterator[Account]:
     """One for all tests of a file: there are thousands of requests, and each makes what it needs under its own name."""
-    aws = mock_aws()
-    aws.start(reset=False)
     Parts(functions["worker"]).forget()
     yield Account(functions)
-    aws.stop(remove_data=False)
     importlib.import_module("turnqueue.telemetry")._metrics.clear_metrics()
 
 
