@@ -1,11 +1,6 @@
-"""The races run in two emulated accounts: MiniStack, and moto behind a lock. Each has different errors, so a property
-that holds in both is a property of the product.
-"""
+"""The emulated account of the races: MiniStack with the template's tables and queue."""
 
 import contextlib
-import os
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,13 +9,10 @@ from development import cfn
 from local.account import Account
 from local.emulator import Emulator
 from local.loopback import free_port
-from local.processes import Process, Processes
-from local.tools import ROOT, find_tools
+from local.processes import Processes
+from local.tools import find_tools
 from tests.races import moves
 from tests.races.events import Record
-
-BACKENDS = ("ministack", "moto")
-_SECONDS_TO_START = 60
 
 type Item = dict[str, Any]
 
@@ -89,26 +81,10 @@ class Races:
 
 
 @contextlib.contextmanager
-def endpoint(backend: str, processes: Processes, folder: Path) -> Iterator[str]:
-    """Runs a backend; yields its URL."""
-    if backend == "ministack":
-        emulator = Emulator(
-            processes, find_tools().emulator_python, port=free_port(0), folder=folder, log=folder / "emulator.log"
-        )
-        yield emulator.account.endpoint_url
-        emulator.stop()
-    else:
-        environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": "us-east-1"}
-        log = folder / "moto.log"
-        process = processes.start([sys.executable, "-m", "tests.races.moto_server"], env=environment, cwd=ROOT, log=log)
-        yield first_line(process, log)
-        process.stop()
-
-
-def first_line(process: Process, log: Path) -> str:
-    """The URL that a server prints when it is ready."""
-    end = time.monotonic() + _SECONDS_TO_START
-    while "\n" not in (said := log.read_text()):
-        assert process.alive and time.monotonic() < end, f"it did not start: {said}"
-        time.sleep(0.02)
-    return said.partition("\n")[0]
+def endpoint(processes: Processes, folder: Path) -> Iterator[str]:
+    """Runs MiniStack; yields its URL."""
+    emulator = Emulator(
+        processes, find_tools().emulator_python, port=free_port(0), folder=folder, log=folder / "emulator.log"
+    )
+    yield emulator.account.endpoint_url
+    emulator.stop()

@@ -1,4 +1,4 @@
-"""Fixtures: the two accounts, the fleet of processes, the model, and watchers of a turn during a race."""
+"""Fixtures: the account, the fleet of processes, the model, and watchers of a turn during a race."""
 
 import os
 import random
@@ -15,7 +15,7 @@ from local import model_server
 from local.processes import Processes
 from tests import summary
 from tests.races import moves
-from tests.races.accounts import BACKENDS, Item, Races, endpoint
+from tests.races.accounts import Item, Races, endpoint
 from tests.races.fleet import Call, Fleet
 from tests.stand_in import StandIn
 from turnqueue.turn import FINAL, Key, Turn, new_ulid, session_key
@@ -29,7 +29,7 @@ _seed = int(os.environ["RACES_SEED"])  # tests/conftest.py draws one
 
 
 class Arena:
-    """A backend, and a fleet of processes that use it. Owners and turns are new for each round."""
+    """An account, and a fleet of processes that use it. Owners and turns are new for each round."""
 
     def __init__(self, races: Races, fleet: Fleet, model: StandIn, name: str, chance: random.Random) -> None:
         self.races, self.fleet, self.model, self.chance = races, fleet, model, chance
@@ -141,12 +141,10 @@ def model_url() -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(scope="session", params=BACKENDS)
-def backend(
-    request: pytest.FixtureRequest, model_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[tuple[Races, Fleet]]:
-    folder = tmp_path_factory.mktemp(request.param)
-    with Processes() as processes, endpoint(request.param, processes, folder) as url:
+@pytest.fixture(scope="session")
+def backend(model_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Races, Fleet]]:
+    folder = tmp_path_factory.mktemp("ministack")
+    with Processes() as processes, endpoint(processes, folder) as url:
         races = Races(url, model_url)
         with Fleet(processes, races.environment, FLEET, folder / "fleet.log") as fleet:
             fleet.race([Call(moves.warm, ("worker",))] * _WORKERS)
