@@ -160,8 +160,9 @@ type Schemas = components["schemas"];
 const least: Schemas["ChatRequest"] = { message: "Hello" };
 const image: Schemas["Media"] = { type: "image", url: "https://example.com/a.png" };
 const nulls: Schemas["ChatRequest"] = { message: "Hello", session_id: null, media: [image], metadata: null };
-// @ts-expect-error: a message needs one
-const none: Schemas["ChatRequest"] = {};
+const results: Schemas["ChatRequest"] = { session_id: "s", tool_outputs: [{ call_id: "call_1", output: "4" }] };
+// @ts-expect-error: a result names its call
+const ofNoCall: Schemas["ChatRequest"] = { session_id: "s", tool_outputs: [{ output: "4" }] };
 // @ts-expect-error: there is no such role
 const oracle: Schemas["ChatRequest"] = { message: "Hello", role: "oracle" };
 type Answers = paths["/chat"]["post"]["responses"];
@@ -169,7 +170,7 @@ const answer = (it: Answers[200]["content"]["application/json"]): string => it.m
 const problem = (it: Answers[422]["content"]["application/problem+json"]): string => it.detail;
 // @ts-expect-error: one path for one thing
 type Slash = paths["/chat/"];
-export { answer, least, none, nulls, oracle, problem, type Slash };
+export { answer, least, nulls, ofNoCall, oracle, problem, results, type Slash };
 """
 
 
