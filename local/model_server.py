@@ -11,7 +11,8 @@ brackets
 
 or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it. GET
 /stand-in/calls lists the calls and the images in them, DELETE forgets them. POST /stand-in/key {"only": "sk-2"} refuses
-every other API key from then on; {} accepts any key again.
+every other API key from then on; {} accepts any key again. POST /stand-in/step {"message": "…"} lets the answer to this
+message with [[step=5]] go on by 5 words, and after the last word to its end.
 """
 
 import argparse
@@ -26,9 +27,10 @@ import secrets
 import socket
 import threading
 import time
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import batched
 from typing import Any, Self, TypedDict, cast
 
@@ -107,6 +109,7 @@ class Fault(TypedDict, total=False):
     retry_after: float
     per_minute: int  # calls a minute that the server allows, at an even pace; it refuses all other calls with 429
     drip: float  # seconds between one word and the next
+    step: int  # a streamed answer comes in chunks of this many words; each chunk, and the end, waits for /stand-in/step
     words: int  # the length of the answer in words
     tokens: int  # another name of `words`
     echo: str  # the text of the answer
@@ -572,6 +575,7 @@ class StandIn:
         self.next_grant = 0.0
         self.refused = 0
         self.only_key: str | None = None
+        self.steps: defaultdict[str, asyncio.Semaphore] = defaultdict(partial(asyncio.Semaphore, 0))
         self.forget()
 
     def forget(self) -> None:
@@ -627,6 +631,10 @@ class StandIn:
 
     async def set_key(self, request: Request) -> Response:
         self.only_key = (await json_body(request)).get("only")
+        return Response(status_code=204)
+
+    async def step(self, request: Request) -> Response:
+        self.steps[(await json_body(request)).get("message", "")].release()
         return Response(status_code=204)
 
     async def get_calls(self, request: Request) -> Response:
@@ -705,7 +713,8 @@ class ChatCompletions:
             return
         latency = fault.get("latency", self.stand_in.latency)
         if ask.stream:
-            await stream(ask, answer, fault, latency, send)
+            steps = self.stand_in.steps[ask.message] if "step" in fault else None
+            await stream(ask, answer, fault, latency, send, steps)
         else:
             await asyncio.sleep(fault["drip"] * len(answer.text.split()) if "drip" in fault else latency)
             reply = JSONResponse(completion(ask, answer))
@@ -743,12 +752,16 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
     return header("chat.completion") | {"model": ask.model, "choices": [choice], "usage": usage(ask, answer)}
 
 
-async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send) -> None:
+async def stream(
+    ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send, steps: asyncio.Semaphore | None
+) -> None:
     # a JSON document is also split after each of its members
     words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)
     words_per_chunk = WORDS_PER_CHUNK
     if "drip" in fault or "cut" in fault:
         words_per_chunk = 1
+    elif "step" in fault:
+        words_per_chunk = fault["step"]
     elif latency:
         words_per_chunk = -(-len(words) // max(1, int(latency * CHUNKS_PER_SECOND)))
     batches = batched(words, max(1, words_per_chunk), strict=False)
@@ -778,11 +791,15 @@ async def stream(ask: Ask, answer: Answer, fault: Fault, latency: float, send: S
         for piece in batched(function["arguments"], 7, strict=False):
             events.append(chunk({"tool_calls": [{"index": index, "function": {"arguments": "".join(piece)}}]}))
     events = events[: fault.get("cut")]
-    for some in events if pause else ["".join(events)]:
+    for some in events if pause or steps else ["".join(events)]:
         await asyncio.sleep(pause)
+        if steps:
+            await steps.acquire()
         await write(some)
     if "cut" in fault:
         return  # the body has no end, so the server drops the connection
+    if steps:
+        await steps.acquire()
     ending = chunk({}, answer.finish_reason)
     if ask.include_usage:
         ending += event(chunk_header | {"choices": [], "usage": usage(ask, answer)})
@@ -816,6 +833,7 @@ def make_app(latency: float = 0.0) -> ASGIApp:
         Route("/v1/models", stand_in.get_models),
         Route("/stand-in/faults", stand_in.set_faults, methods=["POST"]),
         Route("/stand-in/key", stand_in.set_key, methods=["POST"]),
+        Route("/stand-in/step", stand_in.step, methods=["POST"]),
         Route("/stand-in/calls", stand_in.get_calls),
         Route("/stand-in/calls", stand_in.delete_calls, methods=["DELETE"]),
         Route("/health", stand_in.get_health),

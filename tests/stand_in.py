@@ -30,6 +30,10 @@ class StandIn:
         """Forget the calls so far: `times` counts anew."""
         self._ask("calls", method="DELETE")
 
+    def step(self, message: str) -> None:
+        """Let the answer to this message with `[[step=N]]` go on by N words, or after the last word to its end."""
+        self._ask("step", method="POST", body={"message": message})
+
     def faults(self, **fault: Any) -> None:
         """Set the fault of every call from now on. Without an argument, no call has a fault."""
         self._ask("faults", method="POST", body=fault)

@@ -233,12 +233,14 @@ export function createClient(options) {
 
   /** Sends one request to a server, and reads the whole response. */
   async function exchange(url, request, read = readJson) {
+    let response = null;
     try {
-      const response = await fetch(url, request);
+      response = await fetch(url, request);
       const headers = Object.fromEntries(response.headers);
       return { status: response.status, headers, data: await read(response) };
     } catch (cause) {
       if (cause instanceof TurnqueueError) throw cause;
+      if (response) throw unreadable(response.status, cause); // the connection was lost in the middle of the body
       throw new NetworkError("The API could not be reached.", { code: "network_error", retryable: true, cause });
     }
   }
@@ -754,8 +756,9 @@ async function readJson(response) {
   return parsed(await response.text());
 }
 
-function unreadable(status) {
-  return new NetworkError("The API's answer could not be read.", { code: "unreadable_answer", status, retryable: true });
+function unreadable(status, cause) {
+  const members = { code: "unreadable_answer", status, retryable: true, cause };
+  return new NetworkError("The API's answer could not be read.", members);
 }
 
 // ---- Refusals

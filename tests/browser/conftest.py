@@ -8,9 +8,9 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 from local.console import serve_console
 from tests.browser.chromium import NAMES, find_chromium, launched
 from tests.browser.console import Console
-from tests.e2e.conftest import Deployment, deployment
+from tests.e2e.conftest import Deployment, alice, deployment, stack
 
-__all__ = ["deployment"]
+__all__ = ["alice", "deployment", "stack"]
 
 type Open = Callable[..., Console]
 """(fragment="") -> the console in another tab of the same browser, at the conversation with this id."""

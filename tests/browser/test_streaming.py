@@ -2,14 +2,24 @@
 
 import random
 import re
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import BrowserContext, Locator, expect
 
+from local.console import serve_console
+from local.guard import Guard
+from local.loopback import LoopbackServer, Request, Response, forward
+from local.stack import LocalStack
 from tests.browser.conftest import Open
 from tests.browser.console import Console
-from tests.e2e.conftest import Deployment
+from tests.e2e.conftest import Api, Deployment
+from tests.stand_in import StandIn
 
 pytestmark = pytest.mark.usefixtures("directives")
 
@@ -29,6 +39,99 @@ And so on, until the queue is empty and nobody waits any more."""
 def slowly(written: str, seconds: float) -> str:
     """A message that is answered by this text, word by word."""
     return f"[[drip={seconds / len(written.split())} echo={written}]] {random.random()}"
+
+
+class BreakingProxy:
+    """A proxy before the API. While it breaks, each new response breaks off three times before it comes whole."""
+
+    def __init__(self, api_url: str) -> None:
+        self._address = urlsplit(api_url).netloc
+        self._is_breaking = False
+        self._times: Counter[tuple[str, str, str | None, bool, bool]] = Counter()
+        self._server = LoopbackServer(self._answer, guard=Guard(any_origin=True))
+        self.url, self.close = self._server.url, self._server.close
+
+    @property
+    def broken(self) -> int:
+        return self._times.total()
+
+    @contextmanager
+    def breaking(self) -> Iterator[None]:
+        self._is_breaking = True
+        yield
+        self._is_breaking = False
+
+    def _answer(self, request: Request) -> Response:
+        response = forward(self._address, request, pass_="")
+        path, body = urlsplit(request.target).path, bytes(response.body)  # type: ignore[arg-type]
+        if not self._is_breaking or request.method == "OPTIONS" or path == "/health" or len(body) < 2:
+            return response
+        has_events, is_end = b"event: " in body, b'"SUCCESS"' in body
+        what = (request.method, path, request.headers.get("Last-Event-ID"), has_events, is_end)
+        match self._times[what]:
+            case 0:
+                sent = body[: len(body) // 2]
+            case 1:
+                sent = b""
+            case 2:
+                sent = body[:-1]
+            case _:
+                return response
+        self._times[what] += 1
+        if not sent:
+            raise ConnectionResetError  # closes the connection without a response
+        return replace(response, body=broken_off(sent))
+
+
+def broken_off(sent: bytes) -> Iterator[bytes]:
+    yield sent
+    raise ConnectionResetError
+
+
+@pytest.fixture(scope="module")
+def proxy(deployment: Deployment) -> Iterator[BreakingProxy]:
+    proxy = BreakingProxy(deployment.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture(scope="module")
+def console_url(deployment: Deployment, proxy: BreakingProxy) -> Iterator[str]:
+    """The console whose requests go through the proxy."""
+    server = serve_console(lambda: proxy.url, lambda: deployment.tokens)
+    yield f"{server.url}/"
+    server.close()
+
+
+class Answer:
+    """WRITTEN, of which the model writes some words each time that the test says so."""
+
+    def __init__(self, console: Console, alice: Api, stack: LocalStack, *, words: int) -> None:
+        self._alice, self._model = alice, StandIn(stack.model_url)
+        self._message = f"[[step={words} echo={WRITTEN}]] {random.random()}"
+        self.rows = -(-len(WRITTEN.split()) // words)
+        self.turn = console.send(self._message)
+        expect(self.turn).to_have_attribute("data-task", re.compile("."))
+        self.task_id = str(self.turn.get_attribute("data-task"))
+
+    def write(self) -> None:
+        """Let the model write on. Returns when the event log has the new row."""
+        before = self._alice.task(self.task_id)["partial"]
+        self._model.step(self._message)
+        self._alice.until(self.task_id, lambda task: task["partial"] != before)
+
+    def end(self) -> None:
+        """Let the model end the answer, of which all rows are written."""
+        self._model.step(self._message)
+
+    def check(self, console: Console) -> None:
+        """Wait for the end. The console shows the answer to the byte, once, and no trouble."""
+        console.expect_state(self.turn, "Done")
+        expect(console.turns).to_have_count(1)
+        assert self._alice.task(self.task_id)["result"]["message"] == WRITTEN
+        assert copied(console, self.turn) == WRITTEN
+        expect(self.turn.locator("pre")).to_have_text("while message := queue.receive():\n    handle(message)")
+        expect(console.page.locator(".trouble:visible, [role=alert]:visible")).to_have_count(0)
 
 
 def shown(turn: Locator) -> str:
@@ -73,44 +176,57 @@ def test_words_come_in_many_pieces_and_each_begins_with_the_one_before(
     assert copied(console, turn) == kept["result"]["message"]
 
 
-def test_the_network_is_cut_again_and_again_in_mid_answer(
-    console: Console, context: BrowserContext, deployment: Deployment
+def test_the_network_is_gone_while_each_row_comes(
+    console: Console, context: BrowserContext, alice: Api, stack: LocalStack
 ) -> None:
-    turn = console.send(slowly(WRITTEN, 8))
-    text = ""
-    for _ in range(4):
-        text = grown(turn, text)
+    answer, text = Answer(console, alice, stack, words=5), ""
+    for _ in range(answer.rows):
         context.set_offline(True)
-        console.page.wait_for_timeout(700)  # while the answer goes on
-        assert shown(turn) == text or shown(turn).startswith(text[:20])
+        answer.write()
+        assert shown(answer.turn) == text
         context.set_offline(False)
-    console.expect_state(turn, "Done")
-    (kept,) = recorded(deployment, console.session_id)
-    assert kept["result"]["message"] == WRITTEN
-    assert copied(console, turn) == WRITTEN
-    expect(turn.locator("pre")).to_have_text("while message := queue.receive():\n    handle(message)")
+        text = grown(answer.turn, text)
+    context.set_offline(True)
+    answer.end()
+    alice.finished(answer.task_id)
+    context.set_offline(False)
+    answer.check(console)
 
 
-def test_the_tab_is_killed_at_each_piece_and_the_next_one_goes_on(open_console: Open, deployment: Deployment) -> None:
+def test_each_response_breaks_off_three_times(
+    open_console: Open, proxy: BreakingProxy, alice: Api, stack: LocalStack
+) -> None:
+    with proxy.breaking():
+        console = open_console()
+        answer, text = Answer(console, alice, stack, words=9), ""
+        for _ in range(answer.rows):
+            answer.write()
+            text = grown(answer.turn, text)
+            expect(answer.turn.locator(".trouble")).to_be_hidden()
+        answer.end()
+        console.expect_state(answer.turn, "Done")
+    assert proxy.broken >= 3 * (answer.rows + 1), "of each row and of the end"
+    answer.check(console)
+
+
+def test_the_tab_is_killed_at_each_row_and_the_next_one_goes_on(
+    open_console: Open, alice: Api, stack: LocalStack
+) -> None:
     console = open_console()
-    turn = console.send(slowly(WRITTEN, 10))
+    answer, text = Answer(console, alice, stack, words=5), ""
     session_id = console.session_id
-    text, tabs = grown(turn, ""), 1
-    while True:
+    for _ in range(answer.rows):
+        answer.write()
+        text = grown(console.last, text)
         console.page.close()  # without a chance to save anything
         console = open_console(session_id)
-        tabs += 1
         expect(console.last.locator(".text")).to_contain_text(re.compile(r"\S"))
-        words = text.split()
-        assert shown(console.last).split()[: len(words) - 1] == words[:-1], "nothing that was seen is gone"
-        if console.last.locator(".state .chip").inner_text() == "Done":
-            break
-        text = grown(console.last, shown(console.last))
-    assert tabs >= 5
-    expect(console.turns).to_have_count(1)
-    (kept,) = recorded(deployment, session_id)
-    assert kept["result"]["message"] == WRITTEN
-    assert copied(console, console.last) == WRITTEN
+        assert shown(console.last) == text
+    rows = alice.http.get(f"/chat/task/{answer.task_id}/events", params={"after": 0}).json()["events"]
+    assert [row["event"] for row in rows] == ["start", *["delta"] * answer.rows], "no row without its kill"
+    answer.end()
+    answer.turn = console.last
+    answer.check(console)
 
 
 def test_two_tabs_show_the_same_answer_to_the_byte(open_console: Open) -> None:

@@ -440,6 +440,20 @@ def test_a_drip_streams_word_by_word(client: OpenAI) -> None:
     assert len(pieces) == 10
 
 
+def test_each_chunk_and_the_end_wait_for_a_step(client: OpenAI) -> None:
+    message = "[[step=2 echo=one two three four five]]"
+    chunks = iter(stream_of(client.with_options(timeout=60), message))
+    assert next(chunks).choices[0].delta.role == "assistant"
+
+    def step() -> ChatCompletionChunk:
+        client.post("/../stand-in/step", cast_to=object, body={"message": message})
+        return next(chunks)
+
+    assert [step().choices[0].delta.content for _ in range(3)] == ["one two ", "three four ", "five"]
+    client.post("/../stand-in/step", cast_to=object, body={"message": "another"})
+    assert step().choices[0].finish_reason == "stop"
+
+
 def test_a_cut_stream_ends_without_a_reason(client: OpenAI) -> None:
     chunks: list[ChatCompletionChunk] = []
     with pytest.raises(openai.APIConnectionError):

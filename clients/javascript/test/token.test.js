@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { ApiError, createClient, NetworkError } from "../turnqueue.js";
-import { ACCEPTED, DROP, fakeClock, pageAt, serve, succeeded } from "./support.js";
+import { ACCEPTED, CUT, DROP, fakeClock, pageAt, serve, succeeded } from "./support.js";
 
 const UNAUTHORIZED = { status: 401, body: { message: "Unauthorized" } };
 
@@ -137,6 +137,16 @@ test("in a page a connection that is lost once is no refused token", async (t) =
     hidden: true,
     token: "new",
     answer: () => (count("POST") === 1 ? DROP : ACCEPTED),
+  });
+  assert.deepEqual(await client.submit({ message: "Hello" }), ACCEPTED.body);
+});
+
+test("in a page a response that breaks off again and again is no refused token", async (t) => {
+  const broken = { body: [Buffer.from('{"task_id'), CUT] };
+  const { client, count } = await world(t, {
+    hidden: true,
+    token: "new",
+    answer: () => (count("POST") < 4 ? broken : ACCEPTED),
   });
   assert.deepEqual(await client.submit({ message: "Hello" }), ACCEPTED.body);
 });
