@@ -758,10 +758,10 @@ async def stream(
     # a JSON document is also split after each of its members
     words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)
     words_per_chunk = WORDS_PER_CHUNK
-    if "drip" in fault or "cut" in fault:
-        words_per_chunk = 1
-    elif "step" in fault:
+    if "step" in fault:
         words_per_chunk = fault["step"]
+    elif "drip" in fault or "cut" in fault:
+        words_per_chunk = 1
     elif latency:
         words_per_chunk = -(-len(words) // max(1, int(latency * CHUNKS_PER_SECOND)))
     batches = batched(words, max(1, words_per_chunk), strict=False)
