@@ -1,9 +1,12 @@
 """clients/javascript against the deployed stack, in a browser and in Node, mainly with the calls of the replaced
-client."""
+client, and the programs of the client's pages."""
 
 import json
+import os
+import re
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -115,11 +118,15 @@ def test_in_a_browser(context: BrowserContext, console_url: str, deployment: Dep
     check(page.evaluate(f"async ({{ url, baseUrl, token }}) => {{ {PROGRAM} }}", given))
 
 
+@pytest.fixture
+def node() -> str:
+    if path := shutil.which("node"):
+        return path
+    pytest.skip("no Node: `node` is not on PATH")
+
+
 @pytest.mark.usefixtures("directives")
-def test_in_node(deployment: Deployment) -> None:
-    node = shutil.which("node")
-    if node is None:
-        pytest.skip("no Node: `node` is not on PATH")
+def test_in_node(deployment: Deployment, node: str) -> None:
     given = json.dumps({"url": MODULE.as_uri(), "baseUrl": deployment.url, "token": deployment.tokens["bob"]})
     program = f"""
         const {{ url, baseUrl, token }} = {given};
@@ -131,3 +138,47 @@ def test_in_node(deployment: Deployment) -> None:
         [node, "--input-type=module", "-"], input=program, capture_output=True, text=True, timeout=50, check=True
     )
     check(json.loads(ran.stdout))
+
+
+def programs() -> dict[str, tuple[str, str]]:
+    """The programs of the pages, unchanged, by their names; each with the last line of its output."""
+
+    def code(page: Path) -> list[str]:
+        return re.findall(r"^```(?:javascript|diff)\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+
+    chat, growing = code(MODULE.parent / "README.md")
+    moved, existing, new = code(ROOT / "docs" / "javascript.md")
+    moved = "\n".join(re.findall(r"^\+(.*)", moved, re.MULTILINE))
+    submit = 'const { task_id: taskId } = await client.submit({ message: "Go on" });\nconst after = undefined;\n'
+    return {
+        "chat and stream": (f"{chat}{submit}{growing}console.log(shown.at(-1));", "Go on"),
+        "the calls of api.js": (f"{moved}\n{existing}", "I need a haircut"),
+        "the new calls": (f"{new}console.log(shown.at(-1));", "Tell me about queues"),
+    }
+
+
+@pytest.mark.parametrize("name", ["chat and stream", "the calls of api.js", "the new calls"])
+@pytest.mark.usefixtures("directives")
+def test_the_programs_of_the_pages(name: str, deployment: Deployment, node: str, tmp_path: Path) -> None:
+    packages = tmp_path / "node_modules"
+    packages.mkdir()
+    (packages / "turnqueue").symlink_to(MODULE.parent)
+    program, said = programs()[name]
+    (tmp_path / "program.mjs").write_text(
+        f"""
+        const baseUrl = process.env.API, token = process.env.TOKEN;
+        const auth = {{ idToken: token }}, session = async () => auth, controller = new AbortController();
+        const shown = [], show = (text) => shown.push(text), offerToSendAgain = (problem) => {{ throw problem; }};
+        {program.replace('"https://…"', "baseUrl")}
+        """
+    )
+    ran = subprocess.run(
+        [node, tmp_path / "program.mjs"],
+        env={**os.environ, "API": deployment.url, "TOKEN": deployment.tokens["alice"]},
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert said in ran.stdout.splitlines()[-1], ran.stdout
