@@ -198,7 +198,7 @@ def test_each_response_breaks_off_three_times(
 ) -> None:
     with proxy.breaking():
         console = open_console()
-        answer, text = Answer(console, alice, stack, words=9), ""
+        answer, text = Answer(console, alice, stack, words=11), ""
         for _ in range(answer.rows):
             answer.write()
             text = grown(answer.turn, text)
@@ -213,7 +213,7 @@ def test_the_tab_is_killed_at_each_row_and_the_next_one_goes_on(
     open_console: Open, alice: Api, stack: LocalStack
 ) -> None:
     console = open_console()
-    answer, text = Answer(console, alice, stack, words=5), ""
+    answer, text = Answer(console, alice, stack, words=7), ""
     session_id = console.session_id
     for _ in range(answer.rows):
         answer.write()
