@@ -106,19 +106,19 @@ def console_url(deployment: Deployment, proxy: BreakingProxy) -> Iterator[str]:
 class Answer:
     """WRITTEN, of which the model writes some words each time that the test says so."""
 
-    def __init__(self, console: Console, alice: Api, stack: LocalStack, *, words: int) -> None:
+    def __init__(self, console: Console, alice: Api, stack: LocalStack, *, step: int) -> None:
         self._alice, self._model = alice, StandIn(stack.model_url)
-        self._message = f"[[step={words} echo={WRITTEN}]] {random.random()}"
-        self.rows = -(-len(WRITTEN.split()) // words)
+        self._message = f"[[step={step} echo={WRITTEN}]] {random.random()}"
+        self.rows = -(-len(WRITTEN.split()) // step)
         self.turn = console.send(self._message)
         expect(self.turn).to_have_attribute("data-task", re.compile("."))
         self.task_id = str(self.turn.get_attribute("data-task"))
 
-    def write(self) -> None:
-        """Let the model write on. Returns when the event log has the new row."""
+    def write(self) -> list[str]:
+        """Let the model write on. Returns all words so far, when the event log has the new row."""
         before = self._alice.task(self.task_id)["partial"]
         self._model.step(self._message)
-        self._alice.until(self.task_id, lambda task: task["partial"] != before)
+        return words(self._alice.until(self.task_id, lambda task: task["partial"] != before)["partial"])
 
     def end(self) -> None:
         """Let the model end the answer, of which all rows are written."""
@@ -145,6 +145,11 @@ def grown(turn: Locator, before: str) -> str:
     return shown(turn)
 
 
+def words(text: str) -> list[str]:
+    """The words without the marks of Markdown, which the console does not show."""
+    return re.findall(r"\w+", text)
+
+
 def copied(console: Console, turn: Locator) -> str:
     """The answer as the console has it, to the byte."""
     console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -160,32 +165,24 @@ def recorded(deployment: Deployment, session_id: str) -> list[dict[str, Any]]:
         return turns
 
 
-def test_words_come_in_many_pieces_and_each_begins_with_the_one_before(
-    console: Console, deployment: Deployment
-) -> None:
-    turn = console.send(slowly("one two three four five six seven eight nine ten " * 3, 6))
-    seen = [grown(turn, "")]
-    while turn.locator(".state .chip").inner_text() != "Done":
-        text = shown(turn)
-        assert text.startswith(seen[-1])
-        if text != seen[-1]:
-            seen.append(text)
-        console.page.wait_for_timeout(20)  # lets the browser go on
-    assert len(seen) > 6, "a look each second would show six"
-    (kept,) = recorded(deployment, console.session_id)
-    assert copied(console, turn) == kept["result"]["message"]
+def test_the_console_asks_for_a_stream(console: Console) -> None:
+    """So the worker writes a row up to four times a second, and not once (tests/unit/test_streaming.py)."""
+    with console.page.expect_request("**/chat?*") as sent:
+        console.send(f"Hello {random.random()}")
+    assert (sent.value.post_data_json or {})["stream"] is True
 
 
 def test_the_network_is_gone_while_each_row_comes(
     console: Console, context: BrowserContext, alice: Api, stack: LocalStack
 ) -> None:
-    answer, text = Answer(console, alice, stack, words=5), ""
+    answer, text = Answer(console, alice, stack, step=5), ""
     for _ in range(answer.rows):
         context.set_offline(True)
-        answer.write()
+        written = answer.write()
         assert shown(answer.turn) == text
         context.set_offline(False)
         text = grown(answer.turn, text)
+        assert words(text) == written
     context.set_offline(True)
     answer.end()
     alice.finished(answer.task_id)
@@ -198,10 +195,11 @@ def test_each_response_breaks_off_three_times(
 ) -> None:
     with proxy.breaking():
         console = open_console()
-        answer, text = Answer(console, alice, stack, words=11), ""
+        answer, text = Answer(console, alice, stack, step=11), ""
         for _ in range(answer.rows):
-            answer.write()
+            written = answer.write()
             text = grown(answer.turn, text)
+            assert words(text) == written
             expect(answer.turn.locator(".trouble")).to_be_hidden()
         answer.end()
         console.expect_state(answer.turn, "Done")
@@ -213,11 +211,12 @@ def test_the_tab_is_killed_at_each_row_and_the_next_one_goes_on(
     open_console: Open, alice: Api, stack: LocalStack
 ) -> None:
     console = open_console()
-    answer, text = Answer(console, alice, stack, words=7), ""
+    answer, text = Answer(console, alice, stack, step=7), ""
     session_id = console.session_id
     for _ in range(answer.rows):
-        answer.write()
+        written = answer.write()
         text = grown(console.last, text)
+        assert words(text) == written
         console.page.close()  # without a chance to save anything
         console = open_console(session_id)
         expect(console.last.locator(".text")).to_contain_text(re.compile(r"\S"))
