@@ -66,7 +66,7 @@ _REMOVED = (
     "result",
     "usage",
     "lost_lease",
-    "reserved_tokens",  # a final turn has no lease
+    "reserved_tokens",  # the reservation of a failed task has ended
     "refusals",
     "last_refusal",
     "next_try_at",

@@ -68,7 +68,7 @@ _TRIES = 3  # The most tries of a change. If a try fails, another worker has cou
 class Phase(StrEnum):
     CLOSED = "closed"  # calls are allowed
     OPEN = "open"  # calls are not allowed
-    HALF_OPEN = "half-open"  # the first caller may probe
+    HALF_OPEN = "half-open"  # the first caller may make a trial call (a probe)
 
 
 class Gate(NamedTuple):
