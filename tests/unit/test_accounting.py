@@ -155,7 +155,7 @@ def test_a_task_that_fails_for_good_gives_its_reservation_back(account: Account,
 
 def test_an_answer_whose_task_a_reader_closed_meanwhile_is_paid_for(account: Account, wire: Wire, clock: Clock) -> None:
     """Else a short deadline, and a poll just then, would pass the limit."""
-    task_id = account.queued(LONG, deadline_seconds=60)
+    task_id = account.queued("[[drip=0.02 words=120]]", deadline_seconds=60)
 
     def read_late() -> None:
         clock.forward(61)
