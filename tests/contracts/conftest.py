@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from development.cfn import ROOT
-from tests.unit.conftest import account, clock, functions, model, model_url, only_loopback, wire
+from tests.unit.conftest import account, clock, functions, model, model_url, only_loopback, simulated_aws, wire
 
-__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "wire"]
+__all__ = ["account", "clock", "functions", "model", "model_url", "only_loopback", "simulated_aws", "wire"]
 
 
 def _tool(path: str, needs: str) -> Path:

@@ -412,8 +412,8 @@ def test_more_than_the_model_grants_is_answered_late_and_seldom_refused() -> Non
 
 
 def test_a_quota_grants_no_more_than_its_rate_and_all_of_it_is_used() -> None:
-    run = Simulation(all_there(100, 1, Refill()), Model(lambda _: 0.0, a_minute=300), seed=1).run(arrivals(10, 600, 1))
+    run = Simulation(all_there(100, 1, Refill()), Model(lambda _: 0.0, a_minute=300), seed=1).run(arrivals(10, 200, 1))
 
     answered = sorted(turn.finished for turn in run.turns if turn.code is None and turn.finished is not None)
     assert len(answered) <= 5 * run.present[-1][0] + 5
-    assert sum(moment < 600 for moment in answered) == pytest.approx(5 * 600, rel=0.02)
+    assert sum(moment < 200 for moment in answered) == pytest.approx(5 * 200, rel=0.02)

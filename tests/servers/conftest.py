@@ -29,6 +29,7 @@ from tests.unit.conftest import (
     model_url,
     only_loopback,
     printed,
+    simulated_aws,
     wire,
     worker,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "model_url",
     "only_loopback",
     "printed",
+    "simulated_aws",
     "wire",
     "worker",
 ]
