@@ -69,7 +69,8 @@ def _send(*, request: Any = None, event_name: str = "", **kwargs: Any) -> Any:
     if service == "s3":  # whose calls are told by method and path
         operation, body = event_name.split(".")[2], {"Key": urlsplit(request.url).path.lstrip("/")}
         if operation == "PutObject":
-            body |= {"type": request.headers["Content-Type"].decode(), "content": bytes(request.body)}
+            # botocore sends the content as a stream
+            body |= {"type": request.headers["Content-Type"].decode(), "content": request.body.getvalue()}
     else:
         body = json.loads(request.body)
         target = request.headers["X-Amz-Target"]
