@@ -459,7 +459,7 @@ def run_with_data_urls(world: World) -> None:
     """Two images that go to S3 with their message, and are a part of the next one's history."""
     alice = Client(world, "alice")
     image = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
-    alice.insist("a", media=[image, image])
+    alice.insist("a", key="planted-idem-1", media=[image, image])
     alice.rest(3)
     alice.insist("b")
 
