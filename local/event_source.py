@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 _SECONDS_OF_A_POLL = 1  # seconds that one poll waits for messages; `stop` waits for the running poll
 _SECONDS_AFTER_TROUBLE = 0.5
-_MOST_AT_ONCE = 10  # the most messages in one ReceiveMessage
+_MOST_AT_ONCE = 10  # the maximum number of messages in one ReceiveMessage
 _DEFAULT_CONCURRENCY = 5
 
 
@@ -93,7 +93,7 @@ class EventSource:
             self._free.release(self.mapping.max_concurrency)
 
     def abandon(self) -> None:
-        """Stop without waiting, at the end of the account."""
+        """Stop without waiting, because the emulated account is being closed."""
         self._stopping.set()
 
     def _poll(self) -> None:

@@ -104,7 +104,7 @@ class Fault(TypedDict, total=False):
     hang: float  # seconds of silence before everything else
     status: int  # the status of an HTTP error that the server sends instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
-    window: int  # the most tokens of a prompt; a longer prompt is refused
+    window: int  # the maximum tokens of a prompt; a longer prompt is refused
     blind: bool  # refuse a prompt with an image, even if the image is in an earlier message
     retry_after: float
     per_minute: int  # calls a minute that the server allows, at an even pace; it refuses all other calls with 429

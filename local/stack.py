@@ -186,7 +186,7 @@ class LocalStack:
             step.note = f"{len(self.functions)} functions, {len(self.event_sources)} event sources"
 
     def _own_folder(self) -> Path:
-        """The folder of this run, with an empty `logs`: `state`, or a folder below it if another run uses `state`."""
+        """Choose this run's folder: `state`, or a folder below it if another run uses `state`. Empties its `logs`."""
         self._state.mkdir(parents=True, exist_ok=True)
         (self._state / ".gitignore").write_text("*\n")
         for number in itertools.count(1):

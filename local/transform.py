@@ -31,8 +31,8 @@ class Refused(Exception):
 
 
 def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Template:
-    """The template in a file after AWS::LanguageExtensions, for these parameters; pseudo parameters are left as they
-    are. `python`: the SAM CLI's Python. Raises Refused."""
+    """Apply AWS::LanguageExtensions with these parameters to the template in a file. Returns the new template, in
+    which pseudo parameters are unchanged. `python`: the SAM CLI's Python. Raises Refused."""
     [outcome] = run(python, [{"template": str(template), "parameters": dict(parameters), "until": "extended"}])
     if "refused" in outcome:
         raise Refused(outcome["refused"])

@@ -16,7 +16,7 @@ _TIMEOUT_SECONDS = 35
 """API Gateway gives up after 30 s."""
 
 _MAX_BYTES = 2 * 1024 * 1024
-"""The most bytes of an answer. The API's largest answer, a page of a session, has 1 MiB."""
+"""The maximum bytes of an answer. The API's largest answer, a page of a session, has 1 MiB."""
 
 
 class ApiFailed(CommandFailed):

@@ -15,7 +15,7 @@ from operations.stack import Reads, Stack
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
 _UPLOADS_AT_ONCE = 1000
-"""The most keys in one call of S3."""
+"""The maximum number of keys in one call of S3."""
 
 
 class NotDeleted(CommandFailed):

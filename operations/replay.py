@@ -77,7 +77,7 @@ _REMOVED = (
 @dataclass(frozen=True)
 class Wanted:
     """Which tasks to replay: tasks that failed with one of `codes`, at `since` (seconds since the epoch) or later.
-    `owner`, `session_id` and `task_ids` restrict them further. `limit`: the most tasks."""
+    `owner`, `session_id` and `task_ids` restrict them further. `limit`: the maximum number of tasks."""
 
     codes: Collection[str] = ("worker_lost",)
     since: float = 0.0

@@ -41,7 +41,7 @@ _PAUSE_SECONDS = 2
 
 @dataclass
 class Verification:
-    """The state that the checks share. `patience`: the most seconds until CloudWatch shows a log line or a metric."""
+    """The state that the checks share. `patience`: the maximum seconds until CloudWatch shows a line or a metric."""
 
     stack: Stack
     api: Api

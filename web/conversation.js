@@ -6,7 +6,7 @@ import { alone, pause } from "./pause.js";
 import * as time from "./time.js";
 import { Turn } from "./turn.js";
 
-const PAGE = 100; // the most turns that the API returns in a page
+const PAGE = 100; // the maximum number of turns that the API returns in a page
 const CHECK_AGAIN_MS = 15_000;
 const KEEP_MS = 3000; // ms to wait for the browser's database: a message must not wait longer for it
 // ms after which an unsent message needs the user's consent, because the user may no longer want to send it

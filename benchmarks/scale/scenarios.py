@@ -55,8 +55,8 @@ TROUBLE_HEAD = [
     "trouble at the model",
     "answered",
     "last answer after the trouble, s",
-    "refused calls a chat",
-    "deliveries without a call, a chat",
+    "refused calls per chat",
+    "deliveries without a call, per chat",
     "most calls in a second after the trouble",
     "waiting costs, $",
 ]

@@ -354,8 +354,8 @@ export interface ClientOptions {
   refreshToken?: (() => unknown) | undefined;
   fetch?: typeof globalThis.fetch | undefined;
   /**
-   * The most tries of a request after temporary errors; 7 by default. This does not limit polls: the client polls a
-   * known task until its deadline.
+   * The maximum number of tries of a request after temporary errors; 7 by default. This does not limit polls: the
+   * client polls a known task until its deadline.
    */
   attempts?: number | undefined;
   /** The milliseconds that one request may take; 40,000 by default. */

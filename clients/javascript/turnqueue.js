@@ -139,8 +139,8 @@ function bounded(work, { signal, timeoutMs = Infinity }) {
 /**
  * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns the token
  * or a promise of it. The client calls the function before every request. The client calls `refreshToken` once when the
- * API refuses the token. `attempts` is the most tries of a request. `wait` is the seconds of a long poll. `clock` is
- * for tests.
+ * API refuses the token. `attempts` is the maximum number of tries of a request. `wait` is the seconds of a long
+ * poll. `clock` is for tests.
  */
 export function createClient(options) {
   const { baseUrl, token, refreshToken } = options ?? {};

@@ -17,7 +17,8 @@ from turnqueue.v1.responses import polling, response
 from turnqueue.v1.streams import ResponseStream, Row, respond_stream, shows_growth, starting_after
 
 MAX_PAGE = 100
-MAX_TURNS = 500  # The most turns of a conversation whose items are listed. Each page of items reads all these turns.
+MAX_TURNS = 500
+"""A conversation's items are listed for at most this number of turns. Each page of items reads all these turns."""
 
 
 class Desk(NamedTuple):

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from turnqueue.http import Event, Problem, header, integer, query
 
 MAX_WAIT_SECONDS = 25
-"""The most seconds that a request waits. API Gateway gives up after 30 s."""
+"""The maximum seconds that a request waits. API Gateway gives up after 30 s."""
 
 # The replaced system was built with FastAPI, which accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})

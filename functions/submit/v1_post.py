@@ -31,11 +31,11 @@ from v1_request import Parsed, parse_completions, parse_conversation, parse_resp
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
-"""The most seconds that a request waits until a worker has stopped. A worker notices a cancellation within two seconds.
-"""
+"""The maximum seconds that a request waits until a worker has stopped. A worker notices a cancellation within two
+seconds."""
 
 MAX_REFERRED = 100
-"""The most turns that the item references of one request may name. Each of these turns costs a read."""
+"""The maximum number of turns that the item references of one request may name. Each of these turns costs a read."""
 
 
 LIVE = {"stream": True, "live": True}

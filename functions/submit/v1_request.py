@@ -29,7 +29,7 @@ type Refer = Callable[[str, str], Entry]
 """Finds the context entry of an item id. `param` names the request's parameter with the id. Raises a 404 Problem if
 there is no such item."""
 
-MAX_INSTRUCTIONS = 32_000  # the most characters of all instructions
+MAX_INSTRUCTIONS = 32_000  # the maximum characters of all instructions
 
 _Ignored = Annotated[Any, "taken and without effect"]
 

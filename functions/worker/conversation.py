@@ -17,7 +17,8 @@ _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not sh
 
 _NO_RESULT = "[The user went on without a result of this function.]"
 
-# The most calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the history.
+# The maximum number of calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the
+# history.
 _HALVINGS = 3
 
 # Seconds that a learned limit is used. The server can restart with a larger window. A learned limit also applies to

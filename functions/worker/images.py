@@ -12,10 +12,11 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_UPLOADS = 4
-"""The most uploads of earlier turns that the model gets again, the latest first. Each upload costs its tokens again."""
+"""The maximum number of uploads of earlier turns that the model gets again, the latest first. Each upload costs its
+tokens again."""
 
 MAX_EARLIER_DATA_URLS = 32
-"""The most data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
+"""The maximum number of data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
 
 
 @asynccontextmanager

@@ -24,7 +24,7 @@ READ_SECONDS = POLL_SECONDS + 3.0
 # Seconds between two receives under load. This halves the number of receives, and delays a turn by 0.1 s on average.
 _PAUSE_SECONDS = 0.2
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
-_REPEATS = 2  # the most repeats of a failed receive when all turns are over
+_REPEATS = 2  # the maximum number of repeats of a failed receive when all turns are over
 
 
 class Intake:

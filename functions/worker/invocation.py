@@ -40,7 +40,7 @@ type Record = dict[str, Any]
 
 class Worker(NamedTuple):
     """The parts that all invocations of a process share. `polled`: the queue, with the timeouts that Intake needs.
-    `turns`: the most turns of an invocation at a time."""
+    `turns`: the maximum number of turns of an invocation at a time."""
 
     services: Services
     queue: TurnQueue

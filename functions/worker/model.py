@@ -35,7 +35,7 @@ _TRUSTED = httpx2.create_ssl_context()
 
 class Model:
     """`key`: an async function that returns the API key; fresh=True bypasses its cache. `prices`: the price of each
-    model, by its name. `history_tokens`: the most tokens of history, by estimate, that the model gets with a
+    model, by its name. `history_tokens`: the maximum tokens of history, by estimate, that the model gets with a
     message."""
 
     def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price], history_tokens: int) -> None:

@@ -74,8 +74,8 @@ class ModelKeys:
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
         # Concurrent callers share one fetch, and also its failure. Otherwise ten turns that begin together would fetch
-        # one after the other. A fetch that began before a refusal can return the refused key, so the caller waits for
-        # the next fetch.
+        # one after the other. A fetch that began before a refusal can return the key that the model has refused.
+        # So this call waits for the next fetch.
         fetching = self._fetching[arn]
         number = self._last[arn].number + (2 if fresh and fetching.locked() else 1)
         async with fetching:

@@ -21,15 +21,15 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The most bytes of a reply. A chunk of one token has about 350 bytes, so 100,000 tokens, thoughts included, need about
-half of this."""
+"""The maximum bytes of a reply. A chunk of one token has about 350 bytes, so 100,000 tokens, thoughts included, need
+about half of this."""
 
 MAX_EVENT_BYTES = 512 * 1024
-"""The most bytes of one event. The largest stored answer fits into one event, even if all its characters are
+"""The maximum bytes of one event. The largest stored answer fits into one event, even if all its characters are
 escaped."""
 
 MAX_COMPLETION_BYTES = 2 * 1024 * 1024
-"""The most bytes of a plain completion, thoughts included."""
+"""The maximum bytes of a plain completion, thoughts included."""
 
 # Seconds that a stream is read after its finish reason. A server can still send its usage, and then the end of the HTTP
 # body. If the body is read to its end, the connection stays open for the next call.

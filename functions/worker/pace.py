@@ -15,7 +15,7 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""The most seconds from a reservation to its slot, because no message is hidden for longer."""
+"""The maximum seconds from a reservation to its slot, because no message is hidden for longer."""
 
 
 class Place(NamedTuple):

@@ -14,7 +14,7 @@ import httpx2
 from modelerror import ModelError
 
 MAX_ERROR_BYTES = 64 * 1024
-"""The most bytes that are read of an error's body. Large providers send less than 4 KB."""
+"""The maximum bytes that are read of an error's body. Large providers send less than 4 KB."""
 
 _BODY_SECONDS = 5.0
 _MATCHED_CHARACTERS = 4000

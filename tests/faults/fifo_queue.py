@@ -82,7 +82,7 @@ class FifoQueue:
         """Whether a test has let messages become visible before their time."""
         self.bodies: list[str] = []
         self.longest_hidden = 0.0
-        """The most seconds that a consumer has hidden a message for at once."""
+        """The maximum seconds that a consumer has hidden a message for at once."""
         self._clock = clock
         self._retention = retention
         self._dead_letters = dead_letters

@@ -17,12 +17,12 @@ MAX_INLINE_CHARACTERS = 4096
 units, or a PUT and a few GETs."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The most characters of data URLs that one response reads from S3. The data URLs of the response's first turn do not
-count. A response of Lambda has at most 6 MB."""
+"""The maximum characters of data URLs that one response reads from S3. The data URLs of the response's first turn do
+not count. A response of Lambda has at most 6 MB."""
 
 MAX_SHOWN = 40
-"""The most data URLs that one response reads from S3. Those of the response's first turn do not count. Each data URL
-needs a read of about 30 ms."""
+"""The maximum number of data URLs that one response reads from S3. Those of the response's first turn do not count.
+Each data URL needs a read of about 30 ms."""
 
 _FOLDER = "data/"
 

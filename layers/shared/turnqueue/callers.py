@@ -18,7 +18,7 @@ from turnqueue.http import is_owner
 # (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html).
 ALGORITHMS = ["RS256", "RS384", "RS512"]
 
-_SECONDS = 3  # the most seconds of one call to the issuer
+_SECONDS = 3  # the maximum seconds of one call to the issuer
 _KEYS_KEPT_SECONDS = 2 * 3600
 
 

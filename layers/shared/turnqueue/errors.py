@@ -8,7 +8,7 @@ from typing import NamedTuple
 from turnqueue.turn import MAX_REQUEST_BYTES
 
 MAX_BODY_BYTES = 512 * 1024
-"""The most bytes of a request's body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
+"""The maximum bytes of a request's body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
 
 
 class Refusal(NamedTuple):

@@ -51,18 +51,18 @@ _SHORTEST_INTERVAL_SECONDS = 0.02  # Seconds. If the learned interval is shorter
 _LONGEST_INTERVAL_SECONDS = 30.0
 
 LINE_SECONDS = 2.0
-"""The most seconds ahead for which a call can reserve a slot. It is short, because the learned pace changes fast."""
+"""The maximum seconds ahead for which a call can reserve a slot. It is short, because the learned pace changes fast."""
 
 PROBE_LEASE_SECONDS = 15.0
 """Seconds for which other calls wait for a probe. A probe ends within 10 s, unless its worker dies before that."""
 
 MOST_HIDDEN_SECONDS = 60.0
-"""The most seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
+"""The maximum seconds that a message is hidden at once, so that a cancelled turn frees its session within a minute."""
 
 # Seconds after its last change at which a gate is deleted. In an outage, the gate changes at least once a day.
 _KEPT_SECONDS = 86_400
 _WATCHED_SECONDS = 5.0
-_TRIES = 3  # The most tries of a change. If a try fails, another worker has counted a refusal at the same time.
+_TRIES = 3  # The maximum tries of a change. If a try fails, another worker has counted a refusal at the same time.
 
 
 class Phase(StrEnum):
@@ -143,7 +143,7 @@ class Gate(NamedTuple):
         return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
 
     def shut(self, now: float) -> "Gate":
-        """The closed gate. It keeps the number of periods, because trouble within the next minute counts as the old
+        """The closed gate. The number of periods stays, because failures within the next minute belong to the same
         trouble."""
         return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
 

@@ -13,7 +13,7 @@ from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024
-"""The most bytes of one image, and of all uploads together that the model gets with a message. Ten concurrent turns,
+"""The maximum bytes of one image, and of all uploads together that the model gets with a message. Ten concurrent turns,
 each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300

@@ -8,12 +8,12 @@ from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 _MAX_KEY_BYTES = 2048
-"""The most bytes of a partition key in DynamoDB. DynamoDB would refuse a longer key in every attempt, and that would
+"""The maximum bytes of a partition key in DynamoDB. DynamoDB would refuse a longer key in every attempt, and that would
 look like an outage of AWS."""
 
 
 MOST_AT_ONCE = 10
-"""The most messages in one call of SQS."""
+"""The maximum number of messages in one call of SQS."""
 
 
 class Malformed(Exception):

@@ -26,7 +26,7 @@ _JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict f
 _WHOLE = {name for name, kind in _KINDS.items() if kind is int}
 _COMPARED = ("attempt",)  # Conditions use this attribute, so it is stored even if it is 0.
 
-# the most overdue turns that a page closes: each takes two writes of 10 ms, so a page takes less than a second
+# a page closes at most this number of overdue turns: each takes two writes of 10 ms, so a page takes less than a second
 _MOST_CLOSED_BY_A_PAGE = 10
 _MAX_HISTORY_PAGES = 3
 
@@ -472,8 +472,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """The turns of the thread that ends at `previous`, newest first, and the ULID with which the thread continues. A
-    turn without `previous` ends the thread, because its model saw all turns before it."""
+    """Of `turns`, those that the model saw with the turn `previous`, newest first, and the ULID of the next older one.
+    From a turn that has no previous turn, all older turns count, because its model saw them."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

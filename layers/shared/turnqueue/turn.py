@@ -16,8 +16,8 @@ RETENTION_SECONDS = 7 * 24 * 3600
 """A turn can be read for this number of seconds after its submission: a week."""
 
 MAX_ATTEMPTS = 3
-"""The most attempts of a turn since it was queued. When all have failed, the turn fails. A refusal does not count as an
-attempt."""
+"""The maximum number of attempts of a turn since it was queued. When all have failed, the turn fails. A refusal
+does not count as an attempt."""
 
 # An item in DynamoDB has at most 400 KB (409,600 bytes). A request and a result of these sizes leave 16 KB for
 # everything else.

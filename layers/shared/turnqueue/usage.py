@@ -40,7 +40,7 @@ TOKENS_OF_AN_ANSWER = 2000
 """Tokens reserved for an answer. Most answers are shorter, and a long answer is settled with its real size."""
 
 _MOST_TOKENS = 10**9
-_MOST_DOLLARS = 10_000.0  # the most dollars of one attempt; a greater number is a mistake
+_MOST_DOLLARS = 10_000.0  # the maximum dollars of one attempt; a greater number is a mistake
 _COST = "cost_micros"  # millionths of a dollar, because whole numbers add up exactly
 _CHARGED = "charged_tokens"
 
