@@ -61,8 +61,7 @@ class Studio:
         self._browser = browser
         self._progress = progress
         self._url = console_url
-        self.model = StandIn(model_url)
-        self.order = self.model.faults
+        self.order = StandIn(model_url).faults
 
     @contextmanager
     def console(self, viewport: dict[str, int], *, dark: bool = False, state: Any = None) -> Iterator[Console]:
@@ -93,27 +92,6 @@ class Studio:
         self.order()
 
 
-def running(studio: Studio, console: Console, name: str) -> None:
-    """An answer that grows, with a message behind it; then the same answer after its words were taken back."""
-    studio.order(step=25, cut=2, echo=QUEUES)
-    first = console.send("What is a queue good for?", role="general")
-    studio.model.step("What is a queue good for?")
-    expect(first.locator(".text")).to_contain_text("It does not")
-    waiting = console.send("And when would you not use one?")
-    expect(waiting).to_contain_text("behind the message before it")
-    studio.take(console, name)
-    studio.order(step=12, echo=QUEUES)
-    for _ in range(2):  # the second attempt begins with the second step
-        studio.model.step("What is a queue good for?")
-    expect(first.get_by_text("its words were taken back")).to_be_visible()
-    expect(first.locator(".text")).to_contain_text("own pace")
-    studio.take(console, f"{name}-again")
-    for turn in (first, waiting):
-        turn.get_by_role("button", name="Cancel").click()
-        console.expect_state(turn, "Cancelled")
-    studio.order()
-
-
 def talk(studio: Studio) -> Any:
     """The desk, state after state. Returns what the browser remembers at the end."""
     with studio.console(DESK) as console:
@@ -135,7 +113,17 @@ def talk(studio: Studio) -> Any:
         studio.take(console, "draft")
 
         page.get_by_role("button", name="New conversation").click()
-        running(studio, console, "running")
+        studio.order(drip=0.12, echo=QUEUES)
+        console.expect_state(console.send("What is a queue good for?", role="general"), "Answering")
+        page.wait_for_timeout(3000)
+        waiting = console.send("And when would you not use one?")
+        expect(waiting).to_contain_text("behind the message before it")
+        studio.take(console, "running")
+        console.turns.first.get_by_role("button", name="Cancel").click()
+        console.expect_state(console.turns.first, "Cancelled")
+        console.expect_state(waiting, "Answering")
+        waiting.get_by_role("button", name="Cancel").click()
+        console.expect_state(waiting, "Cancelled")
 
         page.get_by_role("button", name="New conversation").click()
         studio.order(refuse=True)
@@ -187,10 +175,6 @@ def elsewhere(studio: Studio, state: Any) -> None:
             console.conversations.filter(has_text="What is a queue").last.get_by_role("link").click()
             expect(console.turns).to_have_count(len(TALK))
             studio.take(console, f"{name}-long-conversation")
-            if viewport is PHONE:
-                panes.get_by_role("button", name="Conversations").click()
-            page.get_by_role("button", name="New conversation").click()
-            running(studio, console, f"{name}-running")
 
 
 def main() -> None:
