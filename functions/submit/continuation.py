@@ -26,7 +26,7 @@ def continue_calls(
     wanted = {entry["call_id"] for entry in context if "output" in entry} - own
     waiting: list[str] = []
     if wanted and (calling := _calling(store, key, wanted, now, param)):
-        request["previous"] = request["answers"] = calling.key.turn
+        request["answers"] = calling.key.turn
         waiting = call_ids(calling)
     check_outputs(context, waiting, param, numbered=numbered)
 

@@ -223,6 +223,8 @@ def parse_chat(content: bytes) -> ChatRequest:
         raise invalid("message", "message_missing", "must have at least 1 character, unless there are tool_outputs")
     if request.tool_outputs and not request.session_id:
         raise invalid("tool_outputs", "session_missing", "needs the session_id of the function calls")
+    if request.tool_choice == "required" and not request.tools:
+        raise invalid("tool_choice", "tool_missing", "must be auto or none, because the request has no tools")
     if isinstance(request.tool_choice, ToolName) and request.tool_choice.name not in request.tool_names:
         raise invalid("tool_choice", "tool_missing", "must be auto, none, required, or one of the functions in tools")
     require_storable(request.stored(), {"context": "tool_outputs"})

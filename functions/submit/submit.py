@@ -284,14 +284,20 @@ def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
             count("CacheHit")
             return replied
     turn = admit(turn)
-    if not store.create(turn) and turn.reserved_tokens:
+    try:
+        created = store.create(turn)
+    except AlreadyAnswered:
+        if turn.reserved_tokens:
+            _give_back(turn)
+        raise
+    if not created and turn.reserved_tokens:
         _give_back(turn)
     return turn
 
 
 def _give_back(turn: Turn) -> None:
-    """End the reservation of a turn that another request with the same key recorded. If that fails, the estimate stays
-    reserved until the end of the day."""
+    """End the reservation of a turn that was not recorded, for example because another request with the same key has
+    recorded it. If that fails, the estimate stays reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
         # Equal times mean that botocore repeated the put. The first try had stored the turn, but its response was lost.

@@ -3,6 +3,7 @@
 Sizes are estimates in tokens. Only the server can count its model's tokens, and it reports them after the answer.
 """
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Self
@@ -16,6 +17,7 @@ type Message = dict[str, Any]
 _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not shown again.]"}
 
 _NO_RESULT = "[The user went on without a result of this function.]"
+_RESULT = "[Result of a function that was called earlier] "
 
 # The maximum number of calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the
 # history.
@@ -29,7 +31,8 @@ _REMEMBERED_SECONDS = 3600.0
 class Exchange(NamedTuple):
     """An earlier turn: the user's message and the model's answer. Function results stay with the exchange that called
     the functions, because servers refuse a call without its result and a result without its call. If the user has sent
-    another message instead of the results, the model gets a note for each result."""
+    another message instead of the results, the model gets a note for each result. If the turn that called the functions
+    is too old, deleted or not the turn before, the model gets the results as text of the user."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -59,10 +62,11 @@ class Conversation(NamedTuple):
         for past in history:
             _append(exchanges, _exchange(persona, past, images))
         asked = tuple(_asked(turn, images))
-        if exchanges and asked and asked[0]["role"] == "tool":
+        if _brings_results(exchanges, asked):
             asked = exchanges.pop().messages + asked
         else:
             _close(exchanges)
+            asked = _without_calls(asked)
         return cls({"role": "system", "content": persona.instructions}, _newest(exchanges, history_tokens), asked)
 
     def messages(self) -> list[Message]:
@@ -141,11 +145,36 @@ def _tokens(message: Message) -> int:
 def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
     if exchange is None:
         return
-    if exchanges and exchange.messages[0]["role"] == "tool":
+    if _brings_results(exchanges, exchange.messages):
         exchange = Exchange.of(exchanges.pop().messages + exchange.messages)
     else:
         _close(exchanges)
+        exchange = Exchange.of(_without_calls(exchange.messages))
     exchanges.append(exchange)
+
+
+def _brings_results(exchanges: Sequence[Exchange], messages: Sequence[Message]) -> bool:
+    """Whether `messages` begin with the results of exactly the functions that the last exchange calls."""
+    calls = exchanges[-1].messages[-1].get("tool_calls", ()) if exchanges else ()
+    results = itertools.takewhile(_is_result, messages)
+    return bool(calls) and {call["id"] for call in calls} == {result["tool_call_id"] for result in results}
+
+
+def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The messages, in which function results at the beginning are text of the user."""
+    results = [_RESULT + message["content"] for message in itertools.takewhile(_is_result, messages)]
+    if not results:
+        return messages
+    rest, text = messages[len(results) :], "\n\n".join(results)
+    if not rest or rest[0]["role"] != "user":
+        return ({"role": "user", "content": text}, *rest)
+    said = rest[0]["content"]  # in the same message, because some servers refuse two messages of the user in a row
+    content = f"{text}\n\n{said}" if isinstance(said, str) else [{"type": "text", "text": text}, *said]
+    return (rest[0] | {"content": content}, *rest[1:])
+
+
+def _is_result(message: Message) -> bool:
+    return bool(message["role"] == "tool")
 
 
 def _close(exchanges: list[Exchange]) -> None:

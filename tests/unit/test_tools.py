@@ -8,6 +8,9 @@ import pytest
 
 from tests.unit.conftest import Account, Clock, Response, StandIn, Wire, refusing
 from tests.unit.openai_client import client
+from tests.unit.test_limits import SetLimits, set_limits, usage
+
+__all__ = ["set_limits"]
 
 PARAMETERS = {
     "type": "object",
@@ -246,3 +249,55 @@ def test_a_conversation_of_the_openai_api_follows_the_same_rules(account: Accoun
     again = alice.responses.create(input="3", **sent)
     results = [{"call_id": call.call_id, "output": "4"} for call in again.output if call.type == "function_call"]
     assert "The tools said: 4." in proceed(account, results)["json"]["message"]
+
+
+# ---- Calls that the model no longer gets
+
+
+def test_a_session_goes_on_when_its_results_are_older_than_the_history(account: Account, eager: None) -> None:
+    proceed(account, outputs(calling(account)))
+
+    answers = [account.post({"message": f"m{number}", "session_id": "s-1"}) for number in range(22)]
+
+    assert {answer["statusCode"] for answer in answers} == {200}
+
+
+def test_a_loop_of_functions_may_be_longer_than_the_history(account: Account, eager: None) -> None:
+    asked = calling(account)
+
+    for _ in range(22):
+        asked = proceed(account, outputs(asked), message="what is 3 and one?")["json"]
+
+    assert asked["tool_calls"]
+
+
+def test_results_of_a_deleted_turn_stay_in_the_conversation(account: Account, eager: None) -> None:
+    asked = calling(account)
+    proceed(account, outputs(asked, "the sum is 4"))
+    client(account).responses.delete(f"resp_{asked['task_id']}")
+
+    answer = account.post({"message": "thanks", "session_id": "s-1"})
+
+    assert "the sum is 4" in answer["json"]["message"]
+
+
+def test_results_that_come_late_hide_no_message(account: Account, eager: None) -> None:
+    asked = calling(account)
+    failed = proceed(account, outputs(asked), message="[[refuse]]", tools=None)["json"]["task_id"]
+    assert account.outcome(failed) == ("FAILURE", "prompt_refused")
+    account.post({"message": "my name is Zed", "session_id": "s-1"})
+
+    assert proceed(account, outputs(asked))["statusCode"] == 200
+    later = account.post({"message": "thanks", "session_id": "s-1"})
+
+    assert "my name is Zed" in later["json"]["message"]
+
+
+def test_refused_results_reserve_no_tokens(account: Account, eager: None, set_limits: SetLimits) -> None:
+    set_limits("default:6000/100/1000000")
+    asked = calling(account)
+    proceed(account, outputs(asked))
+
+    assert proceed(account, outputs(asked))["statusCode"] == 409
+
+    assert usage(account)["json"]["reserved_tokens"] == 0
