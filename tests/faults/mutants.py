@@ -382,6 +382,13 @@ async def _flush_until""",
         "the worker calls a model whose gate is open",
         GATEKEEPER,
         ("        if wait := self._wait(now):\n            return wait\n        passed", "        passed"),
+        (
+            """            # another turn probes now, so this turn waits for the result
+            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:
+                return Wait(gate.delay(now), self._code(name))
+""",
+            "",
+        ),
     ),
     mutant(
         "the worker does not renew the lease of a turn",

@@ -803,6 +803,17 @@ def many_with_one_key(world: World) -> None:
     Client(world, "alice").insist("a", key="planted-idem-1")
 
 
+@story(is_race=True, a="SUCCESS")
+def many_with_one_key_while_a_reply_comes(world: World) -> None:
+    """One of them records a turn to be answered, and another finds the reply that answers it."""
+    world.keep_replies()
+    alice = Client(world, "alice")
+    at = 4.0 + world.random.uniform(0.0, 0.3)
+    alice.insist("a", session=None, answers=[Answers(ends_at=4.0)])
+    _at_about(world, at, 8, lambda: Client(world, "alice").insist("a", session=None, key="planted-idem-1", sync=True))
+    alice.rest(10)
+
+
 def _at_about(world: World, at: float, times: int, act: Callable[[], object]) -> None:
     """Do something several times at once, each at a moment near `at`. A request that comes beside others needs a new
     process, so it is sent earlier by the time that one takes to start."""
