@@ -19,7 +19,7 @@ OPTION = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 TYPES = ("string", "integer", "number", "boolean", "strings")
 
 MAX_INSTRUCTIONS = 16_000  # characters: about 4,000 tokens, which every message of the role costs
-MAX_MODEL = 50  # the maximum characters of a model's name
+MAX_MODEL = 150  # characters, as for ModelName in template.yaml
 HIGHEST_TEMPERATURE = 2  # the highest temperature that Chat Completions allows
 MAX_FIELDS = 50
 MAX_DESCRIPTION = 500

@@ -52,7 +52,7 @@ GOOD = 'instructions = "Teach."\n'
 ACCEPTED = {
     "the least": GOOD,
     "the longest instructions": f'instructions = "{"x" * 16_000}"',
-    "a model": f'{GOOD}model = "{"m" * 50}"',
+    "a model": f'{GOOD}model = "{"m" * 150}"',
     "the lowest temperature": f"{GOOD}temperature = 0",
     "the highest temperature": f"{GOOD}temperature = 2.0",
     "forms": f'{GOOD}[draft]\na1_b = {{ type = "integer", description = "d" }}\n'
@@ -75,8 +75,8 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "blank instructions": ('instructions = " "', f"instructions: {NO_TEXT} 16000 characters"),
     "long instructions": (f'instructions = "{"x" * 16_001}"', f"instructions: {NO_TEXT} 16000 characters, not 16001"),
     "a key that is none": (f'{GOOD}colour = "red"', "colour: is not known here; there are: instructions, model, "),
-    "a long model": (f'{GOOD}model = "{"m" * 51}"', f"model: {NO_TEXT} 50 characters, not 51"),
-    "a model that is no text": (f"{GOOD}model = 4", f"model: {NO_TEXT} 50 characters"),
+    "a long model": (f'{GOOD}model = "{"m" * 151}"', f"model: {NO_TEXT} 150 characters, not 151"),
+    "a model that is no text": (f"{GOOD}model = 4", f"model: {NO_TEXT} 150 characters"),
     "a low temperature": (f"{GOOD}temperature = -0.1", "temperature: must be a number from 0 to 2"),
     "a high temperature": (f"{GOOD}temperature = 2.1", "temperature: must be a number from 0 to 2"),
     "no temperature at all": (f"{GOOD}temperature = nan", "temperature: must be a number from 0 to 2"),
