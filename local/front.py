@@ -15,8 +15,8 @@ _BEHIND_A_PROXY = (("X-Forwarded-For", "127.0.0.1"), ("X-Forwarded-Proto", "http
 
 
 def serve_api(emulator: Emulator, api_id: str, port: int) -> LoopbackServer:
-    """Serve the HTTP API `api_id` of `emulator` to pages of every origin. The API's CORS rules decide which origins may
-    call. Raises OSError if the port is taken."""
+    """Serve the HTTP API `api_id` of `emulator`. The guard accepts pages of every origin, because the API's CORS rules
+    decide which origins may call. Raises OSError if the port is taken."""
     prefix = f"/_aws/execute-api/{api_id}/$default"
     routes = emulator.account.client("apigatewayv2").get_routes(ApiId=api_id)["Items"]
     return LoopbackServer(_forward_to(emulator, prefix, routes), port, guard=Guard(any_origin=True))

@@ -50,8 +50,8 @@ def check_outputs(
 
 
 def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
-    """The newest turn that has one of these calls, even if a later turn has continued it. A repeated request with an
-    Idempotency-Key must find the same turn again."""
+    """The newest turn whose model has called one of these functions. It is found even if a later turn has already
+    brought the results, because a repeated request with an Idempotency-Key must find the same turn again."""
     history = store.history(key, now, limit=MOST_TURNS)
     found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
     if found and found is not history[-1] and found.answered_by is None:

@@ -27,7 +27,7 @@ class SecretHasNotOneValue(SecretHasNoKey):
 
 
 class SecretHasNoText(SecretHasNoKey):
-    """The secret, or its one value, is empty or not text."""
+    """The secret, or the only value of its JSON object, is empty or not text."""
 
 
 def key_in(secret: str) -> str:

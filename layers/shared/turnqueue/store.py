@@ -35,7 +35,8 @@ _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNFINISHED = "(#status = :pending OR #status = :started)"
 _UNCLAIMED = "#status = :pending AND #attempt = :zero"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# Only a replay or a refund sets last_attempt. Without this attribute, the second comparison is false.
+# last_attempt is set by a replay, and if an attempt does not count. Without last_attempt, the second comparison is
+# false.
 _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 

@@ -43,9 +43,9 @@ class Stream(Protocol):
 
 
 def shows_growth(turn: Turn) -> bool:
-    """Whether the turn's stream shows the growing text. Every other stream has the whole text at its end. For example,
-    the log of a JSON answer has only the document's `message`, so its stream cannot show the document while it grows.
-    """
+    """Whether the turn's stream shows the growing text. If not, the stream has the whole text at its end. The stream of
+    an answer with a JSON format never shows the growing text, because the event log contains only the answer's
+    `message` and not the whole document."""
     asked = turn.request
     is_wanted = asked.get("stream") or (asked.get("v1") or {}).get("background")
     return bool(is_wanted) and "format" not in asked
