@@ -29,6 +29,7 @@ DATA_URL = "data:image/gif;base64," + base64.b64encode(f"GIF89a {PRIVATE}".encod
 def take(stack: LocalStack, alice: Api, nobody: Api) -> None:
     with model_key(stack, MODEL_KEY):
         answered(alice)
+        with_functions(alice)
         by_key(stack, nobody)
         streamed(stack, alice)
         shown(alice)
@@ -61,6 +62,17 @@ def answered(alice: Api) -> None:
     page = alice.http.get(f"/chat/session/{session}")
     assert [turn["status"] for turn in page.json()["turns"]] == ["SUCCESS", "SUCCESS"]
     assert alice.http.get("/chat/usage").json()["answers"] >= 2
+
+
+def with_functions(alice: Api) -> None:
+    """A function of the client, and its result in the next message."""
+    session = f"functions-{uuid.uuid4()}"
+    tools = [{"type": "function", "name": "find", "parameters": {"properties": {"k": {"type": "string"}}}}]
+    asked = alice.chat(**request("find it", session_id=session, tools=tools))
+    (call,) = asked.json()["tool_calls"]
+    results = [{"call_id": call["call_id"], "output": PRIVATE}]
+    answer = alice.http.post("/chat", json={"session_id": session, "tool_outputs": results})
+    assert PRIVATE in answer.json()["message"], answer.text
 
 
 def by_key(stack: LocalStack, nobody: Api) -> None:
