@@ -29,8 +29,8 @@ MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role sends
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
 NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
-# The form becomes a pydantic class, which already has members of these names. They are listed here, because this file
-# must run without pydantic.
+# Names that a field of `data` or `draft` may not have, because pydantic's classes use them. Listed here, because this
+# file must run without pydantic.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
 TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")
 

@@ -74,7 +74,7 @@ def environment() -> dict[str, str]:
     def value_of(value: Any) -> str:
         if not isinstance(value, dict):
             return str(value)
-        # a condition chooses the issuer and its audience; this takes those of the deployer's issuer
+        # the template chooses between its own issuer and the deployer's; take the deployer's
         if "Fn::If" in value:
             return value_of(value["Fn::If"][2])
         parameter = document["Parameters"].get(value["Ref"])

@@ -537,7 +537,7 @@ def clipped(text: str) -> str:
 def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     ordered = ordered_text(fault)
     if ordered and ordered.startswith("{"):
-        return ordered  # the text of `echo` is the whole document, valid or not
+        return ordered  # `echo` is sent unchanged as the whole document, even if it is not valid
     form = Form(schema, ask.said)
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):

@@ -30,7 +30,7 @@ export class Connection extends EventTarget {
     return connection;
   }
 
-  /** The development owners that can be chosen. */
+  /** The owners for development, whose tokens `make run` provides. */
   get owners() {
     return Object.keys(this.#config?.tokens ?? {});
   }

@@ -150,7 +150,7 @@ class ConversationBody(_Known):
     """The body of POST /v1/conversations."""
 
     metadata: _Metadata | None = None
-    # only an empty list is allowed, because only a response adds items
+    # only an empty list is allowed, because a conversation gets its items from responses
     items: Annotated[list[dict[str, Any]], Field(max_length=0)] | None = None
 
 

@@ -24,7 +24,7 @@ def test_an_answer(account: Account, proxy: Tap, model: StandIn) -> None:
 
 
 def test_a_document(account: Account, proxy: Tap) -> None:
-    """A document in the form of its persona."""
+    """A JSON document with the fields that the persona defines."""
     task = asked(account, "a massage tomorrow", role="booking")
 
     assert task["status"] == "SUCCESS"

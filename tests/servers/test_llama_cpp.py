@@ -24,7 +24,7 @@ def test_an_answer(account: Account, engine: Tap) -> None:
 
 
 def test_a_document(account: Account, engine: Tap) -> None:
-    """A document in the form of its persona, by the engine's grammar."""
+    """A JSON document with the fields that the persona defines, enforced by the engine's grammar."""
     task = asked(account, "a massage", role="booking")
 
     assert task["status"] == "SUCCESS"

@@ -169,8 +169,8 @@ class Gate(NamedTuple):
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds until the next delivery of a turn that got no slot. Other turns use the slots in the meantime,
-    because SQS delivers turns all the time."""
+    """The seconds until the next delivery of a turn that got no slot. No slot stays empty in the meantime, because SQS
+    delivers other turns."""
     return 5.0 + 15.0 * draw()
 
 

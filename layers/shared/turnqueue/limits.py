@@ -20,8 +20,8 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""An owner may wait this many times for each message that the rate allows. Three waits of 20 s cover an answer that
-takes a minute."""
+"""The number of requests that wait for an answer (long polls) that an owner may make per message of the rate. Three
+waits of 20 s cover an answer that takes a minute."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 

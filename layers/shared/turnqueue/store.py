@@ -473,8 +473,9 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Of `turns`, those that the model saw with the turn `previous`, newest first, and the ULID of the next older one.
-    From a turn that has no previous turn, all older turns count, because its model saw them."""
+    """The turns of the conversation that ends with the turn `previous` (None: with the newest turn), newest first. Each
+    turn may name its previous turn. If it names none, the next older turn is its previous turn. Also returns the
+    previous turn's ULID that was not among `turns`, or None."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

@@ -98,7 +98,7 @@ class UsageStore:
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:
         """Reserve tokens of the day, unless `quota` tokens are used or reserved already. The last reservation may
-        exceed the quota, because otherwise a message larger than the rest would wait for the next day.
+        exceed the quota, because otherwise a message that needs more tokens than are left would wait until tomorrow.
         """
         try:
             answer = self._client.update_item(
