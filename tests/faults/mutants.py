@@ -287,8 +287,13 @@ async def _flush_until""",
     ),
     mutant(
         "the worker logs the text of the model's error",
-        ATTEMPT,
-        ('"attempt": turn.attempt, "code": error.code}', '"attempt": turn.attempt, "code": str(error.__cause__)}'),
+        "functions/worker/model.py",
+        ("import count, ", "import count, logger, "),
+        (
+            "        said = refusals.parsed(await refusals.body(response))\n",
+            "        said = refusals.parsed(await refusals.body(response))\n"
+            '        logger.warning("refused", extra={"code": str(said)})\n',
+        ),
     ),
     mutant(
         "the queue message contains the prompt",
