@@ -128,7 +128,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             make(new)
             for path in new.rglob("*.*"):
                 if path.is_file():
-                    # The artefacts link to these files, so an edit of an artefact would change this copy.
+                    # Read-only: the build folder has hard links to these files, so an edit there would change them.
                     path.chmod(0o444)
             try:
                 new.rename(done)

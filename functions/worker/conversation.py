@@ -178,7 +178,7 @@ def _is_result(message: Message) -> bool:
 
 
 def _close(exchanges: list[Exchange]) -> None:
-    """Add a note for each function call of the last exchange, because the next message is no result."""
+    """If the last exchange ends with function calls, add a note for each call: no results of these calls follow."""
     if exchanges and (calls := exchanges[-1].messages[-1].get("tool_calls")):
         notes = [{"role": "tool", "tool_call_id": call["id"], "content": _NO_RESULT} for call in calls]
         exchanges[-1] = Exchange.of([*exchanges[-1].messages, *notes])

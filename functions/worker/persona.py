@@ -16,8 +16,8 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 class Persona(NamedTuple):
     """A role's instructions and settings. `version`: changes with the persona's file. `model`: None for the stack's
     model. `temperature`: None for the model's default. `options`: more fields of the request to the model. `output`:
-    the form of a structured answer, as a class {message, draft?, data?}; or the document that the request asks for; or
-    None for plain text."""
+    None for plain text. For a structured answer a class with the members message, draft and data, or the JSON format
+    of the request."""
 
     role: str
     version: str

@@ -466,11 +466,6 @@ async def _flush_until""",
         ),
     ),
     mutant(
-        "the worker writes metrics only at the end of an invocation",
-        INVOCATION,
-        ("await asyncio.wait_for(stop.wait(), FLUSH_SECONDS)", "await stop.wait()"),
-    ),
-    mutant(
         "a worker answers from a history that it read earlier",
         ATTEMPT,
         (

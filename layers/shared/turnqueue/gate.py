@@ -30,9 +30,9 @@ OUTAGE_REFUSALS = 2
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
-"""The model's gate opens after this number of refusals with 429, if they have lasted at least this number of seconds
-without an answer. A provider at its limit still answers some calls. Then the gate stays closed, because an open gate
-would waste the calls that the provider grants."""
+"""The model's gate opens, and so forbids calls, after this number of 429s within at least this number of seconds, with
+no answer between them. A provider at its limit still answers some calls. While it does, the gate stays closed, because
+an open gate would waste the calls that the provider allows."""
 
 WINDOW_SECONDS = 60.0
 """Seconds for which refusals are counted, from the first refusal. Two attempts of one turn are at most 60 s apart."""
@@ -129,8 +129,8 @@ class Gate(NamedTuple):
         return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
 
     def settled(self, probe: float, now: float, *, let_in: bool, at_least: float = 0.0) -> "Gate":
-        """The gate after the end of a probe. `probe`: the end of the probe's lease, which identifies the probe.
-        Unchanged if another probe has taken its place."""
+        """The gate after a probe got its result. `probe`: the time until which the probe's lease is valid, which
+        identifies the probe. If another probe has begun since, the gate does not change."""
         if self.open_until != probe:
             return self
         return self.shut(now) if let_in else self._opened(now, at_least)
@@ -143,8 +143,8 @@ class Gate(NamedTuple):
         return Gate(periods=1, open_until=_millis(now + seconds), since=_millis(now))
 
     def shut(self, now: float) -> "Gate":
-        """The closed gate. The number of periods stays, because failures within the next minute belong to the same
-        trouble."""
+        """The closed gate, which allows calls. `periods` does not begin anew, because failures within the next minute
+        belong to the same trouble."""
         return self._replace(refusals=0, counted_until=0.0, open_until=0.0, closed_at=_millis(now))
 
     def _opened(self, now: float, at_least: float) -> "Gate":
