@@ -126,12 +126,15 @@ def test_metrics_are_written_while_turns_run(
 ) -> None:
     monkeypatch.setitem(type(worker.built).work.__globals__, "FLUSH_SECONDS", 0.1)
 
-    slow_and(account, "[[status=500]]")
+    account.queued("[[hang=1]] slow", session_id="slow")
+    event = account.receive()
+    account.send("malformed")  # it is counted after its line of the log, so the next line would carry the metric
+    account.work(event)
 
     lines = printed.documents
-    refused = next(number for number, line in enumerate(lines) if "ModelRefused" in line)
+    counted = next(number for number, line in enumerate(lines) if "MessageMalformed" in line)
     finished = next(number for number, line in enumerate(lines) if line.get("message") == "task finished")
-    assert refused < finished
+    assert counted < finished
 
 
 def test_images_weigh_as_much_as_several_turns(account: Account, wire: Wire, worker: Parts) -> None:
