@@ -500,7 +500,7 @@ async def _flush_until""",
     mutant(
         "the worker ignores the gate after the first read",
         GATEKEEPER,
-        ("if gate.phase(now) is Phase.OPEN)", "if gate.phase(now) is None)"),
+        ("if abs(now - self._read_at) >= READ_SECONDS:", "if not self._is_known:"),
     ),
     mutant(
         "every worker probes at once",
