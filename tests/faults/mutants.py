@@ -657,14 +657,6 @@ async def _flush_until""",
         ("rows = [] if after == END else log.after(key, after or 0)", "rows = log.after(key, (after or -1) + 1)"),
     ),
     mutant(
-        "a reader skips a gap in the numbers of the rows",
-        EVENTS,
-        (
-            "return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]",
-            "return [_event(item) for item in items]",
-        ),
-    ),
-    mutant(
         "a cancellation writes no row that the worker would see",
         STORE,
         ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
