@@ -176,7 +176,7 @@ class World:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        os.environ.update(ENVIRONMENT)
+        self._stack.enter_context(mock.patch.dict(os.environ, ENVIRONMENT))  # also ends what a story sets
         self._stack.enter_context(patches.applied(self.random, patches.Output(self.watch.printed)))
         model.Transport.world = self
         wire.connect(self)
