@@ -116,8 +116,8 @@ patience: setup ## Show that trouble at the model delays answers and loses none,
 	$(PYTHON) -m pytest tests/patience
 
 .PHONY: bench
-bench: setup ## Measure what may still change, into benchmarks/results.md. ONLY=name: one part.
-	$(PYTHON) -m benchmarks $(ONLY)
+bench: setup ## Measure how late a client gets the text of an answer. Minutes.
+	$(PYTHON) -m benchmarks.streaming
 
 .PHONY: docs
 docs: .tools/site/.ready ## Build the site of the documents, into .site.

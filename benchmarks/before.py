@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks import sides, startup
 from benchmarks.checkout import checkout
 from benchmarks.paired import alternate, ratio, spread
-from benchmarks.stub import Settings, Stub
+from benchmarks.stub import Stub
 from benchmarks.warm import Called
 from local.deploy import Sam, architecture
 from local.functions import Function
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         before = stack.enter_context(built(chosen.commit))
         processes = stack.enter_context(Processes())
         stub = stack.enter_context(Stub(processes))
-        stub.set(Settings(item=sides.turn_item(attempt=1)))
+        stub.set(sides.turn_item(attempt=1))
         for place, event in _EVENTS.items():
             both = {"before": _of(before, place), "now": sides.ours(place)}
             with ExitStack() as running:

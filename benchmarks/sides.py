@@ -23,25 +23,6 @@ RUNTIME_PYTHON = find_tools().runtime_python
 type Event = dict[str, Any]
 
 
-def function(name: str, handler: str, code: Path, *layers: Path, **variables: str) -> Function:
-    """A function of one side, with the template's settings for Turnqueue's function of the same role. The role is the
-    last word of `name`: submit, status or worker."""
-    properties = _properties(name.split()[-1])
-    return Function(
-        name=name,
-        arn=f"arn:aws:lambda:us-east-1:000000000000:function:{name}",
-        role="",
-        handler=handler,
-        code=code,
-        layers=layers,
-        timeout=properties["Timeout"],
-        memory=properties["MemorySize"],
-        variables=cfn.environment() | _FILLED | variables,
-        label=name,
-        log_format="JSON",
-    )
-
-
 _FILLED = {
     "QUEUE_URL": "https://sqs.us-east-1.amazonaws.com/000000000000/TurnQueue.fifo",
     "MEDIA_BUCKET": "media-bucket",
@@ -53,10 +34,22 @@ _FILLED = {
 
 
 def ours(place: str) -> Function:
-    """Turnqueue's function in the role `place`: submit, status or worker."""
-    folder = built()
-    return function(
-        f"ours {place}", _properties(place)["Handler"], folder / f"{place.title()}Function", folder / "SharedLayer"
+    """Turnqueue's function in the role `place` (submit, status or worker), with the template's settings."""
+    document, name = cfn.template(), f"{place.title()}Function"
+    own = document["Globals"]["Function"] | document["Resources"][name]["Properties"]
+    properties: dict[str, Any] = cfn.resolved(own, document)
+    return Function(
+        name=place,
+        arn=f"arn:aws:lambda:us-east-1:000000000000:function:{place}",
+        role="",
+        handler=properties["Handler"],
+        code=built() / name,
+        layers=(built() / "SharedLayer",),
+        timeout=properties["Timeout"],
+        memory=properties["MemorySize"],
+        variables=cfn.environment() | _FILLED,
+        label=place,
+        log_format="JSON",
     )
 
 
@@ -69,13 +62,6 @@ def built() -> Path:
         with sam.alone():
             sam.build(architecture(), lambda line: None)
     return ROOT / ".aws-sam" / "build"
-
-
-def _properties(place: str) -> dict[str, Any]:
-    document = cfn.template()
-    own = document["Resources"][f"{place.title()}Function"]["Properties"]
-    properties: dict[str, Any] = cfn.resolved(document["Globals"]["Function"] | own, document)
-    return properties
 
 
 # ---- What they are asked
@@ -95,7 +81,7 @@ def status_event() -> Event:
 
 def check(function: Function, result: Any) -> None:
     """Raises RuntimeError if the function failed, because the time of a failure must not count."""
-    if function.name.endswith("worker"):
+    if function.label == "worker":
         done = result in (None, {"batchItemFailures": []})
     else:
         done = isinstance(result, dict) and result.get("statusCode") in (200, 202)

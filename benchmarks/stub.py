@@ -2,26 +2,22 @@
 process has only its own cost.
 
 DynamoDB, SQS and Secrets Manager (AWS JSON 1.0 and 1.1) and OpenAI's Chat Completions share one address; the request
-shows which is meant. The stub stores nothing: every write succeeds, and a read returns the item of the settings with
-the requested key. Times in `Stub` are seconds since the epoch.
+shows which is meant. The stub stores nothing: every write succeeds, and a read returns `Stub.item` with the requested
+key.
 """
 
 import asyncio
 import hashlib
 import http.client
 import json
-import random
 import re
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
-from benchmarks.lognormal import Lognormal
 from local.loopback import HOST
 from local.processes import Processes
 from local.tools import ROOT
@@ -30,27 +26,8 @@ type Item = dict[str, Any]
 """In DynamoDB's JSON."""
 
 _ASSIGNMENT = re.compile(r"#(\w+) = (?:if_not_exists\(#\w+, |#\w+ \+ )?(:\w+)")
-_ANSWER = re.compile(rb"answer number (\d+)\b")
-
-
-@dataclass
-class Settings:
-    """The server's settings. `latency`: the seconds of a model's answer; the mean of a lognormal distribution if
-    `sigma` is not 0. `words`: the words of an answer, each a chunk. The whole stream comes after the latency, or with
-    `gradual` word by word."""
-
-    item: Item = field(default_factory=dict)
-    latency: float = 0.0
-    sigma: float = 0.0
-    words: int = 20
-    gradual: bool = False
-
-
-class Answer(NamedTuple):
-    """An answer of the model: the time of its last byte, and the time of its first write to DynamoDB."""
-
-    ended_at: float
-    written_at: float | None
+_WORDS = ["word"] * 20
+"""The model's answer. Each word is a chunk of a stream."""
 
 
 class Stub:
@@ -63,19 +40,16 @@ class Stub:
         self.url = f"http://{self._address}"
         self.pid = self._process.pid
 
-    def set(self, settings: Settings) -> None:
-        self._ask("POST", "/stub/settings", asdict(settings))
+    def set(self, item: Item) -> None:
+        """Let reads return this item from now on."""
+        self._ask("POST", "/stub/item", item)
 
     def calls(self) -> Counter[str]:
         """The number of calls of each operation; the model's are "ChatCompletion"."""
         return Counter(self._ask("GET", "/stub/calls"))
 
-    def answers(self) -> list[Answer]:
-        """The model's answers, in the order of the calls."""
-        return [Answer(*answer) for answer in self._ask("GET", "/stub/answers")]
-
     def clear(self) -> None:
-        """Forget all calls and answers."""
+        """Forget all calls."""
         self._ask("POST", "/stub/clear")
 
     def variables(self) -> dict[str, str]:
@@ -117,9 +91,7 @@ AWS_VARIABLES: Mapping[str, str] = {
 
 class _Services:
     def __init__(self) -> None:
-        self.settings = Settings()
-        self._random = random.Random(7)
-        self._latencies: list[float] = []
+        self._item: Item = {}
         self._operations: dict[str, Callable[[Item, bytes], Any]] = {
             "PutItem": lambda asked, body: {},
             "GetItem": self._get_item,
@@ -142,7 +114,6 @@ class _Services:
 
     def clear(self) -> dict[str, Any]:
         self.calls: Counter[str] = Counter()
-        self.answers: dict[int, list[float | None]] = {}
         return {}
 
     def aws(self, operation: str, body: bytes) -> Any:
@@ -153,43 +124,25 @@ class _Services:
     def control(self, path: str, body: bytes) -> Any:
         """Raises KeyError for a path that is not known."""
         match path:
-            case "/stub/settings":
-                self.settings, self._latencies = Settings(**json.loads(body)), []
+            case "/stub/item":
+                self._item = json.loads(body)
                 return {}
             case "/stub/calls":
                 return self.calls
-            case "/stub/answers":
-                return [self.answers[number] for number in sorted(self.answers)]
             case "/stub/clear":
                 return self.clear()
         raise KeyError(path)
 
-    def latency(self) -> float:
-        """The next latency in seconds. A lognormal latency takes a hundred equally likely values in random order, so
-        that the mean of a few is near the mean of many."""
-        mean, sigma = self.settings.latency, self.settings.sigma
-        if not sigma:
-            return mean
-        if not self._latencies:
-            answers = Lognormal(mean, sigma)
-            self._latencies = [answers.at((number + 0.5) / 100) for number in range(100)]
-            self._random.shuffle(self._latencies)
-        return self._latencies.pop()
-
     def _get_item(self, asked: Item, body: bytes) -> Any:
-        return {"Item": self.settings.item | asked["Key"]} if self.settings.item else {}
+        return {"Item": self._item | asked["Key"]} if self._item else {}
 
     def _update_item(self, asked: Item, body: bytes) -> Any:
-        if found := _ANSWER.search(body):
-            answer = self.answers.get(int(found[1]))
-            if answer and answer[1] is None:
-                answer[1] = time.time()
         if asked.get("ReturnValues") != "ALL_NEW":
             return {}
         names, values = asked["ExpressionAttributeNames"], asked["ExpressionAttributeValues"]
         assigned = _ASSIGNMENT.findall(asked["UpdateExpression"])
         changes = {names[f"#{name}"]: values[value] for name, value in assigned}
-        return {"Attributes": self.settings.item | asked["Key"] | changes}
+        return {"Attributes": self._item | asked["Key"] | changes}
 
     @staticmethod
     def _send_message(asked: Item, body: bytes) -> Any:
@@ -236,48 +189,18 @@ class _Connection(asyncio.Protocol):
             self._respond(200, self._services.control(path, body))
 
     def _complete(self, asked: dict[str, Any]) -> None:
-        services = self._services
-        services.calls["ChatCompletion"] += 1
-        number = services.calls["ChatCompletion"]
-        services.answers[number] = [0.0, None]
-        words = [f"This is answer number {number}", *("word" for _ in range(services.settings.words - 5))]
-
-        latency, loop = services.latency(), asyncio.get_running_loop()
-        events = _events(asked["model"], words)
-        gradually = latency and asked.get("stream") and services.settings.gradual
-
-        def end() -> None:
-            services.answers[number][0] = time.time()
-            if gradually:
-                self._write_chunk(events[-1])
-                self._write_chunk(b"")
-            elif asked.get("stream"):
-                self._write(200, "text/event-stream", b"".join(events))
-            else:
-                self._respond(200, _completion(asked["model"], words))
-
-        if gradually:
-            self._transport.write(_head(200, "text/event-stream", "Transfer-Encoding: chunked"))
-            for place, event in enumerate(events[:-1], 1):
-                loop.call_later(latency * place / len(events), self._write_chunk, event)
-        if latency:
-            loop.call_later(latency, end)
+        self._services.calls["ChatCompletion"] += 1
+        if asked.get("stream"):
+            self._write(200, "text/event-stream", b"".join(_events(asked["model"], _WORDS)))
         else:
-            end()
+            self._respond(200, _completion(asked["model"], _WORDS))
 
     def _respond(self, status: int, body: Any) -> None:
         self._write(status, "application/json", json.dumps(body).encode())
 
     def _write(self, status: int, content_type: str, body: bytes) -> None:
-        self._transport.write(_head(status, content_type, f"Content-Length: {len(body)}") + body)
-
-    def _write_chunk(self, data: bytes) -> None:
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data))
-
-
-def _head(status: int, content_type: str, length: str) -> bytes:
-    lines = (f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", length, f"x-amzn-RequestId: {'0' * 32}")
-    return "\r\n".join((*lines, "", "")).encode()
+        head = (f"HTTP/1.1 {status} X", f"Content-Type: {content_type}", f"Content-Length: {len(body)}")
+        self._transport.write("\r\n".join((*head, f"x-amzn-RequestId: {'0' * 32}", "", "")).encode() + body)
 
 
 def _usage(words: list[str]) -> dict[str, Any]:

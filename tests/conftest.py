@@ -26,7 +26,7 @@ for seed in ("FAULT_SEED", "RACES_SEED"):
 TESTS = Path(__file__).parent
 BY_NAME_ONLY = ("chaos", "patience", "servers")
 """Folders whose tests take many minutes: they run only if the command line names them."""
-TOGETHER = ("e2e", "build", "browser", "local", "races", "scale")
+TOGETHER = ("e2e", "build", "browser", "local", "races")
 """Folders whose tests share a stack, or another expensive resource. Each folder runs in one process, also with `-n`."""
 _SECONDS_TO_START = 300
 """Seconds for the first test of a folder. Two stacks may start at the same time on two busy cores, and build one after

@@ -1,17 +1,17 @@
 """The cost of each access to the tables is as in docs/data.md, computed from the items of the calls."""
 
 import itertools
+import math
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
 
 from development import cfn
 from local.account import Account
-from local.capacity import read_units, write_units
 from tests.local.clients import own_clients
 from turnqueue import aws
 from turnqueue.events import EventLog, Growing
@@ -28,6 +28,47 @@ CONVERSATIONS = {"5 small turns": (5, 100, 300), "500 large turns": (500, 2_000,
 """By the heads of the table's columns: the turns, and the characters of each message and answer."""
 
 pytestmark = pytest.mark.timeout(180)
+
+type Item = Mapping[str, Mapping[str, Any]]
+"""An item in the form of the API: {"name": {"S": "text"}}."""
+
+
+# ---- The units that DynamoDB bills, by its developer guide. The emulator ignores the size of the items that it reads.
+
+
+def write_units(item: Item) -> int:
+    return max(1, math.ceil(size(item) / 1024))
+
+
+def read_units(items: Iterable[Item], *, consistent: bool) -> float:
+    """Read units of a GetItem, or of a Query that has read these items."""
+    blocks = max(1, math.ceil(sum(map(size, items)) / 4096))
+    return blocks if consistent else blocks / 2
+
+
+def size(item: Item) -> int:
+    """The size of an item in bytes: names and text in UTF-8, and for a number half its digits and one byte."""
+    return sum(len(name) + _value_size(*next(iter(value.items()))) for name, value in item.items())
+
+
+def _value_size(kind: str, value: Any) -> int:
+    if kind not in ("S", "N", "BOOL"):
+        raise ValueError(f"nothing here writes a value of the kind {kind}")
+    return len(value.encode()) if kind == "S" else math.ceil(len(value) / 2) + 1 if kind == "N" else 1
+
+
+def test_items_are_measured_as_the_developer_guide_says() -> None:
+    item: Item = {"session": {"S": "ä" * 10}, "attempt": {"N": "123"}, "cancel_requested": {"BOOL": True}}
+    large: Item = {"a": {"S": "x" * 4095}}
+
+    assert size(item) == (7 + 20) + (7 + 3) + (16 + 1)
+    assert (write_units(item), write_units(large)) == (1, 4)
+    assert read_units([large], consistent=True) == read_units([], consistent=True) == 1
+    assert read_units([large, item], consistent=True) == 2
+    assert read_units([large], consistent=False) == 0.5
+
+
+# ---- The accesses
 
 
 class Meter:

@@ -1,19 +1,29 @@
-"""Computes the use of each service at a number of chats a second, and the limit that is reached first, by Little's law.
-The chat is small (docs/data.md): asynchronous, polled like the JavaScript client with `wait: 0`, in a conversation of 5
-turns, with an answer that streams from its first second on. All rates are per second.
+"""Computes the use of each service at a number of chats a second, and the limit that is reached first, by Little's law:
+`python -m benchmarks.demand` prints the tables of docs/scale.md. The chat is small (docs/data.md): asynchronous, polled
+like the JavaScript client with `wait: 0`, in a conversation of 5 turns, with an answer that streams from its first
+second on. All rates are per second.
 """
 
 import math
-from dataclasses import replace
+import statistics
 from functools import cache
-from typing import Any, NamedTuple
-
-from benchmarks.lognormal import Lognormal
-from benchmarks.scale.overhead import ASSUMED, CALLS_AFTER, CALLS_BEFORE, on_lambda
-from benchmarks.scale.simulation import Refill, Workers
+from statistics import NormalDist
+from typing import NamedTuple
 
 MEAN, SIGMA = 3.0, 0.5
 """The model's lognormal latency: the mean in seconds, and the standard deviation of the logarithm."""
+
+SUBMIT_CPU, STATUS_CPU, WORKER_CPU = 0.0025, 0.0015, 0.01
+"""The CPU seconds of a message, a poll and a turn, measured and rounded (benchmarks/results.md, `scale`)."""
+SUBMIT_CALLS, STATUS_CALLS, WORKER_CALLS = 2, 1, 5
+"""Their calls to AWS. Those of a turn: claim, history, answer, usage and deletion."""
+MEMORY, MB_OF_A_CPU = 256, 1769
+"""docs.aws.amazon.com/lambda/latest/dg/configuration-memory.html: at 1,769 MB a function has one vCPU, and with less
+memory a proportional share."""
+NETWORK_SECONDS = 0.005
+"""The wait for one call of DynamoDB or SQS. An assumption: AWS promises single-digit milliseconds."""
+WORKERS, SLOTS = 10, 40
+"""The defaults of WorkerConcurrency and TurnsPerWorker."""
 
 TOKENS = 200
 """The tokens of a chat: the one in docs/api.md has 138 for its prompt and 58 for its answer."""
@@ -29,37 +39,22 @@ JITTER = 0.2
 """The JavaScript client waits up to this share longer than the API asks."""
 
 
-def workers(**more: Any) -> Workers:
-    """The template's workers, with the assumed overhead; `more`: other fields of Workers."""
-    cpu = on_lambda(ASSUMED["worker"].cpu / 2, 0)
-    usual = Workers(
-        cold_start=ASSUMED["worker"].init,
-        cpu_before=cpu,
-        before=on_lambda(0, CALLS_BEFORE),
-        cpu_after=cpu,
-        after=on_lambda(0, CALLS_AFTER),
-    )
-    return replace(usual, **more)
-
-
-def workers_before(concurrency: int = 20) -> Workers:
-    """The earlier design (commit a557647): an invocation runs only its batch. WorkerConcurrency was 20."""
-    return workers(concurrency=concurrency, refill=None)
+def on_lambda(cpu: float, calls: float) -> float:
+    """The seconds of a function with this CPU time and this number of calls to AWS."""
+    return cpu * MB_OF_A_CPU / MEMORY + calls * NETWORK_SECONDS
 
 
 def turn_seconds() -> float:
     """The mean seconds of a turn that is alone in its worker."""
-    own = workers()
-    return own.cpu_before + own.before + MEAN + own.cpu_after + own.after
+    return MEAN + on_lambda(WORKER_CPU, WORKER_CALLS)
 
 
 @cache
-def full_worker(slots: int = Refill.slots) -> float:
+def full_worker(slots: int = SLOTS) -> float:
     """Chats a second of a worker whose slots are always full: turns that wait for their model, or queue for the CPU.
 
     A closed network of one queue and one delay, by mean value analysis (Reiser and Lavenberg, 1980)."""
-    own = workers()
-    cpu = own.cpu_before + own.cpu_after
+    cpu = on_lambda(WORKER_CPU, 0)
     waiting, in_queue, rate = turn_seconds() - cpu, 0.0, 0.0
     for turns in range(1, slots + 1):
         at_the_cpu = cpu * (1 + in_queue)
@@ -68,14 +63,11 @@ def full_worker(slots: int = Refill.slots) -> float:
     return rate
 
 
-def _mean(of: list[float]) -> float:
-    return math.fsum(of) / len(of)
-
-
 @cache
 def _latencies() -> list[float]:
     """A thousand representative latencies: the middles of equal parts of the distribution."""
-    return [Lognormal(MEAN, SIGMA).at((index + 0.5) / 1000) for index in range(1000)]
+    logarithm = NormalDist(math.log(MEAN) - SIGMA**2 / 2, SIGMA)
+    return [math.exp(logarithm.inv_cdf((index + 0.5) / 1000)) for index in range(1000)]
 
 
 def waited(told: float) -> float:
@@ -139,14 +131,13 @@ class Chat(NamedTuple):
     def environment_seconds(self) -> float:
         """The busy environments of submit, status and a worker with full slots for each chat a second, by Little's
         law."""
-        return (
-            on_lambda(ASSUMED["submit"].cpu, 2) + self.polls * on_lambda(ASSUMED["status"].cpu, 1) + 1 / full_worker()
-        )
+        status = on_lambda(STATUS_CPU, STATUS_CALLS)
+        return on_lambda(SUBMIT_CPU, SUBMIT_CALLS) + self.polls * status + 1 / full_worker()
 
     @property
     def waiting_seconds(self) -> float:
         """The same in sync mode, where submit waits for the answer and nobody polls."""
-        return on_lambda(ASSUMED["submit"].cpu, 2) + self.seconds + 1 / full_worker()
+        return on_lambda(SUBMIT_CPU, SUBMIT_CALLS) + self.seconds + 1 / full_worker()
 
 
 @cache
@@ -155,9 +146,9 @@ def chat() -> Chat:
     finals = [latency + extra for latency in _latencies()]
     return Chat(
         seconds=turn_seconds(),
-        polls=_mean([polls(final) for final in finals]),
-        rows=_mean([float(int(latency)) for latency in _latencies()]),
-        reads_of_a_wait=_mean([reads_of_a_wait(final) for final in finals]),
+        polls=statistics.fmean([polls(final) for final in finals]),
+        rows=statistics.fmean([float(int(latency)) for latency in _latencies()]),
+        reads_of_a_wait=statistics.fmean([reads_of_a_wait(final) for final in finals]),
     )
 
 
@@ -185,7 +176,7 @@ def limits() -> list[Limit]:
         Limit(
             "model: tokens a minute in tier 5", 60 * TOKENS, 150_000_000, "ask the provider, or use several providers"
         ),
-        Limit("`WorkerConcurrency`, default", worker, Workers.concurrency, "`WorkerConcurrency`"),
+        Limit("`WorkerConcurrency`, default", worker, WORKERS, "`WorkerConcurrency`"),
         Limit("`WorkerConcurrency`, most", worker, 1000, "use a second stack, or provisioned pollers"),
         Limit("Lambda's concurrency, new account", one.environment_seconds, 10, "Service Quotas"),
         Limit("Lambda's concurrency", one.environment_seconds, 1000, "Service Quotas"),
@@ -269,3 +260,13 @@ def binding_rows() -> list[list[str]]:
 
 
 BINDING_HEAD = ["limit", "use of one chat a second", "limit is", "reached at chats/s", "what to change"]
+
+
+def main() -> None:
+    for head, rows in ((HEAD, [row(rate) for rate in RATES]), (BINDING_HEAD, binding_rows())):
+        for line in (head, ["---"] * len(head), *rows):
+            print(f"| {' | '.join(line)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,15 +1,12 @@
-"""docs/scale.md agrees with the template, the arithmetic and the simulation; and the simulation has the rules of the
-code."""
+"""docs/scale.md agrees with the template and with the arithmetic of benchmarks/demand.py, and that with the code."""
 
-import ast
 import re
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from benchmarks import report
-from benchmarks.scale import demand, overhead, scenarios, simulation
+from benchmarks import demand
 from development import cfn
 from turnqueue import responses, turn, wait
 
@@ -60,21 +57,15 @@ def test_what_the_template_says() -> None:
     ]
 
 
-def test_what_is_simulated_is_deployed() -> None:
-    worker = cfn.resources("AWS::Serverless::Function")["WorkerFunction"]
+def test_what_is_computed_is_deployed() -> None:
     limits = {limit.name: limit.limit for limit in demand.limits()}
-    own = demand.workers()
+    parameters = TEMPLATE["Parameters"]
 
-    assert own.batch_size == overhead.BATCH == worker["Events"]["Turns"]["Properties"]["BatchSize"]
-    assert own.concurrency == TEMPLATE["Parameters"]["WorkerConcurrency"]["Default"]
-    assert worker["Timeout"] == own.timeout
-    assert 60 * int(TEMPLATE["Parameters"]["LongestAnswer"]["Default"]) == own.longest_answer
-    assert TEMPLATE["Mappings"]["LongestAnswer"]["10"]["WorkerTimeout"] == scenarios.TEN_MINUTES["timeout"]
-    assert 60 * int(TEMPLATE["Parameters"]["DeadlineMinutes"]["Default"]) == simulation.DEADLINE
-    assert overhead.on_lambda(1, 0) == pytest.approx(1769 / TEMPLATE["Globals"]["Function"]["MemorySize"])
-    assert limits["`WorkerConcurrency`, default"] == own.concurrency
-    assert limits["`WorkerConcurrency`, most"] == TEMPLATE["Parameters"]["WorkerConcurrency"]["MaxValue"]
-    assert limits["`ApiRequestsPerSecond`, default"] == TEMPLATE["Parameters"]["ApiRequestsPerSecond"]["Default"]
+    assert parameters["WorkerConcurrency"]["Default"] == demand.WORKERS == limits["`WorkerConcurrency`, default"]
+    assert parameters["WorkerConcurrency"]["MaxValue"] == limits["`WorkerConcurrency`, most"]
+    assert parameters["ApiRequestsPerSecond"]["Default"] == limits["`ApiRequestsPerSecond`, default"]
+    assert parameters["TurnsPerWorker"]["Default"] == f"{demand.SLOTS}"
+    assert TEMPLATE["Globals"]["Function"]["MemorySize"] == demand.MEMORY
 
 
 def test_what_a_load_asks_for() -> None:
@@ -85,66 +76,7 @@ def test_what_binds_first() -> None:
     assert rows(DOCUMENT, demand.BINDING_HEAD) == demand.binding_rows()
 
 
-@pytest.mark.parametrize(
-    "head", [scenarios.CAPACITY_HEAD, scenarios.EFFICIENCY_HEAD, scenarios.SLOW_HEAD, scenarios.HEAD]
-)
-def test_what_was_simulated(head: list[str]) -> None:
-    told = rows(DOCUMENT, head)
-
-    assert len(told) > 3
-    assert all(row in rows(report.RESULTS.read_text(), head) for row in told)
-
-
-def test_the_results_are_those_of_this_code() -> None:
-    """Only two quick rows are simulated again."""
-    told = rows(DOCUMENT, scenarios.HEAD)
-
-    assert scenarios.row(scenarios.burst(*scenarios.BURSTS["10"])) in told
-    assert scenarios.row(scenarios.one_session()) in told
-
-
-def test_what_trouble_costs() -> None:
-    """The table equals the measured one. It is not simulated again, because each change of the gate's code changes a
-    digit. test_queueing.py tests the promised bounds."""
-    told = rows(DOCUMENT, scenarios.TROUBLE_HEAD)
-
-    assert len(told) == 6
-    assert told == rows(report.RESULTS.read_text(), scenarios.TROUBLE_HEAD)
-
-
-# ---- The rules of the code that the simulation and the arithmetic repeat
-
-
-def constants(file: str) -> dict[str, Any]:
-    """The literals that a module assigns to names."""
-    found = {}
-    for node in ast.parse((cfn.ROOT / file).read_text()).body:
-        if (
-            isinstance(node, ast.Assign)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.targets[0], ast.Name)
-        ):
-            found[node.targets[0].id] = node.value.value
-    return found
-
-
-def test_the_attempts_and_times_of_the_worker() -> None:
-    assert turn.MAX_ATTEMPTS == simulation.ATTEMPTS
-    attempt = constants("functions/worker/attempt.py")
-    assert attempt["RESERVE_SECONDS"] == simulation.RESERVE
-    assert attempt["_SHORT_PAUSE_SECONDS"] == simulation.SHORT_PAUSE
-    assert attempt["_EARLY_SECONDS"] == simulation.EARLY
-
-
-def test_how_the_worker_refills_its_slots() -> None:
-    intake, refill = constants("functions/worker/intake.py"), simulation.Refill()
-
-    assert intake["POLL_SECONDS"] == refill.poll_seconds
-    assert intake["POLL_SECONDS"] + 3 == refill.read_seconds
-    assert "READ_SECONDS = POLL_SECONDS + 3.0" in (cfn.ROOT / "functions/worker/intake.py").read_text()
-    assert intake["_PAUSE_SECONDS"] == refill.pause
-    assert constants("functions/worker/invocation.py")["_JITTER"] == refill.jitter
-    assert TEMPLATE["Parameters"]["TurnsPerWorker"]["Default"] == f"{refill.slots}"
+# ---- The rules of the code that the arithmetic repeats
 
 
 @pytest.mark.parametrize("age", [0.1, 3.0, 8.0, 59.0, 60.0, 100.0, 300.0])
