@@ -1,8 +1,9 @@
-"""Moves data URLs that are too large for a turn's item. submit puts such an image into the media bucket
-(turnqueue/media.py), and a reference into the turn: {type, upload_id, data_url: {characters, sha256}}. DynamoDB bills
-each write of a turn by the item's size, and a turn is written several times. The reference looks like an upload, so
-that a worker of an earlier version gives the model the same image. No client can send such an `upload_id`, because it
-is no ULID.
+"""Moves large data URLs out of the turn's item, because DynamoDB bills each write of a turn by the item's size. submit
+stores the image of a large data URL in the media bucket (turnqueue/media.py), and a reference in the turn: {type,
+upload_id, data_url: {characters, sha256}}. No client can send the `upload_id` of a reference, because it is no ULID.
+
+A reference also has the form of an upload. So a worker of an earlier version, which knows only uploads, finds the
+image.
 """
 
 import hashlib
@@ -13,16 +14,16 @@ type Item = dict[str, Any]
 type Request = dict[str, Any]
 
 MAX_INLINE_CHARACTERS = 4096
-"""The longest data URL that stays in the turn's item. At this size both places cost about the same: four writes of 4
-units, or a PUT and a few GETs."""
+"""The maximum characters of a data URL that stays in the turn's item. A data URL of this size costs about the same in
+both places: 4 write units in each of four writes of the item, or a PUT and a few GETs in S3."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The maximum characters of data URLs that one response reads from S3. The data URLs of the response's first turn do
-not count. A response of Lambda has at most 6 MB."""
+"""The maximum characters of data URLs that one response reads from S3. If the first message alone has more, the
+response ends after this message. A response of Lambda has at most 6 MB."""
 
 MAX_SHOWN = 40
-"""The maximum number of data URLs that one response reads from S3. Those of the response's first turn do not count.
-Each data URL needs a read of about 30 ms."""
+"""The maximum number of data URLs that one response reads from S3, at about 30 ms each. If the first message alone has
+more, the response ends after this message."""
 
 _FOLDER = "data/"
 
@@ -51,9 +52,9 @@ def is_large(item: Item) -> bool:
     return len(url) > MAX_INLINE_CHARACTERS and url.startswith("data:")
 
 
-def told_apart(media: Sequence[Item]) -> list[Item]:
-    """The attachments in a form that is equal for equal images. In their stored form, two turns with the same image
-    differ, because their references have different `upload_id`s."""
+def comparable(media: Sequence[Item]) -> list[Item]:
+    """The attachments in a form that is equal for equal images: each large data URL becomes its length and its hash.
+    The stored references cannot be compared, because each turn has other `upload_id`s."""
     return [
         {"type": item["type"], "data_url": item.get("data_url") or _said(item["url"])}
         if "data_url" in item or is_large(item)
@@ -63,12 +64,13 @@ def told_apart(media: Sequence[Item]) -> list[Item]:
 
 
 def references(request: Request) -> list[str]:
-    """The ids of the images that were moved from the request, or from an earlier request to which it refers."""
+    """The `upload_id`s of all references in the request: to its own images, and to images of earlier requests."""
     return [item["upload_id"] for item in _attachments(request) if "data_url" in item]
 
 
 def own_references(request: Request, turn: str) -> list[str]:
-    """The ids of the images that came with this turn. A retry refers to the images of the failed turn."""
+    """The `upload_id`s of the references to images that came with this turn. A retry refers to the images of the failed
+    turn."""
     return [upload_id for upload_id in references(request) if upload_id.startswith(f"{_FOLDER}{turn}/")]
 
 
@@ -79,11 +81,11 @@ def shown(
     *,
     name: str = "upload_id",
 ) -> int:
-    """Replace references by their data URLs, group by group. Returns the number of groups that fit into a response.
-    Only these groups are changed.
+    """Replace references by their data URLs. Returns the number of `groups` that fit into one response: the first
+    groups, and at least one. Later groups stay unchanged. A group has the attachments of one message.
 
-    `read`: returns the data URL of an id, or None if it cannot be read. `put`: writes the data URL into its attachment.
-    `name`: the member of an attachment that has the id.
+    `read`: returns the data URL of an id, or None if S3 cannot return it. `put`: writes the data URL into its
+    attachment. `name`: the member of an attachment that has the id.
     """
     characters = images = 0
     for number, group in enumerate(groups):

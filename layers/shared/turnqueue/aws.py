@@ -44,11 +44,12 @@ class _Descriptions(Loader):
 
 
 class Authorities(os.PathLike[str]):
-    """The file of certificate authorities for new connections: first the file `few`, with the authorities that sign for
-    AWS today, later the file `every`, with all public authorities. botocore loads the file for each connection
-    (github.com/urllib3/urllib3/issues/3623), and `every` takes eight times the CPU of `few`. If AWS changes to another
-    authority, the connection fails before botocore sends the request. botocore then tries again with `every`, and each
-    later connection uses `every` too.
+    """The file of certificate authorities that botocore loads for each new connection
+    (github.com/urllib3/urllib3/issues/3623). At first this is `few`: the authorities that sign for AWS today. `every`
+    has all public authorities, and takes eight times the CPU.
+
+    If AWS changes to another authority, the connection fails before botocore sends the request. Then botocore tries
+    again with `every`, and all later connections use `every` too.
     """
 
     def __init__(self, few: str, every: str) -> None:
@@ -59,7 +60,8 @@ class Authorities(os.PathLike[str]):
         return self._path
 
     def widen(self, attempts: int, caught_exception: BaseException | None, **_: Any) -> int | None:
-        """Handles botocore's event `needs-retry`. Returns 0 for one more try at once, or None for no further try."""
+        """Handles botocore's event `needs-retry`: if the first try failed because of an untrusted certificate, use all
+        authorities. Returns the seconds until the next try (0), or None for no further try."""
         if attempts > 1 or not isinstance(caught_exception, SSLError) or not _is_untrusted(caught_exception):
             return None
         self._path = self._every
@@ -82,8 +84,8 @@ if SHIPPED.exists():
         _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
         _session.register("needs-retry", _authorities.widen)
 
-# Without the lock, ten turns that start together would each make a client, and a botocore session makes only one client
-# at a time.
+# Makes one client at a time, because a botocore session cannot make two at once. Without the lock, turns that start
+# together would also make one client each.
 _making = Lock()
 
 
@@ -107,12 +109,13 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
         # Use signature version 4, because KMS and new regions demand it. Use the region's address, because the global
         # address redirects requests for a new bucket, and an upload form fails after a redirect.
         more = {
-            # otherwise botocore sends a body in chunks and then a checksum; the signature protects the body anyway
+            # Without this setting, botocore sends the body in chunks, and a checksum after them. The signature already
+            # protects the body.
             "request_checksum_calculation": "when_required",
             "signature_version": "s3v4",
             "s3": {"addressing_style": "virtual", "us_east_1_regional_endpoint": "regional"},
         }
-    # Use botocore and not boto3, because boto3 costs a twelfth of the start-up, and no code here uses boto3's
+    # Use botocore and not boto3, because boto3 would take a twelfth of the start-up time, and no code here uses its
     # resources.
     return _session.create_client(
         service,
@@ -123,7 +126,8 @@ def _shared(service: str, attempts: int, read_timeout: float, signs_forms: bool 
             retries={"mode": "standard", "total_max_attempts": attempts},
             max_pool_connections=20,  # as many connections as the worker has threads
             tcp_keepalive=True,
-            # Set this text, because botocore would otherwise build it for every call, at a tenth of the CPU.
+            # A constant, because botocore would otherwise build this text for every call, which takes a tenth of the
+            # CPU.
             user_agent=f"turnqueue/{__version__}",
             **more,
         ),

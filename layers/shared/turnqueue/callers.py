@@ -18,13 +18,13 @@ from turnqueue.http import is_owner
 # (docs.aws.amazon.com/apigateway/latest/developerguide/http-api-jwt-authorizer.html).
 ALGORITHMS = ["RS256", "RS384", "RS512"]
 
-_SECONDS = 3  # the maximum seconds of one call to the issuer
+_SECONDS = 3  # the timeout of one call to the issuer
 _KEYS_KEPT_SECONDS = 2 * 3600
 
 
 class Callers:
-    """Finds the callers of requests. `group_claim`: the claim that gets the group of an API key; empty if no claim has
-    groups."""
+    """Finds the callers of requests. `group_claim`: the name of the claim for the owner's group. The group of an API
+    key is returned under this name too. Empty if the stack uses no groups."""
 
     def __init__(self, keys: ApiKeys, tokens: "Tokens", group_claim: str) -> None:
         self._keys = keys
@@ -53,8 +53,8 @@ class Callers:
 
 
 class Tokens:
-    """Checks tokens like API Gateway's JWT authorizer. `issuer`: a URL. The checker fetches its discovery document and
-    keys with the first token, and keeps them."""
+    """Checks tokens like API Gateway's JWT authorizer. `issuer`: a URL. The first token makes this class fetch the
+    issuer's discovery document and keys. It uses fetched keys for 2 hours."""
 
     def __init__(self, issuer: str, audience: str) -> None:
         self._issuer = issuer

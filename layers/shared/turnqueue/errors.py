@@ -8,7 +8,7 @@ from typing import NamedTuple
 from turnqueue.turn import MAX_REQUEST_BYTES
 
 MAX_BODY_BYTES = 512 * 1024
-"""The maximum bytes of a request's body: 32,000 escaped characters and 200 KB of media fit with room to spare."""
+"""The maximum bytes of a request's body. This is more than 32,000 escaped characters and 200 KB of media need."""
 
 
 class Refusal(NamedTuple):
@@ -47,7 +47,8 @@ REFUSALS = {
         409, "The function calls are answered already, or the conversation has continued without their results."
     ),
     "tool_outputs_mismatch": Refusal(400, "The results of function calls do not match the calls."),
-    # Only the OpenAI API has the next refusals. Like OpenAI, it answers 400 to a wrong body. /chat answers 422.
+    # Only the OpenAI API has the refusals below. It answers 400 to a wrong body, as OpenAI does, while /chat answers
+    # 422.
     "unsupported": Refusal(400, "This part of the OpenAI API is not served here."),
     "unsupported_parameter": Refusal(400, "The request has a parameter that is not served here."),
     "conversation_not_found": Refusal(404, "There is no such conversation."),

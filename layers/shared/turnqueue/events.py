@@ -13,7 +13,7 @@ from turnqueue import aws
 from turnqueue.turn import Key, Status, Turn
 
 RETENTION_SECONDS = 24 * 3600
-"""Seconds that a row can be read: a day. No turn runs longer than 12 h, and after its end the answer is in the turn."""
+"""Seconds for which a row is kept: a day. A turn ends within 12 h, and then the turn itself has the answer."""
 
 
 class Event(NamedTuple):
@@ -99,13 +99,14 @@ class EventLog:
         return answer
 
     def delete(self, key: Key) -> None:
-        """Delete all rows of a turn, one by one, because this is rare. A lost worker can still add a row, but no reader
-        gets that row."""
+        """Delete all rows of a turn, one by one, because this is rare. A worker that has lost the turn can still add a
+        row, but no reader gets that row."""
         for n in (0, *(event.n for event in self.after(key, 0))):
             self._client.delete_item(TableName=self._table, Key={"task": {"S": _task(key)}, "n": {"N": str(n)}})
 
     def ask_to_cancel(self, turn: Turn, now: float) -> None:
-        """Make the worker of this attempt check the turn for a cancellation now."""
+        """Write row 0. The worker of this attempt reads this row within 2 s, and then checks the turn for a
+        cancellation."""
         self._client.put_item(
             TableName=self._table,
             Item={
@@ -117,8 +118,8 @@ class EventLog:
         )
 
     def cancellations(self, turns: Collection[Turn]) -> set[Key]:
-        """The turns, among these up to 100, whose cancellation somebody has requested. Makes one call, which costs half
-        a read unit a turn. Leaves out a turn if DynamoDB did not process its row."""
+        """The keys of those `turns` (at most 100) whose row 0 asks to cancel the turn's present attempt. Makes one
+        call, which costs half a read unit a turn. If DynamoDB does not process a row, the result lacks its turn."""
         answer = self._client.batch_get_item(
             RequestItems={
                 self._table: {
@@ -132,31 +133,30 @@ class EventLog:
 
 
 class Growing:
-    """The log of a claimed turn, for the attempt that claimed the turn."""
+    """Writes the event log of one attempt. `claimed`: the turn, as this attempt has claimed it."""
 
     def __init__(self, log: EventLog, claimed: Turn) -> None:
         self._log = log
         self._turn = claimed
-        # The first claim finds an empty log. A later claim must read the log, because its rows begin after the existing
-        # rows.
+        # The first attempt finds an empty log. A later attempt must read the number of the last row.
         self._next = 1 if claimed.attempt == 1 else 0
         self._is_void = False
         self._text = ""
 
     def begin(self, now: float) -> None:
-        """Void the text of earlier attempts for readers, if those attempts have written text. Raises Superseded."""
+        """If earlier attempts have written text, add a row that voids this text for readers. Raises Superseded."""
         self.show("", 0.0, now)
 
     def show(self, text: str, progress: float, now: float) -> None:
-        """Append the part of `text` that the log lacks. `text` is the whole readable text of this attempt so far. If it
-        does not continue the shown text, a row first voids the shown text. Raises Superseded."""
+        """Append the part of `text` that the log lacks. `text` is the whole readable text of this attempt so far. If
+        the log shows another text, a row first voids that text. Raises Superseded."""
         if not self._next:
             last = self._log.last(self._turn.key)
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # Skip a text that is shorter than the shown text and equal to its beginning. Such a text lacks only half a
-            # character or half a JSON escape.
+            # Write no row if the shown text begins with `text`. Then `text` is shorter only because its end is not
+            # readable yet: half a character, or half a JSON escape.
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:
@@ -168,12 +168,12 @@ class Growing:
             self._take(self._log.put(self._turn.key, event, now))
 
     def _take(self, there: Event) -> None:
-        """The row `there` already has the next number. The row's attempt identifies its writer. That is this worker if
-        the response to its put was lost, and otherwise another worker."""
+        """Continue after `there`, the row that has the next number now. Usually this worker has just written it. If
+        another attempt wrote it, its text is void, or this worker has lost the turn. Raises Superseded."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1
-        # An earlier attempt wrote the row: its worker does not know yet that it has lost the turn.
+        # The row is of an earlier attempt, whose worker does not know yet that it has lost the turn.
         if there.attempt < self._turn.attempt:
             self._is_void = True
         elif there.kind == "s":
@@ -183,7 +183,7 @@ class Growing:
 
 
 def so_far(events: Iterable[Event], attempt: int) -> tuple[str, float | None]:
-    """The text of an attempt so far, and its progress. None before the first text."""
+    """The text of an attempt so far, and its progress. The progress is None before the first text."""
     text, progress = "", None
     for event in events:
         if event.attempt == attempt and event.kind in ("s", "d"):

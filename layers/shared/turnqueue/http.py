@@ -20,16 +20,18 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 
 MAX_OWNER_CHARACTERS = 255
-"""By OpenID Connect Core, section 2, `sub` has at most 255 ASCII characters. `sub` is also a part of the turn's key."""
+"""The maximum characters of an owner's id, the claim `sub` (OpenID Connect Core, section 2). The id is also a part of
+the turn's key, which has at most 2,048 bytes."""
 
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 
 
 class Problem(Exception):
-    """Ends the handling of a request with a problem document. `code` is stable, and programs read it. It is a key of
-    `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail` is for people. The table has the defaults of `detail`
-    and `status`. `param` names the field or header at fault. Never put a value that the client sent into any of these
-    members.
+    """Ends the handling of a request with a problem document.
+
+    `code`: a stable text for programs. It is a key of `errors.REFUSALS`, or of `FAILURES` if a task failed. `detail`: a
+    text for people. `detail` and `status` have defaults in REFUSALS. `param`: the name of the field or header at fault.
+    Never put a value that the client sent into any of these members.
     """
 
     def __init__(
@@ -174,7 +176,8 @@ def body(event: Event) -> bytes:
 
 
 def integer(text: str | None, param: str, *, default: int, low: int, high: int) -> int:
-    """A query parameter or preference as an integer from `low` to `high`. A greater number counts as `high`."""
+    """The number in a query parameter, or in a preference of the header Prefer. It must be at least `low`. A number
+    above `high` counts as `high`. Raises a 422 Problem for any other text."""
     if text is None:
         return default
     if not re.fullmatch("[0-9]+", text) or (number := int(text[-9:]) if len(text.lstrip("0")) <= 9 else high) < low:

@@ -1,4 +1,4 @@
-"""Idempotency keys: each is an item of the guards table that binds a key of an owner to the task of its first request.
+"""Idempotency keys. Each is an item of the guards table, which stores the task of the first request with the key.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -9,7 +9,7 @@ from turnqueue import aws
 from turnqueue.turn import guard_key
 
 IDEMPOTENCY_SECONDS = 24 * 3600
-"""Seconds that an Idempotency-Key is remembered."""
+"""Seconds for which an Idempotency-Key is kept."""
 
 
 class Reservation(NamedTuple):

@@ -20,13 +20,13 @@ DEFAULT_GROUP = "default"
 DAY_SECONDS = 86_400
 
 WAITS_OF_A_MESSAGE = 3
-"""The number of requests that wait for an answer (long polls) that an owner may make per message of the rate. Three
-waits of 20 s cover an answer that takes a minute."""
+"""For each message that the rate allows, an owner may send this number of requests that wait for an answer (long
+polls). Three waits of 20 s cover an answer that takes a minute."""
 
 _GROUP = r"([\w-]{1,32}):([1-9]\d{0,5})/([1-9]\d{0,4})(?:/([1-9]\d{0,11}))?"
 
-# Seconds to wait when no tokens are left. Other turns of the owner usually end soon, and then free their reserved
-# tokens.
+# Seconds after which a client should try again if reservations take all tokens. Other turns of the owner usually end
+# soon, and then free their reserved tokens.
 _RESERVED_SECONDS = 30
 
 
@@ -82,8 +82,9 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        The limiter tries each call once and briefly: if it cannot check a limit, the client soon gets a 503. A limiter
-        that then accepted every request would not stop a flood. Raises ValueError as `parse_limits` does.
+        The limiter tries each call of DynamoDB once, for at most a second. If DynamoDB does not answer, a message or an
+        upload gets a 503, because a limiter that accepts every request does not stop a flood. Raises ValueError as
+        `parse_limits` does.
         """
         if not (parsed := parse_limits(limits)):
             return None
@@ -114,7 +115,8 @@ class Limiter:
             return False
 
     def reserve(self, event: Event, caller: str, tokens: int, now: float) -> Verdict:
-        """Reserve tokens of the day `now`, if any are left. Does nothing if the owner has no limit of tokens."""
+        """Reserve tokens of the owner's day, if any are left. `now` gives the day. Does nothing if the owner has no
+        limit of tokens."""
         quota = self._limit(event).tokens_per_day
         if quota is None:
             return Verdict({})

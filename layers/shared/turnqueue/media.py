@@ -1,5 +1,6 @@
 """Images in S3: uploads, and the large data URLs of messages (turnqueue/attachments.py). The client uploads with a form
-that submit has signed, and the worker reads the image. No function lists the bucket, and no key contains a name."""
+that submit has signed, and the worker reads the image. No function lists the bucket. The key of an image contains
+neither the owner's id nor a file name."""
 
 import base64
 import re
@@ -17,7 +18,7 @@ MAX_UPLOAD_BYTES = 2 * 1024 * 1024
 each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
-"""Seconds that a form can be used. The form ends earlier if the signing credentials expire."""
+"""Seconds for which a form can be used. The form ends earlier if the signing credentials expire."""
 
 IMAGES = {
     "image/png": rb"\x89PNG\r\n\x1a\n",
@@ -25,7 +26,8 @@ IMAGES = {
     "image/gif": rb"GIF8[79]a",
     "image/webp": rb"(?s)RIFF....WEBP",
 }
-"""The first bytes of each accepted type, as a regular expression. Most processes never compile it."""
+"""A regular expression for the first bytes of each accepted type. The expressions are compiled at their first use,
+because most processes never need them."""
 
 
 def image_type(content: bytes) -> str | None:
@@ -34,8 +36,8 @@ def image_type(content: bytes) -> str | None:
 
 
 _HOST = r"(\*\.)?[a-z0-9-]+(\.[a-z0-9-]+)+"
-# Matches a whole authority that is only a host name. With a user name, a backslash, an escape or a port, two parsers
-# could see two different hosts.
+# An https URL whose authority is only a host name, or a host name with the port 443. Other URLs do not match: if the
+# authority has a user name, a backslash, an escape or another port, two parsers could see two different hosts.
 _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
@@ -111,7 +113,7 @@ class Uploads:
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:
         """Sign a form for one image of the owner. The image must have this type and `size` bytes; without `size`, any
-        size up to the limit. Makes no call."""
+        size up to the limit. Calls no AWS service."""
         upload_id = new_ulid(now)
         signed = self._client.generate_presigned_post(
             self._bucket,

@@ -60,8 +60,9 @@ class TurnQueue:
         self._client = aws.client("sqs", attempts=attempts, read_timeout=read_timeout)
 
     def send(self, key: Key) -> None:
-        """Queue the turn behind the other turns of its session. SQS drops a second send of the turn within 5 minutes. A
-        later send makes a second message, and the worker's claim of the turn is then refused."""
+        """Queue the turn behind the other turns of its session. If the turn is sent again within 5 minutes, SQS drops
+        the second message. After that, a second message does no harm, because the turn can have only one claim at a
+        time."""
         self._client.send_message(
             QueueUrl=self._url,
             MessageBody=encode(key),
@@ -93,8 +94,8 @@ class TurnQueue:
         ]
 
     def change_visibility(self, seconds_by_handle: Mapping[str, int]) -> None:
-        """Make up to 10 received messages visible again in `seconds` (0 to 43,200) from now, each by its receipt
-        handle. If SQS refuses a message because its handle is too old, the message stays as it is."""
+        """Make up to 10 received messages visible again. `seconds_by_handle`: for each receipt handle, the seconds from
+        now (0 to 43,200). If SQS refuses a handle because it is too old, its message stays as it is."""
         self._client.change_message_visibility_batch(
             QueueUrl=self._url,
             Entries=[

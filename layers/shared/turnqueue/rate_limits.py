@@ -1,6 +1,9 @@
-"""Rate limits, each for one owner or for all callers. They use GCRA: for each limit, one item of the guards table has
-the time at which the next request is due. Each request changes the item by one conditional write, so the limit is exact
-under concurrency.
+"""Rate limits, each for one owner or for all callers.
+
+They use GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). For each limit, one item of the guards table
+has `tat`, the theoretical arrival time: the time at which the next request is due if requests come evenly. Each request
+moves `tat` by one conditional write. DynamoDB compares and adds in one step, so the limit is exact for concurrent
+requests too.
 
 Methods raise botocore's ClientError or BotoCoreError, like those of `TurnStore`.
 """
@@ -25,14 +28,14 @@ class Rate(NamedTuple):
         return 60 / self.per_minute
 
     def times(self, number: int) -> "Rate":
-        """The same rate, multiplied by `factor`."""
+        """This rate, multiplied by `number`."""
         return Rate(self.per_minute * number, self.burst * number)
 
 
 class Grant(NamedTuple):
-    """The result of a request for a place under a rate limit. `wait`: seconds until a place is free, 0 if this request
-    got a place. `left`: the number of requests that may follow at once. `full_after`: seconds until the whole burst is
-    available again."""
+    """The decision about a request. `wait`: 0 if the request is allowed, otherwise the seconds until a request would be
+    allowed. `left`: the number of requests that may follow at once. `full_after`: seconds until the whole burst is
+    allowed again."""
 
     wait: float
     left: int
@@ -40,19 +43,16 @@ class Grant(NamedTuple):
 
 
 class RateLimiter:
-    """The rates of all owners, by GCRA, the generic cell rate algorithm (ATM Forum TM 4.0, 4.4.3). The table stores one
-    number per owner: `tat`, the theoretical arrival time, at which the next request at the even rate is due. DynamoDB
-    compares and adds in one step, so that concurrent requests get exactly the places that exist. If the response to a
-    write is lost, botocore repeats the write, and the request takes two places.
-    """
+    """Counts requests against their rate limits. `attempts` should be 1: if botocore repeats a write whose response was
+    lost, the request counts twice."""
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float) -> None:
         self._table = table
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
-        """Take a place under the owner's rate limit of this kind, if a place is free. This takes one write, or two for
-        a request above the even rate but within the burst."""
+        """Count a request of the owner against the limit of this kind, if `rate` allows the request. This takes one
+        write. It takes two writes if the request comes earlier than the even rate, but within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)
@@ -67,7 +67,7 @@ class RateLimiter:
         return Grant(0, max(left, 0), due - now)
 
     def _move(self, key: str, update: str, condition: str, values: Mapping[str, float]) -> tuple[bool, float]:
-        """Try to move the due time. Returns whether the write's condition held, and the due time after the write."""
+        """Try to move `tat`. Returns whether the write's condition held, and the stored `tat` after the try."""
         try:
             answer = self._client.update_item(
                 TableName=self._table,

@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from turnqueue import aws
-from turnqueue.attachments import told_apart
+from turnqueue.attachments import comparable
 from turnqueue.personas import version
 from turnqueue.turn import Key, guard_key
 
 _NOT_SEEN = ("metadata", "stream")
-"""The fields of a request that never reach the model. All other fields are part of the cache key. If somebody forgets
-to list a new field here, the cache misses more often, but no answer is wrong."""
+"""The fields of a request that never reach the model. All other fields are part of the cache key. If a new field is
+missing in this list, the cache misses more often, but no answer is wrong."""
 
 
 def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *, shared: bool) -> str:
@@ -25,7 +25,7 @@ def reply_key(owner: str, request: Mapping[str, Any], model: tuple[str, str], *,
     with an upload never shares a key with other owners, because for others the upload does not exist.
     """
     seen = {name: value for name, value in request.items() if value and name not in _NOT_SEEN}
-    media = told_apart(request.get("media") or ())
+    media = comparable(request.get("media") or ())
     if media:
         seen["media"] = media
     identity = json.dumps([*model, version(request["role"]), seen], sort_keys=True)
@@ -48,7 +48,7 @@ class KeptReplies:
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
-        """Cache the reply of the turn with this key: for `seconds`, it answers requests whose cache key is `reply`."""
+        """Cache the reply of the turn `key`. For `seconds`, this turn answers requests whose cache key is `reply`."""
         self._client.update_item(
             TableName=self._table,
             Key={"guard": {"S": reply}},
@@ -62,7 +62,7 @@ class KeptReplies:
         )
 
     def find(self, reply: str) -> Key | None:
-        """The key of the turn that is cached under `reply`. The read is eventually consistent. The turn can be too old,
-        or deleted."""
+        """The key of the turn that is cached under `reply`. The read is eventually consistent. The caller must check
+        that the turn still exists, and that its answer is recent enough."""
         item = self._client.get_item(TableName=self._table, Key={"guard": {"S": reply}}).get("Item")
         return Key.of_task(item["owner"]["S"], item["task_id"]["S"]) if item else None

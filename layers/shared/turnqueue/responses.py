@@ -1,6 +1,6 @@
-"""The JSON documents of the HTTP API, for example a turn as a task. They have the members of the replaced system, and
-more. mypy checks that the functions send these types. docs/openapi.yaml is generated from these types and their
-docstrings."""
+"""The JSON documents of the HTTP API, for example a turn as a task. They keep all members of the system that Turnqueue
+replaces, and have more. mypy checks that the functions send these types. docs/openapi.yaml is generated from these
+types and their docstrings."""
 
 from datetime import UTC, datetime
 from typing import Any, Literal, NamedTuple, NotRequired, TypedDict, cast, overload
@@ -56,7 +56,7 @@ class Accepted(TypedDict):
 
 
 class Usage(TypedDict):
-    """The usage of an answer. A member that an older version did not record is null."""
+    """The usage of an answer. A member is null if an older version of the service answered and did not record it."""
 
     model: str
     prompt_tokens: int | None
@@ -85,8 +85,7 @@ class Usage(TypedDict):
 
 
 class TaskStatus(TypedDict):
-    """A task in its present state. `status`, `result` and `error` are the outcome; the other members describe the
-    progress."""
+    """A task in its present state. `status`, `result` and `error` are the outcome."""
 
     task_id: str
     status: Status
@@ -101,7 +100,8 @@ class TaskStatus(TypedDict):
     retryable: bool | None
     """Set when the status is FAILURE: whether the same message may succeed later."""
     partial: str | None
-    """The answer so far. A failed task keeps its last partial answer. A new attempt begins with an empty one."""
+    """The text of the answer so far. A new attempt begins without text. A failed task keeps the text of its last
+    attempt."""
     attempt: int
     """The number of attempts so far."""
     session_id: str
@@ -109,7 +109,8 @@ class TaskStatus(TypedDict):
     started_at: Timestamp | None
     finished_at: Timestamp | None
     deadline_at: Timestamp
-    """An unfinished task becomes FAILURE (`deadline_exceeded`) at this time."""
+    """An unfinished task becomes FAILURE at this time. Its `error_code` is then that of the model's last refusal, or
+    `deadline_exceeded`."""
     expires_at: Timestamp
     """The end of the retention: the task can be read until then."""
     waiting_for: Literal["turn_before", "model_unavailable", "rate_limit"] | None
@@ -287,7 +288,7 @@ def chat_response(turn: Turn) -> ChatResponse:
 
 
 def accepted(turn: Turn) -> Accepted:
-    """The ChatResponse of an unanswered turn."""
+    """The response for a turn that is queued, but not answered."""
     return {
         "session_id": turn.key.session_id,
         "message": "Processing...",
@@ -317,12 +318,12 @@ class Waiting(NamedTuple):
 
     @classmethod
     def of(cls, code: str, next_try_at: float | None) -> "Waiting":
-        """The reason to wait for a model that refused calls with `code`."""
+        """The reason to wait after the model's server refused calls. `code`: the error code of the refusals."""
         return cls("rate_limit" if code == "model_rate_limited" else "model_unavailable", next_try_at)
 
 
 def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskStatus:
-    """The ChatTaskStatusResponse. The first five members are those of the replaced system."""
+    """The turn as a task. The first five members are those of the system that Turnqueue replaces."""
     return {
         "task_id": turn.key.task_id,
         "status": turn.status,
@@ -348,15 +349,16 @@ def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskS
 
 
 def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> int:
-    """The milliseconds until the client should poll again. The time is short for a young task, because most tasks are
-    short. It grows up to 5 s in the first minute, and up to 15 s during a long wait or before the next try."""
+    """The milliseconds until the client should poll again. Most tasks are short, so the time is short for a young task.
+    It grows up to 5 s in the first minute. It grows up to 15 s during a longer wait, or before the turn's next attempt.
+    """
     age = now - turn.created_at
     usual = min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0)
     return int(min(max(usual, (next_try_at or 0) - now), 15.0) * 1000)
 
 
 def _usage(turn: Turn) -> Usage | None:
-    """The usage with every member, even if an older version answered the turn and stored fewer members."""
+    """The usage with every member. An earlier version may have stored fewer members."""
     if turn.usage is None:
         return None
     return cast("Usage", dict.fromkeys(Usage.__annotations__) | turn.usage | {"cached": turn.cached})

@@ -26,7 +26,8 @@ _JSON = {name for name, kind in _KINDS.items() if any(get_origin(each) is dict f
 _WHOLE = {name for name, kind in _KINDS.items() if kind is int}
 _COMPARED = ("attempt",)  # Conditions use this attribute, so it is stored even if it is 0.
 
-# a page closes at most this number of overdue turns: each takes two writes of 10 ms, so a page takes less than a second
+# A page makes at most this number of overdue turns FAILURE. Each takes two writes of 10 ms, so the page takes less than
+# a second.
 _MOST_CLOSED_BY_A_PAGE = 10
 _MAX_HISTORY_PAGES = 3
 
@@ -35,8 +36,8 @@ _OURS_UNCANCELLED = f"{_OURS} AND attribute_not_exists(#cancel_requested)"
 _UNFINISHED = "(#status = :pending OR #status = :started)"
 _UNCLAIMED = "#status = :pending AND #attempt = :zero"
 _UNHELD = "(#status = :pending OR (#status = :started AND #lease_until < :now))"
-# last_attempt is set by a replay, and if an attempt does not count. Without last_attempt, the second comparison is
-# false.
+# An item has `last_attempt` only after a replay, or after an attempt that did not count. Without it, the second
+# comparison is false.
 _BUDGETED = "(#attempt < :max_attempts OR #attempt < #last_attempt)"
 
 
@@ -55,8 +56,10 @@ class AlreadyAnswered(Exception):
 class TurnStore:
     """The turns table. `usage`: ends the reservation of turns that end without a worker; with None, the reservation
     stays. `log`: the event log, for callers that cancel a turn or delete its texts. `uploads`: the images, for callers
-    that delete texts. Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or
-    refuses. The write can have taken effect or not, and a repetition is safe.
+    that delete texts.
+
+    Every method raises botocore's ClientError or BotoCoreError when DynamoDB does not answer or refuses. Then nobody
+    knows whether the write took effect. The caller can safely repeat the call.
     """
 
     def __init__(
@@ -76,10 +79,11 @@ class TurnStore:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
-        """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if the response was
-        lost and botocore's retry meets the first write. If the turn answers the function calls of another turn, the
-        same transaction also marks that other turn. So function calls are answered only once, unless the answering turn
-        has failed. Raises AlreadyAnswered.
+        """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if botocore
+        repeated a put that had succeeded, because its response was lost.
+
+        If the turn has the results of another turn's function calls, the same transaction marks that other turn. So
+        only one turn can bring these results, unless that turn fails. Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
@@ -95,7 +99,7 @@ class TurnStore:
         return True
 
     def _create_answer(self, turn: Turn, calling: Key) -> bool:
-        earlier = ""  # an earlier turn that answered the calls and failed
+        earlier = ""  # a turn that has brought the results before, but has failed
         while True:
             try:
                 self._client.transact_write_items(
@@ -130,7 +134,9 @@ class TurnStore:
                 if put["Code"] == "ConditionalCheckFailed":
                     return False
                 if mark["Code"] != "ConditionalCheckFailed":
-                    raise  # another transaction is changing the calling turn; the client tries again
+                    # Another transaction is changing the calling turn now. The request gets a 503, so that the client
+                    # tries again.
+                    raise
                 other = mark.get("Item", {}).get("answered_by", {}).get("S", "")
             there = self.read(turn.key._replace(turn=other), turn.created_at) if other else None
             if other in ("", earlier) or (there and there.status is not Status.FAILURE):
@@ -147,7 +153,7 @@ class TurnStore:
         return self.close_overdue(turn, now)
 
     def close_overdue(self, turn: Turn, now: float) -> Turn:
-        """The turn. Makes it FAILURE if it is unfinished past its deadline."""
+        """The turn, after this method has made it FAILURE if it is unfinished past its deadline."""
         if not turn.overdue(now):
             return turn
         try:
@@ -180,8 +186,8 @@ class TurnStore:
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
         """The last `limit` successful turns before this turn in its session, the oldest first. `previous`: the ULID of
-        the turn that this turn continues. With it, the result has only that turn and the turns before it in its thread.
-        This usually takes one Query, and up to three if some turns failed. Reads at most 3 x `limit` turns."""
+        the turn that this turn continues. If it is given, only that turn and the turns that it continues count. Usually
+        this takes one Query, and up to three if some turns do not count. Reads at most 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -225,7 +231,8 @@ class TurnStore:
                 set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
-                copy={"lost_lease": "lease_until"},  # copied because the end of an attempt removes its lease
+                # Only the lease of a killed worker is copied, because the end of an attempt removes `lease_until`.
+                copy={"lost_lease": "lease_until"},
                 remove=("progress", "partial", "next_try_at"),
                 condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
                 values={
@@ -313,8 +320,8 @@ class TurnStore:
         place_at: float | None = None,
     ) -> None:
         """End this attempt, so that the next delivery can claim the turn. `is_refund`: the attempt does not count.
-        `refusal`: the error code of the refusal that ended the attempt. Raises Refused if another worker has the turn,
-        or if a client asked to cancel it. The worker then ends the cancelled turn at once."""
+        `refusal`: the error code, if the model's server refused the call. Raises Refused if another worker has the
+        turn, or if a client asked to cancel it. In the second case, the worker ends the turn at once."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -338,8 +345,8 @@ class TurnStore:
                 raise
 
     def fail_overdue(self, seen: Turn, now: float) -> Turn:
-        """End an overdue turn as FAILURE, even if a worker holds it. Raises Refused if it has become final or was
-        replayed."""
+        """End an overdue turn as FAILURE, even if a worker holds it. Raises Refused if the turn has become final, or
+        has a new deadline after a replay."""
         return self._fail(seen.key, seen.overdue_code, now, f"{_UNFINISHED} AND #deadline_at <= :now")
 
     def fail(self, key: Key, code: str, now: float) -> Turn:
@@ -361,8 +368,8 @@ class TurnStore:
         return turn
 
     def _settle(self, turn: Turn, now: float) -> None:
-        """End the reservation of a turn that ended without a worker. If that fails, the reservation stays until the end
-        of the day."""
+        """End the reservation of a turn that ended without a worker. If its worker was killed, also add an estimate for
+        the lost attempt. If the write fails, the reservation stays until the end of the day."""
         is_lost = turn.error_code == "worker_lost" and turn.attempt > 0
         if self._usage is None or not (is_lost or turn.reserved_tokens):
             return
@@ -440,8 +447,9 @@ class TurnStore:
         remove: tuple[str, ...] = (),
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
-        """One conditional UpdateItem. In its condition, #name is an attribute and :name is an entry of `values`.
-        `copy`: attributes that get the old number of another attribute, or 0 if it had none."""
+        """One conditional UpdateItem. `condition`: #name stands for the attribute `name`, and :name for the entry
+        `name` of `values`. `copy`: {attribute: source}; the attribute gets the old number of the source, or 0 if there
+        was no source."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
@@ -473,9 +481,10 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """The turns of the conversation that ends with the turn `previous` (None: with the newest turn), newest first. Each
-    turn may name its previous turn. If it names none, the next older turn is its previous turn. Also returns the
-    previous turn's ULID that was not among `turns`, or None."""
+    """The turns of one conversation, newest first. The conversation ends with the turn `previous`, or with the newest
+    successful turn if `previous` is None. A turn's request can name the turn that it continues; otherwise, the turn
+    continues the next older successful turn. Also returns the ULID of the turn to look for in the next older page, or
+    None for the next successful turn."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

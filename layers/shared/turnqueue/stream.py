@@ -1,7 +1,8 @@
 """Returns a growing answer as events, in Server-Sent Events or JSON. The events come from the rows of the event log,
-and the last event from the turn. Each row makes one event, so every reader gets the same events. An HTTP API cannot
-stream, so a response of the status function ends at once, and names the time after which the client asks again. The
-streams function keeps its responses open.
+and the last event from the turn. Each row makes one event, so every reader gets the same events.
+
+API Gateway cannot stream. So a response of the status function ends at once, and tells the client when to ask again.
+The streams function has a function URL, and keeps its responses open.
 """
 
 import json
@@ -15,8 +16,8 @@ from turnqueue.responses import TaskStatus
 from turnqueue.turn import Status, Turn
 
 END = 2**31 - 1
-"""The id of the event `done`. The id is greater than every row's number, and still an integer in JavaScript. A row that
-a lost worker adds later does not change the id."""
+"""The id of the event `done`. It is greater than every row's number. It is a constant, so that it stays the same if a
+worker that has lost the turn adds another row."""
 
 # After this number of characters, a response of the status function ends. The client then asks again at once.
 MOST_TEXT = 128 * 1024
@@ -29,7 +30,8 @@ class StreamEvent(NamedTuple):
 
 
 def cursor(event: Event) -> int | None:
-    """The last id that the client has read: `after`, or else Last-Event-ID. Raises a 422 Problem."""
+    """The id of the last event that the client has read: the parameter `after`, or else the header Last-Event-ID. None
+    if the client sends neither. Raises a 422 Problem."""
     after = query(event, "after")
     text, name = (header(event, "last-event-id"), "Last-Event-ID") if after is None else (after, "after")
     return None if text is None else integer(text, name, default=0, low=0, high=END)
@@ -48,8 +50,8 @@ def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
 
 
 def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
-    """The events for a client that has read all rows before `rows`. `left`: the maximum characters of text, after which
-    no further row is added; None for no limit."""
+    """The events for a client that has read all rows before `rows`. `left`: after this number of characters of text, no
+    further row is added; None for no limit."""
     found: list[StreamEvent] = []
     for row in rows:
         if left is not None:
@@ -67,8 +69,8 @@ def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
     """The milliseconds until the client should ask again: about the time between two rows that the worker writes.
-    `reached`: the number of the last row that the client has. It shows the age of a streamed answer: 8 rows after 2 s,
-    and 24 after 10 s (worker/attempt.py)."""
+    `reached`: the number of the last row that the client has. This number tells how old a streamed answer is, because
+    the worker writes 8 rows in the first 2 s, and 24 in the first 10 s (worker/attempt.py)."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at
         return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)
@@ -80,8 +82,8 @@ def pause_ms(turn: Turn, reached: int, now: float) -> int:
 
 
 def as_text(found: Sequence[StreamEvent], pause: int) -> str:
-    """The events as server-sent events. `pause`: the milliseconds after which a client whose response has ended asks
-    again."""
+    """The events as server-sent events. `pause`: the milliseconds that the client should wait after the end of the
+    response, before it asks again."""
     blocks = [
         f"id: {each.id}\nevent: {each.event}\ndata: {json.dumps(each.data, ensure_ascii=False)}\n\n" for each in found
     ]

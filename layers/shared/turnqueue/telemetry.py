@@ -91,7 +91,7 @@ _lock = threading.Lock()
 
 
 def count(name: Metric, value: int = 1) -> None:
-    """Add a value to a metric. Several values before one line become an array in that line."""
+    """Add a value to a metric. The next line has all values that the metric got since the last line."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Count, value)
 

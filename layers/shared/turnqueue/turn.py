@@ -30,8 +30,8 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 class Status(StrEnum):
-    """The states that clients of the replaced system know. There is no fifth state, because those clients would poll
-    such a task forever."""
+    """The states that a task has in the system that Turnqueue replaces. There is no fifth state, because that system's
+    clients would poll a task in an unknown state forever."""
 
     PENDING = "PENDING"  # recorded and queued, or returned for another attempt; no worker holds the turn
     STARTED = "STARTED"  # a worker holds the turn until `lease_until`
@@ -118,8 +118,8 @@ def guard_key(kind: str, name: str) -> str:
 
 
 def upload_key(owner: str, upload_id: str) -> str:
-    """The key of an upload in the bucket. Its prefix belongs to the owner, so that the upload does not exist for other
-    owners. The prefix is a hash, because an owner's id can have any characters, and other people can see keys."""
+    """The key of an image in the bucket. Its prefix belongs to the owner, so that no owner can use another owner's
+    image. The prefix is a hash, because an owner's id can have any characters, and operators can see keys."""
     return f"uploads/{hashlib.sha256(owner.encode()).hexdigest()}/{upload_id}"
 
 
@@ -159,10 +159,12 @@ def is_ulid(text: str) -> bool:
 class Turn(NamedTuple):
     """A turn as it stands in the table.
 
-    - `request`: {message, role, media?, metadata?, stream?}. A request with functions, or of the OpenAI API, has more
-      members: `tools`, `tool_choice` and `options`; `context` (turnqueue/v1/items.py); `previous`, the ULID of the turn
-      that it continues; and `answers`, the same ULID if that turn has function calls. Only a request of the OpenAI API
-      has `instructions`, `format`, and `v1`, the members that its response repeats.
+    - `request`: {message, role, media?, metadata?, stream?}. A request with functions, or of the OpenAI API, can also
+      have `tools`, `tool_choice`, `options` and `context` (turnqueue/v1/items.py).
+    - `request.answers`: the ULID of the turn whose function calls have their results in this request.
+    - `request.previous`: the ULID of the turn that this turn continues, if the client named it. This and the next
+      members come only from the OpenAI API: `instructions`, `format`, `live` (the streams function sends the answer),
+      and `v1`, the members that the response repeats.
     - `result`: {message, data, draft, tool_calls?}.
     - `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
     - `attempt`: counts the claims, and is the fencing token. The worker that claimed attempt n may write only while
@@ -190,7 +192,7 @@ class Turn(NamedTuple):
     last_attempt: int = MAX_ATTEMPTS
     replayed_at: float | None = None  # the time of the last replay by an operator
     lease_until: float | None = None
-    lost_lease: float | None = None  # the end of the previous attempt's lease if its worker was killed, otherwise 0
+    lost_lease: float | None = None  # if the worker of the previous attempt was killed: the end of its lease
     claim_id: str | None = None  # a random id of the last claim; a worker recognises its claim by this id
     started_at: float | None = None
     finished_at: float | None = None
@@ -227,7 +229,7 @@ class Turn(NamedTuple):
         )
 
     def answered_as(self, kept: "Turn") -> "Turn":
-        """This turn, answered at once and at no cost by the reply of `other` from the cache."""
+        """This turn, answered at once and at no cost by the cached reply of the turn `kept`."""
         usage = {**(kept.usage or {}), "first_token_ms": None, "cached": True}
         tokens, times = ("prompt_tokens", "completion_tokens", "cached_tokens"), ("attempts", "queue_ms", "total_ms")
         free = dict.fromkeys((*tokens, *times, "cost_usd"), 0)

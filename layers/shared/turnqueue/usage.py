@@ -1,17 +1,18 @@
-"""The usage of each owner on a day (UTC). One item of the guards table sums up all attempts. A limit of tokens must
-also apply to queued messages, whose tokens nobody knows yet. So a submit reserves an estimate, and the end of the turn
-replaces it by the used tokens. `charged_tokens` of the item is the sum of both: tokens used and tokens reserved. One
-conditional write compares it with the limit and adds to it.
+"""The usage of each owner on a day (UTC). One item of the guards table has the sums of all attempts.
 
-Crashes and lost answers leave an error that is bounded and on the safe side, until the end of the day:
+A limit of tokens must also count queued messages, but nobody knows their tokens yet. So submit reserves an estimate. At
+the end of the turn, the used tokens replace the estimate. The attribute `charged_tokens` is the sum of the used and the
+reserved tokens. One conditional write compares this sum with the limit and adds the estimate.
 
-| crash or failed write | effect on the day | | --- | --- | | submit, after the reservation and before the turn is
-recorded | one estimate stays reserved | | the turn is final, before it is settled | its estimate stays reserved; the
-usage of the last attempt is missing | | the worker is killed in an attempt | the next claim adds an estimate for the
-lost attempt | | another function closes the turn (cancelled, overdue) | its reservation ends; a running worker adds its
-usage |
+After a crash or a failed write, the sum is wrong until the end of the day, but by a bounded number of tokens:
 
-The SDK does not retry (attempts=1) a call whose repetition would add twice.
+- submit dies after the reservation, before it records the turn: one estimate stays reserved.
+- The turn is final, but its usage is not added: its estimate stays reserved, and the usage of its last attempt is
+  missing.
+- The worker is killed in an attempt: the next claim adds an estimate for the lost attempt.
+- Another function ends the turn (cancelled, overdue): its reservation ends. A worker that still runs adds its usage.
+
+All writes use attempts=1, because a repeated write would add its numbers twice.
 """
 
 import json
@@ -25,19 +26,19 @@ from turnqueue import aws
 from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
-"""How many seconds the usage of a day can be read: until the end of the following month."""
+"""Days for which the usage of a day is kept: until the 9th of a month, the whole previous month can be read."""
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
 BYTES_OF_A_TOKEN = 4
-"""The bytes of a token in English, by OpenAI's help. Other scripts need more tokens for a letter, but also more
-bytes."""
+"""The bytes of a token in English: OpenAI's help counts 4 characters for a token. Other scripts need more tokens for a
+letter, but also more bytes."""
 
 TOKENS_OF_AN_IMAGE = 1000
 """The tokens of an image: about the highest number that an OpenAI model counts."""
 
 TOKENS_OF_AN_ANSWER = 2000
-"""Tokens reserved for an answer. Most answers are shorter, and a long answer is settled with its real size."""
+"""Tokens reserved for an answer. Most answers have fewer. After a longer answer, its real number counts."""
 
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10_000.0  # the maximum dollars of one attempt; a greater number is a mistake
@@ -52,7 +53,7 @@ def day_of(now: float) -> str:
 
 def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
     """The estimated tokens of a turn with this request {message, media?, …}, answer included. `history_tokens`: the
-    most history that the model gets."""
+    maximum tokens of history that the model gets."""
     said = request["message"] + request.get("instructions", "")
     prompt = len(said.encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
     prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
@@ -122,8 +123,7 @@ class UsageStore:
         day = _charged(True, answer["Attributes"])
         if day.used < quota:
             return day
-        # The stored charge was too small: an earlier version wrote the item, or a settlement was counted twice. So take
-        # the reservation back.
+        # The stored `charged_tokens` was too small (see `_charged`). So take the reservation back.
         self._add(owner, day_of(now), {_CHARGED: -tokens}, now)
         return day._replace(taken=False)
 
@@ -154,7 +154,7 @@ class UsageStore:
 
     def read(self, owner: str, day: str) -> dict[str, Any]:
         """The usage of a day: the counts in COUNTS, `reserved_tokens`, and `cost_usd` (None if no model had a price).
-        The result can lack the last second."""
+        The read is eventually consistent."""
         item = self._client.get_item(TableName=self._table, Key=self._key(owner, day)).get("Item", {})
         charged = _charged(True, item)
         return {
@@ -191,7 +191,7 @@ def _number(item: Mapping[str, Any], name: str) -> int:
 
 def _charged(taken: bool, item: Mapping[str, Any]) -> Charged:
     used = _number(item, "prompt_tokens") + _number(item, "completion_tokens")
-    # An earlier version wrote items without a charge. If a settlement was counted twice, the charge is too small.
+    # `charged_tokens` is too small if an earlier version wrote the item, or if one reservation was ended twice.
     return Charged(taken, used, max(_number(item, _CHARGED), used))
 
 

@@ -18,7 +18,7 @@ class Conversation(NamedTuple):
 
     @classmethod
     def of_first(cls, turn: Turn) -> Self:
-        """The conversation that began with this turn. No client had made it by a request."""
+        """The conversation that began with this turn. No request had created it, so it has no metadata."""
         return cls(turn.key.session_id, int(turn.created_at), {})
 
     def shown(self) -> dict[str, Any]:

@@ -13,10 +13,9 @@ NO_RETRY = {"x-should-retry": "false"}
 
 
 def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Response:
-    """Answer by the route that matches: "METHOD path", a regular expression whose groups are the handler's arguments.
-
-    Raises a 400 Problem for a route that does not exist here. Every Problem has the fields that OpenAI's clients read.
-    """
+    """Answer by the route that matches. A route is "METHOD path", a regular expression whose groups are the handler's
+    arguments. Raises a 400 Problem if no route matches. Adds the headers that OpenAI's clients read to the response or
+    the Problem."""
     wanted = f"{event['requestContext']['http']['method']} {path(event, 'proxy')}"
     more = {"x-request-id": str(event["requestContext"].get("requestId", ""))}
     try:
@@ -33,7 +32,7 @@ def serve(event: Event, routes: Mapping[str, Callable[..., Response]]) -> Respon
 
 
 def is_streamed(event: Event) -> bool:
-    """Whether the streams function passed the request on, and will stream the answer. A client cannot fake this,
+    """Whether the request came through the streams function, which will stream the answer. A client cannot fake this,
     because API Gateway makes the requestContext."""
     return event["requestContext"].get("streams") is True
 
@@ -64,8 +63,8 @@ def unfinished(turn: Turn) -> Problem:
 
 
 def failed(turn: Turn) -> Problem:
-    """The problem for a request whose turn failed. The client must not repeat it, because the turn had all its
-    attempts."""
+    """The problem for a request whose turn failed. A header keeps the client from repeating the request, because the
+    worker has already tried again where this could help."""
     code = turn.error_code or "internal_error"
     failure = FAILURES.get(code, FAILURES["internal_error"])
     return Problem(

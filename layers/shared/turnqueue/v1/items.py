@@ -86,7 +86,7 @@ def output_items(turn: Turn) -> list[Item]:
 
 
 def message_item(key: Key, text: str, status: str = "completed") -> Item:
-    """The text of the answer: the whole text, or the part that is written so far."""
+    """The item for the text of the answer: the whole text, or the part that is written so far."""
     return _item(key, {"role": "assistant", "text": text}) | {"status": status}
 
 
@@ -108,8 +108,8 @@ def _content(entry: Entry) -> list[dict[str, Any]]:
 
 
 def _image(attachment: dict[str, Any]) -> dict[str, Any]:
-    """An item's part for an image. An upload has no URL that a client can open, so `file_id` names it. A data URL that
-    is still in S3 has the member `data_url` (turnqueue/attachments.py)."""
+    """An image as a part of an item's content. An upload has no URL that a client can open, so `file_id` names it. A
+    data URL that is still in S3 has the member `data_url` (turnqueue/attachments.py)."""
     sources = {"image_url": attachment.get("url"), "file_id": attachment.get("upload_id")}
     moved = {name: attachment[name] for name in ("data_url",) if name in attachment}
     return {"type": "input_image", "detail": "auto", **sources, **moved}

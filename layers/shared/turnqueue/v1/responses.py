@@ -93,7 +93,7 @@ def usage(turn: Turn) -> dict[str, Any] | None:
 
 
 def polling(turn: Turn, now: float) -> dict[str, str]:
-    """The response headers with the time to ask again. None for a final turn."""
+    """The response headers that tell when to ask again. Empty for a final turn."""
     if turn.final:
         return {}
     wait_ms = poll_after_ms(turn, now)

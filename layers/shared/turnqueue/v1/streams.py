@@ -1,8 +1,8 @@
-"""A turn as a stream of events: those of the Responses API and the chunks of Chat Completions, as server-sent events.
+"""A turn as a stream of server-sent events: the events of the Responses API, or the chunks of Chat Completions.
 
-The events are computed from the states of a turn, one after another, and from the new rows of its event log. The events
-and their numbers do not depend on the times at which a reader looks. So a disconnected reader can resume after any
-number, at any time, and no counter is stored.
+The events are computed from the turn's states and from the rows of its event log. They and their numbers do not depend
+on the times at which a reader looks. So a disconnected reader can resume after any number, at any time, and no counter
+is stored.
 """
 
 import json
@@ -138,9 +138,9 @@ class CompletionStream:
 
 
 class ResponseStream:
-    """The events of a response after number `after`. If a new attempt voids shown text and `takes_back` is set, the
-    text's item ends as incomplete and another item follows. Without `takes_back`, the stream ends with an error,
-    because few clients can remove shown text."""
+    """The events of a response after the event with the number `after`. If a new attempt voids shown text and
+    `takes_back` is set, the text's item ends as incomplete and another item follows. Without `takes_back`, the stream
+    ends with an error, because few clients can remove shown text."""
 
     def __init__(self, *, after: int = -1, takes_back: bool = True) -> None:
         self.is_over = False
@@ -164,7 +164,7 @@ class ResponseStream:
 
     def _events(self, turn: Turn, rows: Sequence[Row]) -> Iterator[Event]:
         now = response(turn)
-        # Leave out every member that changes while the turn runs, because every reader gets the same events.
+        # Leave out every member that changes while the turn runs, because every reader must get the same events.
         fresh = now | dict.fromkeys(("completed_at", "error", "incomplete_details", "usage")) | {"output": []}
         fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
         if self._number == 0:
