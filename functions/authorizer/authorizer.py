@@ -1,7 +1,7 @@
-"""Identifies the caller of the OpenAI API: the owner of an API key, or of a token of the stack's issuer.
+"""Identifies the caller of the OpenAI API by an API key, or by a token that the stack's issuer has signed.
 
-API Gateway caches each result for a minute, so a revoked key works for up to a minute. If this function refuses a
-caller, API Gateway answers 403. If this function fails, it answers 500.
+API Gateway caches each result for a minute, so a revoked key works for up to a minute. API Gateway answers 403 if this
+function refuses the caller, and 500 if this function fails.
 """
 
 import os
@@ -20,6 +20,6 @@ callers = Callers(
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The authorizer's response, in the simple form of HTTP APIs. Its context is the caller's claims."""
+    """The authorizer's response, in the simple format of HTTP APIs. `context` has the caller's claims."""
     claims = callers.claims(str((event.get("headers") or {}).get("authorization", "")))
     return {"isAuthorized": claims is not None, "context": claims or {}}

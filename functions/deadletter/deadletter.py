@@ -17,8 +17,8 @@ store = TurnStore(os.environ["TURNS_TABLE"], attempts=3, usage=UsageStore(os.env
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """If a message's turn could not be closed, SQS delivers the message again. A malformed message stays in the queue
-    for an operator."""
+    """SQS delivers a message again if its turn could not be closed. A malformed message stays in the queue for an
+    operator."""
     return {
         "batchItemFailures": [
             {"itemIdentifier": record["messageId"]} for record in event["Records"] if not close(record)
@@ -27,7 +27,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
 
 
 def close(record: dict[str, Any]) -> bool:
-    """Close the turn of a dead letter. Returns whether the turn is final or gone."""
+    """End the turn of a dead letter as FAILURE. Returns whether the turn is now final or gone."""
     try:
         key = decode(record["body"])
     except Malformed:
@@ -37,8 +37,8 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # Do not take the turn from a worker that still holds it, because that worker may answer it. SQS delivers the
-        # dead letter again when the worker's lease ends.
+        # If a worker still holds the turn, the turn is unfinished, and the worker may still answer it. SQS delivers the
+        # dead letter again later.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

@@ -49,8 +49,8 @@ limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"]
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
 USUAL_WAIT_SECONDS = 2.0
-"""Seconds after which a client's poll also looks up why a turn has not begun. Before that, a poll costs only one
-read."""
+"""If a turn has waited longer than this number of seconds, a client's poll also looks up the reason. Earlier polls cost
+only one read."""
 
 
 @observed
@@ -74,8 +74,8 @@ def handler(event: Event, context: Any) -> Response:
 
 
 def task(event: Event, ends_at: float) -> Response:
-    """Answers 200 with the task in any state, while the task exists. With `?wait=N`, the function waits up to N seconds
-    until the task is final, if the caller's limits allow the wait."""
+    """Answers 200 with the task, whatever its state is. With `?wait=N`, the function first waits up to N seconds for
+    the task to become final, unless the owner's rate limit for waits is reached."""
     key = task_key(event)
     seconds = integer(query(event, "wait"), "wait", default=0, low=0, high=MAX_WAIT_SECONDS)
     turn = store.read(key, time.time())
@@ -89,7 +89,7 @@ def events(event: Event) -> Response:
     """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 if the client has
     already read the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # First read the rows, then the turn. If the turn is still unfinished, all these rows were written before its end.
+    # Read the rows before the turn. Then no row of an unfinished turn is from after the turn's end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -97,7 +97,8 @@ def events(event: Event) -> Response:
     if after == END:
         if turn.final:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-        # The client has read `done`, but the turn is unfinished, because an operator has replayed the task.
+        # An operator has replayed the task after the client has read `done`. So the client starts again with a
+        # snapshot.
         after, rows = None, log.after(key, 0)
     if turn.final:
         found = [done(task_status(_with_text_so_far(turn), now))]
@@ -222,13 +223,13 @@ def health_head(event: Event) -> Response:
 
 
 def preflight(event: Event) -> Response:
-    """Answers 204 to a preflight, if API Gateway forwards the preflight. Usually API Gateway answers preflights itself.
-    API Gateway also adds the CORS headers."""
+    """Answers 204 to a preflight that API Gateway forwards. Usually API Gateway answers preflights itself. It adds the
+    CORS headers to both."""
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 
 def openai_api(event: Event, ends_at: float) -> Response:
-    """A GET or DELETE of the OpenAI API. The import is here, so that other requests do not pay for it."""
+    """A GET or DELETE of the OpenAI API. The imports are here, so that they do not slow down other requests."""
     from turnqueue.v1.conversations import Conversations
     from v1_read import Desk, answer
 
@@ -248,7 +249,7 @@ def openai_api(event: Event, ends_at: float) -> Response:
 
 def _waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     """Waits up to `seconds` for the turn to become final, and returns its last read state. Returns at once if the
-    owner's limits allow no wait."""
+    owner's rate limit for waits is reached."""
     if not seconds or turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at)

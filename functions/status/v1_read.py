@@ -18,11 +18,12 @@ from turnqueue.v1.streams import ResponseStream, Row, respond_stream, shows_grow
 
 MAX_PAGE = 100
 MAX_TURNS = 500
-"""A conversation's items are listed for at most this number of turns. Each page of items reads all these turns."""
+"""A list of a conversation's items covers at most this number of turns, because each page of the list reads them
+all."""
 
 
 class Desk(NamedTuple):
-    """The functions of status.py that this module calls, under the same names."""
+    """The objects and functions of status.py that this module uses."""
 
     store: TurnStore
     conversations: Conversations
@@ -60,8 +61,8 @@ def retrieve(event: Event, desk: Desk, response_id: str) -> Response:
 
 
 def delete(event: Event, store: TurnStore, response_id: str) -> Response:
-    """Delete the texts of the turn, then answer 200. Answers 409 while the turn is unfinished; the client can ask again
-    soon."""
+    """Delete the texts of the turn, then answer 200. Answers 409 if a worker must first stop an unfinished turn; the
+    client can ask again in two seconds."""
     turn = _turn(event, store, response_id)
     try:
         if not turn.final:

@@ -9,7 +9,8 @@ _SECONDS = 32  # in seconds; longer than the timeouts of the called functions
 
 
 class Functions:
-    """Calls functions by their ARNs, without retries, because only the client knows whether a repetition is safe."""
+    """Calls functions by their ARNs, without retries, because only the client knows whether a second request is
+    safe."""
 
     def __init__(self) -> None:
         self._client = aws.client("lambda", attempts=1, read_timeout=_SECONDS)

@@ -1,5 +1,5 @@
-"""A runtime client for Lambda that can stream responses. AWS's client for Python cannot stream. When it can, delete
-this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
+"""A runtime client for Lambda that can stream responses, because AWS's client for Python cannot. When AWS's client can,
+delete this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
 
 The protocol is in docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the
 head of the response, {statusCode, headers}, then the pieces of the body as text.
@@ -48,7 +48,7 @@ def main(address: str, handler_name: str) -> None:
         context = Context(headers["Lambda-Runtime-Aws-Request-Id"], int(headers["Lambda-Runtime-Deadline-Ms"]))
         try:
             answer(address, handler, event, context)
-        except OSError:  # Lambda accepts no more of the response, so take the next invocation.
+        except OSError:  # Lambda no longer accepts this response, so take the next invocation.
             continue
 
 
@@ -93,7 +93,7 @@ def _report(address: str, path: str, error: BaseException) -> None:
 
 
 def _told(error: BaseException) -> bytes:
-    """Leave out the error's text, because it can quote a user's message."""
+    """The report of an error, without the error's text, because the text can quote a user's message."""
     return json.dumps({"errorType": type(error).__name__, "errorMessage": "", "stackTrace": []}).encode()
 
 

@@ -1,6 +1,6 @@
-"""Sends a stream as one long response, at a Function URL: streams of the OpenAI API, and a task's events. This function
-reads the turn and its event log, like every other reader. Only submit makes turns. This function passes all other
-requests of the OpenAI API on to submit and status, so that a client needs only one URL.
+"""Sends streams of the OpenAI API, and a task's events, as one long response at a Function URL. This function only
+reads the turn and its event log. Submit makes the turns. All other requests of the OpenAI API are passed on to submit
+and status, so that a client needs only one URL.
 """
 
 import os
@@ -53,8 +53,8 @@ callers = Callers(
 functions = Functions()
 
 _SECONDS_TO_END = 5
-"""A stream ends this number of seconds before the function's timeout. The rest of the time is for a read that hangs,
-and for the last event."""
+"""A stream ends this number of seconds before the function's timeout. The time is needed for a read that hangs and for
+the last event."""
 
 _SECONDS_OF_SILENCE = 15
 """After this number of seconds without an event, a comment shows proxies and the client that the stream is alive."""
@@ -63,7 +63,7 @@ _EVENTS_PATH = re.compile(r"/chat/task/([^/]+)/events")
 
 
 def handler(event: Event, context: Any) -> Generator[Any]:
-    """An iterator of the head of the response, {statusCode, headers}, and then of the pieces of its body."""
+    """Yields the head of the response, {statusCode, headers}, and then the pieces of its body."""
     logger.append_keys(request_id=context.aws_request_id)
     ends_at = time.time() + context.get_remaining_time_in_millis() / 1000 - _SECONDS_TO_END
     try:
@@ -107,7 +107,8 @@ def _events(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if after == END and turn.final:
         return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-    # The client has read the last event, but the turn is unfinished, because an operator has replayed the task.
+    # An operator has replayed the task after the client has read the last event. So the client starts again with a
+    # snapshot.
     after = None if after == END else after
     return _streamed(event, _TaskStream(after), turn, after or 0, ends_at)
 
@@ -155,8 +156,8 @@ def _retrieve(event: Event, ends_at: float, response_id: str) -> Response:
 
 
 def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: float) -> Response:
-    """The stream of a turn. The stream ends at once if the owner's limits allow no wait. If an error occurs before the
-    first piece, it is raised, so that the client gets an error response."""
+    """The stream of a turn. The stream ends after its first state if the owner's rate limit for waits is reached.
+    Raises an error that occurs before the first piece, so that the client gets an error response."""
     if not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         ends_at = time.time()
     pieces = _pieces(stream, states(store, log, turn, after, ends_at))
@@ -164,8 +165,8 @@ def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: flo
 
 
 def _pieces(stream: Stream, seen: Iterator[State]) -> Iterator[str]:
-    """The body of a stream. The body always ends with a last event, because clients would take a stream without it as a
-    complete answer."""
+    """The body of a stream. A stream that ends too early gets the event of `cut`, because clients would otherwise take
+    its text as the complete answer."""
     has_begun, told_at = False, time.time()
     turn: Turn | None = None
     try:
@@ -212,5 +213,6 @@ class _TaskStream:
         return as_text(found, pause_ms(turn, self._after or 0, now))
 
     def cut(self, turn: Turn) -> str:
-        """Send only the time after which to ask again. The client has not read `done`, so it resumes the stream."""
+        """The end of a stream that is cut off: only the time after which the client asks again. The client then resumes
+        the stream, because it has not read `done`."""
         return as_text([], pause_ms(turn, self._after or 0, time.time()))

@@ -16,10 +16,10 @@ from turnqueue.turn import Status, Turn
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
-_GROWTH = 0.05  # within its limits, a pause is this share of the seconds since the last new row
+_GROWTH = 0.05  # a pause is this share of the seconds since the last new row, but not outside the limits above
 _LONGEST_WITHOUT_A_LOOK = 2.0
-"""Seconds. The turn is read at least this often, even while new rows come, because a worker that has lost the turn can
-still write such rows."""
+"""The maximum seconds between two reads of the turn. The turn is read even while new rows come, because a worker that
+has lost the turn can still write rows."""
 
 
 class State(NamedTuple):
@@ -52,7 +52,7 @@ def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: flo
                 looked_at = time.time()
                 seen = store.read(turn.key, looked_at, consistent=False) or turn
                 if seen.final:
-                    # `rows` has all remaining rows, because no row is written after the turn's end.
+                    # These rows are the last ones, because the turn's worker writes none after the turn's end.
                     rows = log.after(turn.key, after, consistent=True)
                 if seen.status is not turn.status:
                     news_at = time.time()
