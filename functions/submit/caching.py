@@ -8,8 +8,8 @@ from turnqueue.http import Event, header
 
 
 class Caching(NamedTuple):
-    """How a request may use the cache of replies. `keeps`: whether the reply may be cached. `max_age`: the greatest age
-    in seconds of an accepted cached reply; 0 accepts no cached reply."""
+    """How a request may use the cache of replies. `keeps`: whether the reply may be cached. `max_age`: the maximum age
+    in seconds of a cached reply that the request accepts; 0 for no cached reply."""
 
     keeps: bool
     max_age: float

@@ -1,4 +1,4 @@
-"""Continues a turn whose model has called functions. Exactly one later turn may bring the results of these calls."""
+"""Continues a turn whose answer calls functions. Only one later turn may bring the results of these calls."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,18 +8,18 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn
 
 MOST_TURNS = 20
-"""The calling turn must be among this number of the session's last answered turns, because the model gets no more turns
-of history."""
+"""The turn that called the functions must be among this number of the session's last answered turns, because the model
+gets no more turns of history."""
 
 
 def continue_calls(
     store: TurnStore, key: Key, request: dict[str, Any], now: float, param: str, *, numbered: bool = False
 ) -> None:
-    """Link the request to the earlier turn whose function calls it answers. Does nothing for a request without results
-    of earlier calls. `key`: the key of the new turn.
+    """Check the request's function results. If they answer the calls of an earlier turn, link the request to that turn.
+    `key`: the key of the new turn.
 
-    Raises a 400 Problem unless the results are those of the calls, and a 409 Problem if a later message of the session
-    was answered without these results. The store accepts only one such request for each turn (TurnStore.create).
+    Raises a 400 Problem if calls and results do not match, and a 409 Problem if the session has gone on without these
+    results. Only TurnStore.create checks that no other request brings results for the same turn.
     """
     context = request.get("context", ())
     own = {entry["call_id"] for entry in context if "name" in entry}
@@ -35,8 +35,8 @@ def check_outputs(
     context: Sequence[Mapping[str, Any]], waiting: list[str], param: str, *, numbered: bool = False
 ) -> None:
     """Raises a 400 Problem unless each function call is followed by exactly one result. `waiting`: the ids of earlier
-    calls that still need results. `numbered`: whether the client has sent each entry of `context` as the entry with the
-    same number of its `param`."""
+    calls that still need results. `numbered`: whether entry N of `context` is entry N of the client's `param`, so that
+    an error can name the entry."""
     for number, entry in enumerate(context):
         if "output" in entry:
             if entry["call_id"] not in waiting:
@@ -50,8 +50,8 @@ def check_outputs(
 
 
 def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
-    """The newest turn whose model has called one of these functions. It is found even if a later turn has already
-    brought the results, because a repeated request with an Idempotency-Key must find the same turn again."""
+    """The newest turn that made one of the `wanted` calls. Includes a turn whose results a later turn has already
+    brought, because a repeated request with an Idempotency-Key must find the same turn again."""
     history = store.history(key, now, limit=MOST_TURNS)
     found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
     if found and found is not history[-1] and found.answered_by is None:
@@ -60,13 +60,13 @@ def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: st
 
 
 def call_ids(turn: Turn) -> list[str]:
-    """The ids of the functions that the turn's model has called."""
+    """The ids of the function calls in the turn's answer."""
     return [call["call_id"] for call in (turn.result or {}).get("tool_calls") or ()]
 
 
 def already_continued(param: str) -> Problem:
-    """The 409 Problem for results of calls that need none. The header keeps OpenAI's clients from repeating the
-    request."""
+    """The 409 Problem for results that come too late or a second time. `x-should-retry` keeps OpenAI's clients from
+    repeating the request."""
     return Problem("already_continued", param=param, headers={"x-should-retry": "false"})
 
 

@@ -22,7 +22,7 @@ class Preference(NamedTuple):
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """Answer at once, whatever the request asks for."""
+        """The preference of a client whose request may not wait."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 

@@ -79,8 +79,7 @@ def _upload_id(value: str) -> str:
 
 
 def _whole(value: Any) -> Any:
-    """The value as an integer if it is a whole number. JSON has only one kind of number, so 264.0 is a whole number
-    too."""
+    """Convert a whole number to an integer. JSON has only one kind of number, so 264.0 is a whole number too."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -191,9 +190,8 @@ class ChatRequest(_Strict):
         return {tool.name for tool in self.tools or ()}
 
     def fingerprint(self) -> str:
-        """A fingerprint of the request. Two bodies with the same meaning have the same fingerprint. `stream` does not
-        count, because it does not change the answer. A client that is updated between two tries may send another
-        `stream`."""
+        """A hash that is the same for two bodies with the same meaning. `stream` does not count, because it does not
+        change the answer, and because a client's new version may repeat a request with another `stream`."""
         canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -216,7 +214,7 @@ def parse[Request: BaseModel](kind: type[Request], content: bytes) -> Request:
 
 
 def parse_chat(content: bytes) -> ChatRequest:
-    """Read the body of POST /chat, like `parse`. Also raises Problem if two fields do not fit together, or if the
+    """Read the body of POST /chat, like `parse`. Also raises a Problem if two fields contradict each other, or if the
     request is larger than a turn can store."""
     request = parse(ChatRequest, content)
     if not request.message and not request.tool_outputs:
@@ -273,8 +271,8 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """The place in the body, for example "media.0.url". An error names an unknown field only if the name is harmless,
-    so that a typing error is visible. An error never names a key of `metadata`, because the key is the client's
-    text. In `tool_choice`, the location also names the type that did not match."""
+    """The path of a wrong field, for example "media.0.url". It shows an unknown name, so that a client sees a typing
+    error, but not a name that could be a text: "?" takes its place. The path ends at `metadata`, because its keys are
+    the client's text, and at `tool_choice`, where pydantic adds the name of a type."""
     known = location[:1] if location[:1] in (("metadata",), ("tool_choice",)) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

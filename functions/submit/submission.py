@@ -9,8 +9,9 @@ from turnqueue.turn import Turn
 
 
 class Submission(NamedTuple):
-    """A checked request for a turn. `fingerprint`: the same for equal requests with one Idempotency-Key. `max_age`: the
-    greatest age in seconds of an accepted cached reply; 0 accepts no cached reply."""
+    """A checked request for a turn. `fingerprint`: requests with the same Idempotency-Key must have the same
+    fingerprint. `max_age`: the maximum age in seconds of a cached reply that the request accepts; 0 for no cached
+    reply."""
 
     turn: Turn
     fingerprint: str

@@ -1,5 +1,5 @@
 """POST /chat and a failed task's retry: record the turn, queue it, and answer at once or when the turn is final. POST
-/chat/media: sign a form by which the client uploads an image to S3. A later message names the upload."""
+/chat/media: sign a form, with which the client uploads an image to S3. A later message names the upload by its id."""
 
 import os
 import time
@@ -30,8 +30,8 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import single_try_store, wait_until_final
 
-# Each call is tried at most twice. So even a request with an Idempotency-Key, which makes more calls, ends within the
-# function's 29 s.
+# Each call of AWS is tried at most twice. So a request ends within the function's 29 s, even with an Idempotency-Key,
+# which needs the most calls.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
@@ -128,7 +128,7 @@ def _repetition(event: Event) -> Submission:
 
 
 def openai_api(event: Event, ends_at: float) -> Response:
-    """A POST of the OpenAI API. The import is here, so that a cold start for /chat does not pay for it."""
+    """A POST of the OpenAI API. The imports are here, so that they do not slow down a cold start for /chat."""
     from turnqueue.events import EventLog
     from turnqueue.v1.conversations import Conversations
     from v1_post import Desk, post
@@ -167,7 +167,7 @@ def take(event: Event, submission: Submission) -> tuple[Turn, bool, dict[str, st
 
 def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     """Waits up to `seconds` for the turn to become final, and returns its last read state. Returns at once if the
-    owner's limits allow no wait."""
+    owner's rate limit for waits is reached."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
     return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
@@ -222,8 +222,8 @@ def _admitted(verdict: Verdict) -> dict[str, str]:
 
 
 def _reserved(event: Event, headers: dict[str, str], turn: Turn) -> Turn:
-    """Reserve tokens of the owner's day. Returns the turn with its reservation, which is 0 if the owner has no limit of
-    tokens. Adds the limit to `headers`. Raises a 429 Problem if no tokens are left."""
+    """Reserve the turn's estimated tokens from the owner's daily limit. Returns the turn with its reserved tokens, 0 if
+    the owner has no daily limit. Adds the limit to `headers`. Raises a 429 Problem if no tokens are left today."""
     if limiter is None:
         return turn._replace(reserved_tokens=0)
     verdict = limiter.reserve(event, turn.key.owner, turn.reserved_tokens, turn.created_at)
@@ -236,8 +236,8 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     """Record and queue the turn of a request, or answer it from the cache. Returns the turn, and whether an earlier
     request with the same key made it. `admit` reserves the turn's tokens.
 
-    All requests with one Idempotency-Key work on the same task, and each step is safe to repeat. So it does no harm if
-    they run at the same time, or if one of them dies between two steps.
+    All requests with one Idempotency-Key work on the same task, and each step is safe to repeat. So these requests may
+    run at the same time, and each may crash between two steps.
     """
     turn, max_age = submission.turn, submission.max_age
     if submission.idempotency_key is None:
@@ -261,17 +261,18 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
     try:
         queue.send(turn.key)
     except (BotoCoreError, ClientError) as error:
-        # The turn stays PENDING. Another request with the key may have queued the turn. If not, the client's next
+        # The turn stays PENDING, because another request with the key may have queued it. If not, the client's next
         # request queues it.
         raise _not_queued(turn, error) from error
     return turn, bound != wanted
 
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
-    """Record the turn unless it exists. If a cached reply fits, record the turn as answered. Returns the turn as
-    answered only if this call recorded the answer. If the turn existed, it can still be PENDING, and the caller must
-    queue it. This function first puts large data URLs into S3. If the request dies after that, the bucket's lifecycle
-    deletes them.
+    """Record the turn unless it exists, and put its large data URLs into S3. If a cached reply fits, the recorded turn
+    is already answered.
+
+    Returns a final turn only if this call recorded the cached answer. Otherwise the caller must queue the turn, also if
+    an earlier request recorded it. If the request crashes after the uploads, the bucket's lifecycle deletes them.
     """
     kept = _kept_reply(turn, max_age)
     request, data_urls = moved(turn.request, turn.key.turn)
@@ -296,11 +297,12 @@ def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
 
 
 def _give_back(turn: Turn) -> None:
-    """End the reservation of a turn that was not recorded, for example because another request with the same key has
-    recorded it. If that fails, the estimate stays reserved until the end of the day."""
+    """Release the reserved tokens of a turn that this call did not record, for example because another request with the
+    same key has recorded it. If that fails, the tokens stay reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # Equal times mean that botocore repeated the put. The first try had stored the turn, but its response was lost.
+        # An equal `created_at` means that this call did record the turn: the response of the first put was lost, and
+        # botocore repeated the put.
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:
@@ -340,7 +342,7 @@ def _queue_or_close(turn: Turn) -> Turn:
             store.fail(turn.key, "enqueue_failed", time.time())
         except Refused as refused:
             if refused.current and refused.current.error_code != "enqueue_failed":
-                # SQS did get the message, although the send reported a failure: a worker has the turn.
+                # A worker has already claimed the turn, so SQS did get the message, although the send failed.
                 return refused.current
         except (BotoCoreError, ClientError) as second:
             # The turn stays PENDING, because this write failed too. The client learns that its message was not

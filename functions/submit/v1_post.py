@@ -31,19 +31,20 @@ from v1_request import Parsed, parse_completions, parse_conversation, parse_resp
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
-"""The maximum seconds that a request waits until a worker has stopped. A worker notices a cancellation within two
-seconds."""
+"""The maximum seconds that a request waits for the worker of a cancelled turn to stop. A worker notices a cancellation
+within two seconds."""
 
 MAX_REFERRED = 100
-"""The maximum number of turns that the item references of one request may name. Each of these turns costs a read."""
+"""The maximum number of earlier turns to whose items one request may refer. Each of these turns costs a read."""
 
 
 LIVE = {"stream": True, "live": True}
-"""A turn whose answer the streams function streams. The worker writes the text to the log from the first word on."""
+"""The members of a request whose answer goes through the streams function. They make the worker write the text to the
+event log from the first word on."""
 
 
 class Desk(NamedTuple):
-    """The functions of submit.py that this module calls, under the same names."""
+    """The objects, functions and settings of submit.py that this module uses."""
 
     store: TurnStore
     take: Callable[[Event, Submission], tuple[Turn, bool, dict[str, str]]]
@@ -133,8 +134,8 @@ class _Call:
         return respond(200, made.shown())
 
     def cancel(self, response_id: str) -> Response:
-        """Answers 200 with the response, which is cancelled now or was final already. Waits for a worker that holds the
-        turn."""
+        """Answers 200 with the response. If a worker holds the turn, waits up to MAX_CANCEL_SECONDS until the worker
+        has stopped."""
         key, now = response_key(self._owner, response_id), time.time()
         if key is None or self._desk.store.read(key, now) is None:
             raise no_such_response()
@@ -146,7 +147,8 @@ class _Call:
         return respond(200, response(turn), polling(turn, time.time()))
 
     def _taken(self, parsed: Parsed, session: str, *, wait: bool | None) -> tuple[Turn, dict[str, str]]:
-        """The turn of the request, recorded and queued once for an Idempotency-Key."""
+        """Record and queue the turn of the request. If an earlier request with the same Idempotency-Key did so, returns
+        that turn. Also returns the response headers."""
         desk, request, now = self._desk, parsed.request, time.time()
         desk.require_allowed_urls(request)
         turn = Turn.submitted(Key(session, new_ulid(now)), request, now, desk.deadline_seconds)
@@ -172,7 +174,8 @@ class _Call:
         return turn
 
     def _previous(self, response_id: str) -> Turn:
-        """The response that the request continues."""
+        """The turn of the response that the request continues. Raises a Problem if it does not exist or is
+        unfinished."""
         key = response_key(self._owner, response_id)
         turn = self._desk.store.read(key, time.time()) if key else None
         if turn is None:
@@ -186,8 +189,8 @@ class _Call:
         return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
-        """The context entry for a reference to an item of an earlier response of the caller. Raises a 404 Problem if
-        there is no such item."""
+        """The context entry for an item of an earlier response of the caller, to which the request refers by the item's
+        id. Raises a 404 Problem if there is no such item."""
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:

@@ -26,8 +26,8 @@ from turnqueue.personas import DEFAULT_ROLE, ROLES
 
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
-"""Finds the context entry of an item id. `param` names the request's parameter with the id. Raises a 404 Problem if
-there is no such item."""
+"""Finds the context entry of an item. The arguments are the item's id and the name of the parameter that has this id.
+Raises a 404 Problem with this name if there is no such item."""
 
 MAX_INSTRUCTIONS = 32_000  # the maximum characters of all instructions
 
@@ -73,7 +73,7 @@ class _Common(_Known):
     tools: Annotated[list[dict[str, Any]], Field(max_length=MAX_TOOLS)] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
-    store: _Ignored = None  # accepted but ignored: every turn is stored, and the response says so
+    store: _Ignored = None  # ignored: every turn is stored, whatever the client sends here, and the response says so
     user: _Ignored = None
     safety_identifier: _Ignored = None
     prompt_cache_key: _Ignored = None
@@ -155,8 +155,8 @@ class ConversationBody(_Known):
 
 
 class Parsed(NamedTuple):
-    """The parts of a client's request. `body`: the client's body. `request`: the part that the turn stores.
-    `fingerprint`: the same for equal bodies."""
+    """A parsed request. `body`: the client's body. `request`: the part that the turn stores. `fingerprint`: a hash that
+    is the same for equal bodies."""
 
     body: Any
     request: dict[str, Any]
@@ -352,7 +352,7 @@ def _media(content: list[_Part], param: str) -> list[dict[str, Any]]:
 
 
 def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The functions in the form that the turn stores. Accepts the forms of both APIs."""
+    """Convert the functions, which both APIs describe differently, to the form that the turn stores."""
     found = []
     for number, tool in enumerate(tools):
         param = f"tools.{number}"
@@ -376,7 +376,7 @@ def _tool_choice(choice: str | dict[str, Any] | None, tools: list[dict[str, Any]
 
 
 def _form(form: dict[str, Any] | None, param: str) -> dict[str, Any] | None:
-    """The requested form of the answer, as the Responses API describes it. None for plain text."""
+    """The requested format of the answer, in the form of the Responses API. None for plain text."""
     kind = (form or {}).get("type", "text")
     if kind == "text":
         return None
@@ -419,10 +419,10 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     if first["type"] == "json_invalid":
         return Problem("invalid_json")
-    # Leave out `str`: pydantic names the type of a union's member, and this name is not a part of the path.
+    # Leave out `str`, which pydantic adds to the path for a member of a union.
     names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]
-    # The error shows an unknown name only if the name is harmless. The error never shows a key of the metadata, because
-    # the key is the client's text.
+    # Do not show a name that could be a text of the client: "?" takes its place. The path ends at `metadata`, because
+    # its keys are the client's text.
     known = names[:1] if names[:1] == ["metadata"] else names
     param = ".".join(name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else "?" for name in known)
     if first["type"] == "extra_forbidden":

@@ -126,8 +126,8 @@ MUTANTS = [
         "submit answers 202 although the send failed, if the request has a key",
         SUBMIT,
         (
-            "        # The turn stays PENDING. Another",
-            "        return turn, False\n        # The turn stays PENDING. Another",
+            "        # The turn stays PENDING, because another",
+            "        return turn, False\n        # The turn stays PENDING, because another",
         ),
     ),
     mutant(
