@@ -1,4 +1,4 @@
-"""One attempt at a claimed turn: ask a model, show the growing answer, and record the end."""
+"""One attempt at a claimed turn: ask a model, write the growing answer to the event log, and record the outcome."""
 
 import asyncio
 import time
@@ -36,22 +36,21 @@ RESERVE_SECONDS = 10.0
 the turn to the queue, even if those calls are retried."""
 
 REFUSALS_BEFORE_FALLBACK = 2
-"""After this number of refusals by the first model, the turn asks the fallback first. This holds even if the first
-model would accept calls again."""
+"""After this number of refused calls, the turn asks the fallback first, even if the first model accepts calls again."""
 
 # DynamoDB's error codes for an item that is too large or malformed
 _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
-"""How often the worker writes a row of a streamed answer. Each pair is (seconds since the first text, seconds between
-two rows until then). After the last pair, a streamed answer gets rows as often as any other answer."""
+"""How often the worker writes a row of a streamed answer. (2.0, 0.25) means: a row every 0.25 s until 2 s after the
+first text. See `_show` for the time after the last pair."""
 
 # After this number of bytes of new text, a streamed answer gets a row at once. A row of this size costs one write unit.
 _ROW_BYTES = 1024
 
-_SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot is at most this number of seconds away, the turn waits in the worker
-# If the slot is further away, SQS delivers the turn again this number of seconds before the slot. The margin is needed,
-# because SQS hides messages for whole seconds.
+_SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot begins within this number of seconds, the worker waits for it
+# If the slot begins later, SQS delivers the turn again this number of seconds before the slot, because SQS hides
+# messages for whole seconds only.
 _EARLY_SECONDS = 1.0
 
 
@@ -64,8 +63,8 @@ class Server(NamedTuple):
 
 
 class Services(NamedTuple):
-    """The services that all attempts of a process share. `first_token_seconds`: if there is a fallback, the longest
-    silence of the first model. 0: no limit except that for the whole answer."""
+    """The services that all attempts of a process share. `first_token_seconds`: after this number of seconds without
+    text or thoughts from the first model, the worker asks the fallback; 0 for never."""
 
     store: TurnStore
     usage: UsageStore
@@ -82,7 +81,8 @@ class Services(NamedTuple):
     longest_answer: float
     first_token_seconds: float
     watch_seconds: float = 1.0
-    """The seconds between two rows of an answer that no client asked to stream. A shorter answer writes no row."""
+    """The seconds between two rows of an answer that no client asked to stream. An answer that takes less time gets no
+    row."""
 
     @property
     def servers(self) -> list[Server]:
@@ -108,14 +108,15 @@ class Services(NamedTuple):
         return min(waits)
 
     async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
-        """The model that this turn prefers, if it may be called too; otherwise `server`."""
+        """The model that this turn prefers, with its permission, if it may be called now. Otherwise `server` and
+        `passed`."""
         preferred = self.preferred(turn)
         if preferred is server:
             return server, passed
         chosen = await self.choose([preferred], again=True)
         if isinstance(chosen, Wait):
             return server, passed
-        # `server` is not called, so return its probe for another turn
+        # this turn does not call `server`, so another turn may use the probe in `passed`
         await asyncio.to_thread(server.gatekeeper.unused, passed)
         return chosen
 
@@ -129,7 +130,7 @@ class Attempt:
         self._server = server
         self._pass = passed
         self._reply = Reply()
-        self._asked_persona: Persona | None = None  # a placeholder until the persona is loaded, before the call
+        self._asked_persona: Persona | None = None  # None until `_answer` has loaded the persona
         self._is_let_in = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
@@ -159,7 +160,7 @@ class Attempt:
             if (late := await self._wait_for_place()) is not None:
                 return late
             answer = await self._answer()
-        except ModelError as error:  # Only a call of the model raises ModelError, so the model was called.
+        except ModelError as error:
             return await self._failed(error)
         except Refused as refused:
             return await self._cancelled(refused)
@@ -174,8 +175,8 @@ class Attempt:
     # ---- asking the model
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away, does not wait, but
-        returns the decision to deliver the message again later."""
+        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away, returns the
+        decision that SQS delivers the message again shortly before the slot."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -191,7 +192,7 @@ class Attempt:
     async def _answer(self) -> Answer:
         turn, services = self._turn, self._services
         asked = self._asked_persona = asked_for(persona(turn.request["role"]), turn.request)
-        self._reply.structured = asked.is_form
+        self._reply.structured = asked.is_structured
         previous = turn.request.get("previous")
         recall = partial(services.store.history, turn.key, limit=HISTORY_TURNS, previous=previous)
         history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())
@@ -203,7 +204,7 @@ class Attempt:
         return await self._answer_of_fallback(asked, history)
 
     async def _second_answer(self, asked: Persona, history: Sequence[Turn]) -> Answer:
-        """Ask the fallback, after the first model was silent for too long."""
+        """Ask the fallback, because the first model was silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
         passed = await fallback.gatekeeper.ask(again=True)
@@ -212,7 +213,7 @@ class Attempt:
         await self._settle(self._used(), is_final=False)
         self._server, self._pass, self._is_let_in = fallback, passed, False
         self._reply = Reply()
-        self._reply.structured = asked.is_form
+        self._reply.structured = asked.is_structured
         return await self._answer_of_fallback(asked, history)
 
     async def _answer_of_fallback(self, asked: Persona, history: Sequence[Turn]) -> Answer:
@@ -229,9 +230,9 @@ class Attempt:
         return self._services.first_token_seconds if self._services.fallback else 0
 
     async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
-        """The answer of a model, if it comes in time and nobody cancels the turn. Raises ModelError if the call fails,
-        Refused when the turn was cancelled or another worker has it, and _Silent after `silence` seconds without text
-        or thoughts (0: no limit). Closes the model's stream before it raises.
+        """Ask a model and return its answer. Raises ModelError if the call fails or takes too long, Refused if a client
+        cancels the turn or another worker has it, and _Silent after `silence` seconds without text or thoughts (0: no
+        limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
@@ -251,10 +252,10 @@ class Attempt:
         async with images.loaded(self._services.room, self._services.uploads, history, turn) as shown:
             return await model.answer(asked, history, turn, shown, self._reply)
 
-    # ---- guards: each runs while the model writes, and ends the attempt by an exception
+    # ---- guards: they run while the model writes, and can end the attempt by an exception
 
     async def _show(self) -> None:
-        """Write the growing answer to its event log."""
+        """Write the growing answer to the event log, row by row, until the guard is cancelled."""
         reply, unit = self._reply, self._services.watch_seconds
         if not self._turn.request.get("live"):  # a client reads the stream, so even a short answer gets rows
             await asyncio.sleep(unit)
@@ -277,10 +278,10 @@ class Attempt:
                 await asyncio.sleep(pause)
 
     async def _show_now(self) -> None:
-        """Write the missing text to the log. If a write is running, waits for it, so that no row is written after the
-        turn's end."""
+        """Write the text that the log does not have yet. Even if this method is cancelled, it waits for the end of the
+        write, so that no row is written after the turn's end."""
         reply, turn = self._reply, self._turn
-        text = reply.readable().rstrip("\ufffd")  # The text may end in the middle of a character.
+        text = reply.readable().rstrip("\ufffd")  # If the text ends within a character, leave out this character.
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
         try:
             await asyncio.shield(writing)
@@ -332,8 +333,8 @@ class Attempt:
         self._is_let_in = True
 
     async def _let_in(self) -> None:
-        """Tell the gate that the call was accepted, unless the guard that waits for the headers has done so. A short
-        answer can end before that guard runs."""
+        """Report the accepted call, unless `_settle_gate` has done so. A short answer can end before that guard
+        runs."""
         if not self._is_let_in:
             await self._server.gatekeeper.let_in(self._pass)
 
@@ -341,7 +342,7 @@ class Attempt:
 
     async def _succeed(self, answer: Answer) -> Decision:
         turn, services, now = self._turn, self._services, time.time()
-        usage = answer.usage | _way(turn, now)
+        usage = answer.usage | _timing(turn, now)
         try:
             await asyncio.to_thread(
                 services.store.succeed,
@@ -414,7 +415,7 @@ class Attempt:
         return await self._fail("cancelled")
 
     async def _fail(self, code: str) -> Decision:
-        # Text that the provider has filtered must not stay readable.
+        # The user must not read text that the provider has filtered.
         readable = "" if code == "prompt_refused" else self._reply.readable()
         await asyncio.to_thread(self._services.store.fail_attempt, self._turn, code, readable, time.time())
         await self._settle(self._used(), is_final=True)
@@ -425,8 +426,8 @@ class Attempt:
         return self._server.model.usage(self._asked_persona, self._reply) if self._asked_persona else {}
 
     async def _settle(self, used: Mapping[str, Any], *, is_final: bool, answers: int = 0) -> None:
-        """Add the attempt's usage to its owner's day. If that fails, the turn's reserved tokens stay counted until the
-        end of the day (turnqueue/usage.py)."""
+        """Add the attempt's usage to the owner's usage of today. If that fails, the turn's reserved tokens count until
+        the end of the day (turnqueue/usage.py)."""
         turn = self._turn
         try:
             await asyncio.to_thread(
@@ -452,7 +453,8 @@ class _Silent(Exception):
 
 
 async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[Any, Any, None]]) -> T:
-    """The result of `work`, unless a guard raises first. Work and guards have ended when this returns."""
+    """The result of `work`, unless a guard raises first. `work` and all guards have ended when this function
+    returns."""
     try:
         async with asyncio.TaskGroup() as group:
             beside = [group.create_task(guard) for guard in guards]
@@ -464,8 +466,8 @@ async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[A
     return result
 
 
-def _way(turn: Turn, now: float) -> dict[str, int]:
-    """The attempts and the times since the turn was queued, for the log."""
+def _timing(turn: Turn, now: float) -> dict[str, int]:
+    """The number of attempts, and the milliseconds from the queueing to the start and to now."""
     return {
         "attempts": turn.tries,
         "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),

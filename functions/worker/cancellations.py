@@ -1,5 +1,5 @@
-"""Finds the turns of this process that clients want to cancel. Every 2 s one read covers the control rows of all
-turns."""
+"""Finds the turns of this process that clients want to cancel. Every 2 s, one read of the event log fetches the
+cancellation rows of all these turns."""
 
 import asyncio
 

@@ -19,20 +19,20 @@ _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not sh
 _NO_RESULT = "[The user went on without a result of this function.]"
 _RESULT = "[Result of a function that was called earlier] "
 
-# The maximum number of calls for one turn: the first call and four shorter ones, with 1/2, 1/4, 1/8 and none of the
-# history.
+# How often a too long history is halved, before it is left out. So a turn needs up to five calls: with all of the
+# history, 1/2, 1/4, 1/8 and none.
 _HALVINGS = 3
 
-# Seconds that a learned limit is used. The server can restart with a larger window. A learned limit also applies to
-# other users' conversations, whose text can have fewer tokens than the estimate.
+# Seconds that a learned limit is used. The limit is then learned again, because the server can restart with a larger
+# window, and because the estimated tokens of another conversation can be too high.
 _REMEMBERED_SECONDS = 3600.0
 
 
 class Exchange(NamedTuple):
-    """An earlier turn: the user's message and the model's answer. Function results stay with the exchange that called
-    the functions, because servers refuse a call without its result and a result without its call. If the user has sent
-    another message instead of the results, the model gets a note for each result. If the turn that called the functions
-    is too old, deleted or not the turn before, the model gets the results as text of the user."""
+    """An earlier turn: the user's message and the model's answer. A turn with the results of function calls becomes one
+    exchange with the turn that made the calls, because servers refuse a call without its result and a result without
+    its call. If the results are missing, a note takes the place of each result. If the turn before did not make the
+    calls, the results become text of the user."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -82,13 +82,13 @@ class Conversation(NamedTuple):
         return _tokens(self.instructions) + tokens_of(self.asked) + _sum(self.earlier)
 
     def within(self, tokens: int) -> Self:
-        """This conversation with as many of the newest earlier turns as fit into `tokens`."""
+        """This conversation without the oldest earlier turns, so that all of it fits into `tokens`."""
         left = tokens - _tokens(self.instructions) - tokens_of(self.asked)
         return self._replace(earlier=_newest(self.earlier, left))
 
     def shorter(self) -> Self | None:
-        """This conversation with fewer earlier turns. Each call halves the tokens for them, and the last call leaves
-        out all earlier turns. None if there are no earlier turns."""
+        """This conversation with fewer earlier turns. The first _HALVINGS calls halve the tokens for these turns, and
+        the next call leaves out all of them. None if there are no earlier turns."""
         if not self.earlier:
             return None
         left = _sum(self.earlier) // 2 if self.shortened < _HALVINGS else 0
@@ -111,7 +111,8 @@ class Window:
         return conversation.within(self._tokens) if now < self._known_until else conversation
 
     def answered(self, conversation: Conversation, now: float) -> None:
-        """Learn from the answer to `conversation`. If it was shortened, the server has refused the longer form."""
+        """Learn from the answer to `conversation`. If `conversation` was shortened, its size becomes the limit, because
+        the server has refused a longer one."""
         if conversation.shortened:
             self._tokens, self._known_until = conversation.tokens, now + _REMEMBERED_SECONDS
 
@@ -154,21 +155,22 @@ def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
 
 
 def _brings_results(exchanges: Sequence[Exchange], messages: Sequence[Message]) -> bool:
-    """Whether `messages` begin with the results of exactly the functions that the last exchange calls."""
+    """Whether `messages` begin with the results of all calls of the last exchange, and of no other calls."""
     calls = exchanges[-1].messages[-1].get("tool_calls", ()) if exchanges else ()
     results = itertools.takewhile(_is_result, messages)
     return bool(calls) and {call["id"] for call in calls} == {result["tool_call_id"] for result in results}
 
 
 def _without_calls(messages: tuple[Message, ...]) -> tuple[Message, ...]:
-    """The messages, in which function results at the beginning are text of the user."""
+    """Convert the function results at the beginning of `messages` to text of the user."""
     results = [_RESULT + message["content"] for message in itertools.takewhile(_is_result, messages)]
     if not results:
         return messages
     rest, text = messages[len(results) :], "\n\n".join(results)
     if not rest or rest[0]["role"] != "user":
         return ({"role": "user", "content": text}, *rest)
-    said = rest[0]["content"]  # in the same message, because some servers refuse two messages of the user in a row
+    # join both texts in one message, because some servers refuse two messages of the user in a row
+    said = rest[0]["content"]
     content = f"{text}\n\n{said}" if isinstance(said, str) else [{"type": "text", "text": text}, *said]
     return (rest[0] | {"content": content}, *rest[1:])
 
@@ -178,14 +180,15 @@ def _is_result(message: Message) -> bool:
 
 
 def _close(exchanges: list[Exchange]) -> None:
-    """If the last exchange ends with function calls, add a note for each call: no results of these calls follow."""
+    """If the last exchange ends with function calls, add a note in place of each result, because no results follow."""
     if exchanges and (calls := exchanges[-1].messages[-1].get("tool_calls")):
         notes = [{"role": "tool", "tool_call_id": call["id"], "content": _NO_RESULT} for call in calls]
         exchanges[-1] = Exchange.of([*exchanges[-1].messages, *notes])
 
 
 def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchange | None:
-    """The exchange of a turn. None if its message or answer is blank, because many servers refuse blank messages."""
+    """The exchange of an earlier turn. None if its message or answer is blank, because many servers refuse blank
+    messages."""
     calls = (past.result or {}).get("tool_calls") or []
     said, spoken = past.request, _spoken(persona, past)
     asked = said["message"].strip() or said.get("media") or said.get("context")
@@ -195,7 +198,7 @@ def _exchange(persona: Persona, past: Turn, images: Mapping[str, str]) -> Exchan
 
 
 def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
-    """The message of an answer, with the functions that it calls."""
+    """An answer as a message to the model, with the answer's function calls."""
     if not calls:
         return {"role": "assistant", "content": spoken}
     named = [
@@ -210,8 +213,8 @@ def _assistant(spoken: str, calls: Sequence[Mapping[str, str]]) -> Message:
 
 
 def _asked(turn: Turn, images: Mapping[str, str]) -> Iterator[Message]:
-    """The messages of a turn for the model: the context that its client sent, and its message. Blank messages are left
-    out."""
+    """The messages of a turn for the model: first the context that the client sent, then the turn's message. Leaves out
+    blank messages."""
     spoken, calls = "", list[Mapping[str, str]]()
     for entry in [*(turn.request.get("context") or ()), None]:
         if entry and "name" in entry:
@@ -249,9 +252,11 @@ def _noted(message: Message) -> Message:
 
 
 def _spoken(persona: Persona, past: Turn) -> str:
-    """The answer of an earlier turn as a message: its text, or its whole document, so that the model can extend the
-    draft. A persona with a form trusts documents among its answers. A user can make another persona repeat any
-    document. So the answers of other personas are sent as quotations."""
+    """The text of an earlier answer for the model. A structured answer is sent as its whole document, so that the model
+    can extend the draft.
+
+    A persona with structured answers trusts the documents among its earlier answers. But a user can make another
+    persona repeat any document. So the answers of other personas are sent as quotations."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

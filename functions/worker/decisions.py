@@ -11,7 +11,8 @@ from modelerror import ModelError
 from turnqueue.gate import MOST_HIDDEN_SECONDS
 from turnqueue.turn import MAX_ATTEMPTS, Turn
 
-# While AWS fails, SQS delivers the message again n x 5 s after delivery n, at most 30 s.
+# While AWS fails, SQS delivers the message again 5 s after the first delivery, 10 s after the second, and so on up to
+# 30 s.
 _AWS_BACKOFF_SECONDS = 5.0
 _LONGEST_AWS_BACKOFF_SECONDS = 30.0
 
@@ -24,8 +25,8 @@ class Verdict(Enum):
 
 class Decision(NamedTuple):
     """The worker's decision about a turn and its message. `seconds`: the time until SQS delivers the message again;
-    with None, SQS does so when the message's visibility timeout ends. `is_refund`: this attempt does not count against
-    the turn's attempts."""
+    None for the end of the message's visibility timeout. `is_refund`: whether the turn gets another attempt in place of
+    this one."""
 
     verdict: Verdict
     seconds: float | None = None
@@ -45,7 +46,7 @@ def fail(code: str) -> Decision:
 
 
 def not_claimed(current: Turn | None, now: float) -> Decision:
-    """The decision for a message whose turn could not be claimed. `current`: the present turn, None if it does not
+    """The decision for a message whose turn could not be claimed. `current`: the turn as it is now, None if it does not
     exist."""
     match current:
         case None:
@@ -58,19 +59,20 @@ def not_claimed(current: Turn | None, now: float) -> Decision:
             # add 1 s, because clocks differ
             return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))
         case Turn() if current.attempt >= current.last_attempt:
-            return fail("worker_lost")  # the worker of the last attempt died and recorded no outcome
+            return fail("worker_lost")  # the worker of the last attempt crashed, so it recorded no outcome
         case _:
-            return back(1)  # try again soon: the turn has changed since the claim was refused
+            return back(1)  # the turn has changed since the claim was refused, so try again soon
 
 
 def superseded(current: Turn | None) -> Decision:
-    """The decision for an attempt whose turn another worker has taken over, or another function has ended."""
+    """The decision for an attempt that lost its turn: another worker has claimed it, or another function has ended
+    it."""
     return DONE if current is None or current.final else back(None)
 
 
 def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
-    """The decision for an attempt that failed because of the model or our code. `is_fallback_next`: the next attempt
-    asks another model, so the Retry-After of this model is ignored."""
+    """The decision for an attempt that failed because of the model or of an error in the worker. `is_fallback_next`:
+    the next attempt asks another model, so the Retry-After of this model is ignored."""
     asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
     refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
     wait = backoff(turn.tries, asked_for)
@@ -96,13 +98,15 @@ def aws_failed(deliveries: int) -> Decision:
 
 
 def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """The back-off in seconds before the next attempt: it starts at 2, doubles up to 60, and is at least `asked_for`. A
-    random addition of up to 50 % separates turns that failed together."""
+    """The back-off in seconds before the next attempt: 2 after the first try, 4 after the second, 8 after later tries,
+    but at least `asked_for`. A random addition of up to 50 % separates turns that failed together. The sum is at most
+    60 s."""
     return min(max(2.0 ** min(tries, MAX_ATTEMPTS), asked_for) * (1 + draw() / 2), MOST_HIDDEN_SECONDS)
 
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
-    """The back-off in seconds after a refusal: it starts at 2, doubles up to 60, and is at least `asked_for`. A random
-    addition of up to 50 % separates turns. A wait of more than 60 s becomes a random wait of 48 to 60 s."""
+    """The back-off in seconds after a refusal: it starts at 2, doubles with each refusal, and is at least `asked_for`.
+    A random addition of up to 50 % separates turns that were refused together. More than 60 s become a random 48 to 60
+    s."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Self
 from persona import Persona
 from structured import instructions, response_format
 
-_NEEDED = ("tools", "tool_choice")  # The model cannot do the task without these fields, so they are never left out.
+_NEEDED = ("tools", "tool_choice")  # Never left out, because the model cannot do the task without these fields.
 
 _TWINS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 
@@ -15,8 +15,8 @@ _JSON_SCHEMA, _JSON_OBJECT, _WORDS = range(3)
 
 
 class Dialect(NamedTuple):
-    """The request fields and the form that a model accepts. `without`: the refused fields. `form`: the way to ask for a
-    document."""
+    """The request fields that a model accepts. `without`: the fields that it refused. `form`: the strictest accepted
+    way to ask for a JSON document."""
 
     without: frozenset[str] = frozenset()
     form: int = _JSON_SCHEMA
@@ -48,7 +48,7 @@ class Dialect(NamedTuple):
         return request
 
     def after(self, field: str | None, request: dict[str, Any]) -> Self | None:
-        """The dialect for the next try after `field` of `request` was refused. None if there is no other dialect."""
+        """The dialect for the next try, after the server refused `field` of `request`. None if no change can help."""
         if field not in request or field in _NEEDED:
             return None
         if field == "response_format":

@@ -1,4 +1,4 @@
-"""Fetches the images of a conversation that are in S3. The model gets their bytes as data URLs."""
+"""Fetches the conversation's images that are in S3. The model gets them as data URLs."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -12,8 +12,8 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_UPLOADS = 4
-"""The maximum number of uploads of earlier turns that the model gets again, the latest first. Each upload costs its
-tokens again."""
+"""The maximum number of earlier turns' uploads that the model gets again, the latest first. The tokens of an image are
+paid for each time."""
 
 MAX_EARLIER_DATA_URLS = 32
 """The maximum number of data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
@@ -21,7 +21,7 @@ MAX_EARLIER_DATA_URLS = 32
 
 @asynccontextmanager
 async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
-    """The images of `load`. Their memory stays reserved until the block ends."""
+    """The result of `load`. The memory of the images stays reserved until the block ends."""
     if not any(_uploaded(each) or references(each.request) for each in (*history, turn)):
         yield {}
         return
@@ -33,8 +33,8 @@ async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Tu
 
 def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str]:
     """The data URLs of the images for the model, by upload id: all images of the request, and the latest earlier images
-    that still exist and fit. Raises ModelError if an image of the message cannot be used. Raises botocore's ClientError
-    or BotoCoreError when S3 does not answer or refuses.
+    that still exist and fit. Raises ModelError if an image of the turn's message is missing, too large or not an image.
+    Raises botocore's ClientError or BotoCoreError if S3 refuses or does not answer.
     """
     owner, found, left = turn.key.owner, dict[str, str](), MAX_UPLOAD_BYTES
 
@@ -53,11 +53,11 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         for upload_id in _uploaded(turn):
             fetch(upload_id)
         for upload_id in _moved(turn):
-            fetch_moved(upload_id)  # Do not count the request's data URLs, because submit already limits them.
+            fetch_moved(upload_id)  # not counted in `left`, because submit already limits the request's data URLs
     except Unusable as unusable:
         raise ModelError(unusable.code) from unusable
     for upload_id in references(turn.request):
-        with suppress(Unusable):  # The context can name an image of a turn that was deleted. Leave that image out.
+        with suppress(Unusable):  # Leave out an image of the context whose turn was deleted.
             fetch_moved(upload_id)
     for upload_id in _latest(history, _uploaded)[:MAX_EARLIER_UPLOADS]:
         with suppress(Unusable):  # If the image is gone, a note tells the model that there was one.

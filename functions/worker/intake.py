@@ -1,7 +1,8 @@
-"""Receives turns from the queue, in addition to those of the worker's event. Makes one receive at a time. SQS can give
-messages to a receive whose response is lost, or whose caller has gone (github.com/aws/aws-sdk-js/issues/2350). SQS then
-hides those messages for a lease. So the worker never abandons a receive. The worker repeats a failed receive with the
-same attempt id, and SQS then returns the same messages.
+"""Receives turns from the queue, in addition to those of the worker's event, by one ReceiveMessage call at a time.
+
+If the response of such a call is lost, or if its caller does not wait for it, SQS still hides the messages of the
+response until their visibility timeout ends (github.com/aws/aws-sdk-js/issues/2350). So the worker always waits for the
+response, and repeats a failed call with the same attempt id. SQS then returns the same messages.
 """
 
 import asyncio
@@ -15,16 +16,17 @@ from turnqueue.queue import Message, TurnQueue
 from turnqueue.telemetry import error_name, logger
 
 POLL_SECONDS = 1
-"""The seconds that SQS waits for a message. With a shorter wait, the long polls of Lambda's event source get all
-messages, and Lambda starts another worker for them."""
+"""The seconds that SQS waits for a message. With a shorter wait, the long polls of Lambda's event source would get all
+messages, and Lambda would start another worker for them."""
 
 READ_SECONDS = POLL_SECONDS + 3.0
 """The read timeout of a receive, in seconds."""
 
-# Seconds between two receives under load. This halves the number of receives, and delays a turn by 0.1 s on average.
+# Seconds between two receives under load. Without this pause, there would be twice as many receives. The pause delays a
+# turn by 0.1 s on average.
 _PAUSE_SECONDS = 0.2
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
-_REPEATS = 2  # the maximum number of repeats of a failed receive when all turns are over
+_REPEATS = 2  # a failed receive is repeated at least this number of times, even if no turn runs any more
 
 
 class Intake:
@@ -44,13 +46,12 @@ class Intake:
 
     @property
     def is_owed(self) -> bool:
-        """Whether to repeat the last receive, because it failed and SQS may have hidden its messages for this
-        worker."""
+        """Whether the last receive must be repeated, because it failed and SQS may have hidden messages for it."""
         return 0 < self._failures <= _REPEATS
 
     async def poll(self, most: int) -> list[Message]:
-        """Receive up to `most` messages, each hidden for a lease. Returns no messages if the receive fails. The next
-        call then repeats it."""
+        """Receive up to `most` messages, each hidden for LEASE_SECONDS. Returns no messages if the receive fails; the
+        next `poll` then repeats the receive."""
         now = time.time()
         if not self._failures or now >= self._attempt_until:
             self._attempt_id, self._attempt_until, self._most = secrets.token_hex(16), now + LEASE_SECONDS, most

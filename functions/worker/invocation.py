@@ -30,17 +30,17 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""The random part of the time in which an invocation takes new turns. It is large, because workers that start together
-must not all stop together. In a simulation with 0.2 and 2 % of answers that take 120 s, turns waited for a minute
-(docs/scale.md)."""
+"""An invocation stops receiving turns up to this share of its time early, at random. Otherwise workers that start
+together would all stop together. The share is large: with 0.2, turns waited for a minute in a simulation where 2 % of
+the answers took 120 s (docs/scale.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""
 
 
 class Worker(NamedTuple):
-    """The parts that all invocations of a process share. `polled`: the queue, with the timeouts that Intake needs.
-    `turns`: the maximum number of turns of an invocation at a time."""
+    """The parts that all invocations of a process share. `polled`: the queue's client with the timeouts that Intake
+    needs. `turns`: the maximum number of turns that an invocation has at a time."""
 
     services: Services
     queue: TurnQueue
@@ -64,7 +64,7 @@ class Invocation:
         self._turns = worker.turns
         self._ends_at = ends_at
         now = time.time()
-        # Stop receiving early enough that the last turn has time for a longest answer.
+        # Stop receiving early enough that the last turn has time for the longest allowed answer.
         taking = ends_at - RESERVE_SECONDS - worker.services.longest_answer - READ_SECONDS - now
         self._takes_until = now + taking * (1 - random.random() * _JITTER)
         self._sessions: dict[str, deque[Message]] = {}
@@ -105,8 +105,8 @@ class Invocation:
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run these messages, each after the earlier messages of its session. SQS delivers a message of a running
-        session only if a visibility timeout has ended."""
+        """Run the turns of these messages, each after the earlier turns of its session. SQS delivers a message of a
+        session that already runs only if a visibility timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:
@@ -179,7 +179,7 @@ class Invocation:
         return back(wait.seconds)
 
     async def _close(self, key: Key, current: Turn | None) -> Decision:
-        """Handle a message whose turn could not be claimed: end the turn if its deadline has passed or no attempts are
+        """Handle a message whose turn could not be claimed. Ends the turn if its deadline has passed or no attempts are
         left."""
         now = time.time()
         decision = not_claimed(current, now)
@@ -198,7 +198,7 @@ class Invocation:
             return back(1) if refused.current and not refused.current.final else DONE
         return DONE
 
-    # ---- messages: a failed call loses nothing, because SQS delivers the message again
+    # ---- messages: if a call fails, SQS delivers the message again, so nothing is lost
 
     async def _give_back(self, messages: Collection[Message], seconds: float | None) -> None:
         """Make the messages visible in `seconds`. None: when their visibility timeout ends."""
@@ -216,8 +216,8 @@ class Invocation:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
     async def _delete(self, message: Message) -> None:
-        """Delete the message now, so that its session continues. If that fails, Lambda deletes the message with the
-        batch. Otherwise SQS delivers it again, and its turn is final then."""
+        """Delete the message now, so that its session continues. If that fails, Lambda deletes a message of its event
+        later. SQS delivers any other message again, and the worker then finds the turn final."""
         await self._services.leases.drop_messages([message.handle])
         try:
             await asyncio.to_thread(self._queue.delete, message.handle)

@@ -19,11 +19,12 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Key, Turn
 
 LEASE_SECONDS = 50.0
-"""Seconds that a claim, and the visibility of a message, last without renewal. A worker that pauses for 25 s, with a
-clock that is a few seconds wrong, keeps its turns."""
+"""Seconds until a claim, or the visibility timeout of a message, ends without renewal. A worker that pauses for 25 s
+keeps its turns, even if its clock is a few seconds wrong."""
 
 RENEW_SECONDS = 20.0
-"""The age in seconds at which a lease is renewed. A chat that takes less time costs no extra write."""
+"""The age in seconds at which a lease is renewed. A turn that takes less time needs no renewal, so it costs no extra
+write."""
 
 _AGAIN_SECONDS = 3.0  # seconds between two tries of a renewal while AWS fails: nine tries fit before the lease ends
 
@@ -42,8 +43,8 @@ class Leases:
         self._due_of_turn: dict[Key, float] = {}
 
     def hold_messages(self, handles: Collection[str]) -> None:
-        """Renew the visibility of these messages until they are dropped. Call it when their visibility is a whole
-        lease."""
+        """Renew the visibility timeout of these messages until they are dropped. Call it just after SQS has hidden them
+        for LEASE_SECONDS."""
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:
@@ -78,7 +79,7 @@ class Leases:
 
     async def _renew(self) -> None:
         now = time.time()
-        # Also renew leases that are due in the next seconds, so that there are fewer and larger batches.
+        # Also renew leases that are due within 2 s, so that there are fewer and larger batches.
         turns = [self._turns[key][0] for key, due in self._due_of_turn.items() if due <= now + 2]
         messages = [handle for handle, due in self._due_of_message.items() if due <= now + 2]
         self._due_of_turn |= {turn.key: now + _AGAIN_SECONDS for turn in turns}
@@ -87,7 +88,7 @@ class Leases:
             return
         loop = asyncio.get_running_loop()
         kept, lost, hidden = await loop.run_in_executor(self._thread, self._renew_now, turns, messages)
-        # Turns and messages that were dropped in the meantime stay dropped.
+        # Do not add turns and messages again that were dropped during the renewal.
         self._due_of_turn |= {turn.key: now + RENEW_SECONDS for turn in kept if turn.key in self._turns}
         self._due_of_message |= {handle: now + RENEW_SECONDS for handle in hidden if handle in self._due_of_message}
         for turn, refused in lost:
@@ -99,8 +100,8 @@ class Leases:
     def _renew_now(
         self, turns: Collection[Turn], messages: Collection[str]
     ) -> tuple[list[Turn], list[tuple[Turn, Refused]], list[str]]:
-        """Returns the renewed turns, the lost turns, and the renewed messages. The turns are renewed first, because SQS
-        must not deliver a message before the lease of its turn is over."""
+        """Returns the renewed turns, the lost turns, and the renewed messages. Renews the turns first, so that the
+        lease of a turn ends before SQS delivers its message again."""
         kept: list[Turn] = []
         lost: list[tuple[Turn, Refused]] = []
         hidden: list[str] = []

@@ -28,8 +28,8 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 # No read timeout, because some models think for minutes before they write. The caller bounds the whole call.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-# All public authorities. They are loaded once for both models, at init, because init gets a whole CPU and loading takes
-# 20 ms of it. An invocation gets a seventh of a CPU (github.com/aws/aws-lambda-base-images/issues/154).
+# All public authorities, loaded once for both models. Loading takes 20 ms of a whole CPU. So it is done at init, which
+# gets a whole CPU; an invocation gets a seventh (github.com/aws/aws-lambda-base-images/issues/154).
 _TRUSTED = httpx2.create_ssl_context()
 
 
@@ -45,9 +45,9 @@ class Model:
         self._key = key
         self._dialects: dict[str, Dialect] = {}
         self._windows: dict[str, Window] = {}
-        # No redirects, because a redirect would carry the conversation to another host. No compression, because a small
-        # reply could expand to a large one. No retries by the SDK, because the SDK would sleep in a billed Lambda, and
-        # a crash would lose its count of tries.
+        # No redirects, because a redirect would send the conversation to another host. No compression, because a small
+        # reply could expand to a large one. No retries by the SDK, because Lambda bills the pauses of the SDK, and
+        # because a crash would lose the number of tries.
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
             api_key=key,
@@ -63,8 +63,8 @@ class Model:
         self, persona: Persona, history: Sequence[Turn], turn: Turn, images: Mapping[str, str], reply: Reply
     ) -> Answer:
         """Stream the answer to `turn` into `reply`, and return the whole answer. `images`: data URLs by the ids of the
-        uploads. If the server refuses a field or the length of the request, this method sends a reduced request. Raises
-        ModelError.
+        uploads. If the server refuses a field, the length or the images of the request, this method sends a reduced
+        request. Raises ModelError.
         """
         name = persona.model or self._name
         window = self._windows.setdefault(name, Window())
@@ -82,7 +82,7 @@ class Model:
                         raise
                     if refused.status == 401 and not fresh_key:
                         fresh_key = True
-                        await self._key(fresh=True)  # Somebody may have rotated the key since it was cached.
+                        await self._key(fresh=True)  # The cached key may be out of date.
                     elif less := dialect.after(refused.field, request):
                         dialect = less
                     elif refused.code == "context_too_long" and (shorter := conversation.shorter()):
@@ -120,12 +120,12 @@ class Model:
         return used | {"cost_usd": price.dollars(used) if price else None}
 
     async def _call(self, request: dict[str, Any], reply: Reply) -> str:
-        """Make one call and write its answer into `reply`. Returns the reason of the answer's end. Raises ModelError: a
-        Refusal if the server refused the call."""
+        """Make one call and write its answer into `reply`. Returns the finish reason. Raises Refusal if the server
+        refused the call, and ModelError if the call failed otherwise."""
         asked_at = time.time()
         reply.asked(tokens_of(request["messages"]))
         try:
-            # chat.completions.create would make objects from each chunk and import all their types.
+            # Do not use chat.completions.create, because it makes objects from each chunk and imports all their types.
             response = await self._client.post(
                 "/chat/completions",
                 cast_to=httpx2.Response,
@@ -143,7 +143,7 @@ class Model:
         return reason
 
     def _measure(self, reply: Reply, persona: Persona) -> None:
-        """Record the usage of every call, because the provider also bills failed calls."""
+        """Record the metrics of an attempt, also of a failed one, because the provider bills it too."""
         if reply.first_token_ms is not None:
             milliseconds("TimeToFirstToken", reply.first_token_ms / 1000)
         used = self.usage(persona, reply)
@@ -155,13 +155,13 @@ class Model:
 
 
 def _without_images(turn: Turn, conversation: Conversation) -> Conversation | None:
-    """The conversation without its earlier images, because the server may have refused them. The conversation stays
-    unchanged if `turn` itself has images."""
+    """The conversation without its earlier images, because the server may have refused them. None if `turn` itself has
+    images or if there are no earlier images."""
     return None if turn.request.get("media") else conversation.without_images()
 
 
 async def _accept(response: httpx2.Response) -> None:
-    """Raises ModelError unless a user can read the answer."""
+    """Raises Refusal if the server refused the call, and ModelError if the response is compressed."""
     request_id = _request_id(response.headers)
     if not response.is_success:
         wait = retry_after(response.headers, time.time())
@@ -172,7 +172,7 @@ async def _accept(response: httpx2.Response) -> None:
 
 
 def _unreachable(error: openai.APIConnectionError) -> ModelError:
-    """The connection failed, or it broke before the server answered."""
+    """The ModelError for a connection that failed, or that broke before the server answered."""
     if isinstance(error.__cause__, httpx2.LocalProtocolError | httpx2.UnsupportedProtocol):
         return ModelError("model_rejected")  # The URL or the key is malformed, so the request cannot be sent.
     return ModelError("model_unavailable", refused=True)

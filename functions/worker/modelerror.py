@@ -7,8 +7,8 @@ class ModelError(Exception):
     """The model gave no answer.
 
     `code`: one of turnqueue.turn.FAILURES. `retry_after`: seconds that the provider asks to wait, or None. `refused`:
-    the server refused the call before any token, so the failure says nothing about the turn. `request_id`: the
-    provider's id for the call, at most 100 printable ASCII characters, or None.
+    whether the server refused the call before any token. Then the cause is the server and not the turn. `request_id`:
+    the provider's id for the call, at most 100 printable ASCII characters, or None.
     """
 
     def __init__(

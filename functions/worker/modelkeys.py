@@ -33,8 +33,8 @@ class SecretHasNoText(SecretHasNoKey):
 def key_in(secret: str) -> str:
     """The API key in the text of a secret: the text itself, or the one value of a JSON object.
 
-    AWS's console stores a key from its form as {"name": "key"}. Raises SecretHasNotOneValue or SecretHasNoText, which
-    do not quote the secret.
+    The form in AWS's console stores a key as {"name": "key"}. Raises SecretHasNotOneValue or SecretHasNoText, which do
+    not quote the secret.
     """
     try:
         found = json.loads(secret)
@@ -52,7 +52,8 @@ def key_in(secret: str) -> str:
 
 
 class _Fetched(NamedTuple):
-    """The result of the fetch with this number: the key and the time `until` which it is kept, or the error."""
+    """The result of a fetch. `number`: counts the fetches of this secret. `until`: the time until which the key is
+    kept. `error`: None if the fetch returned a key."""
 
     number: int = 0
     key: str = ""
@@ -61,7 +62,7 @@ class _Fetched(NamedTuple):
 
 
 class ModelKeys:
-    """Fetches the keys from their secrets and keeps them. Use an object only in one event loop."""
+    """Fetches the keys from their secrets and caches them. Use an object only in one event loop."""
 
     def __init__(self, *, attempts: int) -> None:
         self._client = aws.client("secretsmanager", attempts=attempts)
@@ -73,9 +74,8 @@ class ModelKeys:
         began. Raises botocore's ClientError or BotoCoreError, or the errors of `key_in`."""
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
-        # Concurrent callers share one fetch, and also its failure. Otherwise ten turns that begin together would fetch
-        # one after the other. A fetch that began before a refusal can return the key that the model has refused.
-        # So this call waits for the next fetch.
+        # Concurrent callers share one fetch, failures included. Otherwise ten turns that begin together would fetch one
+        # after the other. With `fresh`, a running fetch does not count, because it may still return the refused key.
         fetching = self._fetching[arn]
         number = self._last[arn].number + (2 if fresh and fetching.locked() else 1)
         async with fetching:

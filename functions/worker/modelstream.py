@@ -1,6 +1,6 @@
-"""Reads the response of an accepted call into a reply. A server may send an event stream, as requested, or a plain
-completion. Anything else raises ModelError. The sizes of an event, of a plain completion and of the whole reply are
-bounded."""
+"""Reads the response of an accepted call into a reply. A server may send an event stream, as requested, or the whole
+completion as one JSON document. Any other response raises ModelError. The sizes of an event, of a whole completion and
+of the response are limited."""
 
 import asyncio
 import codecs
@@ -21,18 +21,19 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The maximum bytes of a reply. A chunk of one token has about 350 bytes, so 100,000 tokens, thoughts included, need
-about half of this."""
+"""The maximum bytes of a response. A chunk of one token has about 350 bytes. So 100,000 tokens of thoughts and text
+need about half of the limit."""
 
 MAX_EVENT_BYTES = 512 * 1024
 """The maximum bytes of one event. The largest stored answer fits into one event, even if all its characters are
 escaped."""
 
 MAX_COMPLETION_BYTES = 2 * 1024 * 1024
-"""The maximum bytes of a plain completion, thoughts included."""
+"""The maximum bytes of a completion in one JSON document, thoughts included."""
 
-# Seconds that a stream is read after its finish reason. A server can still send its usage, and then the end of the HTTP
-# body. If the body is read to its end, the connection stays open for the next call.
+# Seconds that a stream is still read after its finish reason, because a server can then send the usage. After the
+# usage, or after [DONE], it is read for _END_SECONDS. If the HTTP body ends in this time, the next call can use the
+# same connection.
 _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
@@ -65,12 +66,13 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
         return
-    # httpx2 finds the events. Set the headers here, because some servers send a stream with wrong headers.
+    # httpx2 splits the stream into events, if the headers declare one. Set them here, because some servers send wrong
+    # headers.
     source = httpx2.Response(200, headers=_EVENT_STREAM, stream=body, request=body.request)
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):
         async for event in events:
-            # The parser puts U+FFFD in place of bytes that are not UTF-8.
+            # The event is broken: httpx2 puts U+FFFD in place of bytes that are not UTF-8.
             if not body.is_utf8 and "\ufffd" in event.data:
                 raise ModelError("model_unavailable")
             left = reading.take_event(event)
@@ -88,11 +90,11 @@ class _Reading:
 
     @property
     def over(self) -> bool:
-        """Whether the answer is complete. Later errors of the stream do not matter."""
+        """Whether the answer is complete. If it is, later errors of the stream are ignored."""
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether the first text has come. A user may already read it."""
+        """Whether the first text has come and more can follow. Before the first text, every piece is read at once."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:
@@ -101,7 +103,7 @@ class _Reading:
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
-        """The seconds for which the stream is still read. None while the answer continues."""
+        """Read an event. Returns the seconds for which the stream is still read, None while the answer continues."""
         data = event.data
         if self._done or not data or data.isspace():
             return None
@@ -114,7 +116,7 @@ class _Reading:
         return _END_SECONDS if chunk.usage else _USAGE_SECONDS
 
     def take_whole(self, data: object) -> None:
-        """A completion in one document. It is complete even without a finish reason."""
+        """Read a whole completion. It is complete even without a finish reason."""
         self.take(data[0] if isinstance(data, list) and data else data)
         self._done = True
 
@@ -141,7 +143,7 @@ class _Reading:
 
 
 class _Body(httpx2.AsyncByteStream):
-    """The bytes of a reply, up to the size limit. `is_utf8`: whether the bytes so far can be UTF-8."""
+    """The bytes of a response, up to MAX_REPLY_BYTES. `is_utf8`: whether the bytes so far can be UTF-8."""
 
     def __init__(self, request: httpx2.Request, pieces: AsyncIterator[bytes]) -> None:
         self.request = request
@@ -151,7 +153,7 @@ class _Body(httpx2.AsyncByteStream):
         self._utf8 = codecs.getincrementaldecoder("utf-8")()
 
     async def beginning(self) -> bytes:
-        """The first byte that is not white space."""
+        """Read up to the first byte that is not white space. Returns this byte, or b"" for a blank body."""
         async for piece in self._pieces:
             self._first = piece.lstrip(b"\xef\xbb\xbf \t\r\n")
             if self._first:

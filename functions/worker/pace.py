@@ -1,7 +1,7 @@
 """Spaces the calls of a model by its known rate limit, `ModelRequestsPerMinute`. Each call reserves a slot: a time at
 which it may start, up to a minute ahead. All workers share one item of the guards table, which holds the next free slot
 (GCRA, as for owners' limits). A reservation takes one conditional write, or two if other calls already wait. DynamoDB
-takes about 1,000 writes a second for one item, so this works up to about 30,000 calls a minute.
+accepts about 1,000 writes a second to one item, so this works up to about 30,000 calls a minute.
 """
 
 import random
@@ -19,8 +19,8 @@ AHEAD_SECONDS = 60.0
 
 
 class Place(NamedTuple):
-    """A reserved slot, or the time to ask again. `at`: the time at which the call may be made. If no slot was reserved,
-    the time to ask again."""
+    """The result of a reservation. `is_taken`: whether the turn has a slot. `at`: the time of the slot, or the time to
+    ask again."""
 
     at: float
     is_taken: bool
@@ -35,10 +35,11 @@ class Pace:
         self._rate = Rate(per_minute, burst=max(round(per_minute * AHEAD_SECONDS / 60), 1))
 
     def place(self, turn: Turn, now: float, draw: Callable[[], float] = random.random) -> Place:
-        """Returns the slot that this turn reserved earlier, or reserves a new one. If the table does not answer, the
-        call may be made now. If the call is too early, the provider refuses it, and the turn waits. If all slots of the
-        next minute are taken, the turn asks again after a random 30 to 60 s. A slot becomes free sooner, but only for
-        one of all waiting turns."""
+        """Returns the slot that this turn reserved earlier, or reserves a new one.
+
+        If the table does not answer, the call may be made now; the provider refuses a call that comes too early, and
+        the turn then waits. If all slots of the next minute are taken, the turn asks again after a random 30 to 60 s.
+        Not sooner, because the next free slot is only enough for one of the waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

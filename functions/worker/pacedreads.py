@@ -1,7 +1,8 @@
 """Reads the body of a response less often than its server writes.
 
-A model sends each token alone, and each wake-up, read and parse costs more CPU than everything else. So one read takes
-everything that arrived in 100 ms. Until then the socket buffers it.
+A model sends each token alone. If the worker woke up for each token, to read and parse it, this would take more CPU
+than all its other work. So one read takes all bytes that arrived in 100 ms. In the meantime, they are in the socket's
+buffer.
 """
 
 import asyncio
@@ -9,12 +10,14 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 SECONDS = 0.1
-"""Seconds for which a piece can be held back. No user reads faster than that, and rows are written less often."""
+"""Seconds for which a piece of the body can be held back. The worker writes the text to the event log less often than
+that, so no reader waits longer."""
 
 
 @asynccontextmanager
 async def paced(body: AsyncIterable[bytes], slow: Callable[[], bool]) -> AsyncIterator[AsyncIterator[bytes]]:
-    """The bytes of `body`: in larger pieces while `slow()` is true, and at once otherwise."""
+    """The bytes of `body`. While `slow()` is true, they come in fewer and larger pieces; otherwise each piece comes at
+    once."""
     reads = _Reads(body, slow)
     fetching = asyncio.ensure_future(reads.fetch())
     try:
@@ -35,11 +38,12 @@ class _Reads:
         now, next_at = asyncio.get_running_loop().time, 0.0
         try:
             async for piece in self._body:
-                if self._buffer:  # The piece came in the same read as the previous one.
+                if self._buffer:  # The previous piece has not been taken yet, so its reader also gets this one.
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # Hold one piece back for SECONDS. The next read brings everything that arrived in that time.
+                # Hold a piece back for the rest of the current SECONDS. The next read then brings all bytes that
+                # arrived in the meantime.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

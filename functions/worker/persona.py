@@ -1,4 +1,4 @@
-"""Loads a role's persona: the instructions for the model, and the form of the model's answers."""
+"""Loads a role's persona: the instructions for the model, and the structure of the model's answers."""
 
 import tomllib
 from collections.abc import Mapping
@@ -16,8 +16,8 @@ _TYPES: dict[str, Any] = {"string": str, "integer": int, "number": float, "boole
 class Persona(NamedTuple):
     """A role's instructions and settings. `version`: changes with the persona's file. `model`: None for the stack's
     model. `temperature`: None for the model's default. `options`: more fields of the request to the model. `output`:
-    None for plain text. For a structured answer a class with the members message, draft and data, or the JSON format
-    of the request."""
+    None for plain text; a class with the members message, draft and data if the persona has structured answers; a
+    Document if the client asks for JSON."""
 
     role: str
     version: str
@@ -28,8 +28,8 @@ class Persona(NamedTuple):
     output: type[BaseModel] | Document | None
 
     @property
-    def is_form(self) -> bool:
-        """Whether the answer is a form. A user reads only the form's `message`."""
+    def is_structured(self) -> bool:
+        """Whether the answer is a JSON document of which the user reads only the member `message`."""
         return isinstance(self.output, type)
 
 
@@ -72,7 +72,7 @@ def _function(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _nested(tool: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    """A function in the form of Chat Completions."""
+    """Convert a function to the form of Chat Completions, with these members."""
     return {"type": "function", "function": {name: tool[name] for name in names if tool.get(name) is not None}}
 
 
@@ -97,6 +97,6 @@ def _object(name: str, fields: dict[str, dict[str, str]], *, nullable: bool) -> 
 
 
 def _model(name: str, members: dict[str, Any]) -> type[BaseModel]:
-    # Providers enforce a schema only if it requires every member and allows no other members ("strict").
+    # forbid other members: providers enforce a schema ("strict") only if it requires every member and allows no others
     model: type[BaseModel] = create_model(name, __config__=ConfigDict(extra="forbid", allow_inf_nan=False), **members)
     return model

@@ -1,7 +1,7 @@
-"""Computes the cost of an answer, by a table of prices such as "gpt-4.1-mini:0.4/1.6,other:2/8/0.5".
+"""Computes the cost of an answer from a table of prices such as "gpt-4.1-mini:0.4/1.6,other:2/8/0.5".
 
-Each entry has a model name, then dollars per million tokens: of the prompt, of the completion and, if they cost less,
-of the cached prompt.
+Each entry has the name of a model and its prices in dollars per million tokens: of the prompt, of the completion and,
+if it is cheaper, of the cached part of the prompt.
 """
 
 from collections.abc import Mapping
@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 
 
 class Price(NamedTuple):
-    """Dollars per million tokens, which equals micro-dollars per token."""
+    """Dollars per million tokens. The same numbers are micro-dollars per token."""
 
     prompt: float
     completion: float
     cached: float
 
     def dollars(self, usage: Mapping[str, Any]) -> float | None:
-        """The price of an answer, to the micro-dollar. None if its tokens were not counted."""
+        """The cost of an answer in dollars, rounded to the micro-dollar. None if `usage` has no valid counts."""
         prompt, completion, cached = (usage.get(f"{name}_tokens") for name in ("prompt", "completion", "cached"))
-        if not isinstance(prompt, int) or not isinstance(completion, int):  # without valid counts, there is no price
+        if not isinstance(prompt, int) or not isinstance(completion, int):
             return None
         cached = min(cached, prompt) if isinstance(cached, int) else 0
         micros = (prompt - cached) * self.prompt + cached * self.cached + completion * self.completion

@@ -1,6 +1,6 @@
 """Sorts a provider's refusals by the reaction that they need. One table covers HTTP errors and error objects inside a
 stream. The first matching rule decides, so rules for permanent errors stand above rules for temporary errors. The text
-of an error can quote the prompt, so this module only matches the text, and no code stores it."""
+of an error can quote the prompt. So this module only compares the text with patterns, and nothing stores it."""
 
 import asyncio
 import json
@@ -25,8 +25,8 @@ _FIELD = rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|struc
 
 
 class Refusal(ModelError):
-    """A ModelError for a refused call. `status`: the HTTP status, or else the status in the error, or else None.
-    `field`: the request field that the provider refuses, if the error names a field of CHANGEABLE."""
+    """A ModelError for a refused call. `status`: the HTTP status or the status in the error (see `_said`), None without
+    any. `field`: the request field that the provider refuses, if the error names one of _FIELDS."""
 
     def __init__(self, code: str, *, status: int | None, field: str | None = None, **more: Any) -> None:
         super().__init__(code, **more)
@@ -35,7 +35,7 @@ class Refusal(ModelError):
 
 
 class _Said(NamedTuple):
-    """A provider's error. `names`: its codes and types, in lower case, with `_` between words."""
+    """A provider's error. `names`: its codes and types, in lower case, with `_` between words. `text`: its messages."""
 
     status: int | None
     names: frozenset[str]
@@ -45,8 +45,8 @@ class _Said(NamedTuple):
 
 class Rule(NamedTuple):
     """Matches an error that has one of the statuses or names, or one of the phrases in its text. A phrase does not
-    count if the text also contains one of `unless`, or if the status is in `not_for`. Phrases are compiled with the
-    first refusal. If they were compiled at import, every cold start would pay for it.
+    count if the text also contains one of `unless`, or if the status is in `not_for`. Python compiles the phrases with
+    the first refusal and not at import, because that would slow down every cold start.
     """
 
     code: str
@@ -78,8 +78,8 @@ def _found(pattern: str, text: str) -> re.Match[str] | None:
 
 # fmt: off
 RULES = (
-    # The quota is exhausted, or the bill is not paid. Google also sends this error for a limit per minute, and then
-    # says when to try again.
+    # The quota is exhausted, or the bill is not paid. Google sends this error for a limit per minute too, but then says
+    # when to try again.
     Rule(
         "model_quota", frozenset({402}),
         _names("insufficient_quota billing_hard_limit_reached billing_not_active billing_error insufficient_balance "
@@ -98,7 +98,8 @@ RULES = (
         _phrases(r"(invalid|incorrect|expired|revoked) (x-)?api[ -]?key",
                  r"api[ _-]?key (is )?(not valid|invalid|expired)"),
     ),
-    # The request exceeds the model's window, or the limit of a whole minute. Waiting does not help.
+    # The request is larger than the model's window, or than the number of tokens allowed a minute. Waiting does not
+    # help.
     Rule(
         "context_too_long", frozenset({413}),
         _names("context_length_exceeded context_window_exceeded exceed_context_size_error string_above_max_length "
@@ -154,7 +155,7 @@ RULES = (
     Rule("model_unavailable", phrases=""),
 )
 # fmt: on
-"""The first match counts. tests/unit/test_refusals.py has a row for each known provider error."""
+"""The first rule that fits counts. tests/unit/test_refusals.py has a row for each known error of a provider."""
 
 PASSING = ("model_rate_limited", "model_unavailable")
 
@@ -183,7 +184,7 @@ def refusal(
 
 
 async def body(response: httpx2.Response) -> bytes:
-    """The body of an error, up to the limits of size and time. If the body never ends, the status alone decides."""
+    """Read the body of an error. Returns the bytes that came within _BODY_SECONDS, at most MAX_ERROR_BYTES."""
     found = b""
     with suppress(TimeoutError, httpx2.HTTPError):
         async with asyncio.timeout(_BODY_SECONDS):
@@ -195,7 +196,7 @@ async def body(response: httpx2.Response) -> bytes:
 
 
 def parsed(body: bytes) -> object:
-    """The body of an error: parsed if it is JSON, None if it is a page of HTML, otherwise as text."""
+    """The body of an error: as a parsed value if it is JSON, None if it is a page of HTML, otherwise as text."""
     text = body.decode("utf-8", "replace").strip()
     try:
         return json.loads(text)
@@ -212,7 +213,7 @@ def _said(status: int | None, error: object) -> _Said:
     inner = outer.get("error") or outer.get("detail") or error
     if isinstance(inner, str):
         details: Mapping[str, Any] = {**outer, "message": inner}
-    elif isinstance(inner, list):  # FastAPI sends messages for each field; leave out the quoted input.
+    elif isinstance(inner, list):  # FastAPI sends one error for each field; leave out the input that it quotes
         details = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
     else:
         details = inner if isinstance(inner, Mapping) else {}
@@ -222,7 +223,7 @@ def _said(status: int | None, error: object) -> _Said:
     names = frozenset(re.sub(r"[\s.-]+", "_", value.strip().lower()) for value in values if isinstance(value, str))
     numbers = [int(value) for value in map(str, values) if re.fullmatch("[345][0-9][0-9]", value)]
     told_status = numbers[0] if numbers else None
-    # A gateway's 500 can hide a permanent refusal.
+    # The error's status counts if the HTTP status is a success, or a gateway's 5xx status that hides a refusal (4xx).
     if told_status and (status is None or status < 300 or (status >= 500 and told_status < 500)):
         status = told_status
     texts = (details.get(name) for name in ("message", "msg", "error_description"))

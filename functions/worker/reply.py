@@ -16,15 +16,15 @@ from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
-_MOST_CALLS = 128  # an answer may call at most as many functions as a request may have tools
+_MOST_CALLS = 128  # the maximum number of function calls in an answer; a request can have as many tools
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 
 
 class Answer(NamedTuple):
-    """A whole answer. `result`: {message, data, draft}. `usage`: {model, prompt_tokens, completion_tokens,
-    cached_tokens, finish_reason, first_token_ms, cost_usd, persona, persona_version}; the counts are null if the server
-    sent none, and the cost is null without counts or a price.
+    """A whole answer. `result`: {message, data, draft, tool_calls?}. `usage`: {model, prompt_tokens, completion_tokens,
+    cached_tokens, estimated, finish_reason, first_token_ms, cost_usd, persona, persona_version}; `cost_usd` is None if
+    the model has no price, and `first_token_ms` is None if there is no text.
     """
 
     result: dict[str, Any]
@@ -32,11 +32,12 @@ class Answer(NamedTuple):
 
 
 class Reply:
-    """An answer while the model writes it. `structured`: whether the answer is a JSON document. `headers_at`: when the
-    server accepted the call (2xx), in seconds since the epoch; `on_headers` is called at that time. `last_progress_at`:
-    when the model last sent text or thoughts, or else when it was called. `first_token_ms`: from the call to the first
-    text that a user may read. `request_id`: the provider's id for the call. `model`: the name that the server gives its
-    model, as it sent it. `begun`: whether the model has sent any text or thoughts.
+    """An answer while the model writes it. `structured`: whether the user reads only the member `message` of the
+    answer. `headers_at`: when the server accepted the call (2xx), in seconds since the epoch; `on_headers` is called at
+    that time. `last_progress_at`: when the model last sent text or thoughts, or else when it was called.
+    `first_token_ms`: from the call to the first text of the answer. `request_id`: the provider's id for the call.
+    `model`: the server's name for its model, unchecked. `begun`: whether the model has sent any text, thoughts or
+    function call.
     """
 
     def __init__(self) -> None:
@@ -59,21 +60,21 @@ class Reply:
         self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
-        """Call this when the call of the model begins. The time to the first token starts here. `prompt_tokens`: an
-        estimate."""
+        """Call this when a call of the model begins. The time to the first token is measured from here.
+        `prompt_tokens`: an estimate."""
         self.headers_at = None
         self._prompt_tokens = prompt_tokens
         self._reported = {}
         self._asked_at = self.last_progress_at = time.time()
 
     def accepted(self) -> None:
-        """The server has accepted the call with a 2xx status."""
+        """Call this when the server has accepted the call with a 2xx status."""
         self.headers_at = time.time()
         if self.on_headers:
             self.on_headers()
 
     def turned_away(self) -> None:
-        """The server refused the call, so it used no tokens."""
+        """Call this when the server has refused the call. The call then counts as one that used no tokens."""
         self._prompt_tokens = 0
         self._reported = {}
 
@@ -87,7 +88,7 @@ class Reply:
         self._append(text)
 
     def thought(self, text: str) -> None:
-        """Count the model's thoughts. They are neither shown nor stored."""
+        """Count the bytes of the model's thoughts. Thoughts are neither shown nor stored."""
         self.begun = True
         self.last_progress_at = time.time()
         self._thought_bytes += _bytes(text)
@@ -124,7 +125,8 @@ class Reply:
         ]
 
     def ended(self) -> None:
-        """Call this when the answer is complete. Text that was held back as a possible tag then counts as text."""
+        """Call this when the answer is complete. Characters that could have been the beginning of a tag then count as
+        text."""
         self._append(self._thoughts.rest())
 
     def _append(self, text: str) -> None:
@@ -134,7 +136,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # this piece is too much, so the stored partial answer ends before it
+            raise ModelError("result_too_large")  # the partial answer that is stored ends before this piece
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
@@ -142,7 +144,7 @@ class Reply:
             self._grown.set()
 
     async def grow(self, size: int) -> None:
-        """Wait until more than `size` bytes of the answer have come. Only one caller may wait."""
+        """Wait until the answer has more than `size` bytes. Only one caller may wait at a time."""
         if self._size <= size:
             self._wanted = size
             self._grown.clear()
@@ -159,7 +161,7 @@ class Reply:
         and `estimated` is true then. A refused call used no tokens.
         """
         prompt, completion, cached = map(self._reported.get, COUNTS)
-        # A server that has answered and reports 0 tokens did not count them.
+        # If a server that has answered reports 0 tokens, it has not counted them.
         unknown_prompt = not prompt and self._prompt_tokens > 0
         unknown_completion = not completion and self.begun
         if unknown_prompt:
@@ -185,7 +187,7 @@ class Reply:
         return self._size
 
     def readable(self) -> str:
-        """The text that the user may read so far. For a structured answer, the received part of its `message`."""
+        """The text so far that the user may read. Of a structured answer, this is the received part of `message`."""
         return readable(self.text) if self.structured else self.text
 
     def progress(self) -> float:
@@ -194,8 +196,8 @@ class Reply:
 
 
 def clean(text: str) -> str:
-    """Make the text valid UTF-8. JSON allows half a surrogate pair: it becomes a replacement character. Two adjacent
-    halves become their character."""
+    """Make the text valid UTF-8. Two adjacent halves of a surrogate pair become their character. A half alone, which
+    JSON allows, becomes a replacement character."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 

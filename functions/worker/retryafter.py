@@ -24,8 +24,8 @@ _EPOCH_MILLISECONDS = 1e12
 
 
 def retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """The seconds to wait, from 0 to LONGEST_SECONDS. None without such a header. `headers`: names in lower case, or a
-    mapping that ignores case. `now`: seconds since the epoch."""
+    """The seconds to wait, from 0 to LONGEST_SECONDS. None if no header names a time. `headers`: names in lower case,
+    or a mapping that ignores case. `now`: seconds since the epoch."""
     waits = [*_asked(headers, now), *_resets(headers, now)]
     return min(max(*waits, 0.0), LONGEST_SECONDS) if waits else None
 
@@ -37,7 +37,7 @@ def _asked(headers: Mapping[str, str], now: float) -> Iterator[float]:
     elif re.fullmatch(_NUMBER, value):
         yield float(value)
     elif (moment := _date(value)) is not None:
-        # Compare the date with the server's clock, if the response has the server's time.
+        # Compare the HTTP date with the server's clock (the header Date) if possible, because clocks differ.
         sent_at = _date(headers.get("date", ""))
         yield moment - (now if sent_at is None else sent_at)
 

@@ -1,9 +1,9 @@
 """Limits the memory that the turns of a process use for images.
 
 Ten turns with images of 2 MiB take some 130 of the worker's 256 MiB (docs/operations.md, "Uploads"). Forty such turns
-would take more than that. The size of a turn's images is known only after they are read. So a turn first takes room for
-the largest possible images, and waits until there is room. After the read, the turn keeps only the room that its images
-need.
+would need more than 256 MiB. The size of a turn's images is known only after they are read. So a turn first waits until
+there is memory for the largest possible images, and reserves it. After the read, the turn keeps only the memory that
+its images need.
 """
 
 import asyncio
@@ -16,11 +16,11 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""Images of this number of bytes count as one more turn."""
+"""Images of this number of bytes take the place of one turn: the worker then takes one turn less."""
 
 
 class Room:
-    """The room for images in one process. Use an object only in one event loop."""
+    """The memory for images in one process. Use an object only in one event loop."""
 
     def __init__(self) -> None:
         self._held = 0
@@ -28,13 +28,13 @@ class Room:
 
     @property
     def slots(self) -> int:
-        """The weight of the images in memory: how many turns they count as."""
+        """The number of turns that the worker must not take, because of the images in memory."""
         return math.ceil(self._held / BYTES_OF_A_SLOT)
 
     @asynccontextmanager
     async def for_images(self) -> AsyncIterator[Callable[[int], None]]:
-        """Hold room for the images of one turn during the block. The block gets a function, which it calls with the
-        size of the images in bytes. Until that call the images count as MAX_UPLOAD_BYTES."""
+        """Reserve memory for the images of one turn during the block. The block gets a function, which it calls with
+        the size of the images in bytes as soon as it knows the size. Until then MAX_UPLOAD_BYTES are reserved."""
         while self._held + MAX_UPLOAD_BYTES > BYTES:
             self._freed.clear()
             await self._freed.wait()

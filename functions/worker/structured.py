@@ -1,4 +1,4 @@
-"""Structured answers: how the worker asks a model for them, and how it reads them."""
+"""Asks a model for structured answers (JSON documents), and reads them."""
 
 import json
 import re
@@ -17,9 +17,9 @@ _END_OF_THOUGHTS = "</think>"
 
 
 class Document(NamedTuple):
-    """A JSON document that a request asks for. The document's text is the message. `schema`: the schema for the
-    provider, {name, schema, strict?, description?}; None for any object. The provider enforces the schema. This module
-    only checks that the text is JSON.
+    """A JSON document that a client's request asks for. Its text becomes the `message` of the answer. `schema`: the
+    schema for the provider, {name, schema, strict?, description?}; None for any object. This module leaves the schema
+    to the provider, and only checks that the text is a JSON object.
     """
 
     schema: dict[str, Any] | None
@@ -35,7 +35,7 @@ type Output = type[BaseModel] | Document
 
 
 def response_format(output: Output) -> dict[str, Any]:
-    """The form as a strict schema, which the provider enforces."""
+    """The field `response_format` of a request: the schema that the provider must enforce."""
     if isinstance(output, Document):
         return {"type": "json_schema", "json_schema": output.schema} if output.schema else {"type": "json_object"}
     schema = {"name": output.__name__, "schema": output.model_json_schema(), "strict": True}
@@ -43,18 +43,18 @@ def response_format(output: Output) -> dict[str, Any]:
 
 
 def instructions(output: Output) -> str:
-    """The form in words, for servers that cannot enforce a schema."""
+    """The same request in words. It is needed if a server cannot enforce a schema."""
     if isinstance(output, Document):
-        form = (output.schema or {}).get("schema", {"type": "object"})
+        wanted = (output.schema or {}).get("schema", {"type": "object"})
     else:
-        form = output.model_json_schema()
-    schema = json.dumps(form, ensure_ascii=False)
+        wanted = output.model_json_schema()
+    schema = json.dumps(wanted, ensure_ascii=False)
     return f"Answer with one JSON object and nothing else. It must match this JSON schema: {schema}"
 
 
 def result(output: Output | None, text: str, calls: Sequence[Mapping[str, Any]] = ()) -> dict[str, Any]:
-    """The answer as {message, data, draft, tool_calls?}. This checks the form again, because not every provider
-    enforces a schema well. An answer that calls functions has no form. Raises ModelError: output_invalid or
+    """The answer as {message, data, draft, tool_calls?}. Checks a structured answer, because not every provider
+    enforces a schema well. An answer that calls functions is not structured. Raises ModelError: output_invalid or
     result_too_large."""
     found: dict[str, Any] = {"message": text, "data": None, "draft": None}
     if calls:
@@ -102,7 +102,7 @@ def _validated(output: type[BaseModel], text: str) -> dict[str, Any]:
 
 
 def _documents(text: str) -> Iterator[str]:
-    """The parts of the text that can be the document: the whole text, the part after thoughts, and the inside of a
+    """The parts of the text that can be the document: the whole text, the part after </think>, and the inside of a
     Markdown fence."""
     yield text
     if _END_OF_THOUGHTS in text:

@@ -4,16 +4,18 @@ _OPEN, _CLOSE = "<think>", "</think>"
 
 
 class LeadingThoughts:
-    """Reads an answer piece by piece. Only a block at the very beginning counts as thoughts. A later tag is text."""
+    """Reads an answer piece by piece. Only a <think> block at the beginning of the answer counts as thoughts. A later
+    tag is text."""
 
     def __init__(self) -> None:
         self._held = ""
         self._inside = self._behind = False
         self.over = False
-        """Whether everything that follows is text, so that no more splitting is needed."""
+        """Whether only text follows, so that `feed` need not be called again."""
 
     def feed(self, text: str) -> tuple[str, str]:
-        """Split the next piece of the answer into text and thoughts. This method can hold back a few characters."""
+        """Split the next piece of the answer into text and thoughts. Holds back characters that can be the beginning of
+        a tag."""
         text, self._held = self._held + text, ""
         thoughts = ""
         if not (self._inside or self._behind):
@@ -38,6 +40,6 @@ class LeadingThoughts:
         return text, thoughts
 
     def rest(self) -> str:
-        """Returns the held-back text. Call it at the end of the answer."""
+        """The text that was held back. Call this at the end of the answer."""
         held, self._held = self._held, ""
         return "" if self._inside else held

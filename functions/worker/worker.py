@@ -33,7 +33,8 @@ from turnqueue.usage import UsageStore
 
 
 async def build(environment: Mapping[str, str]) -> Worker:
-    """Build the worker from these variables. Async, because the connections of a client belong to one event loop."""
+    """Build the worker from these environment variables. Async, because the connections of a client belong to the event
+    loop that made them."""
     turns, guards, queue = environment["TURNS_TABLE"], environment["GUARDS_TABLE"], environment["QUEUE_URL"]
     keys, gates = ModelKeys(attempts=4), GateStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
@@ -55,7 +56,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
         environment["MODEL_BASE_URL"], environment["MODEL_NAME"], environment["MODEL_KEY_SECRET_ARN"], per_minute
     )
     fallback = None
-    # if a parameter of the fallback is empty, the first model's parameter applies
+    # if the URL or the key of the fallback is empty, that of the first model applies
     if name := environment["FALLBACK_MODEL_NAME"]:
         base_url = environment["FALLBACK_BASE_URL"] or environment["MODEL_BASE_URL"]
         secret = environment["FALLBACK_KEY_SECRET_ARN"] or environment["MODEL_KEY_SECRET_ARN"]
