@@ -3,5 +3,5 @@
 import sys
 from pathlib import Path
 
-# Make the functions' modules importable. They have the rules of a turn, so no second copy of the rules is needed.
+# Make the functions' modules importable, because the emulated account uses their rules for turns.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))

@@ -3,8 +3,7 @@
 import sys
 from pathlib import Path
 
-# Make the functions' modules importable. They have the rules of turns and messages, so no second copy of the rules is
-# needed.
+# Make the functions' modules importable, because the commands use their rules for turns and messages.
 sys.path.append(str(Path(__file__).parents[1] / "layers" / "shared"))
 
 

@@ -13,10 +13,10 @@ from operations import CommandFailed
 from turnqueue.turn import Key
 
 _TIMEOUT_SECONDS = 35
-"""API Gateway gives up after 30 s."""
+"""In seconds: longer than API Gateway's limit of 30 s, so that the command gets API Gateway's answer."""
 
 _MAX_BYTES = 2 * 1024 * 1024
-"""The maximum bytes of an answer. The API's largest answer, a page of a session, has 1 MiB."""
+"""The maximum size of an answer in bytes. The largest answer of the API is a page of a session, with 1 MiB."""
 
 
 class ApiFailed(CommandFailed):
@@ -26,7 +26,7 @@ class ApiFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Answer:
-    """`document`: the JSON object of the body, empty if the body has no such object."""
+    """`document`: the JSON object in the body. It is empty if the body is not a JSON object."""
 
     status: int
     headers: httpx.Headers
@@ -41,8 +41,8 @@ class Answer:
 
     @property
     def task_id(self) -> str:
-        """The id of an accepted task. Raises ApiFailed if it is malformed, because it becomes a part of the next
-        URL."""
+        """The id of an accepted task. Raises ApiFailed if the id is malformed, because the next request's URL contains
+        it."""
         task_id = self.text("task_id")
         if not Key.of_task("owner", task_id):
             raise ApiFailed("the answer's `task_id` is malformed")
@@ -71,8 +71,8 @@ class Api(AbstractContextManager["Api"]):
     def call(
         self, method: str, path: str, body: Any = None, *, token: bool = True, headers: dict[str, str] | None = None
     ) -> Answer:
-        """Send a request and return the answer, whatever its status. Raises ApiFailed if no answer comes, or if it
-        exceeds 2 MiB."""
+        """Send a request and return the answer, whatever its status. Raises ApiFailed if no answer comes, or if the
+        answer is larger than 2 MiB."""
         authorization = {"Authorization": f"Bearer {self._token}"} if token else {}
         try:
             with self._http.stream(

@@ -9,7 +9,8 @@ from operations import CommandFailed
 ROOT = Path(__file__).parents[1]
 
 TRAFFIC_SHIFTS = ("AllAtOnce",)
-"""CodeDeploy refuses a deployment while an associated alarm rings. AllAtOnce deploys without CodeDeploy."""
+"""The values that `--traffic-shift` allows. CodeDeploy refuses a deployment while an alarm of the stack is in ALARM.
+With AllAtOnce, CloudFormation deploys without CodeDeploy."""
 
 
 class NotDeployed(CommandFailed):
@@ -34,8 +35,8 @@ def command(config_env: str, *, traffic_shift: str | None, confirm: bool) -> lis
     if not confirm:
         arguments.append("--no-confirm-changeset")
     if traffic_shift is not None:
-        # The list of parameters on the command line replaces the list in the file, so repeat the file's list here. If a
-        # parameter has two values, the last value counts.
+        # The command line's list of parameters replaces the list in the file, so repeat the file's list here. If the
+        # list has a parameter twice, the last value counts.
         arguments += ["--parameter-overrides", *_overrides(config_env), f"TrafficShift={traffic_shift}"]
     return arguments
 

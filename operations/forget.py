@@ -15,7 +15,7 @@ from operations.stack import Reads, Stack
 from turnqueue.turn import Key, guard_key, session_key, upload_key
 
 _UPLOADS_AT_ONCE = 1000
-"""The maximum number of keys in one call of S3."""
+"""The maximum number of keys in one DeleteObjects request."""
 
 
 class NotDeleted(CommandFailed):
@@ -25,7 +25,7 @@ class NotDeleted(CommandFailed):
 @dataclass
 class Forgotten:
     """The deleted items, or in a dry run the items that would be deleted: the keys of turns, event rows, guards and
-    uploads. `units`: the read units of the search; the search for uploads needs no read units."""
+    uploads. `units`: the read units that the search used. Listing the uploads uses none."""
 
     turns: list[Key] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -47,9 +47,9 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete the guards before the turns, because the turns lead to the guards. So a run that was interrupted can be
-        # repeated.
-        # The batch writer sends 25 keys a call, and repeats those that DynamoDB did not process.
+        # Delete the guards before the turns: `forget` finds some guards only by the owner's turns, so an interrupted
+        # run could not find them again. The batch writer sends 25 keys in a call, and sends keys again that DynamoDB
+        # did not process.
         with stack.guards.batch_writer() as batch:
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
@@ -73,7 +73,8 @@ def _uploads(stack: Stack, owner: str) -> list[str]:
 
 
 def _delete(stack: Stack, keys: Sequence[str]) -> None:
-    """Delete up to 1,000 uploads. Raises NotDeleted, because S3 reports failures inside a 200."""
+    """Delete up to 1,000 uploads. Raises NotDeleted if S3 could not delete some of them: S3 reports this in a response
+    with status 200."""
     answer = stack.s3.delete_objects(
         Bucket=stack.outputs["MediaBucketName"], Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
     )
@@ -82,8 +83,8 @@ def _delete(stack: Stack, keys: Sequence[str]) -> None:
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
-    """The keys of the owner's turns. The prefix "a#" also matches the keys of owner "a#b", so the last "#" is the
-    separator."""
+    """The keys of the owner's turns. The filter's prefix "a#" of owner "a" also matches the turns of an owner "a#b", so
+    the last line compares the whole owner."""
     items = reads.items(
         stack.turns.scan,
         FilterExpression=Attr("session").begins_with(session_key(owner, "")),

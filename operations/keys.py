@@ -60,7 +60,7 @@ def listed(stack: Stack, owner: str | None = None) -> list[Listed]:
 
 
 def revoke(stack: Stack, key_id: str) -> None:
-    """Delete a key by its id. API Gateway may accept it for one more minute. Raises NoSuchKey."""
+    """Delete the key with this id. API Gateway may accept the key for up to 60 s more. Raises NoSuchKey."""
     guards = [item["guard"] for item in _items(stack) if _id(item["guard"]) == key_id]
     if len(guards) != 1:
         raise NoSuchKey(f"no key has the id {key_id}; `keys list` shows them")

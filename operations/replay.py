@@ -1,11 +1,14 @@
-"""`python -m operations replay` queues failed tasks again. It cannot use the messages of the dead-letter queue: the
-deadletter function has deleted them. So a replay begins with the turn in the table. One conditional write makes it
-PENDING again, with a new deadline and new attempts. Then the command sends its message. If the command dies between the
-two steps, the turn is PENDING, and no worker has claimed it since its replay. The next run sends the message of every
-such turn again. A second message does no harm. Without another run, the turn becomes FAILURE(deadline_exceeded) like
-any other.
+"""`python -m operations replay` queues failed tasks again.
 
-`attempt` is not reset, because it is the fencing token, and a worker that seemed lost can still hold attempt 1.
+A replay cannot use the messages of the dead-letter queue, because the deadletter function has deleted them. So a replay
+first makes the turn PENDING in the table, with a new deadline and new attempts. Then it sends a new message. Both steps
+are safe to repeat.
+
+If the command dies between the two steps, the turn is PENDING without a message. The next run finds such turns and
+sends their messages. It cannot know whether a message was sent before, but a second message does no harm. Without
+another run, the turn ends as FAILURE(deadline_exceeded).
+
+`attempt` is not reset, because it is the fencing token: a worker that seemed lost can still hold attempt 1.
 """
 
 import functools
@@ -66,7 +69,7 @@ _REMOVED = (
     "result",
     "usage",
     "lost_lease",
-    "reserved_tokens",  # the reservation of a failed task has ended
+    "reserved_tokens",  # a failed task reserves no tokens
     "refusals",
     "last_refusal",
     "next_try_at",
@@ -99,7 +102,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The part of an unanswered turn that a replay needs. The names are those of the item's attributes."""
+    """The attributes of an unanswered turn that a replay needs, under the names that they have in the table."""
 
     key: Key
     status: Status
@@ -111,7 +114,8 @@ class _Seen:
     lease_until: Decimal | None = None  # set only for a STARTED turn
     finished_at: Decimal | None = None  # set only for a FAILURE
     error_code: str | None = None  # set only for a FAILURE
-    # whether an attempt was not counted: a refusal or a wait for a slot; both increase `last_attempt`
+    # Whether a worker has put the turn back since its last replay, because the model refused it or its rate limit was
+    # reached. `attempt` does not show this, because such an attempt raises `last_attempt` too.
     has_waited: bool = False
 
     @classmethod
@@ -187,7 +191,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        # An inconsistent read costs half. If the turn has changed since then, the write's condition refuses the change.
+        # A scan reads without consistency, which costs half. If a found turn has changed meanwhile, the condition of
+        # the write fails.
         "ConsistentRead": bool(places),
     }
     if not places:
@@ -201,8 +206,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
 
 
 def _filter(wanted: Wanted) -> ConditionBase:
-    """The filter of the search. It saves transfer, but no read units. It leaves out deleted turns, because they have no
-    message to send again."""
+    """The filter of the search. It reduces the transferred data, but not the read units. It leaves out deleted turns,
+    because their requests are deleted too."""
     codes = Attr("error_code").is_in(sorted(wanted.codes)) | Attr("error_code").not_exists()
     return Attr("status").ne(Status.SUCCESS) & codes & Attr("deleted").not_exists()
 
@@ -224,14 +229,15 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
         return "replayed and not begun"
-    # The turn is overdue, but no reader has closed it yet. The next reader would close it.
+    # A turn that is past its deadline becomes FAILURE when somebody reads it next. Until then, it is replayed like a
+    # failed turn, unless a worker holds it.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
     is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
     return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None
 
 
 def _is_untouched(turn: _Seen) -> bool:
-    """Whether the turn was replayed and no worker has claimed it since then. Perhaps its message was never sent."""
+    """Whether the turn was replayed, and no worker has claimed it since. Perhaps its message was never sent."""
     return (
         turn.status == Status.PENDING
         and turn.replayed_at is not None
@@ -255,8 +261,8 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
         "deadline_at": at + DEADLINE_SECONDS,
         "expires_at": int(now) + RETENTION_SECONDS,
     }
-    # Every change shows in one of these attributes: a claim changes the attempt, a replay the deadline, a failure the
-    # end time.
+    # Each change of the turn changes one of these attributes: a claim changes `attempt`, a replay `deadline_at`, and a
+    # failure `finished_at`.
     names = ("status", "attempt", "deadline_at", *(("finished_at", "error_code") if turn.status in FINAL else ()))
     seen = functools.reduce(operator.and_, (Attr(name).eq(getattr(turn, name)) for name in names))
     try:
@@ -276,15 +282,16 @@ def _reset(stack: Stack, turn: _Seen, now: float) -> Decimal | None:
             raise Malformed("DynamoDB refuses the item") from error
         if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
             raise
-        # botocore repeats a write whose response was lost. The repeated write then finds the first one.
+        # If the response to the write was lost, botocore has repeated the write. The repetition fails, because the
+        # first write has changed the turn. So look whether the turn has the time of this replay.
         current = error.response.get("Item", {}).get("replayed_at")  # type: ignore[attr-defined]
         return at if current == {"N": str(at)} else None
     return at
 
 
 def _send(stack: Stack, key: Key, replayed_at: Decimal) -> None:
-    """Queue the turn. SQS drops a repeated deduplication id for 5 minutes. The id of a replay's message differs from
-    the submission's, and is the same each time that this replay is sent."""
+    """Send the message of the turn. Its deduplication id differs from that of the first submission, because SQS drops a
+    message whose id it received in the last 5 minutes. The id is the same if the same replay is sent again."""
     stack.sqs.send_message(
         QueueUrl=stack.outputs["QueueUrl"],
         MessageBody=encode(key),

@@ -14,8 +14,8 @@ from operations.stack import Reads, Stack
 
 @dataclass
 class Restored:
-    """The numbers of turns by outcome: put back (in a dry run: would be put back), existing already, expired, and
-    malformed."""
+    """The number of turns for each outcome: put back (in a dry run: would be put back), already in the stack's table,
+    expired, and malformed."""
 
     turns: int = 0
     present: int = 0

@@ -38,8 +38,7 @@ def sign_in(stack: Stack, user: str, password: str) -> str:
 
 
 def smoke(api: Api, *, seconds: float = 120.0) -> dict[str, Any]:
-    """Submit a chat and wait until it is answered. Returns the task. Raises SmokeFailed or ApiFailed, after at most
-    `seconds` and the time of one more request."""
+    """Submit a chat, and wait up to `seconds` for its answer. Returns the task. Raises SmokeFailed or ApiFailed."""
     api.expect(200, "GET", "/health")
     accepted = api.expect(202, "POST", "/chat?async_mode=true", {"message": MESSAGE}, headers=NOT_CACHED)
     return answered(api, accepted.task_id, seconds=seconds)

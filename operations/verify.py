@@ -41,7 +41,8 @@ _PAUSE_SECONDS = 2
 
 @dataclass
 class Verification:
-    """The state that the checks share. `patience`: the maximum seconds until CloudWatch shows a line or a metric."""
+    """The state that the checks share. `patience`: the maximum seconds until CloudWatch shows a log line or a
+    metric."""
 
     stack: Stack
     api: Api
@@ -64,7 +65,7 @@ class Verification:
         }
 
     def until(self, found: Callable[[], bool]) -> bool:
-        """Call `find` until it returns true, for at most `patience` seconds. Returns whether it did."""
+        """Call `found` until it returns true, for at most `patience` seconds. Returns whether it did."""
         end = time.monotonic() + self.patience
         while not found():
             if time.monotonic() > end:
@@ -167,7 +168,7 @@ def check_alarms(v: Verification) -> Failures:
         if name not in found:
             yield f"the alarm {entry} is gone"
             continue
-        # the alarm no-success always rings while nobody chats
+        # no-success is in ALARM whenever nobody chats, so its state says nothing
         if found[name]["StateValue"] == "ALARM" and entry != "no-success":
             yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
@@ -214,7 +215,7 @@ def check_routes(v: Verification) -> Failures:
             yield f"the route {key} is gone"
         elif found[key].get("AuthorizationType", "NONE") != authorization:
             yield f"the route {key} has the authorization {found[key].get('AuthorizationType')}, not {authorization}"
-    for path in ("/chat", "/chat/"):  # A message without text is refused, so it costs no model call.
+    for path in ("/chat", "/chat/"):  # An empty message is refused, so it costs no model call.
         answer = v.api.call("POST", path, {"message": ""})
         if (answer.status, _is_problem(answer)) != (422, True):
             yield f"POST {path} with an empty message is answered {answer.status}, not 422 with a problem document"
@@ -305,7 +306,7 @@ def check_idempotency(v: Verification) -> Failures:
 
 
 def check_order(v: Verification) -> Failures:
-    """Three messages of a session, sent at once."""
+    """Check that a session's three messages, sent at once, are answered in order."""
     session = f"verify-{uuid.uuid4().hex}"
     submitted = [v.submit(f"{MESSAGE} {number}", session_id=session) for number in (1, 2, 3)]
     tasks = [answered(v.api, task_id) for task_id in submitted]
@@ -320,8 +321,8 @@ def check_order(v: Verification) -> Failures:
 
 
 def check_cancel(v: Verification) -> Failures:
-    """The second message of a session waits for the first one. So it can be cancelled, unless the first one is answered
-    very quickly."""
+    """Check that a waiting message can be cancelled: the second message of a session, which waits for the first one. If
+    the first one is answered too quickly, try again."""
     for _ in range(3):
         session = f"verify-{uuid.uuid4().hex}"
         v.submit(session_id=session)
@@ -355,7 +356,8 @@ def check_upload(v: Verification) -> Failures:
 
 
 def check_logs(v: Verification) -> Failures:
-    """The functions' log lines since the verification began."""
+    """Check the log lines since the verification began: that submit and worker logged the answered chats, and that
+    CloudWatch can read each line."""
     groups = {label: r.name for label, r in v.stack.resources.items() if r.kind == "AWS::Logs::LogGroup"}
     for label in ("SubmitLogGroup", "StatusLogGroup", "WorkerLogGroup", "DeadletterLogGroup", "AuthorizerLogGroup"):
         if label not in groups:
@@ -409,7 +411,7 @@ def check_dashboard(v: Verification) -> Failures:
     missing = [name for name in OF_A_CHAT if f'"{name}"' not in shown]
     for name in missing:
         yield f"the dashboard does not show {name}"
-    without = set(OF_A_CHAT) if v.task_ids else set()  # with `--check dashboard` alone, no chat was sent
+    without = set(OF_A_CHAT) if v.task_ids else set()  # if only this check runs, no chat was sent
 
     def read() -> bool:
         without.difference_update({name for name in without if _has_data(v, name)})
@@ -452,7 +454,7 @@ CHECKS: dict[str, Callable[[Verification], Failures]] = {
     "logs": check_logs,
     "dashboard": check_dashboard,
 }
-"""The checks run in this order, because the first failure often causes later failures."""
+"""The checks run in this order, because a failure of an early check often causes failures of later checks."""
 
 
 def verify(
@@ -463,8 +465,10 @@ def verify(
     only: Collection[str] = CHECKS,
     patience: float = 180.0,
 ) -> dict[str, list[str]]:
-    """Run the checks named in `only` and print each result. Returns the failures by check. All checks together submit
-    nine chats as the owner of the token.
+    """Run the checks named in `only`, in the order of CHECKS, and print each result. Returns the failures by check.
+
+    All checks together submit 8 chats as the owner of the token, and up to 4 more if the first chats of check_cancel
+    are answered too quickly.
     """
     verification, failed = Verification(stack, api, patience), {}
     for name, check in CHECKS.items():
