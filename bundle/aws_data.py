@@ -1,6 +1,8 @@
-"""Selects the botocore data files for the layer, and makes the list of authorities that are tried first. Lambda has
-botocore, which reads descriptions of about 400 services. The layer ships only the called services, with only the called
-operations. The build fails if this selection no longer fits botocore's files.
+"""Selects the data of botocore that the layer ships: the descriptions of the called AWS services, cut to the called
+operations, and the certificates of the authorities that sign AWS's certificates.
+
+Lambda has botocore, which reads descriptions of about 400 services and trusts all public authorities. The build fails
+if this selection no longer fits botocore's files.
 """
 
 import gzip
@@ -12,21 +14,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-# The AWS operations that the functions call. botocore's data describes some 400 services, and the layer ships only
-# these operations.
+# The AWS operations that the functions call, by service.
 OPERATIONS = {
     "dynamodb": "BatchGetItem DeleteItem GetItem PutItem Query TransactWriteItems UpdateItem",
     "lambda": "Invoke",
-    # CreateBucket is here, because botocore takes the address of a signed form from the description of this operation.
-    # HeadBucket is here, because botocore calls it if S3 redirects without a region.
+    # botocore takes the address of a signed form from the description of CreateBucket. It calls HeadBucket if S3
+    # redirects without naming the region.
     "s3": "CreateBucket DeleteObject GetObject HeadBucket PutObject",
     "secretsmanager": "GetSecretValue",
     "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# The authorities that sign the certificates of AWS's endpoints today: Amazon (its roots and those of Starfield, which
-# it bought) and DigiCert. New connections try them first; layers/shared/turnqueue/aws.py says why.
+# The authorities that sign the certificates of AWS's endpoints today: Amazon (with its own roots and those of
+# Starfield, which it bought) and DigiCert. layers/shared/turnqueue/aws.py says why a new connection tries only their
+# certificates first.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
@@ -59,7 +61,7 @@ def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
             shapes[name] = description["shapes"][name]
             wanted += references(shapes[name])
     description["shapes"] = shapes
-    # Remove the documentation in these parts only, because botocore requires it in the other parts.
+    # Keep the documentation of the other parts, because botocore requires it.
     description |= {part: without_documentation(description[part]) for part in ("operations", "shapes")}
     folder = into / newest.name
     folder.mkdir(parents=True)

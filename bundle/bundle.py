@@ -28,7 +28,8 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from bundle import aws_data, lazy_types
 
-# Lambda's python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
+# The platforms of the wheels: the machine's name by Lambda's architecture, and the minor versions of glibc. Lambda's
+# python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
@@ -84,7 +85,7 @@ def main(architecture: str, logical_id: str) -> None:
 
 
 def check_personas() -> None:
-    """The personas to ship. The build checks them, so that a mistake fails the build and not a task."""
+    """Check the personas that the layer ships, so that a mistake fails the build and not a task."""
     check = Path(__file__).with_name("personas.py")
     if subprocess.run([sys.executable, "-I", check, "turnqueue/personas"]).returncode:
         sys.exit("correct the persona; `python bundle/personas.py` checks it again")
@@ -133,7 +134,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # the rename fails if a concurrent build was faster
+                if not done.exists():  # the rename fails if another build has made the folder meanwhile
                     raise
     return done
 
@@ -141,7 +142,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
 def link(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a link across file systems fails
+    except OSError:  # a link to another file system fails
         shutil.copy2(source, target)
 
 

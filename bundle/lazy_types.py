@@ -1,6 +1,7 @@
-"""Makes openai's type packages import a module only when one of its names is first used (PEP 562). Each of their
-__init__.py imports all modules of its package, 700 together. If an __init__.py does anything else, the build fails,
-because the effect would come late or never.
+"""Makes openai's type packages import a module only when one of its names is first used (PEP 562). As shipped, the
+__init__.py of each package imports all modules of the package, 700 in all.
+
+If an __init__.py does more than import names, the build fails, because such code would run late or never.
 """
 
 import ast

@@ -1,6 +1,9 @@
-"""Checks personas. `python bundle/personas.py` checks those of this repository, `python bundle/personas.py FOLDER`
-those in a folder. `sam build` runs it before it ships them, so it needs only Python. An error names the file, the key
-or the line, and the allowed values. The exit code is 1 if anything is wrong."""
+"""Checks personas: `python bundle/personas.py` checks those of this repository, `python bundle/personas.py FOLDER`
+those in a folder.
+
+An error names the file, the key or the line, and the allowed values. The exit code is 1 if anything is wrong. `sam
+build` also runs this file, so it needs only Python.
+"""
 
 import json
 import re
@@ -25,12 +28,13 @@ MAX_FIELDS = 50
 MAX_DESCRIPTION = 500
 MAX_OPTIONS = 4_000  # bytes of JSON, which every request of the role sends
 
-# Request fields that the worker sets, and fields whose effect on the answer it cannot read.
+# The `options` of a persona may not have these fields. SET_BY_US: the worker sets them. NOT_READ: they change the
+# answer in a way that the worker does not understand.
 SET_BY_US = ("model", "messages", "stream", "stream_options", "response_format", "temperature")
 NOT_READ = ("n", "best_of", "audio", "modalities", "tools", "tool_choice", "functions", "function_call")
 
-# Names that a field of `data` or `draft` may not have, because pydantic's classes use them. Listed here, because this
-# file must run without pydantic.
+# Names that a field of `data` or `draft` may not have, because pydantic's classes use them. This file must run without
+# pydantic, so it cannot ask pydantic.
 TAKEN = frozenset({"construct", "copy", "dict", "from_orm", "json", "schema", "schema_json", "validate"})
 TAKEN_PREFIXES = ("model_", "parse_", "update_forward_refs")
 

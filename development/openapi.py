@@ -560,7 +560,7 @@ def _parameter(name: str) -> Json:
 
 
 def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json]) -> Json:
-    """A response without a problem. `examples`: one, or several by name."""
+    """A response that is not a problem. `examples`: one, or several by name."""
     named = isinstance(examples, dict) and all(name.isupper() for name in examples)
     shown: Json = (
         {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}
@@ -573,7 +573,7 @@ def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json])
 
 
 def _events() -> Json:
-    """The response in its two forms, with and without a wait."""
+    """The response with the new events, as JSON and as a stream of Server-Sent Events."""
     response = _success("The new events.", "TaskEvents", _events_example())
     text = stream.response({"headers": {"accept": "text/event-stream"}}, stream.news(ROWS), 2, 300)
     response["content"]["text/event-stream"] = {"schema": {"type": "string"}, "example": text["body"]}
@@ -581,7 +581,7 @@ def _events() -> Json:
 
 
 def _answered_or_accepted(words: str, headers: list[tuple[str, Json]]) -> Json:
-    """The responses to a message: 200 with the answer, or 202, which `words` describe, for a queued message."""
+    """The responses to a message: 200 with the answer, or 202 if the message is queued. `words` describe the 202."""
     asked_for = [header("Location", required=True), header("Retry-After", required=True)]
     return {
         "200": _success("The answer.", "ChatResponse", responses.chat_response(ANSWERED), *headers),
@@ -903,14 +903,14 @@ def document() -> Json:
 
 
 def _shared_headers(responses: Json) -> set[str]:
-    """The headers that all responses share, defined once."""
+    """The names of the headers that are described once, for all responses."""
     fields = (field for answer in responses.values() for field in answer.get("headers", {}).items())
     return {name for name, described in fields if "$ref" in described}
 
 
 def _response_name(operation: Json, code: str, answer: Json) -> str:
-    """The name of a shared problem: InvalidJson if the problem has one code, or ChatBadRequest if only this operation
-    has it."""
+    """The name of a response that several operations can share. It is named after its code, such as InvalidJson. If it
+    has several codes, it is named after its operation and status, such as ChatBadRequest."""
     codes = answer.get("x-codes", [])
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]
@@ -933,7 +933,7 @@ Writer.add_representer(str, _string)
 
 
 def text() -> str:
-    plain = json.loads(json.dumps(document()))  # members of enums become their values
+    plain = json.loads(json.dumps(document()))  # turn members of enums into their values
     written = yaml.dump(plain, Dumper=Writer, sort_keys=False, allow_unicode=True, width=110)
     return f"# Generated from the code by development/openapi.py.\n{written}"
 

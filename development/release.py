@@ -1,8 +1,10 @@
-"""The version and its notes: `python -m development.release` prints the notes of the next release.
+"""Finds the version and its release notes. The version is `__version__` of layers/shared/turnqueue, and is written
+nowhere else.
 
-The version is `__version__` of layers/shared/turnqueue, and stands nowhere else. The changelog needs a section of that
-version with a date, and nothing under "Unreleased". Otherwise the command prints the reason and ends with 1.
-`--version` prints the version alone. Plain Python, because the release workflow installs nothing.
+`python -m development.release` prints the notes of the next release. If the changelog has no dated section for the
+version, or has entries under "Unreleased", it prints the reason and ends with 1. `--version` prints only the version.
+
+This file needs only Python, because the release workflow installs nothing.
 """
 
 import re

@@ -1,4 +1,5 @@
-"""A hook of MkDocs. It puts every document under its path in the repository, so that links between documents work."""
+"""A hook of MkDocs. It puts every document under the path that the document has in the repository, so that links
+between documents work."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files

@@ -21,9 +21,11 @@ def metric_of(alarm: dict[str, Any]) -> Metric:
 
 
 def state(alarm: dict[str, Any], metrics: Metrics, now: float) -> str:
-    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms returns it; the alarm must
-    define whether a period without data breaches. If periods have no data, CloudWatch also looks at earlier periods. So
-    on AWS an alarm can leave ALARM some minutes later.
+    """ALARM or OK, from the last EvaluationPeriods before `now`. `alarm`: as DescribeAlarms returns it. It must define
+    whether a period without data breaches.
+
+    Unlike this function, CloudWatch also looks at earlier periods if some periods have no data. So on AWS an alarm can
+    stay in ALARM some minutes longer.
     """
     breaches = _COMPARISONS[alarm["ComparisonOperator"]]
     breached = 0

@@ -39,8 +39,8 @@ class Sam:
 
     @contextlib.contextmanager
     def alone(self) -> Iterator[None]:
-        """The lock keeps other runs from building at the same time, so that the deployed code is the code that was just
-        built."""
+        """Hold the build folder's lock, so that no other run builds at the same time. The deployed code is then the
+        code that was just built."""
         folder = self._root / ".aws-sam"
         folder.mkdir(exist_ok=True)
         with locked(folder / "lock"):
@@ -53,10 +53,11 @@ class Sam:
         self._run(["build", "--config-env", _CONFIG_ENV, *overrides], {}, tell)
 
     def deploy(self, account: Account, parameters: Mapping[str, str], tell: Callable[[str], None]) -> dict[str, str]:
-        """Deploy the build. Parameters that are not in `parameters` have their defaults.
+        """Deploy the build. Parameters that are not in `parameters` have their defaults. Returns the outputs of the
+        stack. Raises DeployFailed.
 
-        The template first goes through AWS::LanguageExtensions here, because MiniStack leaves references to parameters
-        in it. Returns the outputs of the stack. Raises DeployFailed.
+        AWS::LanguageExtensions is applied before the deployment, because MiniStack does not support it: MiniStack would
+        leave references to parameters in the template.
         """
         built = self._root / ".aws-sam/build"
         try:
@@ -84,7 +85,7 @@ class Sam:
     def _run(self, arguments: list[str], variables: Mapping[str, str], tell: Callable[[str], None]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
         environment = inherited | {
-            # The build looks for a python3.13 in PATH. This process runs on one, so add its folder.
+            # the build needs a python3.13 in PATH, and this process is one
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "SAM_CLI_TELEMETRY": "0",
             "AWS_CONFIG_FILE": os.devnull,

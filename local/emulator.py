@@ -35,8 +35,8 @@ class Emulator:
         keep: Path | None = None,
         upload_origins: frozenset[str] = frozenset(),
     ) -> None:
-        """Start it on `port` of loopback and wait until it answers. `folder` is for its temporary files. Pages of
-        `upload_origins` may post forms to S3.
+        """Start MiniStack on `port` of loopback, and wait until it answers. `folder` is for its temporary files. Pages
+        of `upload_origins` may post forms to S3.
 
         Raises EmulatorFailed.
         """
@@ -60,10 +60,11 @@ class Emulator:
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
             # The quota of an AWS account. MiniStack's default depends on this machine.
             "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
-            # The following variables switch off listeners that are not needed and that all interfaces could reach.
+            # Do not start two of MiniStack's servers. Nothing here needs them, and they would listen on all network
+            # interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
-            # Without this variable, MiniStack looks for containers of an earlier run and removes them.
+            # Without this variable, MiniStack would remove Docker containers that an earlier run left.
             "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
             "PERSIST_STATE": "0" if keep is None else "1",
             "S3_PERSIST": "0" if keep is None else "1",
@@ -83,7 +84,8 @@ class Emulator:
 
 
 def _wait_until_ready(process: Process, port: int) -> None:
-    """Wait until MiniStack is ready. Raises TimeoutError if this takes too long, or if its process ends before."""
+    """Wait until MiniStack is ready. Raises TimeoutError if this takes too long, or if MiniStack's process ends
+    first."""
     give_up_at = time.monotonic() + _SECONDS_TO_START
     while time.monotonic() < give_up_at:
         connection = http.client.HTTPConnection(HOST, port, timeout=5)

@@ -35,7 +35,8 @@ THROTTLED = "TooManyRequestsException"
 
 @dataclass(frozen=True)
 class Result:
-    """The result of an invocation: the payload from the runtime, and the type of the error if it failed."""
+    """The result of an invocation: the payload from the runtime. `error`: the type of the error if the invocation
+    failed."""
 
     payload: bytes
     error: str | None = None
@@ -65,7 +66,7 @@ class _Invocation:
 
 @dataclass(frozen=True)
 class _Event:
-    """A report of the process: a response, a piece of a response, or an error, with its payload."""
+    """An event in the life of the process. `payload`: the response, a piece of it, or the error."""
 
     kind: Literal["idle", "taken", "piece", "response", "error", "init error", "exit"]
     payload: bytes = b""
@@ -85,7 +86,8 @@ class Environment:
         log: Path,
         freeze: bool,
     ) -> None:
-        """`aws` selects the account for the function's AWS SDK. Raises OSError if the process cannot be started."""
+        """Start the process. `aws` selects the account for the function's AWS SDK. Raises OSError if the process cannot
+        start."""
         self._function = function
         self._log = log
         self._freeze = freeze
@@ -132,8 +134,8 @@ class Environment:
         self._init_seconds = time.monotonic() - self.started_at
 
     def invoke(self, payload: bytes, request_id: str, tell: Callable[[bytes], object] | None = None) -> Result:
-        """Run the function on the event `payload`. Raises NotInvoked. The pieces of a streamed response go to `tell`,
-        and the result's payload is empty."""
+        """Run the function on the event `payload`. If the function streams its response, `tell` gets the pieces, and
+        the payload of the result is empty. Raises NotInvoked."""
         started = time.monotonic()
         timeout = self._function.timeout
         deadline_ms = int((time.time() + timeout) * 1000)
@@ -263,7 +265,7 @@ def variables(function: Function, python: Path, aws: Mapping[str, str]) -> dict[
         "LANG": "C.UTF-8",
         "TZ": ":UTC",
         "PYTHONPATH": os.pathsep.join(str(folder) for folder in folders if folder.is_dir()),
-        # Write no bytecode at the start, because the code folders on AWS are read-only.
+        # On AWS, Python cannot write bytecode either, because the code folders are read-only.
         "PYTHONDONTWRITEBYTECODE": "1",
         "LAMBDA_TASK_ROOT": str(function.code),
         "LAMBDA_RUNTIME_DIR": str(python.parent.parent),

@@ -1,11 +1,12 @@
 """The event source mapping: receives messages from a queue, gives them to a function in batches, and deletes the
 handled messages.
 
-MiniStack's event source takes one batch at a time from a FIFO queue. Here several invocations run concurrently, as on
-AWS. The queue keeps the order within a message group: while a message of the group is in flight, the queue delivers no
-other message of the group. Messages that are not deleted are delivered again after their visibility timeout, and move
-to the dead-letter queue by the queue's rule. A function can also receive messages from the queue. A stopped event
-source does not stop those receives.
+MiniStack's event source takes one batch at a time from a FIFO queue. This one runs several invocations at the same
+time, as on AWS. The queue keeps the order within a message group: while a message of the group is in flight, the queue
+delivers no other message of the group. A message that is not deleted is delivered again after its visibility timeout,
+or moves to the dead-letter queue by the queue's redrive policy.
+
+The function can also receive messages from the queue itself. Stopping the event source does not stop that.
 """
 
 import json
@@ -29,7 +30,7 @@ _DEFAULT_CONCURRENCY = 5
 
 @dataclass(frozen=True)
 class Mapping:
-    """A deployed mapping from a queue to a function."""
+    """A deployed event source mapping from a queue to a function."""
 
     queue_arn: str
     queue_url: str
@@ -40,8 +41,8 @@ class Mapping:
 
 
 def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
-    """The mappings of the account's queues. MiniStack itself polls none of them (guarded_ministack.py). Raises
-    ValueError if a mapping needs a feature that is not emulated here."""
+    """The event source mappings of the account's queues, for EventSource to poll. MiniStack does not poll them
+    (guarded_ministack.py). Raises ValueError if a mapping needs a feature that EventSource does not have."""
     mappings = []
     for deployed in lambda_client.list_event_source_mappings()["EventSourceMappings"]:
         arn = deployed["EventSourceArn"]
@@ -61,8 +62,8 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
 
 
 class EventSource:
-    """Polls the queue between `start` and `stop`; both can be called several times. `invoke` runs the function with
-    this name on an event."""
+    """Polls the queue between `start` and `stop`, which can be called several times. `invoke` runs the function of a
+    given name on an event."""
 
     def __init__(self, mapping: Mapping, sqs: Any, invoke: Callable[[str, Any], Result]) -> None:
         self.mapping = mapping
@@ -80,9 +81,12 @@ class EventSource:
             self._poller.start()
 
     def stop(self, *, drain: bool = False) -> None:
-        """Receive no more messages. With `drain`, also wait for running invocations, which can receive messages until
-        they end. Always waits for a running poll. Otherwise the messages of that poll would be hidden from everyone for
-        their visibility timeout."""
+        """Receive no more messages. With `drain`, also wait for running invocations, because they can receive messages
+        themselves.
+
+        Always waits for the running poll, because the queue would hide the messages of that poll from everyone for
+        their visibility timeout.
+        """
         self.abandon()
         if self._poller is not None:
             self._poller.join()
@@ -98,8 +102,8 @@ class EventSource:
 
     def _poll(self) -> None:
         while not self._stopping.is_set():
-            # Wait for a free invocation before the receive, because the messages' visibility timeout begins with the
-            # receive.
+            # Wait for a free invocation before the poll, because the messages' visibility timeout begins when they are
+            # received.
             if not self._free.acquire(timeout=_SECONDS_OF_A_POLL):
                 continue
             messages = self._receive()
@@ -142,7 +146,7 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # Ignore errors: the function can have deleted some of the messages already.
+            # Ignore errors: the function can have deleted some of the messages itself.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
         # Delete no message: the queue delivers them all again, as on AWS.
         except (BotoCoreError, ClientError) as error:

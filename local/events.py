@@ -1,7 +1,7 @@
-"""Replaces the turns in the files of events/ by existing turns.
+"""Replaces the turn in an example event of events/ by a turn that exists.
 
-A new turn is recorded and not queued, so no worker takes it before the event is used. Call env_file.lead_here before
-you import this module, because the functions' store finds the account by the environment.
+This module makes the turn in the table but sends no message, so no worker takes the turn before the event is used. Call
+env_file.lead_here before you import this module, because the functions' store finds the account by the environment.
 """
 
 import json
@@ -13,13 +13,13 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn, new_session_id, new_ulid, session_key
 
 NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
-"""The turn that the files in events/ name."""
+"""The turn that the example events name."""
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:
-    """The event `text` for a new turn of alice: a failed turn for a retry, otherwise a waiting turn. An event without a
-    turn or a conversation stays unchanged. `variables` are those of local/env_file.py. Raises ValueError if the text is
-    not JSON."""
+    """The event `text`, in which a new turn of alice replaces the example turn. The turn is PENDING, or for a retry it
+    is cancelled. An event that needs no existing turn stays unchanged. `variables` are those of
+    local/env_file.py. Raises ValueError if the text is not JSON."""
     event = json.loads(text)
     route = event.get("routeKey", "") if isinstance(event, dict) else ""
     if NAMED.turn not in text and not ("{session_id}" in route and NAMED.session_id in text):
@@ -50,7 +50,7 @@ def _cancel(key: Key, api: str, token: str) -> None:
 
 
 def leave(examples: Path, folder: Path, variables: dict[str, str]) -> None:
-    """Write each of the `examples` to `folder`, each with a new turn."""
+    """Write each of the `examples` to `folder`, with a new turn in each."""
     folder.mkdir(exist_ok=True)
     for example in examples.glob("*.json"):
         (folder / example.name).write_text(with_turn(example.read_text(), variables))

@@ -26,8 +26,8 @@ def _forward_to(emulator: Emulator, prefix: str, routes: Sequence[Mapping[str, A
     address = urlsplit(emulator.account.endpoint_url).netloc
 
     def hand_on(request: Request) -> Response:
-        # MiniStack answers every preflight. On AWS the authorizer of $default refuses a preflight, unless the template
-        # has a route for preflights.
+        # MiniStack accepts every preflight. On AWS, the authorizer of the route $default refuses a preflight, unless
+        # the template has a route for it.
         if request.method == "OPTIONS":
             route = chosen_route(routes, "OPTIONS", urlsplit(request.target).path)
             if route and route.get("AuthorizationType") == "JWT":

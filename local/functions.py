@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 PROXY_URL = "MINISTACK_LAMBDA_PROXY_URL"
-"""The environment variable that makes MiniStack forward a function's invocations to a URL. The function does not get
-it."""
+"""The environment variable that makes MiniStack forward a function's invocations to a URL. Here, the function itself
+does not get this variable."""
 
 _SECONDS_KEPT = 7 * 24 * 3600
 
@@ -62,7 +62,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # if the rename fails, another stack has already made the folder
+                if not target.exists():  # the rename fails if another stack has made the folder meanwhile
                     raise
         return target
 
@@ -74,7 +74,8 @@ class CodeStore:
 
 
 def _unpack(archive: Path, target: Path) -> None:
-    """Unpack like Lambda: keep the archive's file modes and times, because Python compares bytecode with the times."""
+    """Unpack the archive like Lambda: keep the modes and times of the files, because Python compares bytecode with the
+    times."""
     with zipfile.ZipFile(archive) as files:
         for info in files.infolist():
             path = Path(files.extract(info, target))
@@ -83,7 +84,7 @@ def _unpack(archive: Path, target: Path) -> None:
                     path.chmod(mode)
                 written = time.mktime((*info.date_time, 0, 0, -1))
                 os.utime(path, (written, written))
-    target.mkdir(exist_ok=True)  # make the folder, because an empty archive would not make it
+    target.mkdir(exist_ok=True)  # for an empty archive
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:
@@ -119,8 +120,8 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack forward all invocations of the function to `url`, those by the API included. After that, the
-    function's aliases lead to the version that was just deployed."""
+    """Make MiniStack forward all invocations of the function to `url`, also the invocations by API Gateway. The
+    function's aliases then name a new version that has this setting."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}
     )

@@ -1,13 +1,15 @@
-"""The guard in front of every local listener. The guard keeps web pages away, unless the listener allows them. A
-browser lets any page send requests to loopback, with the same rights as local programs. But its headers name the origin
-of each request, so the guard refuses:
+"""The guard of every local server. It refuses requests of web pages, unless the server allows them.
 
-- a foreign `Host`: the page of a foreign name whose DNS answer has become 127.0.0.1 (DNS rebinding);
-- an `Origin` that is not the listener itself: a form or script of another page;
+A browser lets any page send requests to loopback, so a page could do all that local programs can do. But the browser
+adds headers that name the page's origin. The guard refuses:
+
+- a `Host` other than this machine: the page's server gave its own name the address 127.0.0.1 (DNS rebinding);
+- an `Origin` other than this server: a form or script of another page;
 - a `Sec-Fetch-Site` other than `none` or `same-origin`: a link, image or script tag of another page.
 
-Programs send neither `Origin` nor `Sec-Fetch-Site`. Only the standard library is imported here, because MiniStack's
-virtual environment runs this module too.
+Programs send neither `Origin` nor `Sec-Fetch-Site`.
+
+This module imports only the standard library, because it also runs in MiniStack's virtual environment.
 """
 
 import json
@@ -17,11 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 OUR_NAMES = frozenset({"127.0.0.1", "localhost", "[::1]", "host.docker.internal"})
-"""The names of this machine; no foreign page can have them. The last one is its name inside a container of Docker
-Desktop."""
+"""This machine's names, which no other web server can have. Containers of Docker Desktop call this machine
+host.docker.internal."""
 
 PASS_HEADER = "X-Turnqueue-Local-Pass"
-"""The header with the pass, a secret by which local listeners recognise each other."""
+"""A request with this header comes from another local server. Its value is a secret that only the local servers
+know."""
 
 _SITES = {"none", "same-origin"}
 
@@ -30,17 +33,18 @@ type Headers = Iterable[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Guard:
-    """The rules for the requests that one listener accepts."""
+    """The rules by which one server accepts requests."""
 
     any_origin: bool = False
-    """Whether pages of every origin may call. The API allows it by CORS, as API Gateway does."""
+    """Whether pages of every origin may call. True for the API and the function URL, whose CORS rules decide this."""
     upload_origins: frozenset[str] = frozenset()
     """The origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
-    """A request with this pass comes from another local listener, which has already checked the request."""
+    """The secret of PASS_HEADER. A request that has it is accepted, because another local server has already checked
+    it."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
-        """The reason to refuse the request, for people, or None. `target` is its path and query."""
+        """Why the request is refused, as a text for people. None if it is accepted. `target` is its path and query."""
         fields: dict[str, list[str]] = {}
         for name, value in headers:
             fields.setdefault(name.lower(), []).append(value)
@@ -62,7 +66,7 @@ class Guard:
         return None
 
     def to_json(self) -> str:
-        """The guard's rules as JSON, for the environment of a child process."""
+        """The guard's rules as JSON: a child process gets them in a variable."""
         return json.dumps({"upload_origins": sorted(self.upload_origins), "pass": self.pass_})
 
     @classmethod

@@ -12,8 +12,9 @@ VARIABLE = "LOCAL_GUARD"
 
 def main() -> None:
     functions: Any = importlib.import_module("ministack.services.lambda_svc")
-    functions._ensure_poller = lambda: None  # MiniStack's poller would take messages from event_source.py.
-    # cloudwatch.py writes the logs, because MiniStack's START and END lines are not JSON.
+    functions._ensure_poller = lambda: None  # MiniStack must not poll the queues, because event_source.py does.
+    # MiniStack must not write the functions' logs, because its START and END lines are not JSON. cloudwatch.py writes
+    # them.
     functions._emit_lambda_logs = lambda *_, **__: None
     ministack = importlib.import_module("ministack.app")
     ministack.app = Guarded(ministack.app, Guard.from_json(os.environ.pop(VARIABLE)))  # type: ignore[attr-defined]

@@ -93,7 +93,9 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
         try:
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
-        # Docker Desktop's engine runs in a virtual machine, which has this address, and forwards connections itself.
+        # Docker Desktop's engine runs in a virtual machine. The address belongs to that machine, which forwards
+        # connections to this one without
+        # the relays.
         except OSError:
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)
@@ -150,8 +152,8 @@ def declaring_endpoint(template: dict[str, object]) -> dict[str, object]:
 
 
 def sam_command(sam: Path, label: str, template: Path, folder: Path, gateway: str | None) -> Sequence[str]:
-    """The command of `sam local invoke`. `gateway`: the address of this machine in the container's network. None if
-    Docker's name for this machine works."""
+    """The command of `sam local invoke`. `gateway`: this machine's address in the container's network, or None if
+    Docker already knows this machine by its name."""
     command = [str(sam), "local", "invoke", label, "--template", str(template), "--event", str(folder / "event.json")]
     command += ["--env-vars", str(folder / "functions.json")]
     command += ["--parameter-overrides", f"Architecture={architecture()}"]

@@ -25,18 +25,19 @@ their answer have hundreds of environments. Here they wait for a free environmen
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Seconds for which an environment gets new invocations. The environment's credentials are valid for an hour, and its
-last invocation can take 15 minutes."""
+"""Seconds from its start for which an environment gets new invocations. The last invocation can take 15 minutes, and
+the environment's credentials are valid for an hour."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 _SECONDS_IN_LINE = 25
-"""Seconds that an invocation waits for an environment. API Gateway, the most frequent caller, gives up soon after."""
+"""Maximum seconds that an invocation waits for an environment. The most frequent caller, API Gateway, waits only a
+little longer."""
 
 
 class Invocation(NamedTuple):
-    """A finished invocation, for observers: the function's label, its event as JSON, and the times in seconds since the
-    epoch."""
+    """A finished invocation, as `watch` gets it: the function's label, its event as JSON, and its times in seconds
+    since the epoch."""
 
     function: str
     payload: bytes
@@ -243,7 +244,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # End the environments at the beginning of the list, because they have been idle longest.
+            # The environments at the beginning have been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

@@ -45,7 +45,7 @@ class Chunks:
 
 @dataclass(frozen=True)
 class Request:
-    """The body, or empty if the request has a chunked body. `chunks` then has the pieces, and the handler must read
+    """An HTTP request. `body` is empty if the body is chunked: `chunks` then has its pieces, and the handler must read
     them all."""
 
     method: str
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """The body. If it is an iterator, each piece is sent at once, as a chunk."""
+    """An HTTP response. If `body` is an iterator, each of its pieces is sent at once, as a chunk."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -67,9 +67,9 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""A guard that accepts requests of programs, and of the listener's own pages."""
+"""The guard of a server that no other page may call: it accepts programs and the server's own pages."""
 
-# Seconds until a forwarded request ends without an answer. API Gateway ends a request after 30.
+# Maximum seconds that a forwarded request takes: more than the 30 s after which API Gateway ends a request.
 _SECONDS_TO_FORWARD = 60
 _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"}
 
@@ -77,9 +77,9 @@ _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-
 def forward(
     address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
 ) -> Response:
-    """Forward the request to the server at `address` (host:port), with its Host header, `prefix` before its target, and
-    `more` headers. Returns the answer, or a 503 if no answer comes. The server's guard accepts the request if `pass_`
-    is the guard's pass."""
+    """Forward the request to the server at `address` (host:port), with its Host header. `prefix` is put before its
+    target, and the headers `more` are added. Returns the server's answer, or a 503 if no answer comes. `pass_` makes
+    the server's guard accept the request."""
     more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
     headers = [*_of_the_message(request.headers.items()), *more]
     connection = http.client.HTTPConnection(address, timeout=_SECONDS_TO_FORWARD)
@@ -101,7 +101,7 @@ def _of_the_message(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def free_port(wished: int) -> int:
-    """The port `wished` if it is free, otherwise another free port."""
+    """The port `wished`, or another free port if it is in use."""
     for port in (wished, 0):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
             return int(probe.getsockname()[1])
@@ -109,8 +109,8 @@ def free_port(wished: int) -> int:
 
 
 class LoopbackServer:
-    """Answers the requests that `guard` accepts with `handle`, from construction until close. Port 0 selects a free
-    port. Raises OSError if the port is in use."""
+    """A server that answers with `handle` the requests that `guard` accepts, from construction until close. Port 0
+    selects a free port. Raises OSError if the port is in use."""
 
     def __init__(self, handle: Handle, port: int = 0, *, guard: Guard = NO_PAGES) -> None:
         self._server = _Server((HOST, port), _handler(handle, guard))
@@ -133,7 +133,7 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 512  # with the default of 5, the system resets connections when hundreds arrive at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print no error if a client has left or was killed, because that is normal here."""
+        """Print nothing: clients that leave or are killed are normal here."""
 
 
 def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
@@ -152,7 +152,7 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)
-            else:  # Close the connection, because its next requests come from the same page.
+            else:  # close the connection, because the same page would send the next request on it
                 headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
                 response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)

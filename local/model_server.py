@@ -1,18 +1,22 @@
 """A stand-in for an OpenAI-compatible model server, to run and test Turnqueue without a model.
 
-An answer depends only on the conversation, and says that it comes from a stand-in. It quotes the user's present and
-earlier messages, which shows its memory.
+An answer depends only on the conversation. It says that it comes from a stand-in, and quotes the user's messages, which
+shows that the model got the whole conversation.
 
-The last user message can contain commands (see `Fault` for all of them):
+Commands in the last user message change the answer (`Fault` has all of them):
 
-[[status=429 retry_after=3 times=2]] refuse the first two calls with this message [[drip=0.5 tokens=40]] [[cut=5
-times=1]] several commands, each with a separate `times` [[latency=2 echo=any text]] the text of `echo` ends with the
-brackets
+- [[status=429 retry_after=3 times=2]] refuses the first two calls with this message.
+- [[drip=0.5 tokens=40]] [[cut=5 times=1]] are two commands, each with a separate `times`.
+- [[latency=2 echo=any text]] answers with the text of `echo`, which ends at the brackets.
 
-or for every call: POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60}; {} ends it. GET
-/stand-in/calls lists the calls and the images in them, DELETE forgets them. POST /stand-in/key {"only": "sk-2"} refuses
-every other API key from then on; {} accepts any key again. POST /stand-in/step {"message": "…"} lets the answer to this
-message with [[step=5]] go on by 5 words, and after the last word to its end.
+The paths below /stand-in control the server:
+
+- POST /stand-in/faults {"status": 503, "retry_after": 2, "for_seconds": 60} applies commands to every call. {} ends
+  them.
+- GET /stand-in/calls lists the calls with their images. DELETE forgets them.
+- POST /stand-in/key {"only": "sk-2"} makes the server refuse every other API key. {} accepts any key again.
+- POST /stand-in/step {"message": "…"} sends the next 5 words of the answer to this message, if the message has
+  [[step=5]]. After the last words, one more step ends the answer.
 """
 
 import argparse
@@ -51,7 +55,7 @@ REFUSED_KEY = "bad-key"
 CALLS_KEPT = 1000
 QUOTE_LENGTH = 80
 WORDS_PER_CHUNK = 8  # the words in a chunk of a fast stream
-# The chunks of a slow stream in a second: enough to see progress, and cheap with hundreds of streams at once.
+# chunks a second in a slow stream: they show progress, and cost little with hundreds of streams at once
 CHUNKS_PER_SECOND = 20
 DEEPEST_OBJECT = 8  # at this depth, a recursive schema gets null instead of a further object
 
@@ -96,8 +100,8 @@ class ApiError(Exception):
 
 
 class Fault(TypedDict, total=False):
-    """The commands that a message or a request to the server can contain. The annotation also defines how a value is
-    parsed."""
+    """The commands, as a message contains them or POST /stand-in/faults sets them. A value is parsed as the type of its
+    annotation."""
 
     times: int  # the number of calls to which the commands apply; later calls succeed
     latency: float  # the seconds that the whole answer takes
@@ -114,13 +118,13 @@ class Fault(TypedDict, total=False):
     tokens: int  # another name of `words`
     echo: str  # the text of the answer
     cut: int  # the server drops the connection after this number of chunks with content
-    broken_json: bool  # the structured output is not valid JSON
-    wrong_shape: bool  # the structured output does not match the schema
+    broken_json: bool  # the structured answer is not valid JSON
+    wrong_shape: bool  # the structured answer does not match the schema
     refuse: bool
     content_filter: bool
     calls: int  # the number of function calls, if the request has tools
-    length: bool  # the answer ends in the middle, as if the token limit were reached
-    odd: str  # the name of a reply in odd_replies.py
+    length: bool  # the answer ends in the middle with finish_reason "length"
+    odd: str  # the name of a reply in odd_replies.py, which replaces the answer
 
 
 DIRECTIVE = re.compile(r"\[\[(.*?)\]\](?!\])", re.DOTALL)
@@ -170,7 +174,8 @@ class Ask:
     include_usage: bool
     token_limit: int | None
     schema: JsonObject | None  # the schema of the answer; None if the request asks for plain text
-    tools: list[JsonObject]  # the functions that the model may call, the requested one first; empty after their results
+    # the functions that the model may call, that of `tool_choice` first; empty if the request brings results
+    tools: list[JsonObject]
     tool_said: list[str]  # the function results at the end of the conversation
     message: str  # the last user message unchanged, with its commands
     said: list[str]  # all user messages without their commands, oldest first
@@ -241,7 +246,7 @@ def image_of(url: str) -> str:
 
 
 def text_of(message: Any, position: int) -> str:
-    """The text of one message. Raises Refusal for a message that OpenAI would refuse."""
+    """The text of one message. Raises ApiError for a message that OpenAI would refuse."""
     where = f"messages[{position}]"
     if not isinstance(message, dict) or message.get("role") not in ROLES:
         raise ApiError(400, f"Invalid value: '{where}.role'.", code="invalid_value", param=where)
@@ -260,7 +265,7 @@ def text_of(message: Any, position: int) -> str:
 
 
 def check_results(messages: list[JsonObject]) -> None:
-    """OpenAI refuses a call of a function without its result, and a result without its call."""
+    """Raise ApiError for a function call without its result, or a result without its call, as OpenAI does."""
     open_calls: set[str] = set()
     for position, message in enumerate(messages):
         if message["role"] == "tool":
@@ -308,7 +313,8 @@ def schema_of(response_format: Any) -> JsonObject | None:
 
 
 def check_strict(node: Any, where: str) -> None:
-    """OpenAI refuses a strict schema if one of its objects allows further properties, or has optional properties."""
+    """Raise ApiError if an object of a strict schema allows further properties, or has optional properties, as OpenAI
+    does."""
     if isinstance(node, dict):
         if node.get("type") == "object":
             closed = node.get("additionalProperties") is False
@@ -333,7 +339,7 @@ def clock(said: str) -> str | None:
 
 DAYS = "monday|tuesday|wednesday|thursday|friday|saturday|sunday|today|tomorrow"
 SERVICES = "haircut|beard trim|shave|massage|manicure|pedicure|facial|colou?ring|colou?r"
-# The patterns that find the value of a property in the user's text, each with the function that formats the value.
+# How to read the value of a property in the user's text: a regular expression, and a function that formats the match.
 READ_SERVICE = (rf"(?i)\b({SERVICES})\b", str.lower)
 READ_DATE = (rf"(?i)\b({DAYS}|\d{{4}}-\d\d-\d\d)\b", str.lower)
 NAME = rf"(?!(?i:{DAYS})\b)([^\W\d][\w'-]+(?: [A-ZÀ-Þ][\w'-]+)?)"
@@ -361,16 +367,17 @@ READ_AS: dict[str, Callable[[str], Any]] = {
 
 
 class Form:
-    """Fills in a JSON schema from the user's messages. If several messages have a value, the newest message counts."""
+    """Fills in a JSON schema with values from the user's messages. A newer message overrides an older one."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
-        """`guess`: whether to fill a field that the user has not mentioned with a number or with the user's text."""
+        """`guess`: if the messages do not mention a field, fill a number with the last number in them, and a string
+        with the newest message."""
         self.schema = schema
         self.said = said
         self.guess = guess
 
     def fill(self, name: str, schema: JsonObject, depth: int = 0) -> tuple[Any, bool]:
-        """A value for the property with this name, and whether it comes from the user."""
+        """A value for the property `name`, and whether the user said it."""
         options = self.options(schema)
         nullable = any(option.get("type") == "null" or None in option.get("enum", ()) for option in options)
         options = [option for option in options if option.get("type") != "null"]
@@ -414,7 +421,7 @@ class Form:
         return [schema]
 
     def unsaid(self, name: str, filled: Any) -> list[str]:
-        """The fields of the object with this name that are still empty."""
+        """The fields of the object `name` that are still empty."""
         options = self.options(self.schema["properties"][name])
         fields: JsonObject = next((option["properties"] for option in options if "properties" in option), {})
         return [field for field in fields if not isinstance(filled, dict) or filled.get(field) is None]
@@ -489,8 +496,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """This number of calls, one function of the request after the other. Each call has a new id, as with OpenAI, even
-    if the request is the same."""
+    """Yield `number` function calls, for the functions of the request in turn. Each call has a new id, as with OpenAI,
+    even if the request was sent before."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
@@ -508,7 +515,7 @@ def plain_text(ask: Ask, fault: Fault) -> str:
 
 
 def ordered_text(fault: Fault) -> str | None:
-    """The text of the answer, as the commands of the message define it."""
+    """The text that the commands ask for, or None if they do not ask for a text."""
     if "echo" in fault:
         return fault["echo"]
     length = fault.get("words", fault.get("tokens"))
@@ -547,7 +554,7 @@ def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
         data |= {name: told for name, told in (("complete", not missing), ("missing", missing)) if name in data}
     if "wrong_shape" in fault:
         document = {name: {"wrong": "shape"} for name in document}
-    # Write compact JSON, so that the document has about as many words as its message.
+    # Without spaces, because the stream splits the document at spaces.
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text[:-2] if "broken_json" in fault else text
 
@@ -605,7 +612,7 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate allows a call now. It allows the calls of two seconds at once."""
+        """Whether the rate limit allows a call now. It allows the calls of two seconds at once."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:
@@ -666,8 +673,8 @@ async def json_body(request: Request) -> JsonObject:
 
 
 class ChatCompletions:
-    """Answers POST /v1/chat/completions. It is plain ASGI, so that it notices when the client leaves, and can cut the
-    body."""
+    """Answers POST /v1/chat/completions. It is plain ASGI, so that it notices when the client leaves, and can break off
+    the body."""
 
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
@@ -719,7 +726,7 @@ class ChatCompletions:
             await asyncio.sleep(fault["drip"] * len(answer.text.split()) if "drip" in fault else latency)
             reply = JSONResponse(completion(ask, answer))
             if "cut" in fault:
-                # a Content-Length that is too large, so that the body ends early
+                # keep the Content-Length of the whole body, so that the client sees the body end early
                 reply.body = reply.body[: len(reply.body) // 2]
             await reply(scope, receive, send)
 
@@ -755,7 +762,7 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 async def stream(
     ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send, steps: asyncio.Semaphore | None
 ) -> None:
-    # a JSON document is also split after each of its members
+    # split a JSON document after each member too
     words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)
     words_per_chunk = WORDS_PER_CHUNK
     if "step" in fault:
@@ -797,7 +804,7 @@ async def stream(
             await steps.acquire()
         await write(some)
     if "cut" in fault:
-        return  # the body has no end, so the server drops the connection
+        return  # leave the body without its end, so the server drops the connection
     if steps:
         await steps.acquire()
     ending = chunk({}, answer.finish_reason)
@@ -842,7 +849,7 @@ def make_app(latency: float = 0.0) -> ASGIApp:
 
 
 class Server(uvicorn.Server):
-    """Start the server, on loopback only. Returns its base URL when it accepts requests."""
+    """The server, on loopback only. It calls `on_ready` with its base URL when it accepts requests."""
 
     def __init__(self, latency: float, port: int, on_ready: Callable[[str], None]) -> None:
         quiet: Any = {"log_config": None, "log_level": "error", "access_log": False}
@@ -863,7 +870,7 @@ class Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def serve(latency: float = 0.0) -> Iterator[str]:
-    """Run the server in a thread, on a free port; yields the base URL for an OpenAI client."""
+    """Run the server in a thread, on a free port. Yields the base URL for an OpenAI client."""
     ready: queue.SimpleQueue[str] = queue.SimpleQueue()
     server = Server(latency, 0, ready.put)
     thread = threading.Thread(target=server.run, name="stand-in model")

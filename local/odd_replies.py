@@ -1,6 +1,5 @@
-"""Unusual replies of Chat Completions servers, each known from a public bug report. The stand-in model sends one for
-`[[odd=NAME]]` in a message. docs/model-servers.md has the result of each.
-"""
+"""Unusual replies of Chat Completions servers, each known from a public bug report. The stand-in model sends one if the
+message has `[[odd=NAME]]`. docs/model-servers.md says how Turnqueue treats each."""
 
 import gzip
 import json
@@ -58,7 +57,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """A server that refuses a request because of this field. Without the field, the server answers normally."""
+    """Replies of a server that refuses every request with the field `name`, and answers all others."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)

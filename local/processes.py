@@ -27,7 +27,7 @@ class Process:
 
     @property
     def alive(self) -> bool:
-        try:  # Popen.poll can return None although the process has ended, if another thread waits for it at that time.
+        try:  # Popen.poll can return None for an ended process, if another thread is waiting for it.
             return os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None
         except ChildProcessError:
             return False
@@ -46,12 +46,12 @@ class Process:
         raise OSError(f"{self._popen.args!r} ended with exit code {self.wait()} before it was ready")
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the process to end. Returns the exit code (-9: ended by signal 9). Raises
+        """Wait for the process to end. Returns the exit code: -9 if signal 9 ended it. Raises
         subprocess.TimeoutExpired."""
         code = self._popen.wait(timeout)
         if self._popen.stdout is not None:
             self._popen.stdout.close()
-        self.signal(signal.SIGKILL)  # The process has ended, but its children can still run, so kill them.
+        self.signal(signal.SIGKILL)  # The process has ended, but its children can still run. Kill them.
         self._forget(self.pid)
         return code
 
@@ -92,8 +92,8 @@ class Processes:
         announces: bool = False,
     ) -> Process:
         """Run `command` with exactly the environment `env`. Its output is appended to the file `log`. If `log` is None,
-        read it from `output`. With `announces`, the process prints a line when it is ready, and only its standard error
-        goes to the log. Raises OSError if the process cannot be started."""
+        read the output from `output`. With `announces`, the process prints a line when it is ready (`first_line`), and
+        only its standard error goes to the log. Raises OSError if the process cannot be started."""
         with contextlib.ExitStack() as files:
             file = None if log is None else files.enter_context(log.open("ab"))
             popen = subprocess.Popen(

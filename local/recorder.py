@@ -24,15 +24,18 @@ class Call:
 
 
 class Recorder:
-    """Serves from the first call of `endpoint` until close. The recorder understands the AWS JSON and query protocols,
-    and S3's calls that read an object or post a form. A form goes to the address of the caller that signed it. `watch`
-    is called with each call and the body of its answer, in the thread of its caller, before the caller gets the
-    answer."""
+    """Serves from the first call of `endpoint` until close. It understands the AWS JSON and query protocols, and the S3
+    calls that read an object or post a form. A page posts a form to the address of the function that signed the form,
+    so the function counts as the caller.
+
+    `watch` gets each call with the body of its answer, before the caller gets the answer. It runs in the thread that
+    serves the caller.
+    """
 
     watch: Callable[[Call, bytes], object]
 
     def __init__(self, emulator: Emulator, upload_origins: frozenset[str] = frozenset()) -> None:
-        """The origins of pages that may post forms to S3 through the recorder."""
+        """`upload_origins`: the origins of pages that may post forms to S3 through the recorder."""
         self._address = urlsplit(emulator.account.endpoint_url).netloc
         self._pass = emulator.pass_
         self._guard = Guard(upload_origins=upload_origins)
@@ -71,7 +74,7 @@ _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 
 
 def _action(request: Request) -> str:
-    """The service that the call's signature names, and the operation."""
+    """The call's operation, as `Call.action` has it."""
     if of_s3 := _action_of_s3(request):
         return of_s3
     if _INVOKE.fullmatch(request.target):
@@ -81,7 +84,8 @@ def _action(request: Request) -> str:
 
 
 def _action_of_s3(request: Request) -> str | None:
-    """For S3, find the operation by the method and the path. A form is not signed like other calls."""
+    """The operation of an S3 call, by its method and path. None for other services. A posted form is for S3: it has
+    no Authorization header that names the service."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
     operations = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}

@@ -9,7 +9,7 @@ _ALSO_IN_BATCHES = {"sqs:SendMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVi
 
 
 def repair(account: Account, stack_name: str) -> None:
-    """Repair all wrong resources of the stack."""
+    """Repair all resources of the stack that MiniStack makes differently."""
     cloudformation = account.client("cloudformation")
     declared = cloudformation.get_template(StackName=stack_name, TemplateStage="Processed")["TemplateBody"]
     for resource in cloudformation.describe_stack_resources(StackName=stack_name)["StackResources"]:
@@ -28,13 +28,13 @@ def repair(account: Account, stack_name: str) -> None:
 
 def repair_cors(account: Account, api_id: str) -> None:
     """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores it under the template's
-    names (AllowOrigins). MiniStack's API Gateway reads other names (allowOrigins), so it would refuse every preflight.
-    """
+    names (AllowOrigins), but MiniStack's API Gateway reads other names (allowOrigins). Without this repair, it refuses
+    every preflight."""
     client = account.client("apigatewayv2")
     stored: dict[str, Any] = {}
 
     def keep(response_dict: dict[str, Any], **others: Any) -> None:
-        # This handler gets the response before boto3 drops the names that it does not know.
+        # Read the response before boto3 drops the names that it does not know.
         stored.update(json.loads(response_dict["body"]))
 
     client.meta.events.register("before-parse.apigatewayv2.GetApi", keep)
@@ -47,8 +47,8 @@ def repair_cors(account: Account, api_id: str) -> None:
 
 def repair_permissions(account: Account, role: str) -> None:
     """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS, the permission
-    for sqs:SendMessage also covers its batch call. MiniStack checks the name sqs:SendMessageBatch, which a policy for
-    AWS cannot contain."""
+    for sqs:SendMessage also allows SendMessageBatch. MiniStack wants the permission sqs:SendMessageBatch, which does
+    not exist on AWS."""
     iam = account.client("iam")
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]

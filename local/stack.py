@@ -41,7 +41,7 @@ OWNERS = ("alice", "bob")
 TOKEN_SECONDS = 12 * 3600
 """The tokens last for a working day. Their signing key ends with the stack."""
 POLLER = "'s event source"
-"""The recorder's caller for the event source of a function has the function's name and this suffix."""
+"""The recorder's name for the event source of a function ends with this: "WorkerFunction's event source"."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class Model:
 
 
 def model_of_the_shell() -> Model | None:
-    """The real model, if OPENAI_API_KEY or OPENAI_BASE_URL is set. MODEL, if set, is the model's name."""
+    """The real model's server, if OPENAI_API_KEY or OPENAI_BASE_URL is set. Its name comes from MODEL, if that is
+    set."""
     key, url = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
     if not key and not url:
         return None
@@ -63,11 +64,13 @@ def model_of_the_shell() -> Model | None:
 
 
 class LocalStack:
-    """A context manager. Everything runs between start and stop, and all processes end with this one, even if it is
-    killed. After the start, these members are public: `api_url`; `stream_url`, which is empty without StreamFunction;
-    `outputs` of the CloudFormation stack; `model`; `issuer`; `console`, the server of the console's page; `host`, the
-    Lambda service; `event_sources` and `functions`, both by the function's name in the template; `emulator`;
-    `recorder`, if `record` was set; `folder`, the folder of this run; and `logs`, the folder of its log files.
+    """All of Turnqueue between start and stop, as a context manager. All its processes end with this process, even if
+    it is killed.
+
+    These members are set by the start: `api_url`; `stream_url`, which is empty without StreamFunction; `outputs` of the
+    CloudFormation stack; `model`; `issuer`; `console`, the server of the console's page; `host`, the Lambda service;
+    `event_sources` and `functions`, both by the function's name in the template; `emulator`; `recorder`, if `record`
+    was set; `folder`, the folder of this run; and `logs`, the folder of its log files.
     """
 
     emulator: Emulator
@@ -100,9 +103,9 @@ class LocalStack:
         progress: Progress | None = None,
     ) -> None:
         """`state` is the folder for logs and unpacked code. If a port is in use, a free one replaces it. `parameters`
-        override the template's parameters that are chosen here. `model` replaces the stand-in; `fallback` is the
-        fallback model. `record` records the functions' calls, by a proxy that makes them slower. `watch` brings their
-        log lines and metrics to the account's CloudWatch."""
+        override the parameters of the template that this module sets. `model` replaces the stand-in, and `fallback` is
+        the fallback model. `record` records the functions' calls by a proxy, which makes them slower. `watch` brings
+        the functions' log lines and metrics to the account's CloudWatch."""
         self._state = state
         self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
         self._ports |= {"the streams": stream_port}
@@ -159,7 +162,7 @@ class LocalStack:
         # Start the console's server first, because MiniStack's guard needs the console's origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
-        # Open the pool before the processes, so that it closes after them: its thread waits for a process.
+        # Open the thread pool before the processes, so that it closes after them: its thread waits for a process.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")
@@ -206,8 +209,8 @@ class LocalStack:
 
     @property
     def _upload_origins(self) -> frozenset[str]:
-        """The origins of the console, and those in the environment variable UPLOAD_ORIGINS, for a front end under
-        development."""
+        """The origins of the console's page, and the origins in the environment variable UPLOAD_ORIGINS, for another
+        front end that is being developed."""
         own = (f"http://{name}:{self.console.port}" for name in ("127.0.0.1", "localhost"))
         return frozenset([*own, *os.environ.get("UPLOAD_ORIGINS", "").split()])
 
@@ -234,8 +237,8 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # 2 is the template's minimum. More would take memory: each worker is a process of about 100 MB here, and
-            # runs 40 turns at a time.
+            # 2 is the minimum that the template allows. More would take memory, because a worker process has about 100
+            # MB. It runs up to 40 turns at a time.
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "StreamFunction": "true",
@@ -255,7 +258,7 @@ class LocalStack:
         }
 
     def _take_over(self, processes: Processes, runtime_python: Path) -> None:
-        """Run the deployed functions, their queues and their API here instead of in MiniStack."""
+        """Run the deployed functions, event sources and API here instead of in MiniStack."""
         account = self.emulator.account
         repair(account, STACK_NAME)
         if self._record:

@@ -1,9 +1,10 @@
-"""Transforms the template as AWS does before CloudFormation gets it: AWS::LanguageExtensions first, then SAM.
+"""Applies the template's transforms as AWS does before CloudFormation gets the template: AWS::LanguageExtensions first,
+then SAM. The emulated account applies neither.
 
-AWS::LanguageExtensions replaces each reference to a parameter by its value. SAM therefore hashes the values, and a
-changed value makes a new version of the functions that use it. The emulated account does neither transform. Both
-transforms come with the SAM CLI. `python transform.py` runs under the SAM CLI's Python (.tools/sam); `transform` starts
-it.
+AWS::LanguageExtensions replaces each reference to a parameter by its value. So SAM hashes the values, and a changed
+value makes a new version of the functions that use it.
+
+The SAM CLI contains both transforms. `transform` and `run` start this file under the SAM CLI's Python (.tools/sam).
 """
 
 import copy
@@ -20,9 +21,10 @@ type Template = dict[str, Any]
 
 EXTENSIONS, SERVERLESS = "AWS::LanguageExtensions", "AWS::Serverless-2016-10-31"
 PSEUDO_PARAMETERS = {"region": "us-east-1", "account_id": "123456789012", "stack_name": "turnqueue"}
-"""Values of AWS::Region and similar parameters, for tests. In a deployment, CloudFormation fills them in."""
+"""The values of AWS::Region and similar parameters, for tests. In a deployment, CloudFormation sets them."""
 
-# Run cfn-lint on a transformed template. Conditions and parameters that are unused after the transform are no error.
+# Warnings of cfn-lint that a transformed template may have: unused parameters, mappings and conditions, and comparisons
+# with a fixed result.
 _DONE = {"W2001", "W7001", "W8001", "W8003"}
 
 
@@ -41,15 +43,16 @@ def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Te
 
 
 def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Runs jobs and returns their outcomes. A job has a `template` (or the path of its YAML), `parameters`, and
-    `until`.
+    """Run jobs and return their outcomes. A job has `template` (a template, or the path of its YAML), `parameters`, and
+    `until`, which says what its outcome has:
 
-    `until` is "extended", "transformed" (by SAM too) or "linted". The outcome has the template as
+    - "extended": `extended`, the template after AWS::LanguageExtensions, and `effective`, the same without the
+      resources and outputs whose conditions are false.
+    - "transformed": `transformed`, the template after both transforms, also without these resources and outputs.
+    - "linted": in addition `problems`, the findings of cfn-lint, and `create_only`: for each type of resource, the
+      properties whose change makes CloudFormation replace the resource.
 
-    - `extended`, and `effective`, the same after its conditions are evaluated; or
-    - `transformed`, also after its conditions are evaluated. "linted" adds `problems`, the findings of cfn-lint, and
-      `create_only`: for each type of resource, the properties whose change replaces the resource; or
-    - `refused`, the message of the transform that refused the template.
+    If a transform refuses the template, the outcome has only `refused`, the message of the transform.
     """
     environment = {"PATH": os.environ.get("PATH", os.defpath), "AWS_DEFAULT_REGION": PSEUDO_PARAMETERS["region"]}
     command = [python, Path(__file__).resolve()]
@@ -76,7 +79,6 @@ def _outcome(template: Template | str, parameters: dict[str, Any], until: str) -
         from samcli.yamlhelper import yaml_parse  # type: ignore[import-not-found]
 
         template = json.loads(json.dumps(yaml_parse(Path(template).read_text())))
-    # Write !GetAtt A.B as a list, because CloudFormation reads it so in the YAML that `sam deploy` sends.
     try:
         extended, conditions = _extended(mapped(template, _listed_attribute), parameters, pseudo=until != "extended")
         if until == "extended":
@@ -91,7 +93,7 @@ def _outcome(template: Template | str, parameters: dict[str, Any], until: str) -
 
 
 def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
-    """A copy of the template, with `change` applied to every part, innermost first."""
+    """A copy of the template, in which `change` has replaced every part, the innermost parts first."""
     if isinstance(value, dict):
         value = {name: mapped(part, change) for name, part in value.items()}
     elif isinstance(value, list):
@@ -100,6 +102,7 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _listed_attribute(value: Any) -> Any:
+    """Write `!GetAtt A.B` as a list, because CloudFormation reads it so in the YAML that `sam deploy` sends."""
     if isinstance(value, dict) and set(value) == {"Fn::GetAtt"} and isinstance(value["Fn::GetAtt"], str):
         return {"Fn::GetAtt": value["Fn::GetAtt"].split(".", 1)}
     return value
@@ -131,9 +134,13 @@ def _extended(template: Template, parameters: dict[str, Any], *, pseudo: bool) -
 
 
 def _resolve_as_aws_does(resolver: Any) -> None:
-    """The SAM CLI's copy loses Fn::Sub around names of resources, and writes {"Ref": …} into JSON as text. On AWS both
-    stay an Fn::Sub (github.com/aws-cloudformation/cfn-language-discussion/issues/103). The SAM CLI treats 0 and "0" as
-    equal. AWS perhaps does not, so they are different here."""
+    """Change three things in the SAM CLI's copy of AWS::LanguageExtensions, so that it works as on AWS.
+
+    - Sub: the SAM CLI drops the Fn::Sub of a text that names a resource. AWS keeps the Fn::Sub.
+    - ToJsonString: the SAM CLI writes {"Ref": …} into the JSON as text. AWS writes a Fn::Sub. For both, see
+      github.com/aws-cloudformation/cfn-language-discussion/issues/103.
+    - Condition: the SAM CLI treats 0 and "0" as equal. AWS perhaps treats them as different, so this module does.
+    """
     from samcli.lib.cfn_language_extensions import resolvers
 
     class Sub(resolvers.FnSubResolver):  # type: ignore[misc]
@@ -142,7 +149,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
             variables = self._resolve_variable_map(variables)
             plain = {name: given for name, given in variables.items() if not isinstance(given, dict)}
             left = {name: given for name, given in variables.items() if isinstance(given, dict)}
-            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…} as long as the Fn::Sub remains
+            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…}, because the Fn::Sub can remain
             text_left = str(self._substitute(kept, {**plain, **{name: f"${{{name}}}" for name in left}}))
             if not re.search(r"\$\{[^!]", text_left):
                 return text_left.replace("${!", "${")
@@ -159,7 +166,8 @@ def _resolve_as_aws_does(resolver: Any) -> None:
                     return f"${{Part{len(variables) - 1}}}"
                 return part.replace("${", "${!") if isinstance(part, str) and not part.startswith("${Part") else part
 
-            # replace the outermost intrinsic first, because an intrinsic with all its parts is one value
+            # Replace an intrinsic before looking at its parts, because the variable stands for the intrinsic with all
+            # its parts.
             def replaced(part: Any) -> Any:
                 found = named(part)
                 if found is not part:
@@ -186,7 +194,7 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
     from samtranslator.translator.transform import transform as serve  # type: ignore[import-not-found]
 
     packaged = copy.deepcopy(extended)
-    # `sam deploy` makes this change after it has uploaded the code
+    # set the addresses that `sam deploy` sets when it has uploaded the code
     for name, resource in packaged["Resources"].items():
         for uri in {"CodeUri", "ContentUri"} & set(resource.get("Properties", {})):
             if not str(resource["Properties"][uri]).startswith("s3://"):
@@ -198,7 +206,8 @@ def _served(extended: Template, parameters: dict[str, Any]) -> Template:
 
 
 def _without_false_conditions(template: Template, conditions: dict[str, bool]) -> Template:
-    """CloudFormation makes no resource of these types."""
+    """The template with only the resources and outputs whose conditions are true. Each Fn::If in them is replaced by
+    its chosen part."""
 
     def holds(entry: Any) -> bool:
         return conditions.get(str(entry.get("Condition")), True) if isinstance(entry, dict) else True
