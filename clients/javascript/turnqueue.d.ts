@@ -2,7 +2,7 @@
 
 export type Status = "PENDING" | "STARTED" | "SUCCESS" | "FAILURE";
 
-/** An image: either by its `url` or by its `upload_id`. */
+/** An image, given by its `url` or by its `upload_id`. */
 export type Attachment = ImageUrl | ImageUpload;
 
 export interface ImageUrl {
@@ -83,13 +83,13 @@ interface RequestMembers {
 export interface RateLimit {
   /** The name of the limit: "messages", "uploads" or "tokens". */
   policy: string;
-  /** The quota: requests at once, or tokens in the window. */
+  /** The quota: the requests that may come at once, or the tokens that may be used in `window_seconds`. */
   quota: number | null;
   /** The unit of the quota: "requests" or "tokens". */
   unit: string;
   window_seconds: number | null;
   remaining: number | null;
-  /** Seconds until the whole quota is available again. */
+  /** The seconds until the whole quota is available again. */
   reset_seconds: number | null;
 }
 
@@ -166,11 +166,11 @@ interface UnfinishedTask extends TaskMembers {
   error_code: null;
   retryable: null;
   finished_at: null;
-  /** Poll the task again after this number of milliseconds. Null when the task is final. */
+  /** The milliseconds after which to poll the task again. Null if the task is final. */
   poll_after_ms: number;
 }
 
-/** The task waits for its first attempt, or for its next one. */
+/** The task waits for its first attempt or for a later one. */
 export interface PendingTask extends UnfinishedTask {
   status: "PENDING";
 }
@@ -277,22 +277,25 @@ export interface Progress {
 }
 
 /**
- * An event of a growing answer. Replace the shown text by the text of a `snapshot` or a `retract`. Append the text of a
- * `delta`. The task of `done` has the whole text: in `result`, or in `partial` if the task failed.
+ * An event of a growing answer. A `snapshot` or a `retract` has the whole text to show. A `delta` has text to append.
+ * The task of `done` has the final text: in `result`, or in `partial` if the task failed.
  */
 export type StreamEvent =
-  /** The first event of a stream without `after`. It comes again if an operator has replayed the task. */
+  /**
+   * The state of the answer: the first event, unless the stream began with `after`. It comes again if an operator has
+   * replayed the task.
+   */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
-  /** The first text follows. */
+  /** Comes before the first text. */
   | { type: "start"; id: number | null; attempt: number }
   | { type: "delta"; id: number | null; attempt: number; text: string }
-  /** Remove the shown text, because another attempt began. */
+  /** Another attempt has begun. Its `text` replaces the shown text. */
   | { type: "retract"; id: number | null; attempt: number; text: string }
   /** The final task. A failed task ends the stream normally too. */
   | { type: "done"; id: number | null; task: SucceededTask | FailedTask };
 
 export interface StreamOptions extends CallOptions {
-  /** The `id` of the last known event. Without it the first event is a snapshot, or `done`. */
+  /** The `id` of the last known event. Without it, the first event is a `snapshot`, or `done`. */
   after?: number | null | undefined;
 }
 
@@ -326,9 +329,9 @@ export interface PollOptions extends CallOptions {
    */
   onDelta?: ((textSoFar: string, event: StreamEvent) => void) | undefined;
   /**
-   * The seconds of one long poll, 0 to 20; overrides the client's `wait`. With onProgress, a long poll ends after the
-   * usual pause between two polls. The client changes to short polls if the task is still queued after a minute, or if
-   * a long poll has failed or returned early.
+   * The seconds of one long poll, 0 to 20; overrides the client's `wait`. With onProgress, a long poll is shorter: it
+   * ends after the usual pause between two polls. The client changes to short polls if the task is still queued after a
+   * minute, or if a long poll has failed or returned early.
    */
   wait?: number | undefined;
 }
@@ -403,7 +406,7 @@ export interface Client {
    * another type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
-  /** Cancel a task. If a worker is answering the task, it becomes FAILURE only a moment later, so poll it. */
+  /** Cancel a task. If a worker is answering the task, the task becomes FAILURE only a moment later. So poll it. */
   cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
   /**
    * Send the message of a failed task again, as a new task. Within 24 hours all retries of a task get the same new
@@ -473,8 +476,8 @@ export class TurnqueueError extends Error {
 }
 
 /**
- * The API refused the request. A gateway's 401 can lack CORS headers. A browser then hides the response. If /health
- * still answers, the code is `unauthorized` too.
+ * The API refused the request. A 401 by API Gateway can lack CORS headers, so that a browser hides it. If /health then
+ * answers, the client takes the hidden response for a 401 and uses the code `unauthorized`.
  */
 export class ApiError extends TurnqueueError {
   status: number;

@@ -19,28 +19,29 @@
 
 import { createParser } from "./vendor/eventsource-parser/parse.js";
 
-const ATTEMPTS = 7; // 7 tries take 15 to 30 s with their pauses
-const REQUEST_TIMEOUT_MS = 40_000; // API Gateway gives up after 30 s
-const UPLOAD_TIMEOUT_MS = 120_000; // ms: enough for 2 MB at 140 kbit/s
-const PROBE_TIMEOUT_MS = 5_000; // /health reads no table, but a cold start of it takes about 1 s
+const ATTEMPTS = 7; // tries, which take 15 to 30 s with the pauses between them
+const REQUEST_TIMEOUT_MS = 40_000; // more than the 30 s after which API Gateway gives up
+const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
+const PROBE_TIMEOUT_MS = 5_000; // /health reads no table, but its cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
-// If the server asks for a longer wait, the call fails and the caller decides. A poll of a known task waits anyway.
+// If the server asks for a longer pause, the call fails and the caller decides. Only a poll of a known task waits
+// longer.
 const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
-const HELD_SLACK_MS = 10_000; // If no response came 10 s after the wait of a long poll, the poll is lost.
-const EVENTS_TIMEOUT_MS = 10_000; // ms: short, because the API returns the present events at once
+const HELD_SLACK_MS = 10_000; // how long after the end of its wait a long poll can still be answered
+const EVENTS_TIMEOUT_MS = 10_000; // short, because the API returns the present events at once
 // A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
 const QUEUED_MS = 60_000;
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // the pause if the server's response names none
+const OWN_POLL_MS = 1_000; // the pause between polls, if the response names none
 const JITTER = 0.2;
-const SLACK_MS = 30_000; // ms after the task's deadline: after this time the API has surely closed the task
-const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the limit as long as the API has not reported the task's deadline
-const LAST_LOOK_MS = 1_000; // the time for one last poll after the caller's time is over
-const LONGEST_TIMER_MS = 2 ** 31 - 1; // for longer times, setTimeout fires at once
+const SLACK_MS = 30_000; // how long after its deadline a task can still be open
+const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the longest wait for a task whose deadline is not known
+const LAST_LOOK_MS = 1_000; // the time for one last poll when the caller's time is over
+const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
 
 // ---- Errors
 
@@ -95,7 +96,7 @@ const systemClock = {
       };
       const timer = setTimeout(end, ms);
       signal.addEventListener("abort", end);
-      globalThis.addEventListener?.("online", end); // The network is back, so do not wait longer.
+      globalThis.addEventListener?.("online", end); // The network is back, so end the pause.
     }),
 };
 
@@ -155,7 +156,7 @@ export function createClient(options) {
     throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
   }
   const origin = globalThis.location?.origin;
-  // A browser can hide only refusals of another origin.
+  // A browser hides responses only of another origin.
   const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
   let refreshing = null;
 
@@ -174,8 +175,8 @@ export function createClient(options) {
   }
 
   /**
-   * Send a request, and retry after temporary errors. With `persist` this function retries until the limit; otherwise
-   * it tries up to `attempts` times. A repeated request has the query `repeatQuery`. Resolves to {data, status,
+   * Send a request, and retry after temporary errors. With `persist`, this function retries until the limit, and
+   * otherwise it tries at most `attempts` times. Retries use the query `repeatQuery`. Resolves to {data, status,
    * headers, failures}.
    */
   async function send(method, path, request = {}) {
@@ -250,9 +251,9 @@ export function createClient(options) {
   }
 
   /**
-   * Returns the error, or the refusal that a browser hides behind it. API Gateway's 401 can lack CORS headers. A page
-   * then sees the same error as without a network. If /health answers, the API is up, so the browser must have hidden a
-   * refusal.
+   * Returns the error that a request caused, or the refusal behind it. API Gateway's 401 can lack CORS headers, and a
+   * browser then reports the same error as without a network. If /health answers, the API is up, so the error was a
+   * hidden refusal.
    */
   async function explained(error, limit) {
     if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
@@ -273,8 +274,8 @@ export function createClient(options) {
   }
 
   /**
-   * Whether to send a refused request once more: if a new token was found, or if the client only guesses that the API
-   * refused it.
+   * Whether to send the request once more after a 401: if there is another token now. Also if the client only guesses
+   * the 401 (`unseen`), because the connection can have been lost instead.
    */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
@@ -289,11 +290,11 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // The connection can really have been lost.
+    await sleep(backoff(1), limit); // The guess may be wrong. So pause as after a lost connection.
     return true;
   }
 
-  /** The pause is at least the server's wait, with a random part, so that not all clients ask at once. */
+  /** A random pause of at least `ms`, so that clients with the same pause do not all ask at once. */
   function spread(ms) {
     return ms * (1 + JITTER * clock.random());
   }
@@ -315,7 +316,7 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      // the API is older than version 0.3 of this client, and does not know `stream`
+      // this API is older than `stream`, which came with version 0.3
       return submit({ ...body, stream: undefined });
     });
   }
@@ -400,15 +401,15 @@ export function createClient(options) {
         limit: { ...limit, endsAt },
         persist: task !== null,
       });
-      // Perhaps a proxy cuts long requests, or no Lambda is free. So use short polls from now on.
+      // A proxy may cut long requests, or no Lambda may be free. So use short polls from now on.
       if (answer.failures) longest = 0;
       task = answer.data;
       onProgress?.(progressOf(task));
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // Perhaps the caller has used up their waits (OwnerLimits). So use short polls, because each further long poll
-      // would cost the API a write.
+      // A long poll that returned early: the caller may have used up their waits (OwnerLimits). So use short polls from
+      // now on, because a refused wait costs the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -425,7 +426,7 @@ export function createClient(options) {
       onDelta(text, event);
       if (event.type === "done") return outcome(event.task);
     }
-    return watch(taskId, { onProgress }, limit); // the stream ended without `done`, so poll the task
+    return watch(taskId, { onProgress }, limit); // the stream has ended without `done`, so poll the task
   }
 
   /** The events of a task, from the event after the id `after` to the last event. */
@@ -454,7 +455,7 @@ export function createClient(options) {
       }
       for (const event of answer.data.events) {
         const again = event.type === "start" ? started : event.type !== "snapshot" && last !== null && event.id <= last;
-        if (again) continue; // ignore the event, because a proxy has repeated it
+        if (again) continue; // ignore an event that came before: a proxy has repeated it
         last = event.id;
         started ||= event.type === "start" || event.type === "delta";
         task = event.task ?? task;
@@ -468,7 +469,7 @@ export function createClient(options) {
     }
   }
 
-  /** The events of a task if the API has none: the client makes them from polls of the task. They have no ids. */
+  /** The events of a task if the API has no events: the client makes them from polls of the task. They have no ids. */
   async function* looksOf(taskId, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -500,7 +501,7 @@ export function createClient(options) {
    * `task`: null if unknown.
    */
   function giveUpAt(task, began, limit) {
-    // Count durations from now, because this device's clock can be wrong. The task cannot last longer than from its
+    // Measure from now, because this device's clock can be wrong. The task cannot last longer than the time from its
     // submission to its deadline.
     const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
     return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
@@ -560,24 +561,24 @@ export function createClient(options) {
       return eventsOf(taskId, options, limitOf(options));
     },
 
-    /** The task in its present state. With `wait`, the server waits up to `wait` seconds until the task is final. */
+    /** The task in its present state. With `wait`, the API answers when the task is final, or after `wait` seconds. */
     async task(taskId, options = {}) {
       return result(await aboutTask(taskId, { wait: options.wait, limit: limitOf(options) }));
     },
 
     /**
-     * Upload an image, a Blob or File. Resolves to {type, upload_id}, for the `media` of one or more messages within a
+     * Upload an image, a Blob or File. Resolves to {type, upload_id}, which the `media` of messages can name for a
      * week.
      */
     upload,
 
-    /** Cancel a task. Resolves to the task. It is not FAILURE yet if a worker is answering it. */
+    /** Cancel a task. Resolves to the task. If a worker is answering it, it is not FAILURE yet. */
     async cancel(taskId, options = {}) {
       return result(await aboutTask(taskId, { method: "POST", action: "/cancel", limit: limitOf(options) }));
     },
 
     /**
-     * Send the message of a failed task again. Resolves like submit(), to the new task. A repeated call resolves to the
+     * Send the message of a failed task again. Resolves to the new task, like submit(). A repeated call resolves to the
      * same new task.
      */
     async retry(taskId, options = {}) {
@@ -592,7 +593,7 @@ export function createClient(options) {
       return result(await send("GET", path, { query, limit: limitOf(options) }));
     },
 
-    /** The answers, tokens and cost of a day (UTC), YYYY-MM-DD; today if not given. */
+    /** The answers, tokens and cost of a day: `day` is YYYY-MM-DD in UTC, or today if absent. */
     async usage(options = {}) {
       return result(await send("GET", "/chat/usage", { query: { day: options.day }, limit: limitOf(options) }));
     },
@@ -800,7 +801,7 @@ function taskFailed(task) {
   });
 }
 
-/** Retry-After in milliseconds, from seconds or a date; null if there is none. */
+/** Retry-After in milliseconds. The header has seconds or a date. Null without the header. */
 function retryAfter(headers) {
   const value = headers["retry-after"]?.trim();
   if (!value) return null;
@@ -817,8 +818,8 @@ function parsed(text) {
 }
 
 /**
- * The token without white space around it. Throws an error for a malformed token, because the error of `Headers` would
- * quote the token.
+ * The token without white space around it. Throws an error for a malformed token. This error does not quote the
+ * token, but the error of `Headers` would.
  */
 function bearerOf(token) {
   if (!token) return "";
@@ -847,7 +848,7 @@ function clamp(value, low, high) {
 
 let configured = null;
 
-/** Set the API's address and the token once: the options of createClient. */
+/** Store the API's address and the token: `options` are those of createClient. Call this function once. */
 export function configure(options) {
   configured = createClient(options);
 }
