@@ -76,21 +76,18 @@ def new_memory(template: dict[str, Any]) -> None:
 
 
 ABOUT_PARAMETERS = {
-    rules.a_bucket_is_nobody_elses_and_forgets,
     rules.a_condition_compares_text_with_text,
     rules.every_folder_is_a_function,  # streams if StreamFunction is true
     rules.each_role_may_use_the_deployers_key_for_what_it_does_and_while_there_is_one,
     rules.every_alarm_tells_the_deployer_when_it_rings_and_when_it_is_over,
-    rules.every_queue_encrypts,
+    rules.every_resource_has_its_settings,
     rules.the_deployer_says_what_becomes_of_the_data,
-    rules.the_deployers_key_encrypts_all_there_is,
     rules.the_description_changes_with_what_a_version_does_not_hold,
     rules.the_worker_may_use_the_fallback_while_there_is_one,
     rules.what_is_reserved_for_the_worker_is_what_it_may_use,
     rules.what_the_emulated_account_cannot_hold_is_under_a_condition,
     rules.who_is_waited_for_starts_from_a_snapshot_if_asked_to,
     rules.cors_lets_the_browser_see_and_send_our_headers,
-    rules.the_api_bounds_its_requests_and_logs_them,
     rules.the_dashboard_shows_every_alarm_that_tells,
 }
 """Rules of which parameter decides: they hold for the template as it is written, where references are left."""
