@@ -1,12 +1,11 @@
 """The stand-in model, driven as the worker drives a real one: through the OpenAI SDK, over HTTP."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,10 +55,6 @@ def client(running: OpenAI) -> OpenAI:
     return running
 
 
-def async_client(client: OpenAI) -> AsyncOpenAI:
-    return AsyncOpenAI(base_url=client.base_url, api_key="any", max_retries=0, timeout=60)
-
-
 def set_faults(client: OpenAI, **faults: object) -> None:
     client.post("/../stand-in/faults", cast_to=object, body=faults)
 
@@ -68,11 +63,8 @@ def calls(client: OpenAI) -> Any:
     return client.get("/../stand-in/calls", cast_to=object)
 
 
-def user(text: str, images: int = 0) -> Message:
-    if not images:
-        return {"role": "user", "content": text}
-    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
-    return {"role": "user", "content": [{"type": "text", "text": text}, *[image] * images]}
+def user(text: str) -> Message:
+    return {"role": "user", "content": text}
 
 
 def assistant(text: str) -> Message:
@@ -119,13 +111,6 @@ JSON_REPLY: Any = {
 }
 
 
-def until(holds: Callable[[], bool]) -> None:
-    """Each look is a request to the server, so this waits without a pause of its own."""
-    deadline = time.monotonic() + 5
-    while not holds():
-        assert time.monotonic() < deadline, "it never came true"
-
-
 # ---- Plain answers
 
 
@@ -135,11 +120,8 @@ def test_a_plain_answer_has_the_openai_shape(client: OpenAI) -> None:
     assert (answer.model, answer.system_fingerprint) == ("some-model", "stand-in")
     assert answer.choices[0].finish_reason == "stop"
     assert answer.choices[0].message.content == '[stand-in model] You said "Hello there".'
-    assert answer.usage is not None and answer.usage.prompt_tokens_details is not None
-    assert answer.usage.prompt_tokens == 3  # 11 characters, 4 a token
-    assert answer.usage.completion_tokens == 10
-    assert answer.usage.total_tokens == 13
-    assert answer.usage.prompt_tokens_details.cached_tokens == 0
+    counted = {"prompt_tokens": 3, "completion_tokens": 10, "total_tokens": 13}  # 11 characters, 4 a token
+    assert answer.to_dict()["usage"] == counted | {"prompt_tokens_details": {"cached_tokens": 0}}
 
 
 def test_a_long_prefix_is_reported_as_cached(client: OpenAI) -> None:
@@ -158,7 +140,7 @@ def test_a_token_limit_truncates(client: OpenAI) -> None:
 # ---- Streams
 
 
-def test_a_stream_adds_up_to_the_plain_answer_and_ends_with_usage(client: OpenAI) -> None:
+def test_a_stream_adds_up_to_the_plain_answer_and_ends_with_usage_if_asked_to(client: OpenAI) -> None:
     messages = ("One", "Two words more, so that there are many of them")
     plain = ask(client, *messages)
 
@@ -170,13 +152,7 @@ def test_a_stream_adds_up_to_the_plain_answer_and_ends_with_usage(client: OpenAI
     assert chunks[0].choices[0].delta.role == "assistant"
     assert chunks[-2].choices[0].finish_reason == "stop"
     assert (chunks[-1].choices, chunks[-1].usage) == ([], plain.usage)
-    assert all(chunk.usage is None for chunk in chunks[:-1])
-
-
-def test_a_stream_without_include_usage_has_none(client: OpenAI) -> None:
-    chunks = list(stream_of(client, "Hello"))
-
-    assert [chunk.usage for chunk in chunks if chunk.usage or not chunk.choices] == []
+    assert all(chunk.usage is None for chunk in [*chunks[:-1], *stream_of(client, "Hello")])
 
 
 def test_latency_is_a_quarter_of_silence_and_then_progress(client: OpenAI) -> None:
@@ -193,35 +169,21 @@ def test_latency_is_a_quarter_of_silence_and_then_progress(client: OpenAI) -> No
     assert len(at) == 8  # 20 a second at the most
 
 
-def test_200_slow_requests_run_side_by_side(client: OpenAI) -> None:
-    async def all_of_them() -> list[str]:
-        async with asyncio.timeout(25), async_client(client) as model:  # one after the other they take 100
+def test_100_slow_requests_run_side_by_side(client: OpenAI) -> None:
+    async def all_of_them() -> list[str | None]:
+        # one after the other they take 50 s
+        async with asyncio.timeout(25), AsyncOpenAI(base_url=client.base_url, api_key="any", timeout=60) as model:
 
-            async def one(number: int) -> str:
-                stream = await model.chat.completions.create(
-                    model="m", messages=conversation(f"{number} [[latency=0.5]]"), stream=True
-                )
-                return "".join(pieces_of([chunk async for chunk in stream]))
+            async def one(number: int) -> str | None:
+                said = conversation(f"{number} [[latency=0.5]]")
+                return (await model.chat.completions.create(model="m", messages=said)).choices[0].message.content
 
-            return await asyncio.gather(*map(one, range(200)))
+            return await asyncio.gather(*map(one, range(100)))
 
-    answers = asyncio.run(all_of_them())
-
-    assert answers == [f'[stand-in model] You said "{number}".' for number in range(200)]
-    assert calls(client)["disconnected"] == 0
+    assert asyncio.run(all_of_them()) == [f'[stand-in model] You said "{number}".' for number in range(100)]
 
 
 # ---- Refused requests
-
-
-def test_a_key_that_is_not_the_only_one_is_refused(client: OpenAI) -> None:
-    client.post("/../stand-in/key", cast_to=object, body={"only": "sk-2"})
-
-    with pytest.raises(openai.AuthenticationError):
-        client.models.list()
-    assert client.with_options(api_key="sk-2").models.list().data
-    client.post("/../stand-in/key", cast_to=object, body={})
-    assert client.models.list().data
 
 
 @pytest.mark.parametrize("authorization", ["Bearer bad-key", "Bearer", "Basic abc", ""])
@@ -236,15 +198,10 @@ def test_a_wrong_key_is_401(client: OpenAI, authorization: str) -> None:
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
-        ({"messages": []}, "messages"),
-        ({"messages": None}, "messages"),
-        ({"messages": [{"role": "system", "content": "Be kind"}]}, "messages"),
+        *(({"messages": messages}, "messages") for messages in ([], None, [{"role": "system", "content": "Be kind"}])),
         ({"messages": [{"role": "wizard", "content": "x"}]}, "messages[0]"),
         ({"messages": [{"role": "user", "content": None}]}, "messages[0]"),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]},
-            "messages[0]",
-        ),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": "x"}]}]}, "messages[0]"),
         ({"model": ""}, "model"),
         ({"colour": "blue"}, "colour"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
@@ -254,8 +211,7 @@ def test_a_wrong_body_is_400(client: OpenAI, wrong: dict[str, Any], named: str) 
     with pytest.raises(openai.BadRequestError) as refused:
         ask(client, "Hello", extra_body=wrong)
 
-    assert refused.value.param == named
-    assert refused.value.type == "invalid_request_error"
+    assert (refused.value.param, refused.value.type) == (named, "invalid_request_error")
 
 
 def test_a_strict_schema_must_be_closed_and_complete(client: OpenAI) -> None:
@@ -269,62 +225,52 @@ def test_a_strict_schema_must_be_closed_and_complete(client: OpenAI) -> None:
 # ---- Structured answers
 
 
-def test_a_document_is_valid_against_every_kind_of_schema(client: OpenAI) -> None:
-    class Tree(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-        label: str
-        left: "Tree | None"
+class Tree(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    label: str
+    left: "Tree | None"
 
-    class Everything(BaseModel):
-        model_config = ConfigDict(extra="forbid")
-        kind: Literal["everything"]
-        size: Literal["small", "very", "very_large"]
-        half_size: Literal["half", None]
-        maybe_size: Literal["small", "very_large"] | None
-        count: int
-        share: float
-        sure: bool
-        unsure: bool | None
-        tags: list[str]
-        trees: list[Tree]
-        tree: Tree | None
-        either: Tree | Booking
 
-    def document(message: str) -> dict[str, Any]:
-        said = conversation(message)
-        parsed = client.chat.completions.parse(model="m", messages=said, response_format=Everything)
-        everything = parsed.choices[0].message.parsed
-        assert everything is not None
-        return everything.model_dump()
+class Everything(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["everything"]
+    size: Literal["small", "very", "very_large"]
+    half_size: Literal["half", None]
+    maybe_size: Literal["small", "very_large"] | None
+    count: int
+    share: float
+    sure: bool
+    unsure: bool | None
+    tags: list[str]
+    trees: list[Tree]
+    tree: Tree | None
+    either: Tree | Booking
 
-    nothing: dict[str, Any] = {
-        "count": 0,
-        "share": 0,
-        "sure": False,
-        "unsure": None,
-        "tags": [],
-        "trees": [],
-        "tree": None,
-    }
-    assert document("Hello") == nothing | {
-        "kind": "everything",
-        "size": "small",
-        "half_size": None,
-        "maybe_size": None,
-        "either": {"label": "", "left": None},
-    }
-    said = document("A Very large one, count: 3, share = 0.5, sure: yes, unsure: no, reference: R2")
-    assert said == nothing | {
-        "kind": "everything",
-        "size": "very_large",
-        "half_size": None,
-        "maybe_size": "very_large",
-        "count": 3,
-        "share": 0.5,
-        "sure": True,
-        "unsure": False,
-        "either": {"reference": "R2"},
-    }
+
+@pytest.mark.parametrize(
+    ("message", "said", "either"),
+    [
+        (
+            "Hello",
+            {"size": "small", "maybe_size": None, "count": 0, "share": 0, "sure": False, "unsure": None},
+            {"label": "", "left": None},
+        ),
+        (
+            "A Very large one, count: 3, share = 0.5, sure: yes, unsure: no, reference: R2",
+            {"size": "very_large", "maybe_size": "very_large", "count": 3, "share": 0.5, "sure": True, "unsure": False},
+            {"reference": "R2"},
+        ),
+    ],
+)
+def test_a_document_is_valid_against_every_kind_of_schema(
+    client: OpenAI, message: str, said: dict[str, Any], either: dict[str, Any]
+) -> None:
+    parsed = client.chat.completions.parse(model="m", messages=conversation(message), response_format=Everything)
+
+    everything = parsed.choices[0].message.parsed
+    assert everything is not None
+    empty = {"kind": "everything", "half_size": None, "tags": [], "trees": [], "tree": None}
+    assert everything.model_dump() == empty | said | {"either": either}
 
 
 def test_a_structured_answer_can_be_streamed(client: OpenAI) -> None:
@@ -351,23 +297,6 @@ def test_a_status_fails_the_first_calls_of_that_message_only(client: OpenAI) -> 
     assert calls(client)["by_message"] == {message: 3, f"{message} again": 1}
 
 
-def test_a_prompt_longer_than_the_window_is_refused_as_openai_does(client: OpenAI) -> None:
-    message = "[[window=8]] 12345678 12345678"  # 30 characters: 8 tokens
-
-    assert text_of(client, message)
-    with pytest.raises(openai.BadRequestError, match="maximum context length") as refused:
-        text_of(client, f"{message} 12345678")
-    assert refused.value.code == "context_length_exceeded"
-
-
-def test_a_blind_model_refuses_images_also_earlier_ones(client: OpenAI) -> None:
-    assert text_of(client, "[[blind]] Hello")
-    set_faults(client, blind=True)
-    for messages in ([user("look", 1)], [user("look", 1), {"role": "assistant", "content": "A cat."}, user("and?")]):
-        with pytest.raises(openai.BadRequestError, match="image_url is only supported by certain models"):
-            client.chat.completions.create(model="m", messages=messages)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize(
     ("directive", "raised", "code", "kind"),
     [
@@ -375,32 +304,15 @@ def test_a_blind_model_refuses_images_also_earlier_ones(client: OpenAI) -> None:
         ("status=503 code=overloaded", openai.InternalServerError, "overloaded", "server_error"),
         ("status=401", openai.AuthenticationError, "invalid_api_key", "invalid_request_error"),
         ("status=404", openai.NotFoundError, "model_not_found", "invalid_request_error"),
-        (
-            "status=429 code=insufficient_quota",
-            openai.RateLimitError,
-            "insufficient_quota",
-            "insufficient_quota",
-        ),
-        (
-            "status=400 code=context_length_exceeded",
-            openai.BadRequestError,
-            "context_length_exceeded",
-            "invalid_request_error",
-        ),
+        ("status=429 code=insufficient_quota", openai.RateLimitError, "insufficient_quota", "insufficient_quota"),
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_error_has_the_openai_shape(
-    client: OpenAI,
-    directive: str,
-    raised: type[openai.APIStatusError],
-    code: str | None,
-    kind: str,
-    stream: bool,
+    client: OpenAI, directive: str, raised: type[openai.APIStatusError], code: str | None, kind: str, stream: bool
 ) -> None:
-    messages = conversation(f"secret [[{directive}]]")
     with pytest.raises(raised) as refused:
-        client.chat.completions.create(model="m", messages=messages, stream=stream)
+        client.chat.completions.create(model="m", messages=conversation(f"secret [[{directive}]]"), stream=stream)
 
     assert (refused.value.code, refused.value.type) == (code, kind)
     assert "secret" not in str(refused.value)
@@ -425,21 +337,6 @@ def test_a_wrong_directive_is_named(client: OpenAI, directive: str, named: str) 
         text_of(client, f"Hello [[{directive}]]")
 
 
-def test_a_hang_sends_nothing(client: OpenAI) -> None:
-    with pytest.raises(openai.APITimeoutError):
-        text_of(client.with_options(timeout=0.2), "[[hang=60]]")
-    until(lambda: calls(client)["disconnected"] == 1)
-
-
-def test_a_drip_streams_word_by_word(client: OpenAI) -> None:
-    started = time.monotonic()
-    pieces = pieces_of(list(stream_of(client, "[[drip=0.02 tokens=10]]")))
-
-    assert time.monotonic() - started >= 0.2
-    assert "".join(pieces) == "[stand-in model] " + " ".join(f"word{number}" for number in range(3, 11))
-    assert len(pieces) == 10
-
-
 def test_each_chunk_and_the_end_wait_for_a_step(client: OpenAI) -> None:
     message = "[[step=2 echo=one two three four five]]"
     chunks = iter(stream_of(client.with_options(timeout=60), message))
@@ -454,48 +351,19 @@ def test_each_chunk_and_the_end_wait_for_a_step(client: OpenAI) -> None:
     assert step().choices[0].finish_reason == "stop"
 
 
-def test_a_cut_stream_ends_without_a_reason(client: OpenAI) -> None:
-    chunks: list[ChatCompletionChunk] = []
-    with pytest.raises(openai.APIConnectionError):
-        for chunk in stream_of(client, "[[cut=5 words=40]]"):
-            chunks.append(chunk)
-
-    assert len(pieces_of(chunks)) == 5
-    assert all(choice.finish_reason is None for chunk in chunks for choice in chunk.choices)
-
-
 def test_broken_json_does_not_parse(client: OpenAI) -> None:
-    answer = ask(client, "Hello [[broken_json]]", response_format=JSON_REPLY)
+    answer = ask(client, "Hello [[broken_json]]", response_format=JSON_REPLY).choices[0]
 
-    with pytest.raises(json.JSONDecodeError):
-        json.loads(answer.choices[0].message.content or "")
-    assert answer.choices[0].finish_reason == "stop"
-
-
-def test_a_wrong_shape_parses_and_is_invalid(client: OpenAI) -> None:
-    text = text_of(client, "Hello [[wrong_shape]]", response_format=JSON_REPLY) or ""
-
-    assert json.loads(text).keys() == Reply.model_fields.keys()
-    with pytest.raises(ValidationError):
-        Reply.model_validate_json(text)
-
-
-def test_a_refusal(client: OpenAI) -> None:
-    message = ask(client, "Hello [[refuse]]", response_format=JSON_REPLY).choices[0].message
-    deltas = [chunk.choices[0].delta for chunk in stream_of(client, "Hello [[refuse]]")]
-
-    assert (message.content, message.refusal) == (None, "[stand-in model] I can't help with that.")
-    assert "".join(delta.refusal or "" for delta in deltas) == message.refusal
-    assert not any(delta.content for delta in deltas)
+    assert answer.finish_reason == "stop"
+    with pytest.raises(ValidationError, match="Invalid JSON"):
+        Reply.model_validate_json(answer.message.content or "")
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "length"])
 def test_an_answer_that_ends_early(client: OpenAI, reason: str) -> None:
     choice = ask(client, f"Hello [[{reason}]]").choices[0]
-    chunks = list(stream_of(client, f"Hello [[{reason}]]"))
 
-    assert choice.finish_reason == chunks[-1].choices[0].finish_reason == reason
-    assert choice.message.content == "".join(pieces_of(chunks)) == "[stand-in model] "
+    assert (choice.finish_reason, choice.message.content) == (reason, "[stand-in model] ")
 
 
 def test_an_echo_is_the_answer(client: OpenAI) -> None:
@@ -521,21 +389,13 @@ def test_an_outage_lasts_until_it_is_cleared(client: OpenAI) -> None:
     assert text_of(client, "Hello") == '[stand-in model] You said "Hello".'
 
 
-@pytest.mark.parametrize("ending", [{"times": 1}, {"for_seconds": 0.4}])
-def test_an_outage_that_ends_by_itself(client: OpenAI, ending: dict[str, float]) -> None:
-    set_faults(client, status=500, **ending)
+def test_an_outage_that_ends_by_itself(client: OpenAI) -> None:
+    set_faults(client, status=500, times=1)
     with pytest.raises(openai.InternalServerError):
         text_of(client, "Hello")
 
-    def answered() -> bool:
-        try:
-            return text_of(client, "Hello") is not None
-        except openai.InternalServerError:
-            return False
-
-    until(answered)
-    if "times" in ending:
-        assert calls(client)["total"] == 2
+    assert text_of(client, "Hello")
+    assert calls(client)["total"] == 2
 
 
 def test_calls_are_told_and_forgotten(client: OpenAI) -> None:
@@ -554,24 +414,6 @@ def test_calls_are_told_and_forgotten(client: OpenAI) -> None:
 
     client.delete("/../stand-in/calls", cast_to=object)
     assert (calls(client)["total"], calls(client)["last"]) == (0, [])
-
-
-@pytest.mark.parametrize("stream", [False, True])
-def test_a_cancelled_call_stops_the_work_and_is_counted(client: OpenAI, stream: bool) -> None:
-    async def cancelled() -> None:
-        async with async_client(client) as model:
-            message = conversation("[[hang=60]]")
-            asking = model.chat.completions.create(model="m", messages=message, stream=stream)
-            call = asyncio.create_task(asking)
-            await asyncio.to_thread(until, lambda: calls(client)["total"] == 1)
-            call.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await call
-
-    asyncio.run(cancelled())
-
-    until(lambda: calls(client)["disconnected"] == 1)
-    assert calls(client)["last"][0]["ended_at"] - calls(client)["last"][0]["at"] < 5
 
 
 def test_the_server_stops_with_a_request_open() -> None:
