@@ -269,7 +269,7 @@ def test_a_document_is_valid_against_every_kind_of_schema(
 
     everything = parsed.choices[0].message.parsed
     assert everything is not None
-    empty = {"kind": "everything", "half_size": None, "tags": [], "trees": [], "tree": None}
+    empty: dict[str, Any] = {"kind": "everything", "half_size": None, "tags": [], "trees": [], "tree": None}
     assert everything.model_dump() == empty | said | {"either": either}
 
 
