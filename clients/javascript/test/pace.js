@@ -71,8 +71,8 @@ async function mean(seconds, options) {
 }
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
-  console.log("| answered after about | way | late, mean (worst) | requests | dollars for a million chats |");
-  console.log("| --- | --- | --- | --- | --- |");
+  console.log("| answered after about | way | mean delay | worst delay | requests | dollars for a million chats |");
+  console.log("| --- | --- | --- | --- | --- | --- |");
   for (const seconds of [1, 3, 10, 30, 100]) {
     for (const [name, options] of [
       ["`wait: 20`", {}],
@@ -80,7 +80,7 @@ if (import.meta.url === pathToFileURL(process.argv[1] ?? "").href) {
       ["`wait: 0`", { wait: 0 }],
     ]) {
       const { late, worst, looks, dollars } = await mean(seconds, options);
-      const times = `${(late / 1000).toFixed(2)} s (${(worst / 1000).toFixed(1)} s)`;
+      const times = `${(late / 1000).toFixed(2)} s | ${(worst / 1000).toFixed(1)} s`;
       console.log(`| ${seconds} s | ${name} | ${times} | ${looks.toFixed(1)} | ${dollars.toFixed(2)} |`);
     }
   }
