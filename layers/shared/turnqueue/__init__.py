@@ -1,4 +1,3 @@
-"""The code that the functions of Turnqueue share: the turn and its rules, its store, its queue, and the form of
-HTTP."""
+"""The code that the functions of Turnqueue share: the turn and its rules, its store, its queue, and the HTTP API."""
 
 __version__ = "0.1.0"

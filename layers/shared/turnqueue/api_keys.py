@@ -1,4 +1,4 @@
-"""API keys: each is an item of the guards table, under a hash of the key."""
+"""API keys. Each is an item of the guards table, under a hash of the key."""
 
 from typing import NamedTuple
 
@@ -30,8 +30,8 @@ class ApiKeys:
         self._client = aws.client("dynamodb", attempts=attempts)
 
     def find(self, key: str, now: float) -> ApiKey | None:
-        """The item of an API key. None if there is no such key, or if it has expired. Raises botocore's ClientError or
-        BotoCoreError."""
+        """The owner and the group of an API key. None if there is no such key, or if it has expired. Raises botocore's
+        ClientError or BotoCoreError."""
         guard = {"guard": {"S": api_key_guard(key)}}
         item = self._client.get_item(TableName=self._table, Key=guard, ConsistentRead=True).get("Item")
         if item is None or ("expires_at" in item and float(item["expires_at"]["N"]) <= now):

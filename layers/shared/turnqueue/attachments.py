@@ -29,9 +29,9 @@ _FOLDER = "data/"
 
 
 def moved(request: Request, turn: str) -> tuple[Request, dict[str, str]]:
-    """The request with references in place of its large data URLs, and these data URLs by their `upload_id`. `turn`:
-    the ULID of the turn. The images of a turn always get the same ids, so a repeated request writes the same objects.
-    """
+    """Returns the request with references in place of its large data URLs, and these data URLs as {upload_id: data
+    URL}. `turn`: the ULID of the turn. The images of a turn always get the same ids, so a repeated request writes the
+    same objects."""
     found: dict[str, str] = {}
 
     def move(media: Sequence[Item]) -> list[Item]:

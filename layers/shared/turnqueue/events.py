@@ -80,7 +80,7 @@ class EventLog:
             if "LastEvaluatedKey" not in answer:
                 break
             start = {"ExclusiveStartKey": answer["LastEvaluatedKey"]}
-        # A replica of DynamoDB can have a row but not yet the previous row.
+        # Stop at the first gap, because a replica of DynamoDB can have a row but not yet the previous row.
         return [row for number, row in enumerate(map(_event, items), n + 1) if row.n == number]
 
     def last(self, key: Key) -> Event | None:

@@ -164,7 +164,7 @@ def query(event: Event, name: str) -> str | None:
 
 
 def body(event: Event) -> bytes:
-    """The bytes of the request's body. Raises Problem if the body is too large."""
+    """The bytes of the request's body. Raises Problem if the body is too large, or is not valid base64."""
     text = event.get("body") or ""
     try:
         content = base64.b64decode(text, validate=True) if event.get("isBase64Encoded") else text.encode()

@@ -144,7 +144,8 @@ class Limiter:
 
 
 def joined(*several: Mapping[str, str]) -> dict[str, str]:
-    """The response headers of several limits, joined."""
+    """The response headers of several limits together. If two limits have the same header, their values are joined by
+    commas."""
     names = dict.fromkeys(name for fields in several for name in fields)
     return {name: ", ".join(fields[name] for fields in several if name in fields) for name in names}
 

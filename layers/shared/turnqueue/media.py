@@ -42,7 +42,8 @@ _AUTHORITY = r"https://([A-Za-z0-9.-]+)(?::443)?(?:[/?#].*)?"
 
 
 class MediaUrls:
-    """The rule of the parameter MediaUrls: which https URLs of images the model's server gets and may fetch.
+    """The parameter MediaUrls: which https URLs of images the worker may pass to the model's server, which fetches
+    them.
 
     `text`: "https" for all URLs, "off" for no URL, or hosts separated by commas, as in "cdn.example.com,*.example.org",
     where `*` stands for any subdomain. Raises ValueError for another text.

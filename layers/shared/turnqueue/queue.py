@@ -105,5 +105,5 @@ class TurnQueue:
         )
 
     def delete(self, handle: str) -> None:
-        """Delete a received message. Raises ClientError too if its handle is too old."""
+        """Delete a received message. Also raises ClientError if the handle is too old."""
         self._client.delete_message(QueueUrl=self._url, ReceiptHandle=handle)

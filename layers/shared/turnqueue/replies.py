@@ -1,6 +1,5 @@
 """The cache of replies: identical first messages are answered without queue and model. The guards table stores only the
-key of the answered turn. The answer stays in that turn, which never changes. If the turn is deleted, so is the
-answer."""
+key of the answered turn. The answer stays in that turn, and is gone when the turn is deleted."""
 
 import hashlib
 import json

@@ -103,7 +103,7 @@ class TaskStatus(TypedDict):
     """The text of the answer so far. A new attempt begins without text. A failed task keeps the text of its last
     attempt."""
     attempt: int
-    """The number of attempts so far."""
+    """The number of attempts so far, including those that the model's server refused."""
     session_id: str
     created_at: Timestamp
     started_at: Timestamp | None

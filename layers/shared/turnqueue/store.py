@@ -1,4 +1,5 @@
-"""Turns in DynamoDB. Every change of a turn is one conditional write, so a final turn never changes.
+"""Turns in DynamoDB. Every change of a turn is one conditional write, so a worker that has lost its turn cannot change
+it.
 
 This module counts each turn that becomes final, so no outcome is missing from the metrics. Cache hits are not counted:
 no worker ran them.
@@ -144,8 +145,8 @@ class TurnStore:
             earlier = other
 
     def read(self, key: Key, now: float, *, consistent: bool = True) -> Turn | None:
-        """The turn, or None if it does not exist or its retention is over. If an unfinished turn is past its deadline,
-        this read makes it FAILURE."""
+        """The turn. None if it does not exist, if it was deleted, or if its retention is over. If an unfinished turn is
+        past its deadline, this read makes it FAILURE."""
         answer = self._client.get_item(TableName=self._table, Key=_key(key), ConsistentRead=consistent)
         turn = _turn(answer.get("Item"))
         if turn is None or turn.expires_at <= now or turn.deleted:
@@ -171,7 +172,7 @@ class TurnStore:
             TableName=self._table,
             KeyConditionExpression="#session = :session AND #turn > :after",
             ExpressionAttributeNames={"#session": "session", "#turn": "turn"},
-            # Skip the expired turns, which DynamoDB deletes up to days later.
+            # Skip the expired turns, because DynamoDB can delete them days later.
             ExpressionAttributeValues=_values(
                 session=session_key(owner, session_id), after=max(after or "", oldest_ulid(now))
             ),

@@ -35,8 +35,8 @@ class Status(StrEnum):
 
     PENDING = "PENDING"  # recorded and queued, or returned for another attempt; no worker holds the turn
     STARTED = "STARTED"  # a worker holds the turn until `lease_until`
-    SUCCESS = "SUCCESS"  # `result` is set; the turn never changes again
-    FAILURE = "FAILURE"  # `error` and `error_code` are set; the turn never changes again
+    SUCCESS = "SUCCESS"  # `result` is set; this state is final
+    FAILURE = "FAILURE"  # `error` and `error_code` are set; only a replay by an operator can end this state
 
 
 FINAL = (Status.SUCCESS, Status.FAILURE)
@@ -249,7 +249,7 @@ class Turn(NamedTuple):
 
     @property
     def tries(self) -> int:
-        """The number of counted attempts since the turn was queued."""
+        """The number of attempts that count since the turn was queued."""
         return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
 
     @property

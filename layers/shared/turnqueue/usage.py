@@ -85,7 +85,7 @@ class Charged(NamedTuple):
 
 
 class UsageStore:
-    """The days of all owners. Every method raises botocore's ClientError or BotoCoreError."""
+    """The usage of all owners, by day. Every method raises botocore's ClientError or BotoCoreError."""
 
     def __init__(self, table: str, *, attempts: int, read_timeout: float = 3) -> None:
         self._table = table
@@ -94,7 +94,7 @@ class UsageStore:
 
     @cached_property
     def _client(self) -> Any:
-        # The client is made at its first use, because the status function seldom settles a turn.
+        # The client is made at its first use, because the status function seldom changes a usage.
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def reserve(self, owner: str, tokens: int, quota: int, now: float) -> Charged:

@@ -70,7 +70,7 @@ def starting_after(text: str | None) -> int:
 
 
 class CompletionStream:
-    """The chunks of a turn."""
+    """The stream of a turn as chunks of Chat Completions."""
 
     def __init__(self, turn: Turn, *, with_usage: bool) -> None:
         self.is_over = False
