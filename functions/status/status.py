@@ -89,7 +89,7 @@ def events(event: Event) -> Response:
     """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 if the client has
     already read the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows before the turn. Then no row of an unfinished turn is from after the turn's end.
+    # Read the rows before the turn. If the turn is unfinished at this later read, all the rows are from before its end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -223,8 +223,8 @@ def health_head(event: Event) -> Response:
 
 
 def preflight(event: Event) -> Response:
-    """Answers 204 to a preflight that API Gateway forwards. Usually API Gateway answers preflights itself. It adds the
-    CORS headers to both."""
+    """Answers 204 to a preflight that API Gateway forwards. Usually API Gateway answers preflights itself. API Gateway
+    adds the CORS headers to either answer."""
     return {"statusCode": 204, "headers": {}, "body": ""}
 
 

@@ -76,7 +76,7 @@ def handler(event: Event, context: Any) -> Generator[Any]:
 
 
 def answer(event: Event, ends_at: float) -> Response:
-    """The response. The body of a stream is an iterator."""
+    """The response. If it is a stream, `body` is an iterator of its pieces."""
     method, path = event["requestContext"]["http"]["method"], event["rawPath"]
     if path.startswith("/v1/"):
         return _openai_api(_routed(event, f"{method} /v1/{{proxy+}}", {"proxy": unquote(path[4:])}), ends_at)

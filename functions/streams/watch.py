@@ -30,9 +30,9 @@ class State(NamedTuple):
 
 
 def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: float) -> Iterator[State]:
-    """The states of a turn until it is final, or until `ends_at`. Each read yields one state, and there is at least
-    one. `after`: the last known row. Raises botocore's ClientError or BotoCoreError if the first read fails. A later
-    read that fails is tried again.
+    """Yields the state of a turn after each read, until the turn is final or until `ends_at`, and at least once.
+    `after`: the last known row. Raises botocore's ClientError or BotoCoreError if the first read fails. A later read
+    that fails is tried again.
     """
     rows = log.after(turn.key, after, consistent=True)
     began_at = news_at = looked_at = time.time()

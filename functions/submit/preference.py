@@ -22,7 +22,7 @@ class Preference(NamedTuple):
     applied: str | None
 
     def without_wait(self) -> "Preference":
-        """The preference of a client whose request may not wait."""
+        """This preference, but with an answer at once."""
         return Preference(0, "respond-async" if (self.applied or "").startswith("respond-async") else None)
 
 

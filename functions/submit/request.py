@@ -1,4 +1,4 @@
-"""Parses the bodies of POST /chat and POST /chat/media. For any other body, the error names the field and the limit."""
+"""Parses the bodies of POST /chat and POST /chat/media. The error for a wrong body names the field and the limit."""
 
 import base64
 import binascii
@@ -103,8 +103,7 @@ class _Strict(BaseModel):
 
 
 class Media(_Strict):
-    """An attachment, given by `url` or `upload_id`. The model's provider fetches an https URL; these functions never
-    do."""
+    """An attachment, given by `url` or `upload_id`. The model's provider fetches an https URL; Turnqueue never does."""
 
     type: Literal["image"]
     url: Annotated[str, AfterValidator(_url)] | None = None
@@ -271,8 +270,8 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """The path of a wrong field, for example "media.0.url". It shows an unknown name, so that a client sees a typing
-    error, but not a name that could be a text: "?" takes its place. The path ends at `metadata`, because its keys are
-    the client's text, and at `tool_choice`, where pydantic adds the name of a type."""
+    """The path of a wrong field, for example "media.0.url". An unknown name comes from the client; "?" replaces a name
+    that looks like text. The path ends at `metadata`, because its keys are the client's text, and at `tool_choice`,
+    where pydantic adds the name of a type."""
     known = location[:1] if location[:1] in (("metadata",), ("tool_choice",)) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

@@ -271,8 +271,9 @@ def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
     """Record the turn unless it exists, and put its large data URLs into S3. If a cached reply fits, the recorded turn
     is already answered.
 
-    Returns a final turn only if this call recorded the cached answer. Otherwise the caller must queue the turn, also if
-    an earlier request recorded it. If the request crashes after the uploads, the bucket's lifecycle deletes them.
+    Returns a final turn only if this call recorded the cached answer. Otherwise the caller must queue the turn, even if
+    an earlier request recorded it. The bucket's lifecycle deletes the data URLs of a request that crashes before it
+    records its turn.
     """
     kept = _kept_reply(turn, max_age)
     request, data_urls = moved(turn.request, turn.key.turn)

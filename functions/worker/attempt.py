@@ -108,8 +108,8 @@ class Services(NamedTuple):
         return min(waits)
 
     async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
-        """The model that this turn prefers, with its permission, if it may be called now. Otherwise `server` and
-        `passed`."""
+        """Returns the model that this turn prefers, and a pass for it, if this model may be called now. Otherwise
+        returns `server` and `passed`."""
         preferred = self.preferred(turn)
         if preferred is server:
             return server, passed
@@ -257,7 +257,7 @@ class Attempt:
     async def _show(self) -> None:
         """Write the growing answer to the event log, row by row, until the guard is cancelled."""
         reply, unit = self._reply, self._services.watch_seconds
-        if not self._turn.request.get("live"):  # a client reads the stream, so even a short answer gets rows
+        if not self._turn.request.get("live"):  # without a client that reads the stream, a shorter answer needs no rows
             await asyncio.sleep(unit)
         if self._turn.attempt > 1:
             await self._show_now()  # write a first row, because it voids the text of earlier attempts

@@ -23,8 +23,8 @@ _RESULT = "[Result of a function that was called earlier] "
 # history, 1/2, 1/4, 1/8 and none.
 _HALVINGS = 3
 
-# Seconds that a learned limit is used. The limit is then learned again, because the server can restart with a larger
-# window, and because the estimated tokens of another conversation can be too high.
+# Seconds that a learned limit is used. Longer conversations are then tried again, because the server may have a larger
+# window now, or because the estimated tokens of another conversation may be too high.
 _REMEMBERED_SECONDS = 3600.0
 
 

@@ -71,8 +71,8 @@ def superseded(current: Turn | None) -> Decision:
 
 
 def after_failure(turn: Turn, error: ModelError, now: float, *, is_fallback_next: bool) -> Decision:
-    """The decision for an attempt that failed because of the model or of an error in the worker. `is_fallback_next`:
-    the next attempt asks another model, so the Retry-After of this model is ignored."""
+    """The decision after a failure of the model or an error in the worker. `is_fallback_next`: the next attempt asks
+    another model, so the Retry-After of this model is ignored."""
     asked_for = 0.0 if is_fallback_next else error.retry_after or 0.0
     refused_wait = refusal_backoff(1 if is_fallback_next else turn.refusals + 1, asked_for)
     wait = backoff(turn.tries, asked_for)

@@ -216,8 +216,8 @@ class Invocation:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
     async def _delete(self, message: Message) -> None:
-        """Delete the message now, so that its session continues. If that fails, Lambda deletes a message of its event
-        later. SQS delivers any other message again, and the worker then finds the turn final."""
+        """Delete the message now, so that its session continues. If that fails, Lambda later deletes a message of the
+        invocation's event. SQS delivers any other message again, and the worker then finds the turn final."""
         await self._services.leases.drop_messages([message.handle])
         try:
             await asyncio.to_thread(self._queue.delete, message.handle)

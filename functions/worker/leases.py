@@ -1,8 +1,8 @@
 """Keeps short leases of turns and messages, and renews them while this worker lives.
 
 A worker that dies, or pauses for a minute, loses its turns to another worker at the end of the lease. So a dead worker
-delays its sessions by at most a minute, however long an answer takes. The calls run in a separate thread with separate
-clients, so that up to 40 busy turns cannot delay them.
+delays its sessions by at most a minute, however long an answer takes. The renewals run in a separate thread with
+separate clients, so that up to 40 busy turns cannot delay them.
 """
 
 import asyncio

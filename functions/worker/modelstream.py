@@ -66,8 +66,7 @@ async def _read(body: "_Body", reading: "_Reading", limit: asyncio.Timeout) -> N
     if beginning in (b"{", b"["):
         reading.take_whole(_json(await body.whole()))
         return
-    # httpx2 splits the stream into events, if the headers declare one. Set them here, because some servers send wrong
-    # headers.
+    # httpx2 splits the stream into events. It needs the right headers, and some servers send wrong ones.
     source = httpx2.Response(200, headers=_EVENT_STREAM, stream=body, request=body.request)
     events = cast(AsyncGenerator[httpx2.ServerSentEvent], aiter(httpx2.EventSource(source, MAX_EVENT_BYTES)))
     async with aclosing(events):

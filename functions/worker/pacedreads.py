@@ -42,8 +42,8 @@ class _Reads:
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # Hold a piece back for the rest of the current SECONDS. The next read then brings all bytes that
-                # arrived in the meantime.
+                # Hold this piece back until SECONDS after the last piece that was passed on at once. The next read then
+                # brings all bytes that arrived in the meantime.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

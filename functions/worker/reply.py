@@ -16,7 +16,7 @@ from turnqueue.usage import BYTES_OF_A_TOKEN
 
 COUNTS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
-_MOST_CALLS = 128  # the maximum number of function calls in an answer; a request can have as many tools
+_MOST_CALLS = 128  # the maximum number of function calls in an answer; also the maximum number of tools in a request
 
 _MOST_TOKENS = 10**9  # A larger count is a mistake of the server.
 

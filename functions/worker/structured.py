@@ -43,7 +43,7 @@ def response_format(output: Output) -> dict[str, Any]:
 
 
 def instructions(output: Output) -> str:
-    """The same request in words. It is needed if a server cannot enforce a schema."""
+    """Asks for the JSON document in words, because not every server can enforce a schema."""
     if isinstance(output, Document):
         wanted = (output.schema or {}).get("schema", {"type": "object"})
     else:

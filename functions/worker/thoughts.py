@@ -35,7 +35,7 @@ class LeadingThoughts:
                 self._held = thoughts[cut:]
                 return "", thoughts[:cut]
             self._inside, self._behind = False, True
-        text = text.lstrip()  # Blank lines follow the block; they are not part of the answer.
+        text = text.lstrip()  # Leave out the blank lines between the block and the answer.
         self.over = bool(text)
         return text, thoughts
 
