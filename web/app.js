@@ -32,7 +32,7 @@ const chat = new Chat({
 const settings = new Settings(connection, connect);
 
 let outbox = new Outbox(connection.scope);
-let opened = new Map(); // the watched conversations, by their ids
+let opened = new Map(); // the conversations that are read and watched, by their ids
 let current = null;
 
 // ---- Conversations
@@ -67,7 +67,7 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
-  // do nothing: the shown conversation has no messages yet
+  // Forget the shown conversation if it has no messages, because the list does not have it.
   if (current && !current.turns.length && current.id !== id) close(current);
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
@@ -87,7 +87,7 @@ function send(message) {
   }
   current.send(message);
   if (location.hash.slice(1) !== current.id) {
-    // From now on the list has this conversation, so that the user can return to it.
+    // The conversation now has a message. Put its id into the address, so that the browser can return to it.
     history.pushState(null, "", `#${current.id}`);
     composer.named(current.id);
   }
@@ -156,7 +156,7 @@ function connect() {
     settings.open();
     return;
   }
-  // Send the messages that an earlier page could not send, and watch its unfinished tasks.
+  // Send the messages that an earlier page could not send, and watch the tasks that were unfinished then.
   const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
   const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
   for (const id of begun) conversation(id);
@@ -210,7 +210,7 @@ $("new").addEventListener("click", () => {
 });
 addEventListener("hashchange", navigate);
 addEventListener("beforeunload", (event) => {
-  // If the browser stores nothing, leaving the page would lose an unsent message.
+  // Ask before the page closes, if an unsent message would be lost because the browser stores nothing.
   if ([...opened.values()].some(({ fragile }) => fragile)) event.preventDefault();
 });
 conversations.addEventListener("change", showConversations);

@@ -12,10 +12,10 @@ const NEAR_PX = 80;
 const RETRACTED = "The previous attempt failed, so its text was removed. The answer begins again.";
 
 export class Chat {
-  #views = new Map(); // the shown elements, by turn
+  #views = new Map(); // the shown elements, by their turns
   #conversation = null;
   #doing;
-  #pinned = true; // whether the latest message is visible, and should stay visible
+  #pinned = true; // whether the latest message is visible and should stay visible
   #ticking = null;
 
   /** `edit`: called with a turn whose message the user wants to change. `apiUrl`: returns the API's address. */
@@ -70,8 +70,8 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // Show the next turn again too, because its text depends on this turn: the reason of its wait, and the marks on new
-    // members of its draft.
+    // Show the next turn again too. This turn decides the reason of its wait, and which members of its draft are marked
+    // as new.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
   }
@@ -249,7 +249,10 @@ function saidOf({ request: { message, role, media }, files }) {
   ].filter(Boolean);
 }
 
-/** The structured parts of the answer. Members of the draft that are new since the previous answer are marked. */
+/**
+ * Elements for the structured parts of the answer. Members of the draft that the previous answer's draft did not have
+ * are marked as new.
+ */
 function cardsOf(result, draftBefore) {
   const cards = [];
   if (result?.draft) cards.push(card("Draft", result.draft, draftBefore ?? {}));

@@ -9,7 +9,7 @@ const TEXTS = "texts"; // the unsent texts by conversation id; they survive a re
 const touch = matchMedia("(pointer: coarse)");
 
 export class Composer {
-  #id = null; // the id of the conversation
+  #id = null; // the id of the conversation; "" for a new one
   #files = []; // the attached files
   #others = new Map(); // the files and roles of the other conversations, {files, role} by their ids
   #unchecked = new Set(); // the files whose type is not known yet
@@ -61,14 +61,14 @@ export class Composer {
     this.#typed();
   }
 
-  /** The new conversation has an id now: store it. */
+  /** Call this when the new conversation gets its id. */
   named(id) {
     const { [this.#id]: moved, ...others } = inThisTab.get(TEXTS, {});
     inThisTab.set(TEXTS, others);
     this.#id = id;
   }
 
-  /** Offer these roles and the chosen role. */
+  /** Offer these roles, and the chosen role if they lack it. */
   offer(roles) {
     const chosen = $("role").value;
     $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
@@ -100,7 +100,7 @@ export class Composer {
    */
   #key(event) {
     if (event.key !== "Enter" || event.shiftKey) return;
-    // This Enter ends a composition of an input method, and must not send. In Safari only the code 229 shows that.
+    // This Enter confirms text of an input method, so it must not send. In Safari, only the key code 229 shows that.
     if (event.isComposing || event.keyCode === 229) return;
     if (touch.matches && !event.ctrlKey && !event.metaKey) return;
     event.preventDefault();
@@ -131,7 +131,7 @@ export class Composer {
 
   #submit() {
     const field = $("message");
-    if (this.#composing) field.blur(); // Otherwise the input method would write its text into the empty field again.
+    if (this.#composing) field.blur(); // otherwise the input method would write its text into the empty field again
     // Keep spaces at the beginning, because the first line can be code.
     const message = field.value.replace(/^(\s*\n)+/, "").trimEnd();
     if ($("send").disabled || !message) return;
@@ -152,7 +152,7 @@ export class Composer {
     const { clipboardData } = event;
     const files = [...(clipboardData?.files ?? [])];
     const text = clipboardData?.getData("text/plain").trim() ?? "";
-    // A file manager copies the name of a file as text, together with the file.
+    // But do not ignore a file if the text is only its name: file managers copy both.
     if (!files.length || (text && !files.some(({ name }) => text.includes(name)))) return;
     event.preventDefault();
     this.#attach(files);
@@ -196,7 +196,10 @@ export class Composer {
     }
   }
 
-  /** If the message was sent before the type was known, its turn shows the error. */
+  /**
+   * Remove a file from the message, and show the reason. Does nothing if the message was already sent: its turn then
+   * shows an error.
+   */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;
     this.#files = this.#files.filter((each) => each !== file);

@@ -8,7 +8,7 @@ import { ApiError, createClient, NetworkError } from "../clients/javascript/turn
 import { everywhere, inThisTab } from "./storage.js";
 
 const CHOSEN = "connection";
-const ASK_AGAIN_MS = 1000; // ms between two tries while a stack starts, which takes up to half a minute
+const ASK_AGAIN_MS = 1000; // ms between two requests while the stack starts, which takes up to half a minute
 
 export class Connection extends EventTarget {
   /** "unknown", "ok", "unreachable", or "refused" (401 or 403). The event "health" reports each change. */
@@ -59,7 +59,7 @@ export class Connection extends EventTarget {
     return `${this.apiUrl} ${this.owner}`;
   }
 
-  /** Throws an Error for the user if the page cannot call an API at this URL. */
+  /** Use this connection and store it. Throws an Error for the user if the page cannot call an API at this URL. */
   choose(chosen) {
     if (chosen.apiUrl !== undefined && !callable(chosen.apiUrl)) {
       throw new Error("The API URL must begin with https://, or with http:// for an API on this computer.");
@@ -79,7 +79,7 @@ export class Connection extends EventTarget {
     const client = createClient({
       baseUrl: this.apiUrl,
       token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
-      // Called when the API refuses the token: the stack was restarted, or the token has expired after 12 hours.
+      // If the API refuses the token, the stack was restarted, or the token has expired after 12 hours.
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });
@@ -103,8 +103,8 @@ export class Connection extends EventTarget {
   }
 
   /**
-   * Send a request by the client, which can retry it. If there is no response, the client asks for /health, to learn
-   * whether the API is down or the browser hides a refusal.
+   * The `fetch` of the client, which keeps `health` up to date. If a request gets no response, the client asks for
+   * /health, because the browser may have hidden a refusal. Only a failure of /health shows that the API is down.
    */
   async #fetch(url, init) {
     const probe = url.endsWith("/health");
@@ -119,13 +119,13 @@ export class Connection extends EventTarget {
     }
   }
 
-  /** /health needs no token and lists the roles. The event "roles" has them as its detail. */
+  /** Read the roles from /health, which needs no token. The event "roles" has them as its detail. */
   async #readRoles() {
     const { client, apiUrl } = this;
     const url = `${apiUrl.replace(/\/+$/, "")}/health`;
     const told = fetch(url, { cache: "no-store" }).then((response) => (response.ok ? response.json() : null));
     const health = await told.catch(() => null);
-    if (client !== this.client) return; // in the meantime the user has chosen another connection
+    if (client !== this.client) return; // the user has chosen another connection meanwhile
     if (health?.roles) {
       this.#rolesKnown = true;
       this.dispatchEvent(new CustomEvent("roles", { detail: health.roles }));

@@ -8,23 +8,23 @@ import { Turn } from "./turn.js";
 
 const PAGE = 100; // the maximum number of turns that the API returns in a page
 const CHECK_AGAIN_MS = 15_000;
-const KEEP_MS = 3000; // ms to wait for the browser's database: a message must not wait longer for it
+const KEEP_MS = 3000; // ms: the longest time that a message waits until the browser's database has stored its images
 // ms after which an unsent message needs the user's consent, because the user may no longer want to send it
 const RESEND_WITHIN_MS = 3600_000;
 
 export class Conversation extends EventTarget {
   turns = [];
   loading = false;
-  /** The error with which the read of the history failed. Null if the read succeeded. */
+  /** The error that kept the page from reading the history. Null if there was none. */
   problem = null;
 
   #client;
   #conversations;
   #outbox;
   #closed = new AbortController();
-  #sending = Promise.resolve(); // a promise that settles when the API has taken the previous turn
+  #sending = Promise.resolve(); // settles when the API has accepted or refused the previous turn
   #watched = new Set(); // the watched turns
-  #lastPage; // the cursor of the last page
+  #lastPage; // the cursor of the last page that was read
   #reading = false;
 
   /**
@@ -68,7 +68,7 @@ export class Conversation extends EventTarget {
     await this.refresh();
     this.loading = false;
     const [first] = this.turns;
-    // for example, the user opened the conversation by its address
+    // The list lacks this conversation if, for example, the user has opened it by its address.
     if (first?.taskId && !this.#conversations.get(this.id)) {
       this.#conversations.touch(this.id, { title: first.request.message, role: first.request.role });
     }
@@ -170,8 +170,8 @@ export class Conversation extends EventTarget {
 
   /**
    * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. The images are
-   * prepared while the turn waits, but not before the promise `after` settles: then they are stored. With `mayBeSent`,
-   * another tab may be sending the message. Submit it only if no other tab does.
+   * prepared as soon as `after` settles, even if earlier turns are not submitted yet. With `mayBeSent`, another tab may
+   * be sending the message. In this case, submit the turn only if no other tab does.
    */
   #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
@@ -207,7 +207,7 @@ export class Conversation extends EventTarget {
       throw new TurnqueueError("This browser did not keep the images of this message. Edit it to attach them again.");
     }
     turn.files = files;
-    this.#tell("turn", turn); // after a reload, the message can show its images from now on
+    this.#tell("turn", turn); // from now on the page can show the images
     if (media) return media;
     const prepared = await mediaOf(files, (file) => this.#client.upload(file, { signal: this.#closed.signal }));
     this.#closed.signal.throwIfAborted();
@@ -222,9 +222,9 @@ export class Conversation extends EventTarget {
   }
 
   #accepted(turn, taskId, sentAt) {
-    this.#conversations.touch(this.id); // so that other tabs read the new turn
+    this.#conversations.touch(this.id); // tells other tabs to read the new turn
     if (this.turns.some((each) => each.taskId === taskId)) {
-      this.discard(turn); // the history had this turn before the response to its submission came
+      this.discard(turn); // another read of the history has added this turn already
       return;
     }
     turn.accepted(taskId, sentAt);
@@ -270,7 +270,7 @@ export class Conversation extends EventTarget {
     const onDelta = (words, event) => {
       if (event.task) this.#see(turn, event.task);
       if (event.type !== "done") turn.grow(words, event);
-      // do not wait for the next poll, which can be seconds away
+      // read the task now, because the next poll can be seconds away
       if (event.type === "start" || event.type === "retract") look();
     };
     try {
@@ -281,7 +281,7 @@ export class Conversation extends EventTarget {
   }
 
   #see(turn, task) {
-    // remove the message from the outbox, because a reload now finds the turn in the history
+    // the message is safe: a reload would find the turn in the history
     if (!turn.task && turn.key) this.#outbox.remove(turn.key);
     if (!turn.task && turn.sentAt) time.learn(turn.sentAt, task);
     turn.see(task);

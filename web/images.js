@@ -5,9 +5,9 @@
  */
 
 const MAX_CHARACTERS = 200_000;
-const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of a message
+const MAX_UPLOADED = 2 * 1024 * 1024; // bytes: the API's limit for all uploads of one message
 export const MAX_IMAGES = 8;
-const SIDES = [1568, 1024, 768, 512, 320, 200]; // the lengths of the longer side that a smaller copy can have, in px
+const SIDES = [1568, 1024, 768, 512, 320, 200]; // px: the possible lengths of the longer side of a smaller copy
 const QUALITIES = [0.85, 0.6];
 
 /**
@@ -22,7 +22,7 @@ const TYPES = {
 };
 const LONGEST_BEGINNING = 12; // the number of first bytes that are read
 
-// The object URL of each file and upload_id of this page. The page needs them, because the API does not return uploads.
+// The object URLs by which the page shows files and uploads: the API does not return uploads.
 const shown = new Map();
 
 /** The URL at which the page shows a file or an item of `media`; null for an upload of an earlier page. */
@@ -56,9 +56,10 @@ async function attachment(file, share, upload) {
     shown.set(uploaded.upload_id, sourceOf(file));
     return uploaded;
   } catch (error) {
-    // The message cannot be sent either without a network or a token. So the user can retry both.
+    // Without a network or a valid token, the message cannot be sent either. So fail: the user then retries the message
+    // with its upload.
     if (!navigator.onLine || error.status === 401 || error.status === 403) throw error;
-    // the upload failed: a small copy in the message is better than no image
+    // send a smaller copy in the message instead of the upload
     return { type: "image", url: await smaller(file, room) };
   }
 }

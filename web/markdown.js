@@ -9,15 +9,18 @@ import { Lexer, Marked } from "./vendor/marked.js";
 import DOMPurify from "./vendor/purify.js";
 import remend from "./vendor/remend.js";
 
-// Characters. Longer texts are shown plain, because some patterns take quadratic time: 0.3 s for this length.
+// characters: in a longer text, some patterns take too long (quadratic time, 0.3 s for this length), so show it plain
 const LONGEST_INLINE = 10_000;
 const MOST_BLOCKS = 2000; // the parser needs 0.5 s for this number of blocks
-// matches text that is nested 100 levels deep; the parser copies the text for each level
+// a nesting of 100 levels: the parser would copy the text for each level
 const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m;
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page
 const COPIED_MS = 2000;
 
-/** The unfinished marks that remend closes: only marks that look the same in the finished text. */
+/**
+ * remend closes the unfinished marks of a growing text, but not these kinds: they would look different in the finished
+ * text.
+ */
 const CLOSED = { images: false, katex: false, htmlTags: false, comparisonOperators: false, singleTilde: false };
 
 const ALLOWED = {
@@ -81,7 +84,7 @@ export class Markdown {
     try {
       if (!this.#plain) blocks = rendered(unfinished ? remend(text.trimEnd(), CLOSED) : text);
     } catch {
-      this.#plain = true; // the text is nested deeper than the parser can follow
+      this.#plain = true; // the parser fails if the text is nested too deep
     }
     if (!blocks || blocks.length > MOST_BLOCKS) blocks = [`<p>${escaped(text)}</p>`];
     blocks.forEach((html, index) => {
@@ -106,8 +109,8 @@ export class Markdown {
 function rendered(text) {
   if (DEEP.test(text)) return null;
   const tokens = new BoundedLexer(marked.defaults).lex(text);
-  // The last item of a list can make the list loose, and a loose list renders all its items differently. So render each
-  // item as in a loose list, so that earlier items never change.
+  // Render each item of a list as in a loose list. Otherwise a later item could make the list loose, which would change
+  // all earlier items.
   marked.walkTokens(tokens, (token) => {
     if (token.type !== "list_item") return;
     for (const part of token.tokens) if (part.type === "text") part.type = "paragraph";
@@ -169,7 +172,7 @@ function setData(node, data) {
 async function copyCode(button) {
   const said = (await copied(button.parentElement.querySelector("code").textContent)) ? "Copied" : "The browser did not allow copying";
   announce(said);
-  button.dataset.said = said; // The style sheet shows this label, so that it does not become part of the answer's text.
+  button.dataset.said = said; // The style sheet shows this label, so that it is not a part of the answer's text.
   setTimeout(() => delete button.dataset.said, COPIED_MS);
 }
 

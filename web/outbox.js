@@ -11,7 +11,8 @@ const STORE = "images";
 
 export class Outbox {
   #key;
-  #unkept = new Map(); // the images of this page's messages, by key, because IndexedDB can lack room for them
+  // the images of this page's messages, by their keys, because the database can lack room for them
+  #unkept = new Map();
 
   constructor(scope) {
     this.#key = `outbox ${scope}`;
@@ -68,7 +69,7 @@ async function inDatabase(mode, ask) {
     const database = await opened();
     const transaction = database.transaction(STORE, mode);
     const request = ask(transaction.objectStore(STORE));
-    transaction.commit(); // do not wait for this, because the page may close at any moment
+    transaction.commit(); // commit now, because the page may close at any moment
     await new Promise((resolve, reject) => {
       transaction.oncomplete = resolve;
       transaction.onabort = transaction.onerror = () => reject(transaction.error);

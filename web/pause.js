@@ -1,6 +1,5 @@
-/** Waits and removes its timer and listeners afterwards. */
 
-/** Resolves after `ms`, or earlier if the browser is online again, `target` sends "wake", or `signal` aborts. */
+/** Resolves after `ms`, or earlier if the browser is online again, if `target` sends "wake", or if `signal` aborts. */
 export function pause(ms, { signal, target }) {
   return new Promise((resolve) => {
     const over = new AbortController();
@@ -17,7 +16,10 @@ export function pause(ms, { signal, target }) {
   });
 }
 
-/** Do `work` while no other tab holds the lock of this name. If this browser has no locks, do `work` at once. */
+/**
+ * Do `work` while this tab holds the lock of this name, so that no other tab does. If the browser has no locks, do
+ * `work` at once.
+ */
 export async function alone(name, signal, work) {
   if (!navigator.locks) return work();
   let begun = false;

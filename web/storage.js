@@ -17,7 +17,7 @@ class Store {
 
   get(key, otherwise) {
     try {
-      // Even reading the property throws if cookies are blocked.
+      // Even reading `globalThis.localStorage` throws if the browser blocks cookies.
       const text = this.#notKept.get(key) ?? globalThis[this.#name].getItem(PREFIX + key);
       return text === null ? otherwise : JSON.parse(text);
     } catch {

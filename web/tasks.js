@@ -1,7 +1,8 @@
 /**
- * The tasks of an owner that this browser has seen, for the figures. For each task, {id, status, code, created,
- * started, finished, deadline, attempt} is stored, with times in ms by the server's clock. No text of a message or an
- * answer is stored.
+ * The tasks of an owner that this browser has seen. The figures are drawn from them.
+ *
+ * Each task is stored as {id, status, code, created, started, finished, deadline, attempt}, with times in ms by the
+ * server's clock. No text of a message or an answer is stored.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";

@@ -12,8 +12,8 @@ export function now() {
 }
 
 /**
- * Estimate the difference of the clocks from a message. It was sent at `sentAt` by this device's clock, and the server
- * recorded it a little later, at the task's `created_at`.
+ * Estimate the difference of the clocks from a message: this page sent it at `sentAt` by this device's clock, and the
+ * server recorded it a little later, at the task's `created_at`.
  */
 export function learn(sentAt, task) {
   const difference = Date.parse(task.created_at) - sentAt;

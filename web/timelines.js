@@ -94,8 +94,8 @@ class Row {
 }
 
 /**
- * The times of a turn in ms, each null if unknown or not reached, and the turn's steps [{kind, at}]. A step lasts until
- * the next step.
+ * The times of a turn in ms, each null if unknown or not reached. `steps` are the steps of its life, [{kind, at}]: a
+ * step lasts until the next one begins.
  */
 function lifeOf(turn) {
   const { task } = turn;
@@ -103,8 +103,8 @@ function lifeOf(turn) {
   const started = task.started_at && Date.parse(task.started_at);
   const finished = task.finished_at && Date.parse(task.finished_at);
   const end = Math.max(finished ?? time.now(), created, started ?? 0);
-  // The start of writing is not known exactly: the API reports the time to the first text of the last attempt, but not
-  // when that attempt began.
+  // The API reports how long the last attempt took to its first text, but not when it began. So use this time only for
+  // a first attempt.
   const told = task.attempt === 1 && Number.isFinite(task.usage?.first_token_ms);
   const first = started && told ? started + task.usage.first_token_ms : turn.firstSeen;
 

@@ -1,24 +1,23 @@
 /**
  * A turn of a conversation: a message of the user and its answer.
  *
- * The states, and the transitions from each state to the next:
+ * The states of a turn, and the calls that change them:
  *
- *     preparing  the page reads and uploads the images    uploaded() → sending, failed() → unsent
- *     sending    the page submits it, or it waits         accepted() → accepted, failed() → unsent
- *                for the turn before it
- *     unsent     the API does not have it                 resend() → preparing or sending
- *     accepted   the API has it; the page watches         see() → accepted or final, lost() → lost, grow()
- *                its task
- *     lost       the API has it, but the page cannot      see() → accepted or final, lost() → lost, grow()
- *                read its task
- *     final      it is answered, failed or cancelled
+ * - preparing: the page reads and uploads the images. uploaded() → sending, failed() → unsent.
+ * - sending: the page submits the turn, or waits until the turn before it is submitted. accepted() → accepted, failed()
+ *   → unsent.
+ * - unsent: the API does not have the turn. resend() → preparing or sending.
+ * - accepted: the API has the turn, and the page watches its task. see() → accepted or final, lost() → lost.
+ * - lost: the API has the turn, but the page cannot read its task. see() → accepted or final.
+ * - final: the turn is answered, failed or cancelled.
  *
- * Every transition sends the event "change". A transition that the state does not allow throws.
+ * The other calls change no state. Each change sends the event "change". A call that FROM does not allow in a state
+ * throws.
  */
 
 import * as time from "./time.js";
 
-/** The states in which each transition is possible. */
+/** The states in which each call is possible. */
 const FROM = {
   uploaded: ["preparing"],
   failed: ["preparing", "sending"],
@@ -34,7 +33,7 @@ export class Turn extends EventTarget {
   taskId = null;
   /** The last known task; null before the first response. */
   task = null;
-  /** The error because of which the turn is unsent or lost, or could not be cancelled. */
+  /** Why the turn is unsent or lost, or could not be cancelled. Null if there was no such error. */
   error = null;
   /** Whether the user has asked to cancel the turn, and the turn is not final yet. */
   cancelling = false;
@@ -55,7 +54,7 @@ export class Turn extends EventTarget {
     super();
     this.#state = state;
     this.request = request;
-    /** The message's images as files, if this browser still has them, and the number of images. */
+    /** The message's images as files, if this browser still has them. `images` is their number. */
     this.files = [];
     this.images = request.media?.length ?? 0;
     /** The Idempotency-Key of the turn's submit. Null for a retry, and for a turn from the history. */
@@ -108,7 +107,10 @@ export class Turn extends EventTarget {
     this.#become("resend", prepared ? "sending" : "preparing", { error: null });
   }
 
-  /** Note that the turn is submitted now. `sentAt`: the time by this device's clock. */
+  /**
+   * Store that the API has accepted the turn as this task. `sentAt`: when the page sent it, in ms by this device's
+   * clock.
+   */
   accepted(taskId, sentAt) {
     this.#become("accepted", "accepted", { taskId, sentAt });
   }
@@ -150,7 +152,7 @@ export class Turn extends EventTarget {
     this.#become("cancel", this.#state, { cancelling: true, error: null });
   }
 
-  /** Store that the cancellation failed. Perhaps the task is final by now. */
+  /** Store that the cancellation failed. Ignored if the task is final by now. */
   cancelFailed(error) {
     if (!this.final) this.#become("cancel", this.#state, { cancelling: false, error });
   }

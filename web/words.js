@@ -69,7 +69,7 @@ function hourAndMinute(ms) {
   return new Date(ms).toLocaleTimeString([], { hour: "2-digit", minute: "2-digit" });
 }
 
-/** The time of day if `at` is today, otherwise the day. */
+/** The time of day of `ms` if it is today, otherwise the date. */
 export function when(ms) {
   const date = new Date(ms);
   const today = date.toDateString() === new Date().toDateString();
