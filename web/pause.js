@@ -1,4 +1,3 @@
-
 /** Resolves after `ms`, or earlier if the browser is online again, if `target` sends "wake", or if `signal` aborts. */
 export function pause(ms, { signal, target }) {
   return new Promise((resolve) => {
