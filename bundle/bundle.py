@@ -36,8 +36,8 @@ GLIBC_MINORS = range(34, 16, -1)
 # The folder of the bundle in Lambda, so that tracebacks name the files there.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
-# Unneeded files of distributions. tests/build imports every handler without these, and tests/e2e runs them. The build
-# fails if a name no longer exists.
+# Files of packages that no function needs. tests/build imports every handler without these files, and tests/e2e runs
+# it. The build fails if one of the files no longer exists.
 UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes

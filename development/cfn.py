@@ -50,7 +50,8 @@ def resolved(value: Any, document: dict[str, Any]) -> Any:
 
 
 def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """The properties of all resources of a type, by logical id, with mappings looked up by the parameters' defaults."""
+    """The properties of all resources of a type, by logical id. Each `!FindInMap` is resolved, with the parameters'
+    defaults."""
     document = template()
     return {
         name: resolved(resource.get("Properties", {}), document)

@@ -857,7 +857,7 @@ def paths() -> Json:
 
 def document() -> Json:
     described = paths()
-    responses: Json = {}  # A response of several operations is defined once.
+    responses: Json = {}  # a response that several operations share is described once
     for methods in described.values():
         for operation in methods.values():
             for code, answer in operation["responses"].items():

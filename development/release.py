@@ -42,7 +42,7 @@ def notes(root: Path = ROOT) -> str:
 
 
 def _sections(text: str) -> dict[str, tuple[str, str]]:
-    """The sections of the changelog, by version or "Unreleased": the date, and the entries."""
+    """The date and the entries of each section of the changelog, by version or "Unreleased"."""
     parts = re.split(r"^## \[([^\]]+)\](?: - (\d{4}-\d\d-\d\d))?$", text, flags=re.MULTILINE)
     return {
         name: (when or "", re.sub(r"^\[[^\]]+\]: .*$", "", body, flags=re.MULTILINE).strip())

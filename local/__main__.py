@@ -53,11 +53,10 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # If a script starts a background job, the shell makes the job ignore SIGINT. Python then continues to ignore
-    # SIGINT.
+    # Handle SIGINT again: the shell makes a script's background jobs ignore it, and Python would continue to do so.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes a program ignore SIGHUP on purpose
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # keep ignoring it if nohup started this program
         signal.signal(signal.SIGHUP, _end)
     progress = Progress()
     started = time.monotonic()

@@ -70,7 +70,7 @@ class Account:
         return make(service, endpoint_url=self.endpoint_url, config=config)
 
     def as_role(self, arn: str) -> "Account":
-        """The account with the rights of the role `arn`. Renews the credentials."""
+        """The account with the rights of the role `arn`. Its credentials are renewed before they expire."""
         parameters = {"RoleArn": arn, "RoleSessionName": "local"}
         refresh = create_assume_role_refresher(self.client("sts"), parameters)
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))

@@ -17,8 +17,8 @@ from local.functions import Function
 _log = logging.getLogger(__name__)
 
 _PAUSE_SECONDS = 0.5
-_EVENTS_AT_ONCE = 500  # limits of PutLogEvents: 10,000 events and 1 MB
-_DATA_AT_ONCE = 200  # limits of PutMetricData: 1,000 values and 1 MB
+_EVENTS_AT_ONCE = 500  # well below the limits of PutLogEvents: 10,000 events and 1 MB
+_DATA_AT_ONCE = 200  # well below the limits of PutMetricData: 1,000 values and 1 MB
 STREAM = "local"
 
 

@@ -60,7 +60,7 @@ def _headers(content_type: str) -> list[tuple[str, str]]:
 
 
 def _policy() -> str:
-    """The page's policy with `frame-ancestors`, which browsers accept only from a header."""
+    """The Content-Security-Policy of the page, and `frame-ancestors`, which browsers accept only in a header."""
     page = (ROOT / "web" / "index.html").read_text()
     match = re.search(r'http-equiv="Content-Security-Policy"\s+content="([^"]+)"', page)
     assert match, "web/index.html has no Content-Security-Policy"

@@ -29,7 +29,8 @@ class Client:
     def call(
         self, method: str, target: str, body: dict[str, Any] | None = None, *, expect: int, show: bool = True
     ) -> dict[str, Any]:
-        """The decoded JSON of the answer. Raises Unexpected if its status is not `expect`."""
+        """Send a request, and return the decoded JSON of the answer. Raises Unexpected if its status is not
+        `expect`."""
         sent = None if body is None else json.dumps(body, ensure_ascii=False)
         if show:
             data = "" if sent is None else f" -H 'Content-Type: application/json' -d '{sent}'"

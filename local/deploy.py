@@ -20,7 +20,7 @@ _NOT_PASSED_ON = ("AWS_", "OPENAI_", "SAM_")
 
 
 class DeployFailed(Exception):
-    """A sam command failed. The message ends with its last lines."""
+    """A sam command failed. The message ends with the last lines of its output."""
 
 
 def architecture() -> str:

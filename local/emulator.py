@@ -51,14 +51,14 @@ class Emulator:
             "MINISTACK_HOST": HOST,  # the host name in the URLs that MiniStack returns
             "MINISTACK_REGION": REGION,
             "GATEWAY_PORT": str(port),
-            "PYTHONPATH": str(ROOT),  # MiniStack's Python imports the guard from here
+            "PYTHONPATH": str(ROOT),  # the folder from which MiniStack's Python imports the guard
             guarded_ministack.VARIABLE: Guard(upload_origins=upload_origins, pass_=self.pass_).to_json(),
             "LOG_LEVEL": "WARNING",
             # Enforce the policies of roles. Only the account's root key has all rights.
             "AUTH": "true",
             "AWS_ACCESS_KEY_ID": ROOT_KEY,
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
-            # The quota of an AWS account. MiniStack's default depends on this machine.
+            # The default quota of an AWS account. MiniStack would choose a value for this machine.
             "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
             # Do not start two of MiniStack's servers. Nothing here needs them, and they would listen on all network
             # interfaces.

@@ -50,7 +50,7 @@ class NotInvoked(Exception):
 
 
 class InitFailed(Exception):
-    """The function's init failed. `result` is the answer to its invocation."""
+    """The function's init failed. `result`: the result of the invocation that needed the environment."""
 
     def __init__(self, result: Result) -> None:
         super().__init__(result.payload.decode(errors="replace"))
@@ -218,7 +218,7 @@ class Environment:
         if self._freeze:
             self._process.signal(signal.SIGCONT)
         if invocation is None or not self._process.alive:
-            return Response(500)  # no running invocation waits for this response
+            return Response(500)  # the process has ended, so nobody reads this response
         self._events.put(_Event("taken"))
         headers = (
             ("Content-Type", "application/json"),

@@ -1,6 +1,8 @@
 """Serves the API at a fixed address: forwards each request from a port of loopback to MiniStack's API Gateway.
-MiniStack serves the API below a path with an id that changes at each start. A client needs a stable address without
-such a path, because the `Location` of an answer begins at the root."""
+
+MiniStack serves the API below a path that contains an id, and this id changes at each start. Clients need a fixed
+address without a path, because the `Location` of an answer begins at the root.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -92,7 +92,8 @@ def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Functi
     exist."""
     answer = lambda_client.get_function(FunctionName=name)
     configuration = answer["Configuration"]
-    # Convert to text, as on AWS. MiniStack keeps the default of a Number as a number, which boto3 refuses to send.
+    # Convert values to text, as on AWS. MiniStack keeps the default of a Number parameter as a number, which boto3 does
+    # not accept.
     variables = {name: str(value) for name, value in configuration.get("Environment", {}).get("Variables", {}).items()}
     variables.pop(PROXY_URL, None)
     logging = configuration.get("LoggingConfig", {})

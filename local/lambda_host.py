@@ -64,8 +64,8 @@ class LambdaHost:
         max_environments: int = MAX_ENVIRONMENTS,
         freeze: bool = True,
     ) -> None:
-        """`aws` returns the variables that select the account for a function's AWS SDK. They are valid for an hour, and
-        each environment gets new ones. A function's output goes to `logs`/<label>.log."""
+        """`aws` returns the variables that select the account for a function's AWS SDK. Each environment gets new ones,
+        because they are valid for only an hour. A function's output goes to `logs`/<label>.log."""
         self._processes = processes
         self._python = runtime_python
         self._aws = aws

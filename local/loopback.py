@@ -1,5 +1,5 @@
-"""Small HTTP servers on 127.0.0.1. A server calls a function from request to response, in one thread per connection. A
-guard checks each request first."""
+"""Small HTTP servers on 127.0.0.1. A server calls a function with each request and sends the response that it returns.
+Each connection has its thread. A guard checks each request first."""
 
 import contextlib
 import http.client

@@ -58,13 +58,13 @@ def statistic(values: Sequence[float], stat: str) -> float:
 
 
 def log_lines(logs: Path) -> Iterator[dict[str, Any]]:
-    """The JSON lines in the logs of the functions, below the folder of a local stack."""
+    """The lines of the functions' logs that are JSON objects. `logs`: the `logs` of a local stack."""
     for log in sorted(logs.glob("*Function.log")):
         for line in log.read_text().splitlines():
             try:
                 document = json.loads(line)
             except ValueError:
-                continue  # Skip a line that is not JSON: for example a traceback, or the last text of a killed process.
+                continue  # skip a line that is not JSON, such as a traceback
             if isinstance(document, dict):
                 yield document
 

@@ -612,7 +612,7 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate limit allows a call now. It allows the calls of two seconds at once."""
+        """Whether the rate limit allows a call now. After a pause, it allows at once the calls of up to two seconds."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:

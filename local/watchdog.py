@@ -1,6 +1,8 @@
-"""Ends process groups when its standard input closes, because their parent process has then died. A line `+123` adds a
-group, `-123` removes it. The watchdog is a separate process, so that it also works after `kill -9` of its parent.
-PR_SET_PDEATHSIG would not do: it works only on Linux, and ends a child when the thread that started the child ends.
+"""Ends process groups when its standard input closes, which means that their parent process has died.
+
+A line `+123` adds a group, and `-123` removes it. The watchdog is a separate process, so that it also works after `kill
+-9` of its parent. PR_SET_PDEATHSIG is no alternative: it works only on Linux, and ends a child when the thread that
+started the child ends.
 """
 
 import contextlib

@@ -250,7 +250,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _api(options: argparse.Namespace, stack: Stack) -> Api:
-    """The stack's API, called with the environment's token, or with a token for the environment's user."""
+    """The stack's API. The token is API_TOKEN, or the user API_USER signs in and gets one."""
     token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
     if not token and not user:
         raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")

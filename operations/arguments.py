@@ -14,7 +14,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are printable: argparse quotes unknown arguments, which can contain control characters."""
+    """A parser whose errors escape control characters, because argparse quotes unknown arguments in them."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))

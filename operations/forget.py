@@ -35,8 +35,7 @@ class Forgotten:
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner` with their event logs, the guards that lead to one of them, the counts of usage, and
-    the uploads.
+    """Delete the turns of `owner` with their event logs and guards, the counts of usage, and the uploads.
 
     Items that are written during the run can remain, so repeat the run until it finds no items.
     """

@@ -6,7 +6,7 @@ import traceback
 from typing import TextIO
 
 _MAX_CHARACTERS = 1000
-"""The longest line in characters. An attribute of an item can hold 400 KB."""
+"""The maximum length of a printed line in characters. An attribute of an item can have 400 KB."""
 
 
 def printable(value: object) -> str:

@@ -22,7 +22,8 @@ class SmokeFailed(CommandFailed):
 
 
 def sign_in(stack: Stack, user: str, password: str) -> str:
-    """A bearer token of a user of the stack's pool. Raises SmokeFailed if there is no pool, or botocore's errors."""
+    """A bearer token of a user of the stack's pool. Raises SmokeFailed if the stack has no pool, or if Cognito asks the
+    user for another step. Raises botocore's errors."""
     client_id = stack.outputs.get("UserPoolClientId")
     if not client_id:
         raise SmokeFailed("the stack has no user pool: API_TOKEN must be a token of its issuer")

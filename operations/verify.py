@@ -229,7 +229,7 @@ def _is_problem(answer: Answer) -> bool:
 
 
 def _paths(v: Verification) -> list[tuple[str, str]]:
-    """Method and path of each route, with an id instead of a variable."""
+    """The method and path of each route. An id replaces each variable in a path."""
     routes = [key.split(" ") for key in _declared_routes(v) if " " in key and not key.startswith("OPTIONS")]
     return [(method, re.sub(r"\{\w+\}", "verify", path)) for method, path in routes] + [("POST", "/chat/")]
 

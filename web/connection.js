@@ -89,7 +89,7 @@ export class Connection extends EventTarget {
     this.#readRoles();
   }
 
-  /** Call the client, and report a failure by `health`. */
+  /** The method `call` of the client. It also reports a failure in `health`. */
   #watched(call) {
     return async (...options) => {
       try {

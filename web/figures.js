@@ -6,7 +6,7 @@ import { duration, KINDS } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 64;
-const SHOWN = 40; // the number of tasks that have a bar, the newest ones
+const SHOWN = 40; // a chart has bars for this number of tasks, the newest ones
 const LEFT = 40; // room for the labels of the vertical axis
 const BELOW = 14; // room for the labels of the horizontal axis
 const BAR = (WIDTH - LEFT) / SHOWN;

@@ -43,7 +43,7 @@ export class Timelines {
     this.#tick();
   }
 
-  /** While a task is unfinished, its line grows. */
+  /** Redraw the lines of unfinished tasks again and again, because these lines grow. */
   #tick() {
     clearTimeout(this.#ticking);
     const living = this.#turns.filter((turn) => turn.state === "accepted");

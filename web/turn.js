@@ -89,7 +89,7 @@ export class Turn extends EventTarget {
     return this.#state === "final";
   }
 
-  /** Whether the page must wait for the turn's task. */
+  /** Whether the turn is not final and the page still works on it. */
   get busy() {
     return this.#state !== "final" && this.#state !== "unsent";
   }

@@ -361,7 +361,7 @@ export function createClient(options) {
     });
   }
 
-  /** Get a task. With `action`, cancel or retry the task. */
+  /** Send a request about a task: get the task, or its `action`, which is /cancel, /retry or /events. */
   function aboutTask(taskId, { method = "GET", action = "", wait, ...request }) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
     return send(method, path, { query: { wait }, ...request }).catch((error) => {
@@ -429,7 +429,7 @@ export function createClient(options) {
     return watch(taskId, { onProgress }, limit); // the stream has ended without `done`, so poll the task
   }
 
-  /** The events of a task, from the event after the id `after` to the last event. */
+  /** The events of a task after the event with the id `after`, until the stream ends. */
   async function* eventsOf(taskId, { after = null }, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -866,12 +866,12 @@ export async function sendChatMessage(data, asyncMode = false, options = {}) {
   return client().sendChatMessage(data, asyncMode, options);
 }
 
-/** The task in its present state: `response.data.status` and so on. */
+/** The task in its present state. Resolves to a response in the form of axios, whose `data` is the task. */
 export async function getChatTaskStatus(taskId, options = {}) {
   return client().getChatTaskStatus(taskId, options);
 }
 
-/** Wait for the answer of a task: `result.message` and so on. */
+/** Wait for the answer of a task. Resolves to the answer: `message`, `data` and so on. */
 export async function pollChatTask(taskId, options = {}) {
   return client().pollChatTask(taskId, options);
 }
