@@ -33,7 +33,7 @@ from bundle import aws_data, lazy_types
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
-# The folder of the bundle in Lambda, so that tracebacks name the files there.
+# The folders of the bundles in Lambda. The bytecode gets these paths, so that tracebacks name the files there.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
 # Files of packages that no function needs. tests/build imports every handler without these files, and tests/e2e runs

@@ -496,7 +496,7 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """Yield `number` function calls, for the functions of the request in turn. Each call has a new id, as with OpenAI,
+    """Yield `number` function calls, with the functions of the request in turn. Each call has a new id, as with OpenAI,
     even if the request was sent before."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]

@@ -290,7 +290,7 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // The guess may be wrong. So pause as after a lost connection.
+    await sleep(backoff(1), limit); // Perhaps the API did not refuse the request, and the connection was lost. So pause before the retry.
     return true;
   }
 
@@ -316,7 +316,7 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      // this API is older than `stream`, which came with version 0.3
+      // this API does not know `stream`, because it is older than version 0.3 of the client
       return submit({ ...body, stream: undefined });
     });
   }
