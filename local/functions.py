@@ -33,7 +33,7 @@ class Function:
     timeout: float  # the timeout in seconds
     memory: int  # the memory in MB
     variables: Mapping[str, str]
-    label: str  # the function's name in the template, which people know
+    label: str  # the function's name in the template
     reserved_concurrency: int | None = None
     log_group: str = ""
     log_format: str = "Text"

@@ -28,8 +28,8 @@ def repair(account: Account, stack_name: str) -> None:
 
 def repair_cors(account: Account, api_id: str) -> None:
     """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores it under the template's
-    names (AllowOrigins), but MiniStack's API Gateway reads other names (allowOrigins). Without this repair, it refuses
-    every preflight."""
+    names (AllowOrigins), but MiniStack's API Gateway reads other names (allowOrigins). So without
+    this repair, every preflight would be refused."""
     client = account.client("apigatewayv2")
     stored: dict[str, Any] = {}
 

@@ -55,8 +55,8 @@ class Model:
 
 
 def model_of_the_shell() -> Model | None:
-    """The real model's server, if OPENAI_API_KEY or OPENAI_BASE_URL is set. Its name comes from MODEL, if that is
-    set."""
+    """The real model's server, if OPENAI_API_KEY or OPENAI_BASE_URL is set. The model's name comes
+    from MODEL, if that is set."""
     key, url = os.environ.get("OPENAI_API_KEY", ""), os.environ.get("OPENAI_BASE_URL", "")
     if not key and not url:
         return None

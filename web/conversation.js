@@ -224,7 +224,7 @@ export class Conversation extends EventTarget {
   #accepted(turn, taskId, sentAt) {
     this.#conversations.touch(this.id); // tells other tabs to read the new turn
     if (this.turns.some((each) => each.taskId === taskId)) {
-      this.discard(turn); // another read of the history has added this turn already
+      this.discard(turn); // a read of the history has already added this turn
       return;
     }
     turn.accepted(taskId, sentAt);

@@ -290,7 +290,8 @@ export function createClient(options) {
       if (await within(ask, limit, requestTimeoutMs)) return true;
     }
     if (!unseen) return false;
-    await sleep(backoff(1), limit); // Perhaps the API did not refuse the request, and the connection was lost. So pause before the retry.
+    // Perhaps the API did not refuse the request, and the connection was lost. So pause before the retry.
+    await sleep(backoff(1), limit);
     return true;
   }
 
