@@ -89,7 +89,7 @@ def _cors(configuration: Mapping[str, Any], request: Request) -> dict[str, str]:
 
 
 def _event(request: Request) -> dict[str, Any]:
-    """The request in payload format 2.0."""
+    """The function's event for the request, in payload format 2.0."""
     url, now = urlsplit(request.target), time.time()
     is_text = request.headers.get("Content-Type", "text/").startswith(_TEXT)
     event: dict[str, Any] = {

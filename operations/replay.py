@@ -144,8 +144,8 @@ class _Seen:
 def replay(
     stack: Stack, wanted: Wanted, say: Callable[[str], object] = print_line, *, dry_run: bool = False
 ) -> Replayed:
-    """Replay the wanted tasks, and the turns of a session in their order. Malformed items stay unchanged. Calls `say`
-    with a line for each task and each malformed item."""
+    """Replay the wanted tasks. The turns of one session are replayed in their order. Malformed items stay unchanged.
+    Calls `say` with a line for each task and each malformed item."""
     done, reads = Replayed(), Reads()
     for item in _candidates(stack, wanted, reads):
         done.units = reads.units
@@ -179,8 +179,8 @@ def _replay(
 
 
 def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
-    """The turns that may have to be replayed, and the turns of a session in their order. Queries the table if owner and
-    session are known, and otherwise scans it."""
+    """The turns that may have to be replayed. The turns of one session come in their order. Queries the table if owner
+    and session are known, and otherwise scans it."""
     places: list[tuple[str, str | None]] = []
     if wanted.owner and wanted.task_ids:
         tasks = [Key.of_task(wanted.owner, task_id) for task_id in wanted.task_ids]

@@ -1,4 +1,4 @@
-/** The console: conversations on the left, the tasks behind them on the right. */
+/** The console: conversations on the left, and their tasks on the right. */
 
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";

@@ -49,7 +49,7 @@ export class Connection extends EventTarget {
     return this.client !== null;
   }
 
-  /** The user's name from the token, or "" if there is no name. */
+  /** The owner: a development owner, or the `sub` of the token ("someone" if the token has none). */
   get owner() {
     return this.#own ? String(claims(this.#own.token).sub ?? "someone") : this.#as;
   }

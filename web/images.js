@@ -1,6 +1,6 @@
 /**
  * Prepares images for the model. Small images become data URLs in the message, with up to 200,000 characters together.
- * Larger images are uploaded. An image that is too large for that, or has an unsupported type, is redrawn as a smaller
+ * Larger images are uploaded. An image that is too large to upload, or has an unsupported type, is redrawn as a smaller
  * JPEG.
  */
 

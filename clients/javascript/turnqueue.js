@@ -102,7 +102,8 @@ const systemClock = {
 
 /**
  * Resolves to the outcome of `work(signal)`. Rejects with AbortError as soon as the caller's `signal` aborts, and with
- * NetworkError after `timeoutMs`, even if `work` never settles. In both cases the signal that `work` got aborts.
+ * NetworkError after `timeoutMs`, even if `work` never settles. In both cases, the signal that was passed to `work`
+ * aborts.
  */
 function bounded(work, { signal, timeoutMs = Infinity }) {
   return new Promise((resolve, reject) => {
@@ -274,8 +275,8 @@ export function createClient(options) {
   }
 
   /**
-   * Whether to send the request once more after a 401: if there is another token now. Also if the client only guesses
-   * the 401 (`unseen`), because the connection can have been lost instead.
+   * Whether to send the request once more after a 401: true if there is another token now. Also true if the client only
+   * guesses the 401 (`unseen`), because the connection can have been lost instead.
    */
   async function renew(refused, unseen, limit) {
     if (typeof token === "function") {
@@ -540,7 +541,7 @@ export function createClient(options) {
       });
     },
 
-    /** Send a message. Resolves when it is accepted, to the 202's {task_id, session_id, status, …}. */
+    /** Send a message. Resolves when the API has accepted it, to {task_id, session_id, status, …}. */
     submit(request, options = {}) {
       return withKey(options, async (idempotencyKey) => {
         const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
@@ -670,7 +671,9 @@ function rateLimit(headers) {
   }));
 }
 
-/** The items of a list of structured fields, `"name";a=1;b="c", …`: their parameters by their names. */
+/**
+ * The parameters of each item of a header field that is a structured list, `"name";a=1;b="c", …`, by the item's name.
+ */
 function items(field) {
   const found = new Map();
   for (const [, name, parameters] of (field ?? "").matchAll(/"([^"]*)"((?:\s*;\s*[a-z]+=(?:"[^"]*"|[^\s;,]+))*)/g)) {
