@@ -171,6 +171,15 @@ def unreachable(params: dict[str, Any]) -> None:
     raise ReadTimeoutError(endpoint_url="https://aws.invalid")
 
 
+class Crash(BaseException):
+    """The end of the process: nothing catches it."""
+
+
+def crash(params: dict[str, Any]) -> None:
+    """An action that ends the process."""
+    raise Crash
+
+
 # ---- The account
 
 

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable
-from functools import partial
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.payloads import Context, api_event
-from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire, read
+from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire
+from tests.unit.test_limits import usage, used
 from turnqueue.limits import Limiter
 from turnqueue.media import MediaUrls
 from turnqueue.turn import MAX_RESULT_BYTES, Key
@@ -25,21 +24,8 @@ def quota(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> 
 
 
 @pytest.fixture(autouse=True)
-def watchful(account: Account, worker: Parts) -> None:
+def watchful(worker: Parts) -> None:
     worker.be_watchful(0.03)
-
-
-def day(account: Account) -> dict[str, Any]:
-    found: dict[str, Any] = read(account.functions["status"].handler(api_event("GET /chat/usage"), Context(29.0)))[
-        "json"
-    ]
-    return found
-
-
-def used(account: Account) -> tuple[int, int]:
-    """The tokens used today, and the tokens reserved."""
-    found = day(account)
-    return found["prompt_tokens"] + found["completion_tokens"], found["reserved_tokens"]
 
 
 def when_it_grows(wire: Wire, act: Callable[[], object]) -> None:
@@ -55,36 +41,19 @@ def test_an_answer_takes_the_place_of_its_reservation(account: Account) -> None:
 
     spent = account.task(task_id)["usage"]
     assert used(account) == (spent["prompt_tokens"] + spent["completion_tokens"], 0)
-    assert day(account)["answers"] == 1
+    assert usage(account)["json"]["answers"] == 1
 
 
-def test_a_cancelled_answer_is_paid_for(account: Account, wire: Wire, model: StandIn) -> None:
+def test_a_cancelled_answer_is_paid_for(account: Account, wire: Wire) -> None:
     task_id = account.queued(LONG)
     when_it_grows(wire, lambda: account.cancel(task_id))
 
     account.work()
 
     assert account.outcome(task_id) == ("FAILURE", "cancelled")
-    tokens, reserved = used(account)
-    assert tokens > 8
-    assert (day(account)["estimated_tokens"], reserved, day(account)["answers"]) == (tokens, 0, 0)
-
-
-def test_cancelling_just_before_the_end_does_not_pass_the_limit(
-    account: Account, submit: ModuleType, wire: Wire, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "limiter", Limiter.of("default:600/100/40", "", "GuardsTable"))
-    answers = []
-    for _ in range(10):
-        answer = account.post({"message": LONG}, query={"async_mode": "true"})
-        answers.append(answer["statusCode"])
-        if answer["statusCode"] == 202:
-            when_it_grows(wire, partial(account.cancel, answer["json"]["task_id"]))
-            account.work()
-
-    assert answers[-1] == 429
-    assert answers.count(202) < 10
-    assert used(account)[0] >= 40
+    day = usage(account)["json"]
+    assert used(account) == (day["estimated_tokens"], 0)
+    assert (day["estimated_tokens"] > 8, day["answers"]) == (True, 0)
 
 
 def test_an_answer_that_is_too_large_is_paid_for(account: Account, scripted: Scripted) -> None:
@@ -103,7 +72,6 @@ def test_a_filtered_answer_is_paid_for_and_stays_readable_nowhere(
 ) -> None:
     scripted.says("something forbidden", finish_reason="content_filter")
     task_id = account.queued()
-    key = Key.of_task("alice", task_id)
 
     def show(params: dict[str, Any]) -> None:  # as if it had been shown while it grew
         [item] = account.items()
@@ -113,7 +81,7 @@ def test_a_filtered_answer_is_paid_for_and_stays_readable_nowhere(
     wire.after("UpdateItem", show)
     account.work()
 
-    assert key and account.outcome(task_id) == ("FAILURE", "prompt_refused")
+    assert account.outcome(task_id) == ("FAILURE", "prompt_refused")
     assert account.task(task_id)["partial"] is None
     assert "forbidden" not in str(account.items())
     tokens, reserved = used(account)
@@ -128,10 +96,10 @@ def test_an_attempt_that_goes_back_is_paid_for_and_keeps_the_reservation(account
     clock.forward(10)
     account.work()
 
-    assert (once[0] > 0, once[1]) == (True, reservation)
-    assert used(account)[0] > once[0]
-    assert used(account)[1] == 0
-    assert day(account)["answers"] == 1
+    twice = used(account)
+    assert 0 < once[0] < twice[0]
+    assert (once[1], twice[1]) == (reservation, 0)
+    assert usage(account)["json"]["answers"] == 1
 
 
 def test_a_call_that_was_turned_away_used_nothing(account: Account) -> None:
@@ -184,7 +152,7 @@ def test_a_lost_attempt_is_estimated_by_the_next_claim(account: Account, worker:
     spent = account.task(task_id)["usage"]
     # The test's own second claim added nothing: only a worker's does.
     assert used(account) == (reserved + spent["prompt_tokens"] + spent["completion_tokens"], 0)
-    assert day(account)["estimated_tokens"] == reserved
+    assert usage(account)["json"]["estimated_tokens"] == reserved
 
 
 def test_an_attempt_after_one_that_went_back_follows_no_loss(account: Account, clock: Clock) -> None:
@@ -193,17 +161,19 @@ def test_an_attempt_after_one_that_went_back_follows_no_loss(account: Account, c
         account.work()
         clock.forward(60)
 
-    assert day(account)["answers"] == 1
-    assert day(account)["estimated_tokens"] < 2000
+    assert usage(account)["json"]["answers"] == 1
+    assert usage(account)["json"]["estimated_tokens"] < 2000
 
 
-def test_a_claim_whose_answer_was_lost_is_no_loss(account: Account, wire: Wire) -> None:
-    account.queued()
+def test_a_claim_whose_answer_was_lost_is_one_claim_and_no_loss(account: Account, wire: Wire) -> None:
+    task_id = account.queued()
     wire.lose_answer("UpdateItem")
 
     account.work()
 
-    assert (day(account)["answers"], day(account)["estimated_tokens"]) == (1, 0)
+    assert account.task(task_id)["attempt"] == 1
+    day = usage(account)["json"]
+    assert (day["answers"], day["estimated_tokens"]) == (1, 0)
 
 
 def test_a_first_model_that_was_silent_is_paid_for_beside_the_fallback(
@@ -219,7 +189,7 @@ def test_a_first_model_that_was_silent_is_paid_for_beside_the_fallback(
     assert spent["model"] == "gpt-fallback"
     tokens, reserved = used(account)
     assert tokens > spent["prompt_tokens"] + spent["completion_tokens"] + 100
-    assert (reserved, day(account)["answers"]) == (0, 1)
+    assert (reserved, usage(account)["json"]["answers"]) == (0, 1)
 
 
 # ---- What the model is given

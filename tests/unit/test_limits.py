@@ -1,8 +1,8 @@
 """Limits of an owner: messages a minute and tokens a day, exact for concurrent requests too; and the usage of a day."""
 
 import re
-import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 
 from development import cfn
-from tests.payloads import Context, api_event
-from tests.unit.conftest import Account, Clock, Parts, Response, Wire, read, refusing
+from tests.payloads import api_event
+from tests.unit.conftest import Account, Clock, Parts, Response, Wire, refusing
 from turnqueue.limits import Limiter, parse_limits
 
 type SetLimits = Callable[..., None]
+
+WITH_KEY = {"Idempotency-Key": "k", "Prefer": "respond-async"}
 
 
 @pytest.fixture
@@ -34,13 +36,17 @@ def set_limits(submit: ModuleType, status: ModuleType, monkeypatch: pytest.Monke
 def send(account: Account, owner: str = "alice", message: str = "hello", **claims: str) -> Response:
     event = account.post_event({"message": message}, owner=owner, query={"async_mode": "true"})
     event["requestContext"]["authorizer"]["jwt"]["claims"] |= claims
-    return read(account.functions["submit"].handler(event, Context(29.0)))
+    return account.answer("submit", event)
 
 
 def usage(account: Account, owner: str = "alice", **query: str) -> Response:
-    return read(
-        account.functions["status"].handler(api_event("GET /chat/usage", owner=owner, query=query), Context(29.0))
-    )
+    return account.answer("status", api_event("GET /chat/usage", owner=owner, query=query))
+
+
+def used(account: Account) -> tuple[int, int]:
+    """The tokens that alice has used today, and those that are reserved."""
+    day = usage(account)["json"]
+    return day["prompt_tokens"] + day["completion_tokens"], day["reserved_tokens"]
 
 
 def today() -> str:
@@ -50,7 +56,7 @@ def today() -> str:
 # ---- Messages a minute
 
 
-def test_after_the_burst_comes_a_429_that_says_when(account: Account, set_limits: SetLimits, clock: Clock) -> None:
+def test_after_the_burst_comes_a_429_that_says_when(account: Account, set_limits: SetLimits) -> None:
     set_limits("default:6/3")  # every 10 s, three at once
     accepted = [send(account) for _ in range(3)]
 
@@ -115,26 +121,23 @@ def test_owners_have_their_places_each(account: Account, set_limits: SetLimits) 
     assert [send(account, owner)["statusCode"] for owner in ("alice", "bob", "alice")] == [202, 202, 429]
 
 
-def test_of_200_at_once_exactly_the_burst_is_let_in(
+def test_of_many_at_once_exactly_the_burst_is_let_in(
     account: Account, set_limits: SetLimits, submit: ModuleType
 ) -> None:
     set_limits("default:1/20")
-    begin = threading.Barrier(200)
     event = account.post_event({"message": "hello"}, query={"async_mode": "true"})
 
-    def request() -> bool:
-        begin.wait(timeout=20)
+    def request(_: int) -> int:
         try:
             # Not `handler`, whose metrics are those of a process that has one request at a time.
-            return bool(submit.chat(event, ends_at=time.time() + 29)["statusCode"] == 202)
+            return int(submit.chat(event, ends_at=time.time() + 29)["statusCode"])
         except submit.Problem as problem:
-            assert problem.status == 429
-            return False
+            return int(problem.status)
 
-    with ThreadPoolExecutor(200) as threads:
-        accepted = [future.result() for future in [threads.submit(request) for _ in range(200)]]
+    with ThreadPoolExecutor(50) as threads:
+        answers = list(threads.map(request, range(200)))
 
-    assert accepted.count(True) == 20
+    assert Counter(answers) == {202: 20, 429: 180}
     assert len(account.items()) == 20
 
 
@@ -179,26 +182,21 @@ def test_without_limits_nothing_is_counted(account: Account, wire: Wire) -> None
         ({"plan": "pro"}, 3),
         ({"plan": "gold"}, 1),  # which has no limit of its own
         ({"plan": "[staff pro]"}, 3),  # API Gateway's way to write a list
+        ({"plan": "pro "}, 3),  # blanks divide names
+        ({"plan": "Pro"}, 1),
+        ({"plan": ""}, 1),
+        ({"Plan": "pro"}, 1),
         ({"role": "pro"}, 1),
     ],
 )
-def test_a_claim_names_the_group(account: Account, set_limits: SetLimits, claims: dict[str, str], burst: int) -> None:
-    set_limits("default:1/1,pro:1/3", group_claim="plan")
+def test_a_claim_names_the_group_and_all_others_are_held_to_the_default(
+    account: Account, set_limits: SetLimits, claims: dict[str, str], burst: int
+) -> None:
+    set_limits("pro:1/3,default:1/1", group_claim="plan")
 
     accepted = [send(account, **claims)["statusCode"] for _ in range(4)]
 
     assert accepted == [202] * burst + [429] * (4 - burst)
-
-
-@pytest.mark.parametrize("claims", [{}, {"plan": "Pro"}, {"plan": "pro "}, {"plan": ""}, {"Plan": "pro"}])
-def test_a_token_without_the_claim_or_with_another_spelling_is_held_to_the_default(
-    account: Account, set_limits: SetLimits, claims: dict[str, str]
-) -> None:
-    set_limits("pro:6/3,default:1/1", group_claim="plan")
-    if claims == {"plan": "pro "}:
-        assert [send(account, **claims)["statusCode"] for _ in range(3)] == [202] * 3  # blanks divide names
-    else:
-        assert [send(account, **claims)["statusCode"] for _ in range(2)] == [202, 429]
 
 
 PATTERN = cfn.template()["Parameters"]["OwnerLimits"]["AllowedPattern"]
@@ -263,12 +261,6 @@ def test_when_the_tokens_of_the_day_are_used_up_the_next_day_has_more(
     assert send(account)["statusCode"] == 202
 
 
-def usage_now(account: Account) -> tuple[int, int]:
-    """The tokens that alice has used today, and those that are reserved."""
-    day = usage(account)["json"]
-    return day["prompt_tokens"] + day["completion_tokens"], day["reserved_tokens"]
-
-
 def test_queued_messages_count_before_they_are_answered(account: Account, set_limits: SetLimits) -> None:
     """Else many could be queued while little is used, and all of them would run."""
     set_limits("default:600/100/5000")
@@ -279,70 +271,41 @@ def test_queued_messages_count_before_they_are_answered(account: Account, set_li
     assert answers[0]["headers"]["RateLimit"].startswith('"tokens";r=2989;t=')
     assert answers[3]["headers"]["Retry-After"] == "30"  # the reserved ones come free soon
     assert "5000 tokens a day (UTC), and your unanswered messages" in answers[3]["json"]["detail"]
-    assert usage_now(account) == (0, 3 * 2011)
+    assert used(account) == (0, 3 * 2011)
     account.work()
-    used, reserved = usage_now(account)
-    assert (0 < used < 5000, reserved) == (True, 0)
+    tokens, reserved = used(account)
+    assert (0 < tokens < 5000, reserved) == (True, 0)
     assert send(account)["statusCode"] == 202
-
-
-def test_of_50_at_once_no_more_are_queued_than_the_tokens_of_the_day(
-    account: Account, set_limits: SetLimits, submit: ModuleType
-) -> None:
-    set_limits("default:6000/1000/20000")
-    event = account.post_event({"message": "x" * 40}, query={"async_mode": "true"})
-
-    def request(_: int) -> bool:
-        try:
-            return bool(submit.chat(event, ends_at=time.time() + 29)["statusCode"] == 202)
-        except submit.Problem:
-            return False
-
-    with ThreadPoolExecutor(50) as threads:
-        accepted = list(threads.map(request, range(50)))
-
-    assert accepted.count(True) == 10
 
 
 def test_a_message_that_continues_a_session_reserves_its_history_too(account: Account, set_limits: SetLimits) -> None:
     set_limits("default:600/100/100000")
     account.submit("x" * 40, session_id="s-1")
 
-    assert usage_now(account) == (0, 18_011)
+    assert used(account) == (0, 18_011)
 
 
-@pytest.mark.parametrize("times", [2, 3])
-def test_a_repeat_of_an_idempotent_request_reserves_nothing(
-    account: Account, set_limits: SetLimits, times: int
-) -> None:
+def test_a_repeat_of_an_idempotent_request_reserves_nothing(account: Account, set_limits: SetLimits) -> None:
     set_limits("default:600/100/100000")
-    for _ in range(times):
-        assert (
-            account.post({"message": "x" * 40}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"})[
-                "statusCode"
-            ]
-            == 202
-        )
-    with_other = account.post({"message": "y"}, headers={"Idempotency-Key": "k", "Prefer": "respond-async"})
+    for message, status in (("x" * 40, 202), ("x" * 40, 202), ("y", 422)):
+        assert account.post({"message": message}, headers=WITH_KEY)["statusCode"] == status
 
-    assert with_other["json"]["code"] == "idempotency_key_reused"
-    assert usage_now(account) == (0, 2011)
+    assert used(account) == (0, 2011)
 
 
 def test_a_request_that_finds_its_turn_recorded_meanwhile_gives_its_tokens_back(
-    account: Account, set_limits: SetLimits, submit: ModuleType, wire: Wire
+    account: Account, set_limits: SetLimits, wire: Wire
 ) -> None:
     set_limits("default:600/100/100000")
-    headers = {"Idempotency-Key": "k", "Prefer": "respond-async"}
 
     def another(params: dict[str, Any]) -> None:
-        wire.before("PutItem", lambda _: account.post({"message": "x" * 40}, headers=headers))
+        wire.before("PutItem", lambda _: account.post({"message": "x" * 40}, headers=WITH_KEY))
 
     wire.before("PutItem", another)  # after the key is bound, and before the turn is recorded
-    assert account.post({"message": "x" * 40}, headers=headers)["statusCode"] == 202
+    assert account.post({"message": "x" * 40}, headers=WITH_KEY)["statusCode"] == 202
 
     assert len(account.items()) == 1
-    assert usage_now(account) == (0, 2011)
+    assert used(account) == (0, 2011)
 
 
 def test_a_request_that_meets_its_own_record_keeps_its_tokens(
@@ -353,7 +316,7 @@ def test_a_request_that_meets_its_own_record_keeps_its_tokens(
 
     assert send(account, message="x" * 40)["statusCode"] == 202
 
-    assert usage_now(account) == (0, 2011)
+    assert used(account) == (0, 2011)
 
 
 def test_a_message_that_could_not_be_queued_gives_its_tokens_back(
@@ -364,25 +327,25 @@ def test_a_message_that_could_not_be_queued_gives_its_tokens_back(
 
     assert send(account)["statusCode"] == 503
 
-    assert usage_now(account) == (0, 0)
+    assert used(account) == (0, 0)
 
 
 def test_a_retry_reserves_anew_and_the_failed_task_nothing(account: Account, set_limits: SetLimits) -> None:
     set_limits("default:600/100/100000")
     task_id = account.queued("x" * 40)
     account.cancel(task_id)
-    assert usage_now(account) == (0, 0)
+    assert used(account) == (0, 0)
 
     assert account.retry(task_id)["statusCode"] == 202
 
-    assert usage_now(account) == (0, 18_011)
+    assert used(account) == (0, 18_011)
 
 
 def test_without_a_limit_of_tokens_nothing_is_reserved(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:600/100")
     send(account)
 
-    assert usage_now(account) == (0, 0)
+    assert used(account) == (0, 0)
     assert len(wire.made("UpdateItem")) == 1
     [item] = account.items()
     assert "reserved_tokens" not in item
@@ -391,41 +354,38 @@ def test_without_a_limit_of_tokens_nothing_is_reserved(account: Account, set_lim
 # ---- Waits
 
 
-def wait(account: Account, task_id: str, clock: Clock, owner: str = "alice") -> float:
+def wait(account: Account, task_id: str) -> float:
     """Wait for a task that nobody answers. Returns the seconds that it took."""
     before = time.time()
-    assert account.get(task_id, owner=owner, query={"wait": "20"})["statusCode"] == 200
+    assert account.get(task_id, query={"wait": "20"})["statusCode"] == 200
     return time.time() - before
 
 
-def test_an_owner_has_three_waits_for_each_message(account: Account, set_limits: SetLimits, clock: Clock) -> None:
-    """One who may send a message a minute held 25 environments for 20 s each."""
+def test_an_owner_has_three_waits_for_each_message(
+    account: Account, set_limits: SetLimits, clock: Clock, status: ModuleType
+) -> None:
     set_limits("default:1/1")
     task_id = account.queued()
-    allowed = [
-        account.functions["status"].limiter.may_wait(api_event("GET /chat/task/{task_id}"), "alice") for _ in range(25)
-    ]
+    allowed = [status.limiter.may_wait(api_event("GET /chat/task/{task_id}"), "alice") for _ in range(25)]
 
     assert allowed.count(True) == 3
-    assert wait(account, task_id, clock) < 1
+    assert wait(account, task_id) < 1
     clock.forward(20)
-    assert 19 < wait(account, task_id, clock) < 22
+    assert 19 < wait(account, task_id) < 22
 
 
-def test_a_wait_costs_one_write_and_a_plain_poll_none(
-    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
-) -> None:
+def test_a_wait_costs_one_write_and_a_plain_poll_none(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:6/1")
     task_id = account.queued()
     wire.calls.clear()
 
     account.task(task_id)
     assert wire.made("UpdateItem", "PutItem") == []
-    wait(account, task_id, clock)
+    wait(account, task_id)
     assert len(wire.made("UpdateItem")) == 1
 
 
-def test_a_final_task_needs_no_place(account: Account, set_limits: SetLimits, clock: Clock, wire: Wire) -> None:
+def test_a_final_task_needs_no_place(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:6/1")
     task_id = account.queued()
     account.work()
@@ -436,17 +396,12 @@ def test_a_final_task_needs_no_place(account: Account, set_limits: SetLimits, cl
 
 
 def test_without_a_place_a_sync_submit_is_answered_as_an_async_one(
-    account: Account, set_limits: SetLimits, clock: Clock
+    account: Account, set_limits: SetLimits, submit: ModuleType
 ) -> None:
     set_limits("default:3/3")
-    limiter = account.functions["submit"].limiter
 
-    for prefer, applied in (
-        ("", None),
-        ("wait=5", None),
-        ("respond-async, wait=5", "respond-async"),
-    ):
-        while limiter.may_wait(api_event("POST /chat"), "alice"):
+    for prefer, applied in (("", None), ("wait=5", None), ("respond-async, wait=5", "respond-async")):
+        while submit.limiter.may_wait(api_event("POST /chat"), "alice"):
             pass
         before = time.time()
         answer = account.post({"message": "x"}, headers={"Prefer": prefer})
@@ -457,36 +412,30 @@ def test_without_a_place_a_sync_submit_is_answered_as_an_async_one(
 
 
 def test_waits_of_submit_and_status_share_their_places_and_owners_do_not(
-    account: Account, set_limits: SetLimits, clock: Clock
+    account: Account, set_limits: SetLimits, submit: ModuleType, status: ModuleType
 ) -> None:
     set_limits("default:6/1")
     account.post({"message": "x"}, headers={"Prefer": "wait=1"}, owner="bob")
     task_id = account.queued(owner="alice")
-    submit, status = (account.functions[name].limiter for name in ("submit", "status"))
+    event = api_event("GET /chat/task/{task_id}")
 
-    assert [each.may_wait(api_event("GET /chat/task/{task_id}"), "bob") for each in (submit, status, submit)] == [
-        True,
-        True,
-        False,
-    ]
-    assert wait(account, task_id, clock) > 19
+    assert [each.limiter.may_wait(event, "bob") for each in (submit, status, submit)] == [True, True, False]
+    assert wait(account, task_id) > 19
 
 
-def test_a_place_that_cannot_be_taken_is_no_place(
-    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
-) -> None:
+def test_a_place_that_cannot_be_taken_is_no_place(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:6/1")
     task_id = account.queued()
     wire.before("UpdateItem", refusing())
 
-    assert wait(account, task_id, clock) < 1
+    assert wait(account, task_id) < 1
 
 
 def test_without_limits_everybody_may_wait(account: Account, clock: Clock, wire: Wire) -> None:
     task_id = account.queued()
     wire.calls.clear()
 
-    assert all(wait(account, task_id, clock) > 19 for _ in range(5))
+    assert all(wait(account, task_id) > 19 for _ in range(5))
     assert wire.made("UpdateItem") == []
 
 
@@ -501,16 +450,11 @@ def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> No
     answer = usage(account)
 
     assert answer["statusCode"] == 200
-    assert answer["json"] == {
-        "day": today(),
-        "answers": 3,
-        "prompt_tokens": sum(each["prompt_tokens"] for each in spent),
-        "completion_tokens": sum(each["completion_tokens"] for each in spent),
-        "cached_tokens": sum(each["cached_tokens"] for each in spent),
-        "estimated_tokens": 0,
-        "reserved_tokens": 0,
-        "cost_usd": pytest.approx(sum(each["cost_usd"] for each in spent), abs=1e-9),
+    sums = {
+        name: pytest.approx(sum(each[name] for each in spent), abs=1e-9)
+        for name in ("prompt_tokens", "completion_tokens", "cached_tokens", "cost_usd")
     }
+    assert answer["json"] == {"day": today(), "answers": 3, "estimated_tokens": 0, "reserved_tokens": 0, **sums}
     assert answer["json"]["cost_usd"] > 0
     assert answer["json"]["completion_tokens"] > 0
     assert usage(account, day=today())["json"] == answer["json"]
@@ -532,13 +476,6 @@ def test_a_day_of_models_without_a_price_has_no_cost(
     assert (answer["answers"], answer["cost_usd"]) == (1, None)
 
 
-def test_a_failed_turn_is_no_answer(account: Account) -> None:
-    account.queued("[[refuse]]")
-    account.work()
-
-    assert usage(account)["json"]["answers"] == 0
-
-
 def test_an_answer_does_not_depend_on_its_being_added(account: Account, wire: Wire) -> None:
     task_id = account.queued()
     wire.after("UpdateItem", lambda _: wire.after("UpdateItem", lambda _: wire.before("UpdateItem", refusing())))
@@ -552,18 +489,7 @@ def test_an_answer_does_not_depend_on_its_being_added(account: Account, wire: Wi
 
 @pytest.mark.parametrize(
     "day",
-    [
-        "today",
-        "2026-1-1",
-        "2026-01-01T00:00",
-        "2026-13-45",
-        "2026-02-30",
-        "2025-02-29",
-        "0000-01-01",
-        "20260101",
-        "2026-W01-1",
-        "\uff12\uff10\uff12\uff16-01-01",
-    ],
+    ["today", "2026-1-1", "2026-01-01T00", "2025-02-29", "0000-01-01", "20260101", "2026-W01-1", "\uff12026-01-01"],
 )
 def test_a_day_that_is_none_is_refused(account: Account, day: str) -> None:
     answer = usage(account, day=day)
