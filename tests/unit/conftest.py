@@ -198,52 +198,29 @@ class Account:
             self.s3.create_bucket(Bucket=ENVIRONMENT["MEDIA_BUCKET"])
         self.secrets.create_secret(Name="model-key", SecretString=MODEL_KEY)
 
-    def post(
-        self,
-        body: Any,
-        *,
-        owner: str = "alice",
-        headers: dict[str, str] | None = None,
-        query: dict[str, str] | None = None,
-        route: str = "POST /chat",
-        seconds: float = 29.0,
-        base64: bool = False,
-    ) -> Response:
-        event = self.post_event(body, owner=owner, headers=headers, query=query, route=route, base64=base64)
-        return self.answer("submit", event, seconds)
+    def post(self, body: Any, *, seconds: float = 29.0, **request: Any) -> Response:
+        return self.answer("submit", self.post_event(body, **request), seconds)
+
+    @staticmethod
+    def post_event(body: Any, *, route: str = "POST /chat", **request: Any) -> Event:
+        """`request`: the owner, headers and query, as `api_event` takes them."""
+        return api_event(route, body=body, **request)
 
     def answer(self, function: str, event: Event, seconds: float = 29.0) -> Response:
         return read(self.functions[function].handler(event, Context(seconds)))
 
-    @staticmethod
-    def post_event(
-        body: Any,
-        *,
-        owner: str = "alice",
-        headers: dict[str, str] | None = None,
-        query: dict[str, str] | None = None,
-        route: str = "POST /chat",
-        base64: bool = False,
-    ) -> Event:
-        event = api_event(route, owner=owner, body=body, headers=headers, query=query)
-        event["isBase64Encoded"] = base64
-        return event
-
-    def submit(self, message: str = "hello", **request: Any) -> dict[str, Any]:
+    def submit(self, message: str = "hello", *, owner: str = "alice", **request: Any) -> Any:
         """Submit asynchronously. Returns the body of the 202."""
-        owner = request.pop("owner", "alice")
         response = self.post({"message": message, **request}, owner=owner, query={"async_mode": "true"})
         assert response["statusCode"] == 202, response
-        body: dict[str, Any] = response["json"]
-        return body
+        return response["json"]
 
-    def offer(self, content_type: str = "image/png", *, owner: str = "alice", **request: Any) -> dict[str, Any]:
+    def offer(self, content_type: str = "image/png", *, owner: str = "alice", **request: Any) -> Any:
         """Ask for a form to upload an image by. Returns the body of the 201."""
         request = {"type": "image", "content_type": content_type, **request}
         response = self.post(request, owner=owner, route="POST /chat/media")
         assert response["statusCode"] == 201, response
-        body: dict[str, Any] = response["json"]
-        return body
+        return response["json"]
 
     def upload(self, content: bytes, content_type: str = "image/png", *, owner: str = "alice") -> dict[str, str]:
         """Upload an image, as S3 takes it from whoever has the form. Returns it as a message names it."""
@@ -257,9 +234,8 @@ class Account:
         task_id: str = self.submit(message, **request)["task_id"]
         return task_id
 
-    def get(self, task_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
-        event = api_event("GET /chat/task/{task_id}", owner=owner, query=query, path={"task_id": task_id})
-        return read(self.functions["status"].handler(event, Context(29.0)))
+    def get(self, task_id: str, **request: Any) -> Response:
+        return self.answer("status", api_event("GET /chat/task/{task_id}", path={"task_id": task_id}, **request))
 
     def task(self, task_id: str, *, owner: str = "alice") -> dict[str, Any]:
         """The task, which must be there."""
@@ -268,77 +244,49 @@ class Account:
         task: dict[str, Any] = response["json"]
         return task
 
-    def events(
-        self,
-        task_id: str,
-        after: int | str | None = None,
-        *,
-        owner: str = "alice",
-        headers: dict[str, str] | None = None,
-    ) -> Response:
+    def events(self, task_id: str, after: int | str | None = None, **request: Any) -> Any:
         """What the service says to a reader that has read up to `after`, raw."""
         query = None if after is None else {"after": str(after)}
-        path, headers = {"task_id": task_id}, {"accept": "application/json"} | (headers or {})
-        event = api_event("GET /chat/task/{task_id}/events", owner=owner, headers=headers, query=query, path=path)
-        response: Response = self.functions["status"].handler(event, Context(29.0))
-        return response
+        event = api_event("GET /chat/task/{task_id}/events", query=query, path={"task_id": task_id}, **request)
+        return self.functions["status"].handler(event, Context(29.0))
 
-    def news(self, task_id: str, after: int | None = None) -> list[dict[str, Any]]:
+    def news(self, task_id: str, after: int | None = None) -> Any:
         """The events of a 200 in JSON."""
         response = read(self.events(task_id, after))
         assert response["statusCode"] == 200, response
-        events: list[dict[str, Any]] = response["json"]["events"]
-        return events
+        return response["json"]["events"]
 
-    def rows(self, task_id: str, owner: str = "alice") -> list[dict[str, Any]]:
+    def rows(self, task_id: str, owner: str = "alice") -> Any:
         """The rows of a task's event log, in order."""
-        found: list[dict[str, Any]] = self.dynamodb.query(
+        return self.dynamodb.query(
             TableName="EventsTable",
             KeyConditionExpression="task = :task AND n > :none",
             ExpressionAttributeValues={":task": {"S": f"{owner}#{task_id}"}, ":none": {"N": "0"}},
         )["Items"]
-        return found
 
     def outcome(self, task_id: str) -> tuple[str, str | None]:
         """How the task stands: its status and its error's code."""
         task = self.task(task_id)
         return task["status"], task["error_code"]
 
-    def cancel(self, task_id: str, *, owner: str = "alice") -> Response:
-        event = api_event("POST /chat/task/{task_id}/cancel", owner=owner, path={"task_id": task_id})
-        return read(self.functions["status"].handler(event, Context(29.0)))
+    def cancel(self, task_id: str, **request: Any) -> Response:
+        event = api_event("POST /chat/task/{task_id}/cancel", path={"task_id": task_id}, **request)
+        return self.answer("status", event)
 
-    def retry(
-        self,
-        task_id: str,
-        *,
-        owner: str = "alice",
-        headers: dict[str, str] | None = None,
-        query: dict[str, str] | None = None,
-    ) -> Response:
-        event = api_event("POST /chat/task/{task_id}/retry", owner=owner, query=query, path={"task_id": task_id})
-        event["headers"] |= {name.lower(): value for name, value in (headers or {}).items()}
-        return read(self.functions["submit"].handler(event, Context(29.0)))
+    def retry(self, task_id: str, **request: Any) -> Response:
+        return self.post(None, route="POST /chat/task/{task_id}/retry", path={"task_id": task_id}, **request)
 
-    def session(self, session_id: str, *, owner: str = "alice", query: dict[str, str] | None = None) -> Response:
-        event = api_event("GET /chat/session/{session_id}", owner=owner, query=query, path={"session_id": session_id})
-        return read(self.functions["status"].handler(event, Context(29.0)))
+    def session(self, session_id: str, **request: Any) -> Response:
+        event = api_event("GET /chat/session/{session_id}", path={"session_id": session_id}, **request)
+        return self.answer("status", event)
 
     def receive(self, queue: str = "TurnQueue") -> list[Record]:
         """What Lambda would hand to the function now: up to 10 records of the queue."""
         _settle(queue)
-        received = self.sqs.receive_message(
-            QueueUrl=self._url(queue), MaxNumberOfMessages=10, AttributeNames=["All"], WaitTimeSeconds=0
-        )
-        return [
-            {
-                "messageId": message["MessageId"],
-                "receiptHandle": message["ReceiptHandle"],
-                "body": message["Body"],
-                "attributes": message["Attributes"],
-            }
-            for message in received.get("Messages", [])
-        ]
+        url = self._url(queue)
+        received = self.sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10, AttributeNames=["All"])
+        names = {"messageId": "MessageId", "receiptHandle": "ReceiptHandle", "body": "Body", "attributes": "Attributes"}
+        return [{name: message[ours] for name, ours in names.items()} for message in received.get("Messages", [])]
 
     def work(self, records: list[Record] | None = None, seconds: float = 400.0) -> list[str]:
         """Run the worker on what lies in the queue (or on `records`). Returns the message ids that it failed."""
@@ -362,31 +310,28 @@ class Account:
 
     def dead_letter(self, body: str, group: str = "group") -> None:
         """Put a message into the dead-letter queue, as SQS does with what was received too often."""
+        self.send(body, group, "DeadLetterQueue")
+
+    def send(self, body: str, group: str = "group", queue: str = "TurnQueue") -> None:
+        """Put a message into a queue that submit did not."""
         self.sqs.send_message(
-            QueueUrl=self._url("DeadLetterQueue"),
+            QueueUrl=self._url(queue),
             MessageBody=body,
             MessageGroupId=group,
             MessageDeduplicationId=str(time.monotonic_ns()),
         )
 
-    def send(self, body: str, group: str = "group") -> None:
-        """Put a message into the queue of turns that submit did not."""
-        self.sqs.send_message(
-            QueueUrl=self._url("TurnQueue"),
-            MessageBody=body,
-            MessageGroupId=group,
-            MessageDeduplicationId=str(time.monotonic_ns()),
-        )
-
-    def item(self, task_id: str, owner: str = "alice") -> dict[str, Any]:
+    def item(self, task_id: str, owner: str = "alice") -> Any:
         session_id, _, turn = task_id.rpartition(".")
         key = {"session": {"S": f"{owner}#{session_id}"}, "turn": {"S": turn}}
-        item: dict[str, Any] = self.dynamodb.get_item(TableName="TurnsTable", Key=key)["Item"]
-        return item
+        return self.dynamodb.get_item(TableName="TurnsTable", Key=key)["Item"]
 
-    def items(self, table: str = "TurnsTable") -> list[dict[str, Any]]:
-        items: list[dict[str, Any]] = self.dynamodb.scan(TableName=table)["Items"]
-        return items
+    def items(self, table: str = "TurnsTable") -> Any:
+        return self.dynamodb.scan(TableName=table)["Items"]
+
+    def remove(self, item: dict[str, Any]) -> None:
+        """Delete an item of the turns table, as its time to live does."""
+        self.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
 
     def waiting(self, queue: str = "TurnQueue") -> tuple[int, int]:
         """How many messages are visible, and how many in flight."""
@@ -400,13 +345,8 @@ class Account:
 
 
 @functools.cache
-def _clients() -> tuple[Any, Any, Any, Any]:
-    return (
-        boto3.client("dynamodb", region_name=REGION),
-        boto3.client("sqs", region_name=REGION),
-        boto3.client("secretsmanager", region_name=REGION),
-        boto3.client("s3", region_name=REGION),
-    )
+def _clients() -> list[Any]:
+    return [boto3.client(name, region_name=REGION) for name in ("dynamodb", "sqs", "secretsmanager", "s3")]
 
 
 @functools.cache

@@ -12,6 +12,9 @@ from tests.unit.conftest import Account, Clock, Parts, StandIn, Wire
 from turnqueue.turn import Key
 
 type Message = dict[str, Any]
+type Answered = Callable[..., None]
+type Told = Callable[..., list[Message]]
+type Histories = Callable[..., tuple[str, list[int]]]
 
 URL = {"type": "image", "url": "https://example.com/cat.png"}
 DOCUMENT = {
@@ -21,25 +24,39 @@ DOCUMENT = {
 }
 
 
-def answered(account: Account, worker: Parts, message: str, result: str | dict[str, Any], **more: Any) -> None:
-    """A turn with this answer, a text or a whole document."""
-    document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
-    key = Key.of_task("alice", account.queued(message, **{"session_id": "s-1", **more}))
-    assert key
-    claimed = worker.store.claim(key, time.time(), time.time() + 100)
-    worker.store.succeed(claimed, document, {}, time.time())
+@pytest.fixture(autouse=True)
+def fresh(connect: Callable[[str], None], model: StandIn) -> None:
+    """The worker has learned nothing of the model yet."""
+    connect(model.url)
 
 
-def told(account: Account, scripted: Scripted, message: str = "and?", **more: Any) -> list[Message]:
+@pytest.fixture
+def answered(account: Account, worker: Parts) -> Answered:
+    """Makes a turn of session s-1 with this answer, a text or a whole document."""
+
+    def answered(message: str, result: str | dict[str, Any], **more: Any) -> None:
+        document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
+        key = Key.of_task("alice", account.queued(message, **{"session_id": "s-1", **more}))
+        claimed = worker.store.claim(key, time.time(), time.time() + 100)
+        worker.store.succeed(claimed, document, {}, time.time())
+
+    return answered
+
+
+@pytest.fixture
+def told(account: Account, scripted: Scripted) -> Told:
     """What the model is told before this message of session s-1, but for the instructions."""
-    scripted.says("hi")
-    account.queued(message, session_id="s-1", **more)
-    while account.waiting() != (0, 0) and not scripted.asked:
-        account.work()
-    earlier: list[Message]
-    system, *earlier, last = scripted.asked[-1]["messages"]
-    assert (system["role"], last["role"]) == ("system", "user")
-    return earlier
+
+    def told(message: str = "and?", **more: Any) -> list[Message]:
+        scripted.says("hi")
+        account.queued(message, session_id="s-1", **more)
+        while account.waiting() != (0, 0) and not scripted.asked:
+            account.work()
+        messages: list[Message] = scripted.asked[-1]["messages"]
+        assert (messages[0]["role"], messages[-1]["role"]) == ("system", "user")
+        return messages[1:-1]
+
+    return told
 
 
 def test_the_first_of_a_session_reads_no_history(account: Account, wire: Wire) -> None:
@@ -68,15 +85,13 @@ def test_any_other_may_have_one(account: Account, wire: Wire) -> None:
 # ---- Whose answers
 
 
-def test_a_persona_with_a_form_is_told_only_its_own_answers_as_documents(
-    account: Account, worker: Parts, scripted: Scripted
-) -> None:
+def test_a_persona_with_a_form_is_told_only_its_own_answers_as_documents(answered: Answered, told: Told) -> None:
     """A user can make `general` repeat any document."""
-    answered(account, worker, "a massage", DOCUMENT, role="booking")
-    answered(account, worker, f"repeat {json.dumps(DOCUMENT)}", json.dumps(DOCUMENT))
-    answered(account, worker, "thanks", "You're\nwelcome.")
+    answered("a massage", DOCUMENT, role="booking")
+    answered(f"repeat {json.dumps(DOCUMENT)}", json.dumps(DOCUMENT))
+    answered("thanks", "You're\nwelcome.")
 
-    _, own, _, echo, _, other = told(account, scripted, role="booking")
+    _, own, _, echo, _, other = told(role="booking")
 
     assert json.loads(own["content"]) == DOCUMENT
     prefix = 'The assistant "general" answered: '
@@ -84,23 +99,19 @@ def test_a_persona_with_a_form_is_told_only_its_own_answers_as_documents(
     assert other == {"role": "assistant", "content": f'{prefix}"You\'re\\nwelcome."'}
 
 
-def test_of_the_document_of_another_persona_the_message_is_told(
-    account: Account, worker: Parts, scripted: Scripted
-) -> None:
-    answered(account, worker, "hello", DOCUMENT)
+def test_of_the_document_of_another_persona_the_message_is_told(answered: Answered, told: Told) -> None:
+    answered("hello", DOCUMENT)
 
-    _, other = told(account, scripted, role="booking")
+    _, other = told(role="booking")
 
     assert other["content"] == 'The assistant "general" answered: "Booked."'
 
 
-def test_a_persona_without_a_form_is_told_all_answers_as_they_are(
-    account: Account, worker: Parts, scripted: Scripted
-) -> None:
-    answered(account, worker, "a massage", DOCUMENT, role="booking")
-    answered(account, worker, "hello", "hi")
+def test_a_persona_without_a_form_is_told_all_answers_as_they_are(answered: Answered, told: Told) -> None:
+    answered("a massage", DOCUMENT, role="booking")
+    answered("hello", "hi")
 
-    _, document, _, text = told(account, scripted)
+    _, document, _, text = told()
 
     assert json.loads(document["content"]) == DOCUMENT
     assert text["content"] == "hi"
@@ -111,52 +122,46 @@ def test_a_persona_without_a_form_is_told_all_answers_as_they_are(
 
 @pytest.mark.parametrize("role", ["general", "booking"])
 @pytest.mark.parametrize("blank", ["", " \n", "\u3000"])
-def test_a_turn_with_a_blank_answer_is_left_out(
-    account: Account, worker: Parts, scripted: Scripted, blank: str, role: str
-) -> None:
-    answered(account, worker, "one", "an answer")
-    answered(account, worker, "two", blank)
+def test_a_turn_with_a_blank_answer_is_left_out(blank: str, role: str, answered: Answered, told: Told) -> None:
+    answered("one", "an answer")
+    answered("two", blank)
 
-    earlier = told(account, scripted, role=role)
+    earlier = told(role=role)
 
     assert [message["content"] for message in earlier if message["role"] == "user"] == ["one"]
 
 
-def test_a_turn_with_a_blank_message_is_left_out(account: Account, worker: Parts, scripted: Scripted) -> None:
-    answered(account, worker, " ", "Say something.")
+def test_a_turn_with_a_blank_message_is_left_out(answered: Answered, told: Told) -> None:
+    answered(" ", "Say something.")
 
-    assert told(account, scripted) == []
+    assert told() == []
 
 
-def test_an_image_needs_no_words(account: Account, worker: Parts, scripted: Scripted) -> None:
-    answered(account, worker, " ", "A cat.", media=[URL])
+def test_an_image_needs_no_words(scripted: Scripted, answered: Answered, told: Told) -> None:
+    answered(" ", "A cat.", media=[URL])
 
-    user, _ = told(account, scripted, " ", media=[URL])
+    user, _ = told(" ", media=[URL])
 
     image = {"type": "image_url", "image_url": {"url": URL["url"]}}
     assert user["content"] == [image]
     assert scripted.asked[-1]["messages"][-1]["content"] == [image]
 
 
-@pytest.mark.parametrize("blank", [[""], ["   "], ["\\n", " "], []])
-def test_a_blank_answer_is_output_invalid(account: Account, scripted: Scripted, blank: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("role", "blank"),
+    [
+        ("general", ["\\n", " "]),
+        ("general", []),
+        ("booking", [json.dumps(json.dumps(DOCUMENT | {"message": " "}))[1:-1]]),
+    ],
+)
+def test_a_blank_answer_is_output_invalid(account: Account, scripted: Scripted, role: str, blank: list[str]) -> None:
     scripted.says(*blank)
-    task_id = account.queued("hello")
+    task_id = account.queued("hello", role=role)
     (record,) = account.receive()
 
-    assert account.work([record]) == [record["messageId"]]
-
-    for _ in range(2):
-        account.work([record])
-    assert account.outcome(task_id) == ("FAILURE", "output_invalid")
-
-
-def test_a_blank_message_of_a_document_is_output_invalid(account: Account, scripted: Scripted) -> None:
-    scripted.says(json.dumps(json.dumps(DOCUMENT | {"message": " "}))[1:-1])
-    task_id = account.queued("hello", role="booking")
-    (record,) = account.receive()
-    for _ in range(3):
-        account.work([record])
+    for failed in ([record["messageId"]], [record["messageId"]], []):
+        assert account.work([record]) == failed
 
     assert account.outcome(task_id) == ("FAILURE", "output_invalid")
 
@@ -174,43 +179,27 @@ def test_a_blank_message_of_a_document_is_output_invalid(account: Account, scrip
     ],
     ids=["a long answer", "a long answer in Chinese", "both", "an answer longer than all"],
 )
-def test_answers_count_against_the_budget(
-    account: Account, worker: Parts, scripted: Scripted, message: str, answer: str, fit: int
-) -> None:
+def test_answers_count_against_the_budget(message: str, answer: str, fit: int, answered: Answered, told: Told) -> None:
     for _ in range(8):
-        answered(account, worker, message, answer)
+        answered(message, answer)
 
-    assert len(told(account, scripted)) == 2 * fit
+    assert len(told()) == 2 * fit
 
 
-def test_the_document_counts_as_it_is_told(account: Account, worker: Parts, scripted: Scripted) -> None:
+def test_the_document_counts_as_it_is_told(answered: Answered, told: Told) -> None:
     data = {"complete": False, "missing": ["x" * 11_800]}
     for _ in range(8):
-        answered(account, worker, "?", DOCUMENT | {"data": data}, role="booking")
+        answered("?", DOCUMENT | {"data": data}, role="booking")
 
-    assert len(told(account, scripted, role="booking")) == 2 * 5
-
-
-def test_a_conversation_of_just_the_budget_is_told_whole(account: Account, worker: Parts, scripted: Scripted) -> None:
-    for _ in range(2):
-        answered(account, worker, "x" * 15_996, "x" * 15_996)  # 4,000 tokens each
-
-    assert len(told(account, scripted)) == 4
+    assert len(told(role="booking")) == 2 * 5
 
 
-def test_a_conversation_of_a_token_more_is_not(account: Account, worker: Parts, scripted: Scripted) -> None:
-    answered(account, worker, "x" * 16_000, "x" * 15_996)
-    answered(account, worker, "x" * 15_996, "x" * 15_996)
-
-    assert len(told(account, scripted)) == 2
-
-
-def test_an_image_that_is_not_shown_again_costs_no_image(account: Account, worker: Parts, scripted: Scripted) -> None:
+def test_an_image_that_is_not_shown_again_costs_no_image(answered: Answered, told: Told) -> None:
     missing = {"type": "image", "upload_id": "0" * 26}
     for _ in range(5):
-        answered(account, worker, "?", "!", media=[missing] * 8)
+        answered("?", "!", media=[missing] * 8)
 
-    assert len(told(account, scripted)) == 10
+    assert len(told()) == 10
 
 
 # ---- More of it than the model takes
@@ -219,143 +208,130 @@ def test_an_image_that_is_not_shown_again_costs_no_image(account: Account, worke
 @pytest.fixture
 def limits(model: StandIn) -> Iterator[Callable[..., None]]:
     """Sets what the stand-in refuses: prompts above a `window` of tokens, or images if it is `blind`."""
-
     yield model.faults
     model.faults()
 
 
-def histories(account: Account, model: StandIn, message: str = "and?", **more: Any) -> tuple[str, list[int]]:
-    """The task of a message, and how many messages of the history each call for it had."""
-    model.forget()
-    task_id = account.queued(message, **{"session_id": "s-1", **more})
-    while account.waiting() != (0, 0):
-        account.work()
-    return task_id, [call["history"] for call in model.calls()["last"]]
-
-
 @pytest.fixture
-def fresh(connect: Callable[[str], None], model: StandIn) -> None:
-    """The worker has learned nothing of the model yet."""
-    connect(model.url)
+def histories(account: Account, model: StandIn) -> Histories:
+    """The task of a message, and how many messages of the history each call for it had."""
+
+    def histories(message: str = "and?", **more: Any) -> tuple[str, list[int]]:
+        model.forget()
+        task_id = account.queued(message, **{"session_id": "s-1", **more})
+        while account.waiting() != (0, 0):
+            account.work()
+        return task_id, [call["history"] for call in model.calls()["last"]]
+
+    return histories
 
 
-@pytest.mark.usefixtures("fresh")
 def test_a_conversation_that_is_too_long_is_told_in_part_and_the_next_turn_makes_one_call(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
 ) -> None:
     for number in range(16):
-        answered(account, worker, f"{number:02} " + "x" * 1_597, "x" * 1_600)  # 800 tokens, and two
+        answered(f"{number:02} " + "x" * 1_597, "x" * 1_600)  # 800 tokens, and two
     limits(window=3_000)
 
-    first, calls = histories(account, model)
+    first, calls = histories()
     assert account.outcome(first) == ("SUCCESS", None)
     assert calls == [32, 16, 8, 4]
     newest = [said for said in account.task(first)["result"]["message"].split('"') if said.startswith("15 ")]
     assert newest
 
-    second, calls = histories(account, model)
+    second, calls = histories()
     assert account.outcome(second) == ("SUCCESS", None)
     assert calls == [4]
 
 
-@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize(("turns", "calls"), [(0, 1), (1, 2), (2, 3), (20, 5)])
 def test_a_message_that_is_too_long_by_itself_costs_at_most_5_calls(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None], turns: int, calls: int
+    account: Account, answered: Answered, histories: Histories, limits: Callable[..., None], turns: int, calls: int
 ) -> None:
     for _ in range(turns):
-        answered(account, worker, "question", "answer")
+        answered("question", "answer")
     limits(window=1)
 
-    task_id, told = histories(account, model)
+    task_id, made = histories()
 
     assert account.outcome(task_id) == ("FAILURE", "context_too_long")
-    assert len(told) == calls
-    assert told[-1] == 0
+    assert len(made) == calls
+    assert made[-1] == 0
 
 
-@pytest.mark.usefixtures("fresh")
 def test_the_last_call_is_without_the_history(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
 ) -> None:
     for _ in range(20):
-        answered(account, worker, "x" * 400, "x" * 400)
+        answered("x" * 400, "x" * 400)
     limits(window=300)
 
-    task_id, calls = histories(account, model)
+    task_id, calls = histories()
 
     assert account.outcome(task_id) == ("SUCCESS", None)
     assert calls == [40, 20, 10, 4, 0]
 
 
-@pytest.mark.usefixtures("fresh")
 def test_what_is_learned_holds_for_the_whole_prompt(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+    limits: Callable[..., None], answered: Answered, histories: Histories
 ) -> None:
     """A long message leaves room for little history, and a short one after it for more."""
     for session_id in ("s-1", "s-2"):
         for _ in range(16):
-            answered(account, worker, "x" * 800, "x" * 800, session_id=session_id)  # 400 tokens, and two
+            answered("x" * 800, "x" * 800, session_id=session_id)  # 400 tokens, and two
     limits(window=4_000)
 
-    assert histories(account, model, "x" * 12_000)[1] == [32, 16, 8, 4]
+    assert histories("x" * 12_000)[1] == [32, 16, 8, 4]
     # It had 3,000 tokens, and the history 800. A message of 1,000 leaves room for six turns.
-    assert histories(account, model, "x" * 4_000, session_id="s-2")[1] == [2 * 6]
+    assert histories("x" * 4_000, session_id="s-2")[1] == [2 * 6]
 
 
-@pytest.mark.usefixtures("fresh")
-def test_what_is_learned_is_of_one_model_and_forgotten_after_an_hour(
-    account: Account,
-    worker: Parts,
-    model: StandIn,
-    limits: Callable[..., None],
-    clock: Clock,
+def test_what_is_learned_is_forgotten_after_an_hour(
+    limits: Callable[..., None], clock: Clock, answered: Answered, histories: Histories
 ) -> None:
     for _ in range(16):
-        answered(account, worker, "x" * 1_600, "x" * 1_600)
+        answered("x" * 1_600, "x" * 1_600)
     limits(window=3_000)
-    _, calls = histories(account, model)
+    _, calls = histories()
     assert len(calls) > 1
     limits()
 
-    _, calls = histories(account, model)
+    _, calls = histories()
     assert calls[0] < 16
     clock.forward(3_601)
-    _, calls = histories(account, model)
+    _, calls = histories()
     assert calls[0] > 30
 
 
-@pytest.mark.usefixtures("fresh")
 @pytest.mark.parametrize("text", ["and?", "and " * 2_000])
 def test_an_earlier_image_that_is_refused_fails_no_text(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None], text: str
+    account: Account, model: StandIn, limits: Callable[..., None], text: str, answered: Answered, histories: Histories
 ) -> None:
     """After a change to a model without vision, or when a URL has expired."""
-    answered(account, worker, "look", "A cat.", media=[URL])
+    answered("look", "A cat.", media=[URL])
     limits(blind=True)
 
-    task_id, calls = histories(account, model, text)
+    task_id, calls = histories(text)
 
     assert account.outcome(task_id) == ("SUCCESS", None)
     assert calls == [2, 2]
     assert [call["images"] for call in model.calls()["last"]] == [[[URL["url"]], []], [[], []]]
 
 
-@pytest.mark.usefixtures("fresh")
 def test_an_image_of_the_message_that_is_refused_fails_it(
-    account: Account, worker: Parts, model: StandIn, limits: Callable[..., None]
+    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
 ) -> None:
-    answered(account, worker, "look", "A cat.", media=[URL])
+    answered("look", "A cat.", media=[URL])
     limits(blind=True)
 
-    task_id, calls = histories(account, model, "and this?", media=[URL])
+    task_id, calls = histories("and this?", media=[URL])
 
     assert account.outcome(task_id) == ("FAILURE", "model_rejected")
     assert calls == [2]
 
 
-def test_the_note_in_the_place_of_an_image(account: Account, worker: Parts, scripted: Scripted) -> None:
-    answered(account, worker, "look", "A cat.", media=[URL])
+def test_the_note_in_the_place_of_an_image(account: Account, scripted: Scripted, answered: Answered) -> None:
+    answered("look", "A cat.", media=[URL])
     scripted.status, scripted.headers = 400, {"content-type": "application/json"}
     account.queued("and?", session_id="s-1")
     while account.waiting() != (0, 0):
@@ -369,35 +345,28 @@ def test_the_note_in_the_place_of_an_image(account: Account, worker: Parts, scri
 
 @pytest.mark.parametrize(("tokens", "turns"), [("0", 0), ("802", 0), ("803", 1), ("1606", 2)])
 def test_the_parameter_says_how_much_is_told(
-    account: Account,
-    worker: Parts,
-    monkeypatch: pytest.MonkeyPatch,
-    model: StandIn,
-    connect: Callable[[str], None],
-    tokens: str,
-    turns: int,
+    worker: Parts, tokens: str, turns: int, answered: Answered, histories: Histories
 ) -> None:
     for _ in range(3):
-        answered(account, worker, "x" * 1_600, "x" * 1_604)
-    monkeypatch.setenv("HISTORY_TOKENS", tokens)
-    connect(model.url)
+        answered("x" * 1_600, "x" * 1_604)
+    worker.rebuild(HISTORY_TOKENS=tokens)
 
-    assert histories(account, model)[1] == [2 * turns]
+    assert histories()[1] == [2 * turns]
 
 
 # ---- Failures among it
 
 
 def test_failures_among_more_than_one_page_do_not_lose_the_newest_turns(
-    account: Account, worker: Parts, scripted: Scripted
+    account: Account, answered: Answered, told: Told
 ) -> None:
     """20 turns are read at a time: here 15 and 5 failures, then 15 older ones."""
     for number in range(30):
-        answered(account, worker, f"question {number}", "answer")
+        answered(f"question {number}", "answer")
         if number in (20, 21, 22, 23, 24):
             account.cancel(account.queued("oops", session_id="s-1"))
 
-    earlier = told(account, scripted)
+    earlier = told()
 
     asked = [message["content"] for message in earlier if message["role"] == "user"]
     assert asked == [f"question {number}" for number in range(10, 30)]

@@ -17,7 +17,7 @@ def first(scripted: Scripted, fallback: StandIn) -> Scripted:
     return scripted
 
 
-def answer(account: Account, clock: Clock, task_id: str) -> dict[str, Any]:
+def answer(account: Account, clock: Clock, task_id: str) -> Any:
     """The task, when it is final."""
     while (task := account.task(task_id))["status"] in ("PENDING", "STARTED"):
         account.work()

@@ -3,19 +3,17 @@ the terminal only escaped, and a malformed item does not stop the rest.
 """
 
 import ast
-import http.server
 import io
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from development.cfn import ROOT
+from local.loopback import LoopbackServer, Request, Response
 from operations.__main__ import main
 from operations.api import Api
 from operations.forget import forget
@@ -24,7 +22,7 @@ from operations.replay import Wanted, replay
 from operations.restore import restore
 from operations.stack import Stack
 from operations.verify import verify
-from tests.unit.conftest import Account, Parts, refusing
+from tests.unit.conftest import Account, Action, Parts, refusing
 from turnqueue.turn import Key
 
 ESCAPES = "\x1b[2J\x1b]0;owned\x07"
@@ -32,10 +30,11 @@ ULID = "01KAN0000000000000000000ZZ"
 
 type Item = dict[str, Any]
 type Change = Callable[[Item], Item]
+type Failed = Callable[..., Item]
 
 
 @pytest.fixture
-def failed(account: Account, worker: Parts) -> Callable[..., Item]:
+def failed(account: Account, worker: Parts) -> Failed:
     """Puts a task into the table that is FAILURE(worker_lost), changed as wanted. Returns its item."""
     numbers = iter(range(1000))
 
@@ -43,7 +42,7 @@ def failed(account: Account, worker: Parts) -> Callable[..., Item]:
         task_id = account.queued(session_id=f"s-{next(numbers)}")
         worker.store.fail(Key.of_task("alice", task_id), "worker_lost", time.time())
         item = account.item(task_id)
-        account.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
+        account.remove(item)
         changed = change(item)
         account.dynamodb.put_item(TableName="TurnsTable", Item=changed)
         return changed
@@ -100,7 +99,7 @@ MALFORMED: dict[str, Change] = {
 
 @pytest.mark.parametrize("name", MALFORMED)
 def test_a_malformed_item_is_reported_and_the_rest_is_replayed(
-    name: str, account: Account, stack: Stack, failed: Callable[..., Item]
+    name: str, account: Account, stack: Stack, failed: Failed
 ) -> None:
     failed()
     bad = failed(MALFORMED[name])
@@ -115,9 +114,7 @@ def test_a_malformed_item_is_reported_and_the_rest_is_replayed(
     assert bad in account.items()
 
 
-def test_an_item_that_dynamodb_does_not_take_back_is_left_alone_too(
-    account: Account, stack: Stack, failed: Callable[..., Item]
-) -> None:
+def test_an_item_that_dynamodb_does_not_take_back_is_left_alone_too(stack: Stack, failed: Failed) -> None:
     """One of 400 KB, for example, which another attribute makes too large."""
     failed()
     failed()
@@ -128,7 +125,7 @@ def test_an_item_that_dynamodb_does_not_take_back_is_left_alone_too(
     assert (len(done.task_ids), done.malformed) == (1, 1)
 
 
-def test_a_malformed_item_of_another_owner_is_none_of_this_command(stack: Stack, failed: Callable[..., Item]) -> None:
+def test_a_malformed_item_of_another_owner_is_none_of_this_command(stack: Stack, failed: Failed) -> None:
     failed(MALFORMED["no status"])
 
     done = replay(stack, Wanted(owner="bob"), say=lambda text: None)
@@ -140,7 +137,7 @@ def test_a_malformed_item_of_another_owner_is_none_of_this_command(stack: Stack,
 
 
 @pytest.fixture
-def spoiled(account: Account, stack: Stack, failed: Callable[..., Item]) -> Iterator[str]:
+def spoiled(account: Account, stack: Stack, failed: Failed) -> Iterator[str]:
     """A restored table of three items, of which the stack's table has none; one is malformed."""
     account.dynamodb.create_table(
         TableName="spoiled",
@@ -157,12 +154,12 @@ def spoiled(account: Account, stack: Stack, failed: Callable[..., Item]) -> Iter
     [name for name in MALFORMED if name.startswith(("a session", "a turn", "no expires_at", "expires_at"))],
 )
 def test_a_malformed_item_is_not_restored_and_the_rest_is(
-    name: str, account: Account, stack: Stack, failed: Callable[..., Item], spoiled: str
+    name: str, account: Account, stack: Stack, failed: Failed, spoiled: str
 ) -> None:
     items = [failed(), failed(MALFORMED[name]), failed()]
     for item in items:
         account.dynamodb.put_item(TableName=spoiled, Item=item)
-        account.dynamodb.delete_item(TableName="TurnsTable", Key={key: item[key] for key in ("session", "turn")})
+        account.remove(item)
 
     said: list[str] = []
     done = restore(stack, spoiled, say=said.append)
@@ -180,9 +177,7 @@ def test_a_table_that_holds_no_turns_restores_nothing(account: Account, stack: S
     assert (done.turns, done.malformed) == (0, 1)
 
 
-def test_malformed_items_of_an_owner_are_deleted_too(
-    account: Account, stack: Stack, failed: Callable[..., Item]
-) -> None:
+def test_malformed_items_of_an_owner_are_deleted_too(account: Account, stack: Stack, failed: Failed) -> None:
     """They are the owner's data all the same."""
     for name in ("a session that is none", "a turn that is no ULID", "no status"):
         failed(MALFORMED[name])
@@ -228,77 +223,81 @@ def test_all_output_goes_by_one_way() -> None:
             assert name not in ("print", "sys.stdout", "sys.stderr", "logging"), f"{path.name}:{node.lineno}"  # type: ignore[attr-defined]
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    monkeypatch.setattr(sys, "argv", ["operations", *arguments])
-    try:
-        return main()
-    except SystemExit as end:
-        assert isinstance(end.code, int)
-        return end.code
+class Ran(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    @property
+    def is_harmless(self) -> bool:
+        return all(c == "\n" or c.isprintable() for c in self.out + self.err)
+
+
+type Run = Callable[..., Ran]
 
 
 @pytest.fixture
-def of_the_account(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands that are given a stack by its name find that of the account."""
+def run(stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command, which finds the account's stack by any name. Before, it drops what was printed so far."""
     monkeypatch.setattr("operations.__main__.Stack", lambda name, region: stack)
 
+    def run(*arguments: str) -> Ran:
+        monkeypatch.setattr(sys, "argv", ["operations", *arguments])
+        capsys.readouterr()
+        try:
+            code = main()
+        except SystemExit as end:
+            code = int(end.code or 0)
+        return Ran(code, *capsys.readouterr())
 
-def test_nothing_of_the_table_steers_the_terminal(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    of_the_account: None,
-    failed: Callable[..., Item],
-) -> None:
+    return run
+
+
+REPLAY = ("replay", "--stack", "turnqueue-test")
+
+
+def test_nothing_of_the_table_steers_the_terminal(run: Run, failed: Failed) -> None:
     failed()
     for change in MALFORMED.values():
         failed(change)
-    capsys.readouterr()  # the functions' logs
 
-    code = run(monkeypatch, "replay", "--stack", "turnqueue-test")
+    ran = run(*REPLAY)
 
-    shown = capsys.readouterr()
-    assert code == 1  # not all went as it should
-    assert not [c for c in shown.out + shown.err if c != "\n" and not c.isprintable()]
-    lines = shown.out.splitlines()
+    assert ran.code == 1  # not all went as it should
+    assert ran.is_harmless
+    lines = ran.out.splitlines()
     assert len(lines) == 1 + len(MALFORMED) + 1
     assert f"1 queued, 0 changed meanwhile, {len(MALFORMED)} malformed" in lines[-1]
 
 
-def test_an_error_of_aws_steers_no_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_the_account: None, stack: Stack
-) -> None:
-    once(stack, "Scan", refusing(f"Odd{ESCAPES}\nName", 400))
-
-    assert run(monkeypatch, "replay", "--stack", "turnqueue-test") == 1
-
-    shown = capsys.readouterr()
-    assert r"Odd\x1b[2J\x1b]0;owned\x07\nName" in shown.err
-    assert "\x1b" not in shown.out + shown.err
+def bug(params: dict[str, Any]) -> None:
+    raise LookupError(ESCAPES)
 
 
-def test_a_bug_steers_no_terminal_and_is_told_with_its_place(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], of_the_account: None, stack: Stack
-) -> None:
-    def fail(params: dict[str, Any]) -> None:
-        raise LookupError(ESCAPES)
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (refusing(f"Odd{ESCAPES}\nName", 400), [r"Odd\x1b[2J\x1b]0;owned\x07\nName"]),
+        (bug, [r"LookupError: \x1b[2J", "replay.py"]),
+    ],
+    ids=["an error of AWS", "a bug, with its place"],
+)
+def test_no_error_steers_the_terminal(run: Run, stack: Stack, trouble: Action, told: list[str]) -> None:
+    once(stack, "Scan", trouble)
 
-    once(stack, "Scan", fail)
+    ran = run(*REPLAY)
 
-    assert run(monkeypatch, "replay", "--stack", "turnqueue-test") == 1
-
-    shown = capsys.readouterr()
-    assert r"LookupError: \x1b[2J" in shown.err
-    assert "replay.py" in shown.err
-    assert "\x1b" not in shown.out + shown.err
+    assert ran.code == 1
+    assert ran.is_harmless
+    for text in told:
+        assert text in ran.err
 
 
-def test_a_terminal_of_another_encoding_shows_what_it_can(
-    monkeypatch: pytest.MonkeyPatch, of_the_account: None
-) -> None:
+def test_a_terminal_of_another_encoding_shows_what_it_can(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     raw = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
 
-    assert run(monkeypatch, "forget", "--stack", "turnqueue-test", "--owner", "Zoë", "--yes") == 0
+    assert run("forget", "--stack", "turnqueue-test", "--owner", "Zoë", "--yes").code == 0
 
     assert b"0 turns" in raw.getvalue()
 
@@ -327,74 +326,56 @@ def test_a_terminal_of_another_encoding_shows_what_it_can(
         (["smoke", "--url", f"https://example.com/{ESCAPES}"], "--url"),
     ],
 )
-def test_an_argument_that_cannot_be_is_refused_by_name(
-    arguments: list[str], named: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(monkeypatch, *arguments) == 2
+def test_an_argument_that_cannot_be_is_refused_by_name(run: Run, arguments: list[str], named: str) -> None:
+    ran = run(*arguments)
 
-    shown = capsys.readouterr()
-    assert named in shown.err
-    assert "\x1b" not in shown.err
-    assert "secret" not in shown.err
+    assert ran.code == 2
+    assert ran.is_harmless
+    assert named in ran.err
+    assert "secret" not in ran.err
 
 
 # ---- The API, or what answers in its place
 
-type Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
+
+class OtherApi:
+    """A server that answers every request by `response`, and keeps the requests in `asked`."""
+
+    def __init__(self) -> None:
+        self.response = Response(200, b"{}")
+        self.asked: list[Request] = []
+        self._server = LoopbackServer(self._answer)
+        self.url, self.close = self._server.url, self._server.close
+
+    def _answer(self, request: Request) -> Response:
+        self.asked.append(request)
+        return self.response
 
 
-@contextmanager
-def serving(answer: Answer) -> Iterator[str]:
-    """A server that answers every request so; yields its URL."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", "0")))
-            answer(self)
-
-        do_POST = do_GET
-
-        def log_message(self, *_: Any) -> None:
-            pass
-
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            thread.join()
+@pytest.fixture(scope="module")
+def servers() -> Iterator[list[OtherApi]]:
+    servers = [OtherApi(), OtherApi()]
+    yield servers
+    for server in servers:
+        server.close()
 
 
-def saying(status: int, body: bytes, **headers: str) -> Answer:
-    def answer(request: http.server.BaseHTTPRequestHandler) -> None:
-        request.send_response(status)
-        request.send_header("Content-Length", str(len(body)))
-        for name, value in headers.items():
-            request.send_header(name, value)
-        request.end_headers()
-        request.wfile.write(body)
-
-    return answer
+@pytest.fixture
+def other(servers: list[OtherApi], monkeypatch: pytest.MonkeyPatch) -> OtherApi:
+    monkeypatch.setenv("API_TOKEN", "planted-token")
+    return servers[0]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_a_token_follows_no_redirect(
-    status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    seen: list[str] = []
+def test_a_token_follows_no_redirect(run: Run, other: OtherApi, servers: list[OtherApi], status: int) -> None:
+    elsewhere = servers[1]
+    other.response = Response(status, headers=[("Location", elsewhere.url)])
 
-    def note(request: http.server.BaseHTTPRequestHandler) -> None:
-        seen.append(request.headers["Authorization"])
-        saying(200, b"{}")(request)
+    ran = run("smoke", "--url", other.url)
 
-    monkeypatch.setenv("API_TOKEN", "planted-token")
-    with serving(note) as elsewhere, serving(saying(status, b"", Location=elsewhere)) as url:
-        assert run(monkeypatch, "smoke", "--url", url) == 1
-
-    assert seen == []
-    assert f"is answered {status}" in capsys.readouterr().err
+    assert ran.code == 1
+    assert f"is answered {status}" in ran.err
+    assert elsewhere.asked == []
 
 
 @pytest.mark.parametrize(
@@ -412,30 +393,27 @@ def test_a_token_follows_no_redirect(
     ],
     ids=lambda body: repr(body[:30]),
 )
-def test_an_answer_that_cannot_be_ends_the_smoke_test_with_a_sentence(
-    body: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("API_TOKEN", "planted-token")
-    with serving(saying(200, body)) as url:
-        assert run(monkeypatch, "smoke", "--url", url) == 1
+def test_an_answer_that_cannot_be_ends_the_smoke_test_with_a_sentence(run: Run, other: OtherApi, body: bytes) -> None:
+    other.response = Response(200, body)
 
-    shown = capsys.readouterr()
-    assert shown.err.count("\n") == 1
-    assert not [c for c in shown.err if c != "\n" and not c.isprintable()]
-    assert "planted-token" not in shown.out + shown.err
+    ran = run("smoke", "--url", other.url)
+
+    assert (ran.code, ran.err.count("\n")) == (1, 1)
+    assert ran.is_harmless
+    assert "planted-token" not in ran.out + ran.err
 
 
 @pytest.mark.parametrize("token", ["planted\ntoken", "planted token", "planted-tokën"])
 def test_a_token_that_cannot_be_is_not_quoted(
-    token: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    run: Run, other: OtherApi, monkeypatch: pytest.MonkeyPatch, token: str
 ) -> None:
     monkeypatch.setenv("API_TOKEN", token)
-    with serving(saying(200, b"{}")) as url:
-        assert run(monkeypatch, "smoke", "--url", url) == 1
 
-    shown = capsys.readouterr()
-    assert "API_TOKEN" in shown.err
-    assert "planted" not in shown.out + shown.err
+    ran = run("smoke", "--url", other.url)
+
+    assert ran.code == 1
+    assert "API_TOKEN" in ran.err
+    assert "planted" not in ran.out + ran.err
 
 
 @pytest.mark.parametrize("name", ["health", "sync", "async", "idempotency", "order", "cancel", "upload"])
@@ -444,11 +422,12 @@ def test_a_token_that_cannot_be_is_not_quoted(
     "members", [{}, {"status": "SUCCESS", "turns": ["x"]}, {"status": ["x"], "url": "https://\x1b", "fields": "x"}]
 )
 def test_an_answer_that_cannot_be_is_a_failed_check_and_no_more(
-    name: str, status: int, members: dict[str, Any], stack: Stack
+    stack: Stack, other: OtherApi, name: str, status: int, members: dict[str, Any]
 ) -> None:
     document = json.dumps({"task_id": f"s.{ULID}", "finished_at": [], **members}).encode()
+    other.response = Response(status, document)
     told: list[str] = []
-    with serving(saying(status, document)) as url, Api(url, "planted-token") as api:
+    with Api(other.url, "planted-token") as api:
         failed = verify(stack, api, told.append, only=[name], patience=0)
 
     assert set(failed) == {name}

@@ -1,26 +1,15 @@
 """Idempotency-Key: a request that is sent several times, or dies after any step, makes one task."""
 
-import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
-from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import Account, Clock, Parts, Response, StandIn, Wire, refusing, task_id_of, unreachable
+from tests.unit.conftest import Account, Clock, Crash, Parts, Response, StandIn, Wire, crash, refusing, unreachable
 from turnqueue.queue import decode
 
 BODY = {"message": "hello", "session_id": "s-1", "metadata": {"a": "1", "b": "2"}}
 DAY = 24 * 3600
-
-
-class Crash(BaseException):
-    """The end of the process: nothing catches it."""
-
-
-def crash(params: dict[str, Any]) -> None:
-    raise Crash
 
 
 def send(account: Account, body: Any = BODY, key: str = "k-1", **options: Any) -> Response:
@@ -37,7 +26,7 @@ def task_of(response: Response) -> str:
 # ---- The same request
 
 
-def test_the_same_request_joins_the_same_task(account: Account, wire: Wire) -> None:
+def test_the_same_request_joins_the_same_task(account: Account) -> None:
     first, second = send(account), send(account)
 
     assert task_of(first) == task_of(second)
@@ -63,27 +52,18 @@ def test_a_request_without_a_session_joins_the_session_that_was_made_for_it(acco
     assert first["json"]["session_id"] == second["json"]["session_id"]
 
 
-def test_a_replay_of_a_finished_task_is_its_answer(account: Account, clock: Clock, model: StandIn) -> None:
+@pytest.mark.parametrize(("message", "status"), [("hello", 200), ("[[refuse]] hello", 422)])
+def test_a_replay_of_a_final_task_is_its_answer_or_its_failure(
+    account: Account, clock: Clock, model: StandIn, message: str, status: int
+) -> None:
     clock.meanwhile = account.work
 
-    first, second = send(account, query={}), send(account, query={})
+    first, second = (send(account, {"message": message}, query={}) for _ in range(2))
 
-    assert (first["statusCode"], second["statusCode"]) == (200, 200)
+    assert (first["statusCode"], second["statusCode"]) == (status, status)
     assert first["json"] == second["json"]
     assert second["headers"]["Idempotency-Replayed"] == "true"
-    assert model.messages() == ["hello"]
-
-
-def test_a_replay_of_a_failed_task_is_its_failure(account: Account, clock: Clock, model: StandIn) -> None:
-    clock.meanwhile = account.work
-    body = {"message": "[[refuse]] hello"}
-
-    first, second = send(account, body, query={}), send(account, body, query={})
-
-    assert (first["statusCode"], second["statusCode"]) == (422, 422)
-    assert first["json"] == second["json"]
-    assert second["headers"]["Idempotency-Replayed"] == "true"
-    assert len(model.messages()) == 1
+    assert model.messages() == [message]
 
 
 def test_a_replay_of_a_task_at_work_queues_nothing(account: Account, worker: Parts, wire: Wire) -> None:
@@ -114,7 +94,6 @@ def test_a_sync_replay_waits_for_the_task_of_the_async_request(account: Account,
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ('{"message":"hello","session_id":"s-1","metadata":{"a":"1","b":"2"}}', "k-1"),
         ('{\n "session_id": "s-1",\n "metadata": {"a": "1", "b": "2"},\n "message": "hello" }', "k-1"),
         (r'{"message":"\u0068ello","session_id":"s-1","metadata":{"a":"1","b":"2"}}', "k-1"),
         ('{"message":"hello","role":"general","session_id":"s-1","metadata":{"a":"1","b":"2"}}', "k-1"),
@@ -190,19 +169,6 @@ def test_a_key_is_kept_as_a_hash_and_for_a_day(account: Account) -> None:
     assert int(guard["expires_at"]["N"]) == pytest.approx(time.time() + DAY, abs=5)
 
 
-# ---- Later
-
-
-def test_an_expired_key_is_free_though_it_is_still_in_the_table(account: Account, clock: Clock) -> None:
-    first = send(account)
-    clock.forward(DAY + 60)
-
-    second = send(account, BODY | {"message": "something else"})
-
-    assert task_of(second) != task_of(first)
-    assert "Idempotency-Replayed" not in second["headers"]
-
-
 # ---- When AWS fails, or a request dies on its way
 
 
@@ -227,11 +193,17 @@ def test_after_a_failed_send_of_another_request_the_key_stays_its_own(account: A
     assert send(account, BODY | {"message": "other"})["json"]["code"] == "idempotency_key_reused"
 
 
-def test_a_request_that_died_after_its_reservation_is_finished_by_the_next(account: Account, wire: Wire) -> None:
-    wire.after("PutItem", crash)  # The first of two: that of the key.
+@pytest.mark.parametrize(
+    ("when", "operation", "recorded"),
+    [("after", "PutItem", 0), ("before", "SendMessage", 1), ("after", "SendMessage", 1)],
+)
+def test_a_request_that_died_is_finished_by_the_next(
+    account: Account, wire: Wire, model: StandIn, when: str, operation: str, recorded: int
+) -> None:
+    getattr(wire, when)(operation, crash)  # The first PutItem binds the key.
     with pytest.raises(Crash):
         send(account)
-    assert (len(account.items("GuardsTable")), len(account.items())) == (1, 0)
+    assert (len(account.items("GuardsTable")), len(account.items())) == (1, recorded)
 
     task_id = task_of(send(account))
 
@@ -239,32 +211,8 @@ def test_a_request_that_died_after_its_reservation_is_finished_by_the_next(accou
     account.work()
     assert account.outcome(task_id) == ("SUCCESS", None)
     assert task_of(send(account)) == task_id
-
-
-def test_a_request_that_died_before_its_send_is_finished_by_the_next(account: Account, wire: Wire) -> None:
-    wire.before("SendMessage", crash)
-    with pytest.raises(Crash):
-        send(account)
-    assert (len(account.items()), account.waiting()) == (1, (0, 0))
-
-    task_id = task_of(send(account))
-
-    account.work()
-    assert account.outcome(task_id) == ("SUCCESS", None)
-    assert len(account.items()) == 1
-
-
-def test_a_request_that_died_after_its_send_is_joined_by_the_next(account: Account, wire: Wire, model: StandIn) -> None:
-    wire.after("SendMessage", crash)
-    with pytest.raises(Crash):
-        send(account)
-
-    task_id = task_of(send(account))
-
-    account.work()
-    assert account.outcome(task_id) == ("SUCCESS", None)
-    assert account.waiting() == (0, 0)
     assert model.messages() == ["hello"]
+    assert account.waiting() == (0, 0)
 
 
 def test_a_second_send_that_fails_does_not_end_the_task_of_the_first(account: Account, wire: Wire) -> None:
@@ -300,57 +248,10 @@ def test_if_the_guards_do_not_answer_nothing_is_recorded(account: Account, wire:
     assert (account.items(), account.waiting()) == ([], (0, 0))
 
 
-def test_a_reservation_whose_answer_was_lost_is_our_own(account: Account, wire: Wire, clock: Clock) -> None:
+def test_a_reservation_whose_answer_was_lost_is_our_own(account: Account, wire: Wire) -> None:
     wire.lose_answer("PutItem")  # botocore reserves again, and finds the key bound to the very same task
 
     response = send(account)
 
     assert task_of(response)
     assert "Idempotency-Replayed" not in response["headers"]
-
-
-# ---- At once
-
-
-def test_the_same_key_50_times_at_once_makes_one_task(account: Account, submit: ModuleType) -> None:
-    begin = threading.Barrier(50)
-    event = account.post_event(BODY, headers={"Idempotency-Key": "k-1", "Prefer": "respond-async"})
-
-    def request() -> dict[str, Any]:
-        begin.wait(timeout=20)
-        # Not `handler`, whose metrics are those of a process that has one request at a time.
-        response: dict[str, Any] = submit.chat(event, ends_at=time.time() + 29)
-        return response
-
-    with ThreadPoolExecutor(50) as threads:
-        responses = [future.result() for future in [threads.submit(request) for _ in range(50)]]
-
-    assert {response["statusCode"] for response in responses} == {202}
-    assert len({response["headers"]["Location"] for response in responses}) == 1
-    assert [response["headers"].get("Idempotency-Replayed") for response in responses].count("true") == 49
-    assert len(account.items()) == 1
-    assert account.waiting() == (1, 0)
-    account.work()
-    assert account.outcome(task_id_of(account.items()[0])) == ("SUCCESS", None)
-
-
-def test_50_retries_at_once_after_a_failed_send_queue_the_one_task(
-    account: Account, submit: ModuleType, wire: Wire
-) -> None:
-    wire.before("SendMessage", refusing())
-    failed = send(account)
-    begin = threading.Barrier(50)
-    event = account.post_event(BODY, headers={"Idempotency-Key": "k-1", "Prefer": "respond-async"})
-
-    def request() -> str:
-        begin.wait(timeout=20)
-        location: str = submit.chat(event, ends_at=time.time() + 29)["headers"]["Location"]
-        return location
-
-    with ThreadPoolExecutor(50) as threads:
-        locations = {future.result() for future in [threads.submit(request) for _ in range(50)]}
-
-    assert len(locations) == 1
-    assert failed["json"]["task_id"] in locations.pop()
-    assert len(account.items()) == 1
-    assert account.waiting() == (1, 0)
