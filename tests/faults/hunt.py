@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def say(number: int | None, where: str) -> None:
-    by = f"{number}: {GUARANTEES[number]}" if number else "the limits of a single fault"
+    by = f"{number}: {GUARANTEES[number]}" if number else "a single fault loses no task and delays no session for long"
     print(json.dumps({"by": by, "in": where}))
 
 
