@@ -18,8 +18,8 @@ from botocore.loaders import Loader
 from turnqueue import __version__
 
 # Processes that start from one snapshot (SnapStart) would share one state of `random`, so each gets a new one here.
-# botocore and the worker use `random` for the waits between tries. Unique values must come from `secrets`, because the
-# kernel gives each process other numbers (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
+# botocore and the worker use `random` for the waits between tries. Unique values must come from `secrets`: the kernel
+# gives different numbers to each process (docs.aws.amazon.com/lambda/latest/dg/snapstart-uniqueness.html).
 with suppress(ModuleNotFoundError):  # snapshot_restore_py exists only in Lambda's runtime.
     from snapshot_restore_py import register_after_restore  # type: ignore[import-not-found]
 
@@ -69,8 +69,8 @@ class Authorities(os.PathLike[str]):
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether botocore refused the certificate of the server. This error is the only one that surely came before
-    botocore sent the request."""
+    """Whether botocore refused the certificate of the server. Only this error certainly comes before botocore sends the
+    request."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__context__
     return error is not None
@@ -90,8 +90,8 @@ _making = Lock()
 
 
 def client(service: str, *, attempts: int, read_timeout: float = 3) -> Any:
-    """The client of the AWS service `service` that tries a call `attempts` times, each for `read_timeout` seconds.
-    Callers with the same arguments share one client and its connections."""
+    """A client of the AWS service `service`. It tries a call `attempts` times, each for `read_timeout` seconds. Callers
+    with the same arguments share one client and its connections."""
     with _making:
         return _shared(service, attempts, read_timeout)
 

@@ -168,8 +168,9 @@ class Growing:
             self._take(self._log.put(self._turn.key, event, now))
 
     def _take(self, there: Event) -> None:
-        """Continue after `there`, the row that has the next number now. Usually this worker has just written it. If
-        another attempt wrote it, its text is void, or this worker has lost the turn. Raises Superseded."""
+        """Continue after `there`, the row that has the next number now. Usually this attempt has just written it. If an
+        earlier attempt wrote it, the next row must void its text. If a later attempt wrote it, this worker has lost the
+        turn. Raises Superseded."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1

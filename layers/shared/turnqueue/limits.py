@@ -1,7 +1,5 @@
-"""The limits of owners: reads the parameter, counts requests, and reports the limits to the client.
-
-The response headers follow draft-ietf-httpapi-ratelimit-headers-10.
-"""
+"""The limits of owners. This module reads the parameter OwnerLimits, counts requests, and reports the limits to the
+client. The response headers follow draft-ietf-httpapi-ratelimit-headers-10."""
 
 import math
 import re

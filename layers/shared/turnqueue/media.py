@@ -108,8 +108,8 @@ class Uploads:
 
     @cached_property
     def _client(self) -> Any:
-        # The client is made at its first use. Most processes never need it, and it takes longer to make than every
-        # other client.
+        # The client is made at its first use. Most processes never need it, and it takes longer to make than any other
+        # client.
         return aws.form_client(attempts=self._attempts)
 
     def offer(self, owner: str, content_type: str, size: int | None, now: float) -> Form:

@@ -52,7 +52,7 @@ class RateLimiter:
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
         """Count a request of the owner against the limit of this kind, if `rate` allows the request. This takes one
-        write. It takes two writes if the request comes earlier than the even rate, but within the burst."""
+        write. It takes two writes if the request comes sooner than the even rate allows, but within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)

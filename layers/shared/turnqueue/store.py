@@ -51,7 +51,7 @@ class Refused(Exception):
 
 
 class AlreadyAnswered(Exception):
-    """Another turn has already answered the function calls that this turn answers."""
+    """Another turn has already brought the results of the same function calls."""
 
 
 class TurnStore:
@@ -250,8 +250,8 @@ class TurnStore:
             raise
 
     def renew(self, claimed: Turn, lease_until: float) -> None:
-        """Keep the turn until `lease_until`. Raises Refused if another worker has the turn, or if its cancellation was
-        requested."""
+        """Extend the lease of this attempt until `lease_until`. Raises Refused if another worker has the turn, or if a
+        client asked to cancel it."""
         self._write(
             claimed.key,
             set_={"lease_until": lease_until},

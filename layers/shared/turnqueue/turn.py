@@ -210,7 +210,7 @@ class Turn(NamedTuple):
     cache: dict[str, Any] | None = None
     retry_of: str | None = None
     reserved_tokens: int = 0
-    answered_by: str | None = None  # the ULID of the turn that answers the function calls of this turn
+    answered_by: str | None = None  # the ULID of the turn that brought the results of this turn's function calls
     begins_session: bool = False  # whether submit made the turn's session, so that no earlier turn exists
     deleted: bool = False  # whether the owner deleted the turn: its texts are gone, and readers find no turn
 
@@ -249,7 +249,7 @@ class Turn(NamedTuple):
 
     @property
     def tries(self) -> int:
-        """The number of attempts that count since the turn was queued."""
+        """The number of attempts since the turn was queued. Attempts that do not count are left out."""
         return self.attempt - (self.last_attempt - MAX_ATTEMPTS)
 
     @property
