@@ -3,13 +3,23 @@
 import base64
 import json
 import time
-from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from tests.unit.conftest import ENVIRONMENT, Account, Clock, Parts, Response, Scripted, Wire, refusing, unreachable
+from tests.unit.conftest import (
+    ENVIRONMENT,
+    Account,
+    Action,
+    Clock,
+    Parts,
+    Response,
+    Scripted,
+    Wire,
+    refusing,
+    unreachable,
+)
 from tests.unit.openai_client import client
 from tests.unit.test_uploads import NOTE, said, shown
 from turnqueue.attachments import MAX_INLINE_CHARACTERS, MAX_SHOWN, MAX_SHOWN_CHARACTERS
@@ -17,6 +27,7 @@ from turnqueue.turn import Key, Turn, upload_key
 
 BUCKET = ENVIRONMENT["MEDIA_BUCKET"]
 ASYNC = {"Prefer": "respond-async"}
+TROUBLE_OF_S3 = [refusing("SlowDown", 503), refusing("AccessDenied", 403), unreachable]
 
 
 def data_url(name: str, size: int = 30_000, content_type: str = "image/png") -> str:
@@ -32,17 +43,13 @@ def stored(account: Account) -> list[str]:
     return [each["Key"] for each in account.s3.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
 
 
-def size_of(item: dict[str, Any]) -> int:
-    return len(json.dumps(item))
-
-
 # ---- The item, and the object
 
 
 def test_the_item_is_small_and_the_object_is_the_owners(account: Account, scripted: Scripted) -> None:
     scripted.says("nice")
     task_id = account.queued("look", media=[image("a", 140_000)])
-    assert size_of(account.item(task_id)) < 1500
+    assert len(str(account.item(task_id))) < 1500
 
     [key] = stored(account)
     assert key == upload_key("alice", f"data/{task_id[-26:]}/0")
@@ -50,7 +57,7 @@ def test_the_item_is_small_and_the_object_is_the_owners(account: Account, script
     assert found["ContentType"] == "image/png"
     assert len(found["Body"].read()) == 140_000
     account.work()
-    assert size_of(account.item(task_id)) < 2500
+    assert len(str(account.item(task_id))) < 2500
 
 
 def test_a_small_data_url_stays_in_the_item(account: Account, wire: Wire, scripted: Scripted) -> None:
@@ -152,9 +159,9 @@ def test_a_page_ends_before_it_takes_too_many_reads(account: Account, wire: Wire
     assert second["next_cursor"] is None
 
 
-@pytest.mark.parametrize("fail", [refusing("SlowDown", 503), refusing("AccessDenied", 403), unreachable])
+@pytest.mark.parametrize("fail", TROUBLE_OF_S3)
 def test_a_conversation_is_read_without_an_image_that_s3_does_not_give(
-    account: Account, wire: Wire, fail: Callable[[dict[str, Any]], None]
+    account: Account, wire: Wire, fail: Action
 ) -> None:
     task_id = account.queued("look", session_id="s-1", media=[image("a")])
     wire.before("GetObject", fail)
@@ -219,13 +226,9 @@ def test_the_same_key_and_image_make_one_task_and_one_object(account: Account) -
 # ---- When S3 fails, or the submit dies
 
 
-@pytest.mark.parametrize("fail", [refusing("SlowDown", 503), refusing("AccessDenied", 403), unreachable])
+@pytest.mark.parametrize("fail", TROUBLE_OF_S3)
 def test_without_s3_the_message_is_refused_and_nothing_is_recorded(
-    account: Account,
-    wire: Wire,
-    submit: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    fail: Callable[[dict[str, Any]], None],
+    account: Account, wire: Wire, submit: ModuleType, monkeypatch: pytest.MonkeyPatch, fail: Action
 ) -> None:
     monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
     wire.before("PutObject", fail)
@@ -239,18 +242,14 @@ def test_without_s3_the_message_is_refused_and_nothing_is_recorded(
     assert not any(item["guard"]["S"].startswith("usage") for item in account.items("GuardsTable")), "no reservation"
 
 
-@pytest.mark.parametrize("moment", ["PutObject", "PutItem"])
+@pytest.mark.parametrize("moment", ["after S3", "before the record"])
 def test_a_submit_that_dies_leaves_no_task_without_its_image(
     account: Account, wire: Wire, scripted: Scripted, moment: str
 ) -> None:
     """It leaves an object, which the lifecycle of `uploads/` deletes. The client's next request finishes the task."""
     headers = ASYNC | {"Idempotency-Key": "k-1"}
     body = {"message": "look", "media": [image("a")]}
-    if moment == "PutItem":
-        wire.before(moment, lambda _: None)  # that of the guard comes first
-        wire.before(moment, refusing())
-    else:
-        wire.after(moment, refusing())
+    wire.after("PutObject", refusing() if moment == "after S3" else lambda _: wire.before("PutItem", refusing()))
     assert account.post(body, headers=headers)["statusCode"] == 503
     assert account.items() == []
     assert stored(account) != []
@@ -290,26 +289,6 @@ def test_a_turn_whose_own_image_is_gone_says_so(account: Account) -> None:
 # ---- Turns of another version
 
 
-def test_a_worker_of_the_version_before_shows_the_same_image(account: Account, scripted: Scripted) -> None:
-    """It knows a reference as an upload, because that has an `upload_id`."""
-    scripted.says("nice")
-    task_id = account.queued("look", media=[image("a")])
-    session, turn = (account.item(task_id)[name] for name in ("session", "turn"))
-    request = json.loads(account.item(task_id)["request"]["S"])
-    for item in request["media"]:
-        del item["data_url"]
-    account.dynamodb.update_item(
-        TableName="TurnsTable",
-        Key={"session": session, "turn": turn},
-        UpdateExpression="SET #request = :request",
-        ExpressionAttributeNames={"#request": "request"},
-        ExpressionAttributeValues={":request": {"S": json.dumps(request)}},
-    )
-    account.work()
-
-    assert shown(scripted.asked[-1]) == [[data_url("a")]]
-
-
 def test_a_turn_of_the_version_before_has_its_data_url_still(
     account: Account, submit: ModuleType, scripted: Scripted
 ) -> None:
@@ -336,44 +315,27 @@ def test_images_of_the_openai_api_are_shown_listed_and_deleted(account: Account,
     def message(name: str) -> Any:
         return {"role": "user", "content": [{"type": "input_image", "image_url": data_url(name), "detail": "auto"}]}
 
+    def shown_last() -> list[str]:
+        contents = [each["content"] for each in scripted.asked[-1]["messages"][1:]]
+        return [part.get("text") or part["image_url"]["url"] for content in contents for part in content]
+
     made = alice.responses.create(model="general", input=[message("a"), message("b")], background=True)
-    task_id = made.id.removeprefix("resp_")
-    assert size_of(account.item(task_id)) < 2000
+    assert len(str(account.item(made.id.removeprefix("resp_")))) < 2000
     account.work()
-    assert [part["image_url"]["url"] for each in scripted.asked[0]["messages"][1:] for part in each["content"]] == [
-        data_url("a"),
-        data_url("b"),
-    ]
+    assert shown_last() == [data_url("a"), data_url("b")]
 
     listed: Any = [each.to_dict() for each in alice.responses.input_items.list(made.id, order="asc")]
     assert [each["content"][0]["image_url"] for each in listed] == [data_url("a"), data_url("b")]
     assert [set(each["content"][0]) for each in listed] == [{"type", "detail", "image_url", "file_id"}] * 2
 
-    again = alice.responses.create(
-        model="general", input=[{"type": "item_reference", "id": listed[0]["id"]}, message("c")], background=True
-    )
+    refer: Any = [{"type": "item_reference", "id": listed[0]["id"]}, message("c")]
+    again = alice.responses.create(model="general", input=refer, background=True)
     account.work()
-    assert account.outcome(again.id.removeprefix("resp_")) == ("SUCCESS", None)
-    assert [part["image_url"]["url"] for each in scripted.asked[1]["messages"][1:] for part in each["content"]] == [
-        data_url("a"),
-        data_url("c"),
-    ]
+    assert shown_last() == [data_url("a"), data_url("c")]
 
+    late = alice.responses.create(model="general", input=refer, background=True)
     alice.responses.delete(made.id)
-    assert [key.split("/")[-2] for key in stored(account)] == [again.id[-26:]], "of the other response"
-
-
-def test_a_reference_to_a_deleted_image_is_a_note(account: Account, scripted: Scripted) -> None:
-    scripted.says("nice")
-    alice = client(account)
-    content: Any = [{"type": "input_image", "image_url": data_url("a"), "detail": "auto"}]
-    made = alice.responses.create(model="general", input=[{"role": "user", "content": content}], background=True)
+    assert {key.split("/")[-2] for key in stored(account)} == {again.id[-26:], late.id[-26:]}
     account.work()
-    [item] = alice.responses.input_items.list(made.id)
-    refer: Any = {"type": "item_reference", "id": item.id}
-    again = alice.responses.create(model="general", input=[refer, {"role": "user", "content": "and?"}], background=True)
-    alice.responses.delete(made.id)
-    account.work()
-
-    assert account.outcome(again.id.removeprefix("resp_")) == ("SUCCESS", None)
-    assert scripted.asked[1]["messages"][1]["content"] == [{"type": "text", "text": NOTE}]
+    assert account.outcome(late.id.removeprefix("resp_")) == ("SUCCESS", None)
+    assert shown_last() == [NOTE, data_url("c")], "a reference to a deleted image is a note"

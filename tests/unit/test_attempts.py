@@ -454,7 +454,7 @@ def test_an_answer_that_the_table_does_not_take_is_no_failure_of_aws(
 
 
 def test_an_answer_that_cannot_be_recorded_comes_back_when_the_lease_is_over(
-    account: Account, wire: Wire, clock: Clock, model: StandIn
+    account: Account, wire: Wire, clock: Clock
 ) -> None:
     task_id = account.queued()
     wire.after("UpdateItem", lambda _: wire.before("UpdateItem", refusing()))

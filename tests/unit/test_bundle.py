@@ -80,7 +80,7 @@ def test_a_package_that_does_more_fails_the_build(tmp_path: Path, statement: str
 # ---- What is left out
 
 
-def test_what_is_left_out_is_there(tmp_path: Path) -> None:
+def test_what_is_left_out_is_there() -> None:
     for package, unused in bundle.UNUSED.items():
         assert [name for name in unused.split() if not (SITE / package / name).exists()] == []
 
