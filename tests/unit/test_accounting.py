@@ -67,9 +67,7 @@ def test_an_answer_that_is_too_large_is_paid_for(account: Account, scripted: Scr
     assert (tokens >= MAX_RESULT_BYTES // 4, reserved) == (True, 0)
 
 
-def test_a_filtered_answer_is_paid_for_and_stays_readable_nowhere(
-    account: Account, wire: Wire, scripted: Scripted
-) -> None:
+def test_a_filtered_answer_is_paid_for_and_readable_nowhere(account: Account, wire: Wire, scripted: Scripted) -> None:
     scripted.says("something forbidden", finish_reason="content_filter")
     task_id = account.queued()
 
@@ -176,9 +174,7 @@ def test_a_claim_whose_answer_was_lost_is_one_claim_and_no_loss(account: Account
     assert (day["answers"], day["estimated_tokens"]) == (1, 0)
 
 
-def test_a_first_model_that_was_silent_is_paid_for_beside_the_fallback(
-    account: Account, worker: Parts, fallback: StandIn
-) -> None:
+def test_a_silent_model_is_paid_for_beside_the_fallback(account: Account, worker: Parts, fallback: StandIn) -> None:
     worker.have(first_token_seconds=0.2)
     worker.be_watchful(0.03)
     task_id = account.queued("[[hang=30 times=1]] " + "word " * 100)

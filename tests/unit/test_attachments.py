@@ -160,9 +160,7 @@ def test_a_page_ends_before_it_takes_too_many_reads(account: Account, wire: Wire
 
 
 @pytest.mark.parametrize("fail", TROUBLE_OF_S3)
-def test_a_conversation_is_read_without_an_image_that_s3_does_not_give(
-    account: Account, wire: Wire, fail: Action
-) -> None:
+def test_a_conversation_is_read_without_an_image_that_s3_refuses(account: Account, wire: Wire, fail: Action) -> None:
     task_id = account.queued("look", session_id="s-1", media=[image("a")])
     wire.before("GetObject", fail)
 
@@ -263,7 +261,7 @@ def test_a_submit_that_dies_leaves_no_task_without_its_image(
     assert len(stored(account)) == 1
 
 
-def test_a_turn_whose_image_s3_does_not_give_now_comes_back(
+def test_a_turn_whose_image_s3_refuses_comes_back(
     account: Account, wire: Wire, clock: Clock, scripted: Scripted
 ) -> None:
     scripted.says("nice")
@@ -289,7 +287,7 @@ def test_a_turn_whose_own_image_is_gone_says_so(account: Account) -> None:
 # ---- Turns of another version
 
 
-def test_a_turn_of_the_version_before_has_its_data_url_still(
+def test_a_turn_of_an_earlier_version_has_its_data_url(
     account: Account, submit: ModuleType, scripted: Scripted
 ) -> None:
     scripted.says("nice")

@@ -235,9 +235,7 @@ def test_a_failure_is_not_kept(account: Account) -> None:
 
 
 def test_a_reply_whose_turn_is_deleted_is_gone(account: Account) -> None:
-    task = answered(account)
-    item = account.item(task["task_id"])
-    account.dynamodb.delete_item(TableName="TurnsTable", Key={name: item[name] for name in ("session", "turn")})
+    account.remove(account.item(answered(account)["task_id"]))
 
     assert not is_hit(account, send(account))
 

@@ -14,6 +14,7 @@ from turnqueue.turn import Key
 type Message = dict[str, Any]
 type Answered = Callable[..., None]
 type Told = Callable[..., list[Message]]
+type Limits = Callable[..., None]
 type Histories = Callable[..., tuple[str, list[int]]]
 
 URL = {"type": "image", "url": "https://example.com/cat.png"}
@@ -206,7 +207,7 @@ def test_an_image_that_is_not_shown_again_costs_no_image(answered: Answered, tol
 
 
 @pytest.fixture
-def limits(model: StandIn) -> Iterator[Callable[..., None]]:
+def limits(model: StandIn) -> Iterator[Limits]:
     """Sets what the stand-in refuses: prompts above a `window` of tokens, or images if it is `blind`."""
     yield model.faults
     model.faults()
@@ -227,7 +228,7 @@ def histories(account: Account, model: StandIn) -> Histories:
 
 
 def test_a_conversation_that_is_too_long_is_told_in_part_and_the_next_turn_makes_one_call(
-    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
+    account: Account, limits: Limits, answered: Answered, histories: Histories
 ) -> None:
     for number in range(16):
         answered(f"{number:02} " + "x" * 1_597, "x" * 1_600)  # 800 tokens, and two
@@ -246,7 +247,7 @@ def test_a_conversation_that_is_too_long_is_told_in_part_and_the_next_turn_makes
 
 @pytest.mark.parametrize(("turns", "calls"), [(0, 1), (1, 2), (2, 3), (20, 5)])
 def test_a_message_that_is_too_long_by_itself_costs_at_most_5_calls(
-    account: Account, answered: Answered, histories: Histories, limits: Callable[..., None], turns: int, calls: int
+    account: Account, answered: Answered, histories: Histories, limits: Limits, turns: int, calls: int
 ) -> None:
     for _ in range(turns):
         answered("question", "answer")
@@ -260,7 +261,7 @@ def test_a_message_that_is_too_long_by_itself_costs_at_most_5_calls(
 
 
 def test_the_last_call_is_without_the_history(
-    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
+    account: Account, limits: Limits, answered: Answered, histories: Histories
 ) -> None:
     for _ in range(20):
         answered("x" * 400, "x" * 400)
@@ -272,9 +273,7 @@ def test_the_last_call_is_without_the_history(
     assert calls == [40, 20, 10, 4, 0]
 
 
-def test_what_is_learned_holds_for_the_whole_prompt(
-    limits: Callable[..., None], answered: Answered, histories: Histories
-) -> None:
+def test_what_is_learned_holds_for_the_whole_prompt(limits: Limits, answered: Answered, histories: Histories) -> None:
     """A long message leaves room for little history, and a short one after it for more."""
     for session_id in ("s-1", "s-2"):
         for _ in range(16):
@@ -286,9 +285,7 @@ def test_what_is_learned_holds_for_the_whole_prompt(
     assert histories("x" * 4_000, session_id="s-2")[1] == [2 * 6]
 
 
-def test_what_is_learned_is_forgotten_after_an_hour(
-    limits: Callable[..., None], clock: Clock, answered: Answered, histories: Histories
-) -> None:
+def test_what_is_learned_lasts_an_hour(limits: Limits, clock: Clock, answered: Answered, histories: Histories) -> None:
     for _ in range(16):
         answered("x" * 1_600, "x" * 1_600)
     limits(window=3_000)
@@ -305,7 +302,7 @@ def test_what_is_learned_is_forgotten_after_an_hour(
 
 @pytest.mark.parametrize("text", ["and?", "and " * 2_000])
 def test_an_earlier_image_that_is_refused_fails_no_text(
-    account: Account, model: StandIn, limits: Callable[..., None], text: str, answered: Answered, histories: Histories
+    account: Account, model: StandIn, limits: Limits, text: str, answered: Answered, histories: Histories
 ) -> None:
     """After a change to a model without vision, or when a URL has expired."""
     answered("look", "A cat.", media=[URL])
@@ -319,7 +316,7 @@ def test_an_earlier_image_that_is_refused_fails_no_text(
 
 
 def test_an_image_of_the_message_that_is_refused_fails_it(
-    account: Account, limits: Callable[..., None], answered: Answered, histories: Histories
+    account: Account, limits: Limits, answered: Answered, histories: Histories
 ) -> None:
     answered("look", "A cat.", media=[URL])
     limits(blind=True)
@@ -357,9 +354,7 @@ def test_the_parameter_says_how_much_is_told(
 # ---- Failures among it
 
 
-def test_failures_among_more_than_one_page_do_not_lose_the_newest_turns(
-    account: Account, answered: Answered, told: Told
-) -> None:
+def test_a_page_of_failures_does_not_hide_the_turns_before_it(account: Account, answered: Answered, told: Told) -> None:
     """20 turns are read at a time: here 15 and 5 failures, then 15 older ones."""
     for number in range(30):
         answered(f"question {number}", "answer")

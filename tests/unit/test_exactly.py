@@ -36,9 +36,7 @@ def at(monkeypatch: pytest.MonkeyPatch, account: Account) -> Stopped:
     ("control", "age"),
     [("", 600), ("max-age=60", 60), ("max-age=600", 600), ("max-age=601", 600), ("max-age=999999999", 600)],
 )
-def test_a_reply_is_given_until_it_is_so_old(
-    account: Account, set_cache: SetCache, at: Stopped, control: str, age: int
-) -> None:
+def test_a_reply_is_kept_so_long(account: Account, set_cache: SetCache, at: Stopped, control: str, age: int) -> None:
     """A client may ask for a younger reply than the parameter says, and not for an older one."""
     set_cache(600)
     answered(account)

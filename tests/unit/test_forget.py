@@ -41,9 +41,7 @@ def test_the_owners_turns_rows_and_images_go_and_no_others(
     assert (account.items(), account.items("EventsTable"), uploads(account)) == ([], [], set())
 
 
-def test_a_row_that_a_worker_adds_meanwhile_is_found_by_the_next_run(
-    account: Account, stack: Stack, worker: Parts
-) -> None:
+def test_a_row_that_a_worker_adds_late_is_found_by_the_next_run(account: Account, stack: Stack, worker: Parts) -> None:
     task_id = account.queued()
     claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 50)
     forget(stack, "alice")
@@ -197,9 +195,7 @@ def test_a_dry_run_deletes_nothing(account: Account, stack: Stack) -> None:
     assert (len(account.items()), len(account.items("GuardsTable"))) == (1, 1)
 
 
-def test_its_waiting_messages_and_dead_letters_are_dropped(
-    account: Account, stack: Stack, model: StandIn, printed: Printed
-) -> None:
+def test_its_messages_and_dead_letters_go(account: Account, stack: Stack, model: StandIn, printed: Printed) -> None:
     account.queued()
     [record] = account.receive()
     account.dead_letter(record["body"])
@@ -214,9 +210,7 @@ def test_its_waiting_messages_and_dead_letters_are_dropped(
 
 
 @pytest.mark.parametrize("message", ["hello", "[[refuse]]", "[[status=500]]", "[[hang=0.2]]"])
-def test_a_worker_that_is_on_it_cannot_bring_it_back(
-    account: Account, stack: Stack, worker: Parts, wire: Wire, message: str
-) -> None:
+def test_a_worker_cannot_bring_it_back(account: Account, stack: Stack, worker: Parts, wire: Wire, message: str) -> None:
     """Its answer, its failure, its return to the queue, its progress: whatever it writes next meets no turn."""
     worker.be_watchful(0.02)
     account.queued(message)
@@ -228,7 +222,7 @@ def test_a_worker_that_is_on_it_cannot_bring_it_back(
     assert account.waiting() == (0, 0)
 
 
-def test_a_cancellation_and_a_reader_past_the_deadline_cannot_either(
+def test_a_cancellation_and_a_late_reader_cannot_either(
     account: Account, stack: Stack, wire: Wire, clock: Clock
 ) -> None:
     task_id = account.queued()

@@ -98,9 +98,7 @@ MALFORMED: dict[str, Change] = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_a_malformed_item_is_reported_and_the_rest_is_replayed(
-    name: str, account: Account, stack: Stack, failed: Failed
-) -> None:
+def test_a_malformed_item_is_reported_and_left_alone(name: str, account: Account, stack: Stack, failed: Failed) -> None:
     failed()
     bad = failed(MALFORMED[name])
     failed()
@@ -404,9 +402,7 @@ def test_an_answer_that_cannot_be_ends_the_smoke_test_with_a_sentence(run: Run, 
 
 
 @pytest.mark.parametrize("token", ["planted\ntoken", "planted token", "planted-tokën"])
-def test_a_token_that_cannot_be_is_not_quoted(
-    run: Run, other: OtherApi, monkeypatch: pytest.MonkeyPatch, token: str
-) -> None:
+def test_an_odd_token_is_not_quoted(run: Run, other: OtherApi, monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("API_TOKEN", token)
 
     ran = run("smoke", "--url", other.url)
@@ -417,7 +413,7 @@ def test_a_token_that_cannot_be_is_not_quoted(
 
 
 @pytest.mark.parametrize("name", ["health", "sync", "async", "idempotency", "order", "cancel", "upload"])
-@pytest.mark.parametrize("status", [200, 201, 202, 302, 500])
+@pytest.mark.parametrize("status", [200, 201, 202, 500])
 @pytest.mark.parametrize(
     "members", [{}, {"status": "SUCCESS", "turns": ["x"]}, {"status": ["x"], "url": "https://\x1b", "fields": "x"}]
 )

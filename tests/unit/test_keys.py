@@ -47,9 +47,7 @@ def claims(authorizer: ModuleType, secret: str) -> Any:
 # ---- Keys
 
 
-def test_a_key_puts_its_owner_into_a_group(
-    stack: Stack, authorizer: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_key_puts_its_owner_in_a_group(stack: Stack, authorizer: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(authorizer.callers, "_group_claim", "plan")
 
     assert claims(authorizer, keys.create(stack, "alice", group="pro").key) == {"sub": "alice", "plan": "pro"}
@@ -131,7 +129,8 @@ def test_a_token_of_the_issuer_is_its_subjects(
 @pytest.mark.parametrize(
     "change",
     [
-        *({"aud": audience} for audience in ("another", [])),
+        {"aud": "another"},
+        {"aud": []},
         {"iss": "https://another.example"},
         *({"exp": end} for end in (1, None)),
         {"nbf": 9_999_999_999},
@@ -175,9 +174,7 @@ def test_an_issuer_that_is_down_is_no_refusal(account: Account, issuer: Issuer) 
 # ---- With the API
 
 
-def test_two_keys_are_two_owners_in_the_api(
-    stack: Stack, account: Account, authorizer: ModuleType, clock: Clock
-) -> None:
+def test_two_keys_are_two_owners(stack: Stack, account: Account, authorizer: ModuleType, clock: Clock) -> None:
     clock.meanwhile = account.work
     hers, his = (
         client(account, authorizer=authorizer, api_key=keys.create(stack, owner).key) for owner in ("alice", "bob")

@@ -88,9 +88,7 @@ def test_who_waits_as_told_is_let_in(account: Account, set_limits: SetLimits, cl
         assert send(account)["statusCode"] == 202
 
 
-def test_after_a_pause_there_is_the_whole_burst_and_no_more(
-    account: Account, set_limits: SetLimits, clock: Clock
-) -> None:
+def test_after_a_pause_there_is_one_burst_and_no_more(account: Account, set_limits: SetLimits, clock: Clock) -> None:
     set_limits("default:6/3")
     send(account)
     clock.forward(3600)
@@ -121,9 +119,7 @@ def test_owners_have_their_places_each(account: Account, set_limits: SetLimits) 
     assert [send(account, owner)["statusCode"] for owner in ("alice", "bob", "alice")] == [202, 202, 429]
 
 
-def test_of_many_at_once_exactly_the_burst_is_let_in(
-    account: Account, set_limits: SetLimits, submit: ModuleType
-) -> None:
+def test_of_200_at_once_just_the_burst_is_let_in(account: Account, set_limits: SetLimits, submit: ModuleType) -> None:
     set_limits("default:1/20")
     event = account.post_event({"message": "hello"}, query={"async_mode": "true"})
 
@@ -141,9 +137,7 @@ def test_of_many_at_once_exactly_the_burst_is_let_in(
     assert len(account.items()) == 20
 
 
-def test_who_keeps_to_the_rate_costs_one_write_a_message(
-    account: Account, set_limits: SetLimits, clock: Clock, wire: Wire
-) -> None:
+def test_an_allowed_message_costs_one_write(account: Account, set_limits: SetLimits, clock: Clock, wire: Wire) -> None:
     set_limits("default:6/3")
     for _ in range(4):
         send(account)
@@ -152,9 +146,7 @@ def test_who_keeps_to_the_rate_costs_one_write_a_message(
     assert len(wire.made("UpdateItem")) == 4
 
 
-def test_a_limit_that_cannot_be_checked_lets_nobody_in_and_loses_nothing(
-    account: Account, set_limits: SetLimits, wire: Wire
-) -> None:
+def test_a_limit_that_cannot_be_checked_lets_nobody_in(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:6/3")
     wire.before("UpdateItem", refusing())
 
@@ -239,9 +231,7 @@ def test_a_group_has_one_limit() -> None:
 # ---- Tokens a day
 
 
-def test_when_the_tokens_of_the_day_are_used_up_the_next_day_has_more(
-    account: Account, set_limits: SetLimits, clock: Clock
-) -> None:
+def test_tokens_that_are_used_up_come_back_the_next_day(account: Account, set_limits: SetLimits, clock: Clock) -> None:
     set_limits("default:600/100/100")
     first = send(account, message="x " * 90)
     account.work()
@@ -308,9 +298,7 @@ def test_a_request_that_finds_its_turn_recorded_meanwhile_gives_its_tokens_back(
     assert used(account) == (0, 2011)
 
 
-def test_a_request_that_meets_its_own_record_keeps_its_tokens(
-    account: Account, set_limits: SetLimits, wire: Wire
-) -> None:
+def test_a_request_that_meets_its_record_keeps_its_tokens(account: Account, set_limits: SetLimits, wire: Wire) -> None:
     set_limits("default:600/100/100000")
     wire.lose_answer("PutItem")
 
@@ -319,7 +307,7 @@ def test_a_request_that_meets_its_own_record_keeps_its_tokens(
     assert used(account) == (0, 2011)
 
 
-def test_a_message_that_could_not_be_queued_gives_its_tokens_back(
+def test_a_message_that_is_not_queued_gives_its_tokens_back(
     account: Account, set_limits: SetLimits, wire: Wire
 ) -> None:
     set_limits("default:600/100/100000")
@@ -463,9 +451,7 @@ def test_the_answers_of_a_day_are_added_up(account: Account, clock: Clock) -> No
     assert usage(account)["json"]["answers"] == 0
 
 
-def test_a_day_of_models_without_a_price_has_no_cost(
-    account: Account, worker: Parts, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_day_without_prices_has_no_cost(account: Account, worker: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     assert usage(account)["json"]["cost_usd"] is None
     monkeypatch.setattr(worker.services.first.model, "_prices", {})
     task_id = account.queued()
