@@ -8,7 +8,7 @@ import time
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from operations import CommandFailed, arguments, gate, keys
+from operations import CommandFailed, arguments, breaker, keys
 from operations.api import Api
 from operations.deploy import TRAFFIC_SHIFTS, deploy
 from operations.forget import forget
@@ -86,12 +86,16 @@ def _parser() -> arguments.Parser:
     command.add_argument("--yes", action="store_true", help="do not ask whether to execute the change set")
     command.set_defaults(run=_deploy)
 
-    command = commands.add_parser("gate", parents=[of_stack], help="show, open or close the gates of the models")
+    command = commands.add_parser(
+        "breaker",
+        parents=[of_stack],
+        help="show, open (block calls) or close (allow calls) the models' circuit breakers",
+    )
     command.add_argument("what", choices=("show", "open", "close"))
     command.add_argument(
-        "--seconds", type=arguments.count, default=60, metavar="N", help="seconds for which the gate stays open (60)"
+        "--seconds", type=arguments.count, default=60, metavar="N", help="seconds for which `open` blocks calls (60)"
     )
-    command.set_defaults(run=_gate)
+    command.set_defaults(run=_breaker)
 
     command = commands.add_parser("keys", help="make, list or revoke API keys for the OpenAI API")
     actions = command.add_subparsers(required=True, metavar="ACTION")
@@ -193,12 +197,12 @@ def _deploy(options: argparse.Namespace) -> int:
     return 0
 
 
-def _gate(options: argparse.Namespace) -> int:
+def _breaker(options: argparse.Namespace) -> int:
     stack = Stack(options.stack, options.region)
     if options.what == "show":
-        gate.show(stack, say)
+        breaker.show(stack, say)
     else:
-        gate.move(stack, options.seconds if options.what == "open" else None, say)
+        breaker.move(stack, options.seconds if options.what == "open" else None, say)
     return 0
 
 

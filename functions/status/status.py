@@ -11,8 +11,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from turnqueue import __version__
 from turnqueue.attachments import shown
+from turnqueue.circuit_breaker import ModelBreakers
 from turnqueue.events import EventLog, has_text_in_log, with_text
-from turnqueue.gate import ModelGates
 from turnqueue.http import (
     Event,
     Problem,
@@ -39,7 +39,7 @@ from turnqueue.wait import single_try_store, wait_until_final
 
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
-gates = ModelGates(guards, os.environ)
+breakers = ModelBreakers(guards, os.environ)
 usages = UsageStore(guards, attempts=3)
 log = EventLog(os.environ["EVENTS_TABLE"], attempts=3, read_timeout=3)
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=2)
@@ -122,7 +122,7 @@ def _with_text_so_far(turn: Turn) -> Turn:
 
 
 def _waiting(turn: Turn) -> Waiting | None:
-    """The reason why a turn waits longer than usual. If the read of the gates fails, the response has no reason."""
+    """The reason why a turn waits longer than usual. No reason is given if the circuit breakers cannot be read."""
     now = time.time()
     if turn.status is not Status.PENDING or now - turn.queued_at < USUAL_WAIT_SECONDS:
         return None
@@ -132,7 +132,7 @@ def _waiting(turn: Turn) -> Waiting | None:
     except (BotoCoreError, ClientError) as error:
         logger.warning("read failed", extra={"task_id": turn.key.task_id, "error": error_name(error)})
         return None
-    if wait := gates.wait(now):
+    if wait := breakers.wait(now):
         return Waiting.of(wait.code, max(now + wait.seconds, turn.next_try_at or 0))
     return Waiting.of(turn.last_refusal or "model_rate_limited", turn.next_try_at) if turn.next_try_at else None
 

@@ -15,8 +15,8 @@ from preference import preference
 from request import MAX_MEDIA, UploadRequest, invalid, parse, parse_chat
 from submission import Submission, idempotency_key, require_json
 from turnqueue.attachments import moved
+from turnqueue.circuit_breaker import ModelBreakers
 from turnqueue.events import EventLog
-from turnqueue.gate import ModelGates
 from turnqueue.http import Event, Problem, Response, body, dispatch, no_such_task, owner, respond, task_key
 from turnqueue.idempotency import IdempotencyKeys, Reservation
 from turnqueue.limits import Limiter, Verdict, joined, whole_seconds
@@ -47,7 +47,7 @@ cache = {"seconds": int(os.environ["CACHE_SECONDS"]), "shared": os.environ["CACH
 model = (os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
 media_urls = MediaUrls(os.environ["MEDIA_URLS"])
 uploads = Uploads(os.environ["MEDIA_BUCKET"], attempts=2)
-gates = ModelGates(guards, os.environ)
+breakers = ModelBreakers(guards, os.environ)
 deadline_seconds = 60 * int(os.environ["DEADLINE_MINUTES"])
 history_tokens = int(os.environ["HISTORY_TOKENS"])
 allow_instructions = os.environ["ALLOW_INSTRUCTIONS"] == "true"
@@ -170,7 +170,7 @@ def waited(event: Event, turn: Turn, seconds: int, ends_at: float) -> Turn:
     owner's rate limit for waits is reached."""
     if turn.final or (limiter and not limiter.may_wait(event, turn.key.owner)):
         return turn
-    return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, gates)
+    return wait_until_final(single_try_store(table, guards), turn, seconds, ends_at, breakers)
 
 
 def _accepted(event: Event, submission: Submission, ends_at: float) -> Response:
@@ -190,7 +190,7 @@ def _accepted(event: Event, submission: Submission, ends_at: float) -> Response:
     if turn.cached:
         headers["Cache-Status"] = "turnqueue; hit"
     if wanted.wait:
-        turn = wait_until_final(single_try_store(table, guards), turn, wanted.wait, ends_at, gates)
+        turn = wait_until_final(single_try_store(table, guards), turn, wanted.wait, ends_at, breakers)
         if turn.final:
             return _answer(turn, headers)
         count("SyncWaitTimedOut")

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
 import images
+from admission import PROBE_SECONDS, Admission, Permit
 from cancellations import Cancellations
 from decisions import DONE, Decision, Verdict, after_failure, back, superseded
-from gatekeeper import PROBE_SECONDS, Gatekeeper, Pass
 from leases import Leases
 from model import Model
 from modelerror import ModelError
@@ -20,8 +20,8 @@ from pace import Pace
 from persona import Persona, asked_for, persona
 from reply import Answer, Reply
 from room import Room
+from turnqueue.circuit_breaker import Wait
 from turnqueue.events import EventLog, Growing, Superseded
-from turnqueue.gate import Wait
 from turnqueue.media import MediaUrls, Uploads
 from turnqueue.replies import KeptReplies, reply_key
 from turnqueue.store import Refused, TurnStore
@@ -55,10 +55,10 @@ _EARLY_SECONDS = 1.0
 
 
 class Server(NamedTuple):
-    """A model, and the gatekeeper that decides whether it may be called."""
+    """A model, and the rules that decide when it may be called."""
 
     model: Model
-    gatekeeper: Gatekeeper
+    admission: Admission
     pace: Pace | None
 
 
@@ -96,42 +96,42 @@ class Services(NamedTuple):
             return self.fallback
         return self.first
 
-    async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Pass] | Wait:
+    async def choose(self, servers: Sequence[Server], *, again: bool) -> tuple[Server, Permit] | Wait:
         """The first of `servers` that may be called now, or the seconds to wait if no model may be called. `again`:
         whether the message was delivered before."""
         waits = []
         for server in servers:
-            verdict = await server.gatekeeper.ask(again=again)
-            if isinstance(verdict, Pass):
-                return server, verdict
-            waits.append(verdict)
+            permit = await server.admission.permit(again=again)
+            if isinstance(permit, Permit):
+                return server, permit
+            waits.append(permit)
         return min(waits)
 
-    async def prefer(self, turn: Turn, server: Server, passed: Pass) -> tuple[Server, Pass]:
-        """Returns the model that this turn prefers, and a pass for it, if this model may be called now. Otherwise
-        returns `server` and `passed`."""
+    async def prefer(self, turn: Turn, server: Server, permit: Permit) -> tuple[Server, Permit]:
+        """Returns the model that this turn prefers, and a permit for it, if this model may be called now. Otherwise
+        returns `server` and `permit`."""
         preferred = self.preferred(turn)
         if preferred is server:
-            return server, passed
+            return server, permit
         chosen = await self.choose([preferred], again=True)
         if isinstance(chosen, Wait):
-            return server, passed
-        # this turn does not call `server`, so another turn may use the probe in `passed`
-        await asyncio.to_thread(server.gatekeeper.unused, passed)
+            return server, permit
+        # this turn does not call `server`, so another turn may use the probe in `permit`
+        await asyncio.to_thread(server.admission.unused, permit)
         return chosen
 
 
 class Attempt:
     """One attempt at a claimed turn. It ends at `ends_at` at the latest."""
 
-    def __init__(self, services: Services, turn: Turn, server: Server, passed: Pass, ends_at: float) -> None:
+    def __init__(self, services: Services, turn: Turn, server: Server, permit: Permit, ends_at: float) -> None:
         self._services = services
         self._turn = turn
         self._server = server
-        self._pass = passed
+        self._permit = permit
         self._reply = Reply()
         self._asked_persona: Persona | None = None  # None until `_answer` has loaded the persona
-        self._is_let_in = False
+        self._is_accepted = False
         self._growing = Growing(services.log, turn)
         self._ends_at = min(ends_at - RESERVE_SECONDS, time.time() + services.longest_answer, turn.deadline_at)
         self._lost: asyncio.Future[Refused] = asyncio.get_running_loop().create_future()
@@ -184,7 +184,7 @@ class Attempt:
         if seconds <= _SHORT_PAUSE_SECONDS:
             await asyncio.sleep(max(seconds, 0))
             return None
-        await asyncio.to_thread(self._server.gatekeeper.unused, self._pass)
+        await asyncio.to_thread(self._server.admission.unused, self._permit)
         await self._release(back(seconds, is_refund=True), place_at=place.at if place.is_taken else None)
         count("TaskPaced")
         return back(seconds - _EARLY_SECONDS)
@@ -207,11 +207,11 @@ class Attempt:
         """Ask the fallback, because the first model was silent for too long."""
         fallback = self._services.fallback
         assert fallback is not None, "only with a fallback a silent model is given up early"
-        passed = await fallback.gatekeeper.ask(again=True)
-        if isinstance(passed, Wait):
+        permit = await fallback.admission.permit(again=True)
+        if isinstance(permit, Wait):
             raise ModelError("model_timeout")
         await self._settle(self._used(), is_final=False)
-        self._server, self._pass, self._is_let_in = fallback, passed, False
+        self._server, self._permit, self._is_accepted = fallback, permit, False
         self._reply = Reply()
         self._reply.structured = asked.is_structured
         return await self._answer_of_fallback(asked, history)
@@ -235,7 +235,7 @@ class Attempt:
         limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
-        guards.append(self._settle_gate(server.gatekeeper, self._pass, silence))
+        guards.append(self._settle_when_accepted(server.admission, self._permit, silence))
         if silence:
             guards.append(self._give_up_when_silent(silence))
         try:
@@ -243,7 +243,7 @@ class Attempt:
                 answer = await _guarded(self._shown_and_asked(server.model, asked, history), guards)
         except TimeoutError:
             raise ModelError("model_timeout") from None
-        await self._let_in()
+        await self._accepted()
         return answer
 
     async def _shown_and_asked(self, model: Model, asked: Persona, history: Sequence[Turn]) -> Answer:
@@ -319,24 +319,24 @@ class Attempt:
         if not self._reply.begun:
             raise _Silent
 
-    async def _settle_gate(self, gatekeeper: Gatekeeper, passed: Pass, silence: float) -> None:
-        """Tell the gate when the server has accepted the call: when the response headers have come. A probe that is not
-        refused in time also counts as accepted, unless `silence` limits the wait."""
+    async def _settle_when_accepted(self, admission: Admission, permit: Permit, silence: float) -> None:
+        """Tell the breakers that the server has accepted the call when its response headers have come. A probe that is
+        not refused in time also counts as accepted, unless `silence` limits the wait."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
-            async with asyncio.timeout(PROBE_SECONDS if passed.probes and not silence else None):
+            async with asyncio.timeout(PROBE_SECONDS if permit.probes and not silence else None):
                 await accepted.wait()
         except TimeoutError:
             pass
-        await gatekeeper.let_in(passed)
-        self._is_let_in = True
+        await admission.accepted(permit)
+        self._is_accepted = True
 
-    async def _let_in(self) -> None:
-        """Report the accepted call, unless `_settle_gate` has done so. A short answer can end before that guard
-        runs."""
-        if not self._is_let_in:
-            await self._server.gatekeeper.let_in(self._pass)
+    async def _accepted(self) -> None:
+        """Tell the breakers that the server accepted the call, unless `_settle_when_accepted` has done so. A short
+        answer can end before that guard runs."""
+        if not self._is_accepted:
+            await self._server.admission.accepted(self._permit)
 
     # ---- ending the attempt
 
@@ -372,14 +372,14 @@ class Attempt:
         queue. Otherwise end the turn as FAILURE."""
         turn, server, now = self._turn, self._server, time.time()
         if error.refused:
-            await asyncio.to_thread(server.gatekeeper.refused, self._pass, error.code, error.retry_after)
+            await asyncio.to_thread(server.admission.refused, self._permit, error.code, error.retry_after)
         elif self._reply.headers_at:
-            await self._let_in()
+            await self._accepted()
         next_turn = turn._replace(attempt=turn.attempt + 1, refusals=turn.refusals + error.refused)
         is_fallback_next = (
             bool(self._services.fallback)
             and self._is_first
-            and (self._services.preferred(next_turn) is not server or server.gatekeeper.is_open(now))
+            and (self._services.preferred(next_turn) is not server or not server.admission.is_closed(now))
         )
         decision = after_failure(turn, error, now, is_fallback_next=is_fallback_next)
         details = {"task_id": turn.key.task_id, "attempt": turn.attempt, "code": error.code}

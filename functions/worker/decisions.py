@@ -8,7 +8,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from modelerror import ModelError
-from turnqueue.gate import MOST_HIDDEN_SECONDS
+from turnqueue.circuit_breaker import MOST_HIDDEN_SECONDS
 from turnqueue.turn import MAX_ATTEMPTS, Turn
 
 # While AWS fails, SQS delivers the message again 5 s after the first delivery, 10 s after the second, and so on up to

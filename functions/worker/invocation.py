@@ -20,7 +20,7 @@ from decisions import DONE, Decision, Verdict, aws_failed, back, not_claimed
 from intake import READ_SECONDS, Intake
 from leases import LEASE_SECONDS
 from modelkeys import ModelKeys
-from turnqueue.gate import Wait
+from turnqueue.circuit_breaker import Wait
 from turnqueue.queue import MOST_AT_ONCE, Malformed, Message, TurnQueue, decode
 from turnqueue.store import Refused
 from turnqueue.telemetry import count, error_name, flush, logger, milliseconds, where
@@ -155,16 +155,16 @@ class Invocation:
         chosen = await services.choose(services.servers, again=deliveries > 1)
         if isinstance(chosen, Wait):
             return await self._defer(key, chosen)
-        server, passed = chosen
+        server, permit = chosen
         try:
             turn = await asyncio.to_thread(services.store.claim, key, now, now + LEASE_SECONDS)
         except Refused as refused:
-            await asyncio.to_thread(server.gatekeeper.unused, passed)
+            await asyncio.to_thread(server.admission.unused, permit)
             return await self._close(key, refused.current)
         if turn.is_first_claim:
             milliseconds("QueueTime", now - turn.queued_at)
-        server, passed = await services.prefer(turn, server, passed)
-        return await Attempt(services, turn, server, passed, self._ends_at).run()
+        server, permit = await services.prefer(turn, server, permit)
+        return await Attempt(services, turn, server, permit, self._ends_at).run()
 
     async def _defer(self, key: Key, wait: Wait) -> Decision:
         """Return a message to the queue while no model may be called. First reads the turn, because a cancelled or

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from admission import Admission
 from attempt import Server, Services
 from cancellations import Cancellations
-from gatekeeper import Gatekeeper
 from intake import READ_SECONDS
 from invocation import Worker
 from leases import Leases
@@ -21,8 +21,8 @@ from modelkeys import ModelKeys
 from pace import Pace
 from prices import parse_prices
 from room import Room
+from turnqueue.circuit_breaker import BreakerStore, model_name
 from turnqueue.events import EventLog
-from turnqueue.gate import GateStore, model_name
 from turnqueue.media import MediaUrls, Uploads
 from turnqueue.queue import TurnQueue
 from turnqueue.rate_limits import RateLimiter
@@ -36,7 +36,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     """Build the worker from these environment variables. Async, because the connections of a client belong to the event
     loop that made them."""
     turns, guards, queue = environment["TURNS_TABLE"], environment["GUARDS_TABLE"], environment["QUEUE_URL"]
-    keys, gates = ModelKeys(attempts=4), GateStore(guards)
+    keys, breakers = ModelKeys(attempts=4), BreakerStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
     # A row is tried once, because the next row also contains the text of a lost row.
@@ -48,7 +48,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
         limiter = RateLimiter(guards, attempts=1, read_timeout=1) if per_minute else None
         return Server(
             Model(base_url, name, partial(keys.get, secret), prices, history_tokens),
-            Gatekeeper(gates, base_url, name),
+            Admission(breakers, base_url, name),
             Pace(limiter, model_name(base_url, name), per_minute) if limiter else None,
         )
 

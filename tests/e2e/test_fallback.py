@@ -62,7 +62,7 @@ def test_an_outage_of_the_first_model_is_answered_by_the_second_until_the_first_
     for task in map(api.finished, tasks):
         assert (task["status"], task["usage"]["model"]) == ("SUCCESS", "second"), task
     started = time.monotonic()
-    task = api.finished(api.submit("when the gate is open", session_id="open"))
+    task = api.finished(api.submit("when the breaker is open", session_id="open"))
     assert (task["attempt"], task["usage"]["model"]) == (1, "second")
     assert time.monotonic() - started < 10
 
@@ -73,4 +73,4 @@ def test_an_outage_of_the_first_model_is_answered_by_the_second_until_the_first_
     assert answered_by(api, "and stays") == "gpt-4.1-mini"
     assert api.http.get("/chat/usage").json()["cost_usd"] > 0
     names = {metric.name for metric in emitted(log_lines(with_fallback.logs)).names()}
-    assert {"FallbackUsed", "GateOpened"} <= names
+    assert {"FallbackUsed", "BreakerOpened"} <= names

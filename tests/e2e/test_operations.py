@@ -80,7 +80,7 @@ def documented() -> list[str]:
 
 
 def test_every_command_as_it_is_written_down(stack: LocalStack) -> None:
-    assert {command.split()[0] for command in documented()} == {"replay", "forget", "restore", "gate"}
+    assert {command.split()[0] for command in documented()} == {"replay", "forget", "restore", "breaker"}
     for command in documented():
         for name, value in {
             "turnqueue-dev": STACK_NAME,

@@ -156,8 +156,8 @@ def sending_forbidden(stack: LocalStack) -> Iterator[None]:
 # ---- No dead widget
 
 
-OF_AN_OUTAGE = {"FallbackUsed", "GateOpened", "TaskDeferred", "TaskPaced"}
-"""There is none in this run. tests/e2e/test_fallback.py and tests/unit/test_gate.py look for them."""
+OF_AN_OUTAGE = {"FallbackUsed", "BreakerOpened", "TaskDeferred", "TaskPaced"}
+"""There is none in this run. tests/e2e/test_fallback.py and tests/unit/test_circuit_breaker.py look for them."""
 
 
 def test_what_is_watched_of_ours_is_what_is_emitted(watched: set[Metric], run: Run) -> None:
@@ -229,12 +229,12 @@ AWS_ALARMS: dict[str, tuple[list[float], list[float]]] = {
     "worker-duration": ([2_000, 396_000], [2_000, 390_000]),  # ms
 }
 # Of the one over a metric of ours that this run does not emit.
-GATE_ALARM: dict[str, tuple[list[float], list[float]]] = {"model-gate": ([1], [0])}
+BREAKER_ALARM: dict[str, tuple[list[float], list[float]]] = {"model-breaker": ([1], [0])}
 
 
 def test_every_alarm_has_its_case(deployed_alarms: dict[str, dict[str, Any]]) -> None:
     ours = {name for name, alarm in deployed_alarms.items() if alarm["Namespace"] == OURS}
-    assert (ours, set(deployed_alarms) - ours) == (OUR_ALARMS | set(GATE_ALARM), set(AWS_ALARMS))
+    assert (ours, set(deployed_alarms) - ours) == (OUR_ALARMS | set(BREAKER_ALARM), set(AWS_ALARMS))
 
 
 @pytest.mark.parametrize("name", sorted(OUR_ALARMS))
@@ -248,9 +248,9 @@ def test_an_alarm_over_ours_rings_for_what_a_bad_time_emits(
     assert (state(alarm, in_bad), state(alarm, in_good)) == ("ALARM", "OK")
 
 
-@pytest.mark.parametrize("name", AWS_ALARMS | GATE_ALARM)
+@pytest.mark.parametrize("name", AWS_ALARMS | BREAKER_ALARM)
 def test_an_alarm_rings_for_its_trouble(name: str, deployed_alarms: dict[str, dict[str, Any]]) -> None:
-    bad, good = (AWS_ALARMS | GATE_ALARM)[name]
+    bad, good = (AWS_ALARMS | BREAKER_ALARM)[name]
     alarm = deployed_alarms[name]
     assert (state(alarm, bad), state(alarm, good)) == ("ALARM", "OK")
 
@@ -258,7 +258,7 @@ def test_an_alarm_rings_for_its_trouble(name: str, deployed_alarms: dict[str, di
 def test_trouble_that_is_over_rings_where_it_must_and_nowhere_else(
     deployed_alarms: dict[str, dict[str, Any]],
 ) -> None:
-    bad = {name: values for name, (values, _) in (AWS_ALARMS | GATE_ALARM).items()}
+    bad = {name: values for name, (values, _) in (AWS_ALARMS | BREAKER_ALARM).items()}
     bad |= {name: [1.0] for name in OUR_ALARMS}
     rang = {name for name, alarm in deployed_alarms.items() if state(alarm, bad[name], periods=1) == "ALARM"}
     assert rang == {"dead-letters", "malformed-messages", "worker-errors"}

@@ -26,12 +26,12 @@ INVOCATION = "functions/worker/invocation.py"
 INTAKE = "functions/worker/intake.py"
 ATTEMPT = "functions/worker/attempt.py"
 DECISIONS = "functions/worker/decisions.py"
-GATEKEEPER = "functions/worker/gatekeeper.py"
+ADMISSION = "functions/worker/admission.py"
 LEASES = "functions/worker/leases.py"
 PACE = "functions/worker/pace.py"
 TURN = "layers/shared/turnqueue/turn.py"
 USAGE = "layers/shared/turnqueue/usage.py"
-GATE = "layers/shared/turnqueue/gate.py"
+BREAKER = "layers/shared/turnqueue/circuit_breaker.py"
 SUBMIT = "functions/submit/submit.py"
 STATUS = "functions/status/status.py"
 DEADLETTER = "functions/deadletter/deadletter.py"
@@ -384,16 +384,9 @@ async def _flush_until""",
         ("        is_last = turn.attempt >= turn.last_attempt", "        is_last = False"),
     ),
     mutant(
-        "the worker calls a model whose gate is open",
-        GATEKEEPER,
-        ("        if wait := self._wait(now):\n            return wait\n        passed", "        passed"),
-        (
-            """            # another turn probes now, so this turn waits for the result
-            elif (gate := self._store.known(name)).phase(now) is Phase.OPEN:
-                return Wait(gate.delay(now), self._code(name))
-""",
-            "",
-        ),
+        "the worker calls a model whose circuit breaker is open",
+        ADMISSION,
+        ("            if breaker.state(now) is State.OPEN\n", "            if False\n"),
     ),
     mutant(
         "the worker does not renew the lease of a turn",
@@ -498,13 +491,13 @@ async def _flush_until""",
         ('return self.last_refusal or "deadline_exceeded"', 'return "deadline_exceeded"'),
     ),
     mutant(
-        "the worker ignores the gate after the first read",
-        GATEKEEPER,
+        "the worker ignores the circuit breaker after the first read",
+        ADMISSION,
         ("if abs(now - self._read_at) >= READ_SECONDS:", "if not self._is_known:"),
     ),
     mutant(
         "every worker probes at once",
-        GATE,
+        BREAKER,
         (
             "        return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))",
             "        return self._replace(open_until=_millis(now))",
@@ -512,7 +505,7 @@ async def _flush_until""",
     ),
     mutant(
         "after a lost probe, no worker probes for 25 minutes",
-        GATE,
+        BREAKER,
         ("PROBE_LEASE_SECONDS = 15.0", "PROBE_LEASE_SECONDS = 1500.0"),
     ),
     mutant(

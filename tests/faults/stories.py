@@ -197,8 +197,8 @@ def run_through_an_outage(world: World) -> None:
 
 
 @story(seconds=150.0, calls=13, after=math.inf, **_all_succeed(10))
-def many_meet_a_half_open_gate(world: World) -> None:
-    """Ten turns are delivered at once, a minute after the gate has opened, and the model is still down: one probes."""
+def many_meet_a_half_open_breaker(world: World) -> None:
+    """Ten turns are delivered at once, a minute after the breaker has opened, and the model is still down: one probes."""
     alice = Client(world, "alice")
     world.model.outage = Answers(status=503)
     alice.insist("m0", "s0")

@@ -36,6 +36,6 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(autouse=True)
 def calm(stack: Stack) -> Iterator[None]:
-    """Each trial begins with new workers, which know nothing of earlier trouble, and with closed gates."""
+    """Each trial begins with new workers, which know nothing of earlier trouble, and with closed circuit breakers."""
     stack.calm()
     yield

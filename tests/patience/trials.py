@@ -28,14 +28,14 @@ class Stack:
         self._deployed = local.functions["WorkerFunction"]
 
     def calm(self, **environment: str) -> None:
-        """Start a trial: a model without trouble, workers with these changed variables, and no stored gates."""
+        """Start a trial: a model without trouble, workers with these changed variables, and closed circuit breakers."""
         self.model.faults()
         self.local.host.kill(self._deployed.name)
         changed = dict(self._deployed.variables) | environment
         self.local.host.add(dataclasses.replace(self._deployed, variables=changed))
         dynamodb, table = self.local.client("dynamodb"), self.local.outputs["GuardsTableName"]
         for item in dynamodb.scan(TableName=table)["Items"]:
-            if item["guard"]["S"].startswith(("gate#", "pace#", "learned-pace#")):
+            if item["guard"]["S"].startswith(("circuit-breaker#", "pace#", "learned-pace#")):
                 dynamodb.delete_item(TableName=table, Key={"guard": item["guard"]})
         httpx.delete(self._control("calls"), trust_env=False)
 

@@ -458,7 +458,7 @@ class Parts:
         self._environment |= environment
         self.module.worker = self.run(self.module.build(os.environ | self._environment))  # type: ignore[attr-defined]
         self._connected += [server.model._client for server in self.services.servers]
-        forget_gates(self._environment)
+        forget_breakers(self._environment)
 
     def be_watchful(self, seconds: float) -> None:
         """Write the rows of a growing answer, and look for cancellations, so often that a test need not last long."""
@@ -475,19 +475,19 @@ class Parts:
         self.module.worker = self.built._replace(services=self.services._replace(**changes))  # type: ignore[attr-defined]
 
     def forget(self) -> None:
-        """Forget the models' keys and what is known of their gates, as a new process has."""
+        """Forget the models' keys and what is known of their circuit breakers, as a new process has."""
         self.built.keys._last.clear()
-        gates = importlib.import_module("turnqueue.gate").GateStore(os.environ["GUARDS_TABLE"])
-        gatekeeper = importlib.import_module("gatekeeper").Gatekeeper
-        fresh = gatekeeper(gates, os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
-        self.have(first=self.services.first._replace(gatekeeper=fresh))
+        breakers = importlib.import_module("turnqueue.circuit_breaker").BreakerStore(os.environ["GUARDS_TABLE"])
+        admission = importlib.import_module("admission").Admission
+        fresh = admission(breakers, os.environ["MODEL_BASE_URL"], os.environ["MODEL_NAME"])
+        self.have(first=self.services.first._replace(admission=fresh))
 
 
-def forget_gates(environment: dict[str, str]) -> None:
-    """Submit and status know nothing of the gates of these models, as new processes."""
-    gates = importlib.import_module("turnqueue.gate").ModelGates
+def forget_breakers(environment: dict[str, str]) -> None:
+    """Submit and status know nothing of the circuit breakers of these models, as new processes."""
+    breakers = importlib.import_module("turnqueue.circuit_breaker").ModelBreakers
     for name in ("submit", "status"):
-        sys.modules[name].gates = gates(os.environ["GUARDS_TABLE"], os.environ | environment)  # type: ignore[attr-defined]
+        sys.modules[name].breakers = breakers(os.environ["GUARDS_TABLE"], os.environ | environment)  # type: ignore[attr-defined]
 
 
 # ---- Fixtures
@@ -583,7 +583,7 @@ def simulated_aws() -> Iterator[None]:
 def account(simulated_aws: None, functions: dict[str, ModuleType], model_url: str) -> Iterator[Account]:
     account = Account(functions)
     Parts(functions["worker"]).forget()
-    forget_gates({})
+    forget_breakers({})
     StandIn(model_url).forget()
     _wire.clear()
     yield account

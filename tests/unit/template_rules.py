@@ -135,8 +135,8 @@ def routes_in_code(function: str) -> set[str]:
 
 def environment_in_code(function: str) -> set[str]:
     modules = trees(function)
-    if any("ModelGates" in ast.unparse(module) for module in modules):
-        modules = [*modules, ast.parse((cfn.ROOT / "layers/shared/turnqueue/gate.py").read_text())]
+    if any("ModelBreakers" in ast.unparse(module) for module in modules):
+        modules = [*modules, ast.parse((cfn.ROOT / "layers/shared/turnqueue/circuit_breaker.py").read_text())]
     return {
         node.slice.value
         for node in nodes(modules)

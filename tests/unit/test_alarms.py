@@ -49,7 +49,7 @@ WHEN = {
     "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for a worker"),
     "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for submit"),
     "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for status"),
-    "ModelGateAlarm": often(1, "In 3 of the last 5 minutes"),
+    "ModelBreakerAlarm": often(1, "In 3 of the last 5 minutes"),
     # 20 s before the worker gives up on the model.
     "WorkerDurationAlarm": Rings(
         "Maximum",

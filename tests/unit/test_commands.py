@@ -26,7 +26,7 @@ RUN_BY = {
     r"set -a; \. \.local/env; set \+a$": "tests/local/test_run.py",
     r'curl (-i )?"\$API': "tests/e2e/test_pages.py",
     r'curl "\$\{MODEL': "tests/e2e/test_pages.py",
-    r"python -m operations (replay|forget|restore|gate)\b": "tests/e2e/test_operations.py",
+    r"python -m operations (replay|forget|restore|breaker)\b": "tests/e2e/test_operations.py",
     r"python -m operations keys\b": "tests/e2e/test_openai.py",
     r"python -m operations verify\b": "tests/e2e/test_verify.py",
     r"python -m operations deploy\b": AWS,

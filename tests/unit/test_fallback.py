@@ -7,7 +7,7 @@ import pytest
 from attempt import REFUSALS_BEFORE_FALLBACK
 from persona import persona
 from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, StandIn, Wire, refusing
-from turnqueue.gate import OUTAGE_REFUSALS, SHORTEST_PERIOD_SECONDS
+from turnqueue.circuit_breaker import OUTAGE_REFUSALS, SHORTEST_PERIOD_SECONDS
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def answer(account: Account, clock: Clock, task_id: str) -> Any:
 
 
 def outage(account: Account, first: Scripted) -> list[str]:
-    """The first model refuses calls until its gate is open. Returns the refused tasks."""
+    """The first model refuses calls until its breaker is open. Returns the refused tasks."""
     first.status = 503
     refused = [account.queued(f"in vain {number}", session_id=f"vain-{number}") for number in range(OUTAGE_REFUSALS)]
     account.work()
@@ -56,7 +56,7 @@ def test_a_lonely_turn_is_answered_by_the_fallback_after_two_refusals(
     assert printed.metrics()["FallbackUsed"] == [1]
 
 
-def test_while_the_gate_is_open_the_fallback_answers_at_once(
+def test_while_the_breaker_is_open_the_fallback_answers_at_once(
     account: Account, clock: Clock, first: Scripted, fallback: StandIn, printed: Printed
 ) -> None:
     outage(account, first)
@@ -65,7 +65,7 @@ def test_while_the_gate_is_open_the_fallback_answers_at_once(
 
     assert (task["status"], task["attempt"], task["usage"]["model"]) == ("SUCCESS", 1, "gpt-fallback")
     assert first.asked == []
-    assert printed.metrics()["GateOpened"] == [1]
+    assert printed.metrics()["BreakerOpened"] == [1]
 
 
 def test_no_turn_of_an_outage_fails(account: Account, clock: Clock, first: Scripted) -> None:
@@ -145,7 +145,7 @@ def test_a_turn_whose_time_is_up_tells_nothing_of_the_model(account: Account, cl
 
 
 @pytest.mark.parametrize("operation", ["GetItem", "UpdateItem"])
-def test_a_gate_that_cannot_be_kept_fails_no_turn(
+def test_a_breaker_that_cannot_be_kept_fails_no_turn(
     account: Account, clock: Clock, first: Scripted, wire: Wire, operation: str
 ) -> None:
     first.status = 503

@@ -3,16 +3,16 @@
 import time
 
 from tests.unit.conftest import Account, Clock, Parts, Scripted
-from turnqueue.gate import (
+from turnqueue.circuit_breaker import (
     FIRST_INTERVAL_SECONDS,
     LINE_SECONDS,
     OUTAGE_REFUSALS,
     SHORTEST_PERIOD_SECONDS,
     SLOWER,
-    Gate,
-    GateStore,
-    Phase,
-    gate_names,
+    Breaker,
+    BreakerStore,
+    State,
+    breaker_names,
 )
 
 NOW = 1000.0
@@ -21,35 +21,35 @@ NOW = 1000.0
 
 
 def test_each_429_makes_calls_rarer_and_time_makes_them_more_frequent() -> None:
-    gate = Gate().slowed(NOW - 1, NOW)
-    assert gate.pace(NOW) == FIRST_INTERVAL_SECONDS
-    slower = gate.slowed(NOW + 1, NOW + 1)
+    breaker = Breaker().slowed(NOW - 1, NOW)
+    assert breaker.pace(NOW) == FIRST_INTERVAL_SECONDS
+    slower = breaker.slowed(NOW + 1, NOW + 1)
     assert FIRST_INTERVAL_SECONDS < slower.pace(NOW + 1) < FIRST_INTERVAL_SECONDS * SLOWER
     assert slower.pace(NOW + 2) < slower.pace(NOW + 1)
     assert slower.pace(NOW + 120) == 0
 
 
 def test_a_429_for_a_call_before_the_last_change_says_nothing_new() -> None:
-    gate = Gate().slowed(NOW - 1, NOW)
+    breaker = Breaker().slowed(NOW - 1, NOW)
 
-    assert gate.slowed(NOW, NOW + 1) == gate
+    assert breaker.slowed(NOW, NOW + 1) == breaker
 
 
-def test_the_pace_outlasts_a_gate_that_opens() -> None:
-    gate = Gate().slowed(NOW - 1, NOW).refused(NOW, 1)
+def test_the_pace_outlasts_a_breaker_that_opens() -> None:
+    breaker = Breaker().slowed(NOW - 1, NOW).refused(NOW, 1)
 
-    assert gate.phase(NOW) is Phase.OPEN
-    assert gate.pace(NOW) == FIRST_INTERVAL_SECONDS
+    assert breaker.state(NOW) is State.OPEN
+    assert breaker.pace(NOW) == FIRST_INTERVAL_SECONDS
 
 
 # ---- The worker
 
 
-def learned(worker: Parts, scripted: Scripted, interval: float) -> tuple[GateStore, str]:
-    """The model's gate, which has learned this pace."""
-    store = GateStore("GuardsTable")
-    name = gate_names(scripted.url, "gpt-stand-in")[1]
-    store.change(name, lambda gate: gate._replace(call_interval=interval, slowed_at=round(time.time(), 3)))
+def learned(worker: Parts, scripted: Scripted, interval: float) -> tuple[BreakerStore, str]:
+    """The model's breaker, which has learned this pace."""
+    store = BreakerStore("GuardsTable")
+    name = breaker_names(scripted.url, "gpt-stand-in")[1]
+    store.change(name, lambda breaker: breaker._replace(call_interval=interval, slowed_at=round(time.time(), 3)))
     return store, name
 
 
@@ -65,8 +65,8 @@ def test_a_429_is_learned_and_an_item_of_an_earlier_version_is_kept(
 
     account.work()
 
-    gate = store.read(name, consistent=True)
-    assert (gate.refusals, gate.call_interval) == (1, FIRST_INTERVAL_SECONDS)
+    breaker = store.read(name, consistent=True)
+    assert (breaker.refusals, breaker.call_interval) == (1, FIRST_INTERVAL_SECONDS)
 
 
 def test_turns_beyond_the_line_go_back_without_a_call_or_a_claim(
@@ -76,7 +76,7 @@ def test_turns_beyond_the_line_go_back_without_a_call_or_a_claim(
     learned(worker, scripted, LINE_SECONDS)
     tasks = [account.queued(f"hello {number}", session_id=f"s-{number}") for number in range(5)]
     for record in (records := account.receive()):
-        record["attributes"]["ApproximateReceiveCount"] = "2"  # so that the gate is read
+        record["attributes"]["ApproximateReceiveCount"] = "2"  # so that the breaker is read
     began = time.monotonic()
 
     account.work(records)
@@ -94,9 +94,9 @@ def test_a_turn_that_waits_for_its_known_place_gives_its_probe_to_another(
     scripted.says("hello")
     account.queued(session_id="s-1")
     account.work()  # it takes the place of this minute
-    store, name = GateStore("GuardsTable"), gate_names(scripted.url, "gpt-stand-in")[0]
+    store, name = BreakerStore("GuardsTable"), breaker_names(scripted.url, "gpt-stand-in")[0]
     for _ in range(OUTAGE_REFUSALS):
-        store.change(name, lambda gate: gate.refused(time.time(), OUTAGE_REFUSALS))
+        store.change(name, lambda breaker: breaker.refused(time.time(), OUTAGE_REFUSALS))
     clock.forward(SHORTEST_PERIOD_SECONDS)
     waiting = account.queued(session_id="s-2")
     [record] = account.receive()
@@ -106,4 +106,4 @@ def test_a_turn_that_waits_for_its_known_place_gives_its_probe_to_another(
 
     assert account.outcome(waiting) == ("PENDING", None)
     assert len(scripted.asked) == 1
-    assert store.read(name, consistent=True).phase(time.time()) is Phase.HALF_OPEN
+    assert store.read(name, consistent=True).state(time.time()) is State.HALF_OPEN

@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.unit.conftest import Account, Parts, StandIn, Wire
-from turnqueue.gate import model_name
+from turnqueue.circuit_breaker import model_name
 from turnqueue.rate_limits import Rate, RateLimiter
 
 PER_MINUTE = 6

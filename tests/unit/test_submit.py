@@ -326,7 +326,7 @@ def test_while_it_waits_it_reads_seldom_and_cheaply(account: Account, clock: Clo
 
     reads = [read for read in wire.made("GetItem") if read["TableName"] == "TurnsTable"]
     assert 40 <= len(reads) <= 52
-    assert len(wire.made("GetItem")) - len(reads) <= 10, "the two gates of the model, each 5 s"
+    assert len(wire.made("GetItem")) - len(reads) <= 10, "the two breakers of the model, each 5 s"
     assert not any(read.get("ConsistentRead") for read in reads)
     assert clock.slept[0] == pytest.approx(0.1)
     assert all(later >= sooner for sooner, later in zip(clock.slept[:-2], clock.slept[1:-1], strict=True))

@@ -22,12 +22,12 @@ from turnqueue.turn import Status, Turn
 
 type Metric = Literal[
     "AnswerTime",
+    "BreakerOpened",
     "CacheHit",
     "CacheMiss",
     "CompletionTokens",
     "EnqueueFailed",
     "FallbackUsed",
-    "GateOpened",
     "MessageMalformed",
     "MicroDollars",
     "ModelLatency",

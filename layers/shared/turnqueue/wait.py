@@ -5,7 +5,7 @@ from functools import cache
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from turnqueue.gate import ModelGates
+from turnqueue.circuit_breaker import ModelBreakers
 from turnqueue.store import TurnStore
 from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Status, Turn
@@ -17,7 +17,8 @@ _LONGEST_PAUSE = 1.0
 # wait of 25 s takes 50 reads. Fewer reads would cost more: a read costs half a read unit for most turns, which is a
 # thirteenth of the price of 0.25 s of this function at 256 MB.
 _GROWTH = 1.06
-_PATIENCE_SECONDS = 1.0  # Seconds of a wait before the gates are read. Without trouble, a turn begins within 0.1 s.
+# Seconds of a wait before the circuit breakers are read. Without trouble, a turn begins within 0.1 s.
+_PATIENCE_SECONDS = 1.0
 # A wait ends this number of seconds before the function, because a last read can hang for 2 s.
 _SECONDS_TO_ANSWER = 3.5
 
@@ -30,17 +31,17 @@ def single_try_store(turns: str, guards: str) -> TurnStore:
 
 
 def wait_until_final(
-    store: TurnStore, turn: Turn, seconds: float, ends_at: float, gates: ModelGates | None = None
+    store: TurnStore, turn: Turn, seconds: float, ends_at: float, breakers: ModelBreakers | None = None
 ) -> Turn:
     """Waits up to `seconds` for the turn to become final, and returns its last read state. The wait can take 2 s more
-    if the last read hangs, but it ends before the function does at `ends_at`. With `gates`, the wait ends after a
+    if the last read hangs, but it ends before the function does at `ends_at`. With `breakers`, the wait ends after a
     second if the turn has not begun and no model may be called. The reads are eventually consistent, at half the price:
     a stale read only delays the result. A failed read does not end the wait."""
     began = time.time()
     end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:
         is_late = turn.status is Status.PENDING and time.time() - began >= _PATIENCE_SECONDS
-        if gates and is_late and gates.wait(time.time()):
+        if breakers and is_late and breakers.wait(time.time()):
             return turn
         time.sleep(min(pause, left))
         pause = min(pause * _GROWTH, _LONGEST_PAUSE)

@@ -1,12 +1,12 @@
-"""The gate of a model server: when it opens and closes, which call probes, and how turns wait."""
+"""The circuit breaker of a model server: when it opens and closes, which call probes, and how turns wait."""
 
 import time
 from typing import Any
 
-from operations import gate as command
+from operations import breaker as command
 from operations.stack import Stack
 from tests.unit.conftest import Account, Clock, Parts, Printed, Scripted, Wire, refusing
-from turnqueue.gate import (
+from turnqueue.circuit_breaker import (
     LONGEST_PERIOD_SECONDS,
     MOST_HIDDEN_SECONDS,
     OUTAGE_REFUSALS,
@@ -14,100 +14,102 @@ from turnqueue.gate import (
     RATE_REFUSALS,
     RATE_SPAN_SECONDS,
     SHORTEST_PERIOD_SECONDS,
-    Gate,
-    Phase,
+    Breaker,
+    BreakerStore,
+    State,
+    breaker_names,
 )
 
 NOW = 1000.0
 
 
-def opened(now: float = NOW) -> Gate:
-    gate = Gate()
+def opened(now: float = NOW) -> Breaker:
+    breaker = Breaker()
     for _ in range(OUTAGE_REFUSALS):
-        gate = gate.refused(now, OUTAGE_REFUSALS)
-    return gate
+        breaker = breaker.refused(now, OUTAGE_REFUSALS)
+    return breaker
 
 
 # ---- The rules
 
 
 def test_it_opens_at_the_last_of_several_refusals_and_not_before() -> None:
-    gate = Gate()
+    breaker = Breaker()
     for _ in range(RATE_REFUSALS - 1):
-        gate = gate.refused(NOW, RATE_REFUSALS)
-        assert gate.phase(NOW) is Phase.CLOSED
+        breaker = breaker.refused(NOW, RATE_REFUSALS)
+        assert breaker.state(NOW) is State.CLOSED
     earlier = NOW - 0.5  # by the clock of another worker
-    assert gate.refused(earlier, RATE_REFUSALS).phase(NOW) is Phase.OPEN
+    assert breaker.refused(earlier, RATE_REFUSALS).state(NOW) is State.OPEN
 
 
 def test_refusals_that_must_last_do_not_open_it_at_once() -> None:
-    gate = Gate()
+    breaker = Breaker()
     for _ in range(10):
-        gate = gate.refused(NOW, RATE_REFUSALS, RATE_SPAN_SECONDS)
-    assert gate.refused(NOW + 2.9, RATE_REFUSALS, RATE_SPAN_SECONDS).phase(NOW + 3) is Phase.CLOSED
-    assert gate.refused(NOW + 3, RATE_REFUSALS, RATE_SPAN_SECONDS).phase(NOW + 3) is Phase.OPEN
+        breaker = breaker.refused(NOW, RATE_REFUSALS, RATE_SPAN_SECONDS)
+    assert breaker.refused(NOW + 2.9, RATE_REFUSALS, RATE_SPAN_SECONDS).state(NOW + 3) is State.CLOSED
+    assert breaker.refused(NOW + 3, RATE_REFUSALS, RATE_SPAN_SECONDS).state(NOW + 3) is State.OPEN
 
 
 def test_an_answer_between_refusals_starts_the_count_anew() -> None:
-    gate = Gate().refused(NOW, 2).answered(NOW)
+    breaker = Breaker().refused(NOW, 2).answered(NOW)
 
-    assert gate.refused(NOW, 2).phase(NOW) is Phase.CLOSED
+    assert breaker.refused(NOW, 2).state(NOW) is State.CLOSED
 
 
 def test_old_refusals_do_not_count() -> None:
-    gate = Gate().refused(NOW, 2)
+    breaker = Breaker().refused(NOW, 2)
 
-    assert gate.refused(NOW + 60, 2).phase(NOW + 60) is Phase.CLOSED
-    assert gate.refused(NOW + 59, 2).phase(NOW + 59) is Phase.OPEN
+    assert breaker.refused(NOW + 60, 2).state(NOW + 60) is State.CLOSED
+    assert breaker.refused(NOW + 59, 2).state(NOW + 59) is State.OPEN
 
 
 def test_its_periods_grow_from_5_to_60_s_while_probes_are_refused() -> None:
-    gate, now, periods = opened(), NOW, []
+    breaker, now, periods = opened(), NOW, []
     for _ in range(6):
-        periods.append(gate.open_until - now)
-        now = gate.open_until
-        probed = gate.probed(now)
-        gate = probed.settled(probed.open_until, now, let_in=False)
+        periods.append(breaker.open_until - now)
+        now = breaker.open_until
+        probed = breaker.probed(now)
+        breaker = probed.settled(probed.open_until, now, accepted=False)
 
     assert [round(period, 1) for period in periods] == [5, 7.5, 11.2, 16.9, 25.3, 38]
-    assert Gate(periods=20, open_until=NOW, since=NOW).settled(NOW, NOW, let_in=False).open_until == NOW + 60
+    assert Breaker(periods=20, open_until=NOW, since=NOW).settled(NOW, NOW, accepted=False).open_until == NOW + 60
 
 
 def test_it_stays_open_for_as_long_as_the_provider_asks_and_at_most_a_minute() -> None:
-    assert Gate().refused(NOW, 1, at_least=30).open_until == NOW + 30
-    assert Gate().refused(NOW, 1, at_least=300).open_until == NOW + LONGEST_PERIOD_SECONDS
+    assert Breaker().refused(NOW, 1, at_least=30).open_until == NOW + 30
+    assert Breaker().refused(NOW, 1, at_least=300).open_until == NOW + LONGEST_PERIOD_SECONDS
 
 
 def test_one_probe_at_a_time_and_another_when_its_lease_is_over() -> None:
-    gate = opened()
-    assert gate.probed(NOW + 1) == gate  # still open
-    probed = gate.probed(NOW + SHORTEST_PERIOD_SECONDS)
+    breaker = opened()
+    assert breaker.probed(NOW + 1) == breaker  # still open
+    probed = breaker.probed(NOW + SHORTEST_PERIOD_SECONDS)
     assert probed.probed(NOW + SHORTEST_PERIOD_SECONDS) == probed
     again = probed.probed(NOW + SHORTEST_PERIOD_SECONDS + PROBE_LEASE_SECONDS)
     assert again.open_until == NOW + SHORTEST_PERIOD_SECONDS + 2 * PROBE_LEASE_SECONDS
-    assert again.settled(probed.open_until, NOW + 21, let_in=True) == again  # the first probe is no longer the one
+    assert again.settled(probed.open_until, NOW + 21, accepted=True) == again  # the first probe is no longer the one
 
 
 def test_trouble_within_a_minute_after_it_closed_goes_on_where_it_stopped() -> None:
     probed = opened().probed(NOW + 5)
-    closed = probed.settled(probed.open_until, NOW + 6, let_in=True)
+    closed = probed.settled(probed.open_until, NOW + 6, accepted=True)
 
-    assert closed.phase(NOW + 6) is Phase.CLOSED
+    assert closed.state(NOW + 6) is State.CLOSED
     assert closed.refused(NOW + 7, 1).open_until == NOW + 7 + 7.5
     assert closed.refused(NOW + 66, 1).open_until == NOW + 66 + 5
 
 
 def test_waiting_turns_come_back_when_it_closes_spread_and_within_a_minute() -> None:
-    gate = Gate(periods=5, open_until=NOW + 20, since=NOW - 300)
-    delays = [gate.delay(NOW) for _ in range(1000)]
+    breaker = Breaker(periods=5, open_until=NOW + 20, since=NOW - 300)
+    delays = [breaker.delay(NOW) for _ in range(1000)]
 
     assert 20 <= min(delays) < 22
     assert 48 < max(delays) <= 50
     assert max(sum(second <= delay < second + 1 for delay in delays) for second in range(20, 50)) < 100
-    assert Gate(periods=5, open_until=NOW + 60, since=NOW - 300).delay(NOW) <= MOST_HIDDEN_SECONDS
+    assert Breaker(periods=5, open_until=NOW + 60, since=NOW - 300).delay(NOW) <= MOST_HIDDEN_SECONDS
 
 
-# ---- The worker at the gate
+# ---- The worker and the breaker
 
 
 def outage(account: Account, scripted: Scripted) -> list[str]:
@@ -130,7 +132,7 @@ def test_while_it_is_open_turns_go_back_unclaimed_and_without_a_call(
     task = account.task(waiting)
     assert (task["status"], task["attempt"]) == ("PENDING", 0)
     metrics = printed.metrics()
-    assert (metrics["GateOpened"], metrics["TaskDeferred"]) == ([1], [1])
+    assert (metrics["BreakerOpened"], metrics["TaskDeferred"]) == ([1], [1])
     assert sum(metrics["ModelRefused"]) == OUTAGE_REFUSALS
 
 
@@ -152,6 +154,23 @@ def test_when_the_model_is_back_every_task_is_answered_and_only_one_call_probes(
         account.work()
         clock.forward(1)
     assert {account.outcome(task_id) for task_id in tasks} == {("SUCCESS", None)}
+
+
+def test_a_turn_whose_second_probe_is_taken_gives_back_its_first(
+    account: Account, scripted: Scripted, clock: Clock, wire: Wire
+) -> None:
+    store, (server, model) = BreakerStore("GuardsTable"), breaker_names(scripted.url, "gpt-stand-in")
+    for name in (server, model):
+        store.change(name, lambda breaker: breaker.refused(time.time(), 1))
+    clock.forward(SHORTEST_PERIOD_SECONDS)
+    task_id = account.queued()
+    wire.before("UpdateItem", lambda _: store.change(model, lambda breaker: breaker.probed(time.time())))
+
+    account.work()
+
+    assert (scripted.asked, account.outcome(task_id)) == ([], ("PENDING", None))
+    states = [store.read(name, consistent=True).state(time.time()) for name in (server, model)]
+    assert states == [State.HALF_OPEN, State.OPEN]
 
 
 def test_a_refusal_uses_up_no_attempt(account: Account, scripted: Scripted, clock: Clock) -> None:
@@ -214,7 +233,7 @@ def test_a_waiting_task_says_why_and_until_when(account: Account, scripted: Scri
     assert account.task(second)["next_try_at"] is None
 
 
-def test_a_task_without_trouble_reads_and_writes_no_gate(account: Account, wire: Wire) -> None:
+def test_a_task_without_trouble_reads_and_writes_no_breaker(account: Account, wire: Wire) -> None:
     account.queued()
     account.work()
     wire.clear()
@@ -238,7 +257,9 @@ def test_a_sync_request_does_not_wait_for_a_model_that_is_down(
     assert time.time() - before < 2
 
 
-def test_a_gate_whose_table_fails_costs_no_task(account: Account, scripted: Scripted, clock: Clock, wire: Wire) -> None:
+def test_a_breaker_whose_table_fails_costs_no_task(
+    account: Account, scripted: Scripted, clock: Clock, wire: Wire
+) -> None:
     scripted.status = 503
     task_id = account.queued()
 
@@ -262,7 +283,7 @@ def test_a_gate_whose_table_fails_costs_no_task(account: Account, scripted: Scri
     assert account.outcome(task_id) == ("SUCCESS", None)
 
 
-# ---- The operator at the gate
+# ---- The operator and the breaker
 
 
 def test_an_operator_opens_and_closes_it(
