@@ -1,8 +1,9 @@
 """Draws comments and sentences at random, so that readers can count how many they must read twice.
 
-`python -m development.sentences [--seed SEED] [--number 100]` prints 100 comments and docstrings of the product, and
-100 sentences of the documents. The default seed is the hash of the head commit, which nobody knows before the work is
-done. `--avoid` prints each text with a word that CONTRIBUTING.md, "Rules of language", excludes.
+`python -m development.sentences [--seed SEED] [--number 100]` prints 100 comments and docstrings of the product, each
+below the line of code that it describes, and 100 sentences of the documents. The default seed is the hash of the head
+commit, which nobody knows before the work is done. `--avoid` prints each text with a word that CONTRIBUTING.md, "Rules
+of language", excludes.
 """
 
 import argparse
@@ -34,6 +35,8 @@ class Text(NamedTuple):
     place: str
     """The file and the line."""
     text: str
+    code: str = ""
+    """The line of code that a comment or docstring describes."""
 
 
 def comments() -> Iterator[Text]:
@@ -53,7 +56,8 @@ def comments() -> Iterator[Text]:
         r"^ +Description: (?:>-?\n)?((?:[^\n]+)(?:\n {6,}(?![A-Z]\w+:)[^\n]+)*)", template, re.MULTILINE
     ):
         if not match[1].startswith("!"):
-            yield _at("template.yaml", template, match.start(), match[1])
+            key = re.findall(r"^ {2}\w+:$", template[: match.start()], re.MULTILINE)[-1:]
+            yield _at("template.yaml", template, match.start(), match[1])._replace(code="".join(key).strip())
 
 
 def sentences() -> Iterator[Text]:
@@ -72,14 +76,18 @@ def sentences() -> Iterator[Text]:
 
 
 def _of_python(name: str, source: str) -> Iterator[Text]:
+    lines = source.splitlines()
     for node in ast.walk(ast.parse(source)):
+        described = getattr(node, "lineno", 0)
         for child in getattr(node, "body", []) if isinstance(getattr(node, "body", []), list) else []:
             if (
                 isinstance(child, ast.Expr)
                 and isinstance(child.value, ast.Constant)
                 and isinstance(child.value.value, str)
             ):
-                yield Text(f"{name}:{child.lineno}", _flat(child.value.value))
+                code = lines[described - 1].strip() if described else ""
+                yield Text(f"{name}:{child.lineno}", _flat(child.value.value), code)
+            described = child.lineno
     run: list[str] = []
     last, is_alone = 0, False
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
@@ -87,26 +95,41 @@ def _of_python(name: str, source: str) -> Iterator[Text]:
             continue
         line, alone = token.start[0], not token.line[: token.start[1]].strip()
         if run and not (alone and is_alone and line == last + 1):
-            yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
+            yield _comment(name, lines, last - len(run) + 1, last, run)
             run = []
         run.append(token.string.lstrip("# "))
         last, is_alone = line, alone
     if run:
-        yield Text(f"{name}:{last - len(run) + 1}", _flat(" ".join(run)))
+        yield _comment(name, lines, last - len(run) + 1, last, run)
+
+
+def _comment(name: str, lines: list[str], first: int, last: int, texts: list[str]) -> Text:
+    return Text(f"{name}:{first}", _flat(" ".join(texts)), _described(lines, first, last))
+
+
+def _described(lines: list[str], first: int, last: int) -> str:
+    """The code beside a comment, or else the first line of code below it."""
+    beside = re.sub(r"^(/\*|\*/|//|#).*|(#|//) .*$", "", lines[first - 1].strip()).strip()
+    below = (line.strip() for line in lines[last:] if line.strip(" */"))
+    return beside or next(below, "")
 
 
 def _of_javascript(name: str, source: str) -> Iterator[Text]:
     for match in re.finditer(r"/\*\*?((?:.|\n)*?)\*/|((?:^[ \t]*//.*\n)+|(?<=[;{},)]) // .*$)", source, re.MULTILINE):
-        yield _at(name, source, match.start(), re.sub(r"^\s*(?:\*|//) ?", "", match[1] or match[2], flags=re.MULTILINE))
+        text = re.sub(r"^\s*(?:\*|//) ?", "", match[1] or match[2], flags=re.MULTILINE)
+        yield _at(name, source, match.start(), text, match.end())
 
 
 def _of_hashes(name: str, source: str) -> Iterator[Text]:
     for match in re.finditer(r"(?:^ *# .*\n)+|(?<= )# .*$", source, re.MULTILINE):
-        yield _at(name, source, match.start(), re.sub(r"^\s*# ?", "", match[0], flags=re.MULTILINE))
+        text = re.sub(r"^\s*# ?", "", match[0], flags=re.MULTILINE)
+        yield _at(name, source, match.start(), text, match.end())
 
 
-def _at(name: str, source: str, start: int, text: str) -> Text:
-    return Text(f"{name}:{source.count(chr(10), 0, start) + 1}", _flat(text))
+def _at(name: str, source: str, start: int, text: str, end: int = 0) -> Text:
+    """`end`: where a comment ends in `source`; 0 for other texts, which describe no code."""
+    first, last = (source.count("\n", 0, place) + 1 for place in (start, max(end - 1, start)))
+    return Text(f"{name}:{first}", _flat(text), _described(source.splitlines(), first, last) if end else "")
 
 
 def _flat(text: str) -> str:
@@ -131,7 +154,8 @@ def main(arguments: list[str]) -> int:
         print(f"\n{kind}, {options.number} of {len(texts)}, seed {seed}\n")
         drawn = random.Random(f"{seed} {kind}").sample(texts, options.number)
         for number, text in enumerate(drawn, 1):
-            print(f"{number}. {text.place}: {text.text}")
+            code = f" {text.code}\n   " if text.code else ""
+            print(f"{number}. {text.place}:{code} {text.text}")
     return 0
 
 
