@@ -98,11 +98,8 @@ class _Services:
             "UpdateItem": self._update_item,
             "Query": lambda asked, body: {"Items": [], "Count": 0, "ScannedCount": 0},
             "SendMessage": self._send_message,
-            "ChangeMessageVisibilityBatch": lambda asked, body: {
-                "Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]],
-                "Failed": [],
-            },
-            "DeleteMessage": lambda asked, body: {},
+            "ChangeMessageVisibilityBatch": _all_entries,
+            "DeleteMessageBatch": _all_entries,
             "GetSecretValue": lambda asked, body: {
                 "ARN": asked["SecretId"],
                 "Name": "key",
@@ -231,6 +228,10 @@ def _events(model: str, words: list[str]) -> list[bytes]:
     first, *rest = words
     pieces = [delta(None, role="assistant", content=first), *(delta(None, content=f" {word}") for word in rest)]
     return [*pieces, delta("stop"), chunk(choices=[], usage=_usage(words)) + b"data: [DONE]\n\n"]
+
+
+def _all_entries(asked: Item, body: bytes) -> Item:
+    return {"Successful": [{"Id": entry["Id"]} for entry in asked["Entries"]], "Failed": []}
 
 
 async def _serve() -> None:

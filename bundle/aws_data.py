@@ -22,7 +22,7 @@ OPERATIONS = {
     # redirects without naming the region.
     "s3": "CreateBucket DeleteObject GetObject HeadBucket PutObject",
     "secretsmanager": "GetSecretValue",
-    "sqs": "ChangeMessageVisibilityBatch DeleteMessage ReceiveMessage SendMessage",
+    "sqs": "ChangeMessageVisibilityBatch DeleteMessageBatch ReceiveMessage SendMessage",
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 

@@ -8,14 +8,14 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from itertools import batched
 from typing import Any, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attempt import RESERVE_SECONDS, Attempt, Services
+from batches import Batches
 from decisions import DONE, Decision, Verdict, aws_failed, back, not_claimed
 from intake import READ_SECONDS, Intake
 from leases import LEASE_SECONDS
@@ -60,6 +60,8 @@ class Invocation:
     def __init__(self, worker: Worker, ends_at: float) -> None:
         self._services = worker.services
         self._queue = worker.queue
+        self._deletions = Batches[None](self._delete_now)
+        self._visibilities = Batches[int](self._change_visibility_now)
         self._intake = Intake(worker.polled)
         self._turns = worker.turns
         self._ends_at = ends_at
@@ -208,10 +210,11 @@ class Invocation:
             await self._change_visibility(messages, seconds)
 
     async def _change_visibility(self, messages: Collection[Message], seconds: float) -> None:
-        whole = max(math.ceil(seconds), 0)
+        await self._visibilities.add(dict.fromkeys(messages, max(math.ceil(seconds), 0)))
+
+    def _change_visibility_now(self, seconds: Mapping[Message, int]) -> None:
         try:
-            for some in batched(messages, MOST_AT_ONCE, strict=False):
-                await asyncio.to_thread(self._queue.change_visibility, {message.handle: whole for message in some})
+            self._queue.change_visibility({message.handle: each for message, each in seconds.items()})
         except (BotoCoreError, ClientError) as error:
             logger.warning("visibility not changed", extra={"error": error_name(error)})
 
@@ -219,10 +222,16 @@ class Invocation:
         """Delete the message now, so that its session continues. If that fails, Lambda later deletes a message of the
         invocation's event. SQS delivers any other message again, and the worker then finds the turn final."""
         await self._services.leases.drop_messages([message.handle])
+        await self._deletions.add({message: None})
+
+    def _delete_now(self, messages: Collection[Message]) -> None:
         try:
-            await asyncio.to_thread(self._queue.delete, message.handle)
+            errors = self._queue.delete([message.handle for message in messages])
         except (BotoCoreError, ClientError) as error:
-            logger.warning("message not deleted", extra={"message_id": message.id, "error": error_name(error)})
+            errors = dict.fromkeys((message.handle for message in messages), error_name(error))
+        for message in messages:
+            if code := errors.get(message.handle):
+                logger.warning("message not deleted", extra={"message_id": message.id, "error": code})
 
 
 def _message(record: Record) -> Message:

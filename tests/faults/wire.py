@@ -123,9 +123,11 @@ def _brief(operation: str, body: JsonObject) -> str:
         return "hides " + ", ".join(
             f"{entry['ReceiptHandle']} for {entry['VisibilityTimeout']} s" for entry in body["Entries"]
         )
+    if operation == "DeleteMessageBatch":
+        return "deletes " + ", ".join(entry["ReceiptHandle"] for entry in body["Entries"])
     if "task" in key:
         return f"{operation} {key['task']['S'][-6:]} row {key['n']['N']}"
-    about = turn[-6:] or body.get("ReceiptHandle") or body.get("MessageDeduplicationId", "")[-6:]
+    about = turn[-6:] or body.get("MessageDeduplicationId", "")[-6:]
     return " ".join(filter(None, [operation, about, f"to {status}" if status else ""]))
 
 
@@ -175,12 +177,6 @@ def _sqs(queue: FifoQueue, operation: str, body: JsonObject) -> JsonObject:
         case "SendMessage":
             message = queue.send(body["MessageBody"], body["MessageGroupId"], body["MessageDeduplicationId"])
             return {"MessageId": message.message_id, "SequenceNumber": str(message.sequence)}
-        case "DeleteMessage":
-            queue.delete(body["ReceiptHandle"])
-            return {}
-        case "ChangeMessageVisibility":
-            queue.change_visibility(body["ReceiptHandle"], body["VisibilityTimeout"])
-            return {}
         case "ChangeMessageVisibilityBatch":
             return _batch(
                 body["Entries"],

@@ -442,7 +442,7 @@ def test_an_unrecorded_answer_comes_back_after_the_lease(account: Account, wire:
     assert account.waiting() == (0, 0)
 
 
-@pytest.mark.parametrize("operation", ["DeleteMessage", "ChangeMessageVisibilityBatch"])
+@pytest.mark.parametrize("operation", ["DeleteMessageBatch", "ChangeMessageVisibilityBatch"])
 def test_a_message_that_cannot_be_deleted_or_hidden_costs_no_task(account: Account, wire: Wire, operation: str) -> None:
     wire.before(operation, refusing())  # Lambda deletes the message too
     task_id = account.queued()

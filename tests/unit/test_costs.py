@@ -29,12 +29,12 @@ def test_a_chat_that_is_polled_five_times(account: Account, wire: Wire) -> None:
     made = collections.Counter(call.operation for call in wire.calls)
     assert set(made) == {
         *("PutItem", "UpdateItem", "GetItem"),
-        *("SendMessage", "ChangeMessageVisibilityBatch", "DeleteMessage"),
+        *("SendMessage", "ChangeMessageVisibilityBatch", "DeleteMessageBatch"),
     }
     assert made["PutItem"] + made["UpdateItem"] == told("DynamoDB, writes")
     assert made["GetItem"] == told("DynamoDB, reads")
     received = 1  # by Lambda
-    assert made["SendMessage"] + made["ChangeMessageVisibilityBatch"] + made["DeleteMessage"] + received == told(
+    assert made["SendMessage"] + made["ChangeMessageVisibilityBatch"] + made["DeleteMessageBatch"] + received == told(
         "SQS FIFO"
     )
     assert told("HTTP API") == 6

@@ -24,6 +24,11 @@ def hidden(wire: Wire) -> list[int]:
     return [entry["VisibilityTimeout"] for call in calls for entry in call["Entries"]]
 
 
+def handles(params: dict[str, Any]) -> list[str]:
+    """The receipt handles of a call of SQS."""
+    return [entry["ReceiptHandle"] for entry in params.get("Entries", [])]
+
+
 # ---- Delivered twice
 
 
@@ -271,15 +276,15 @@ def test_an_answer_is_readable_and_its_message_gone_before_a_slow_neighbour_ends
     account.work(records)
 
     order = [
-        (call.operation, call.params.get("ReceiptHandle") or call.params["Key"]["session"]["S"])
+        (call.operation, handles(call.params) or call.params["Key"]["session"]["S"])
         for call in wire.calls
-        if call.operation == "DeleteMessage" or ":set_result" in str(call.params)
+        if call.operation == "DeleteMessageBatch" or ":set_result" in str(call.params)
     ]
     assert order == [
         ("UpdateItem", "alice#s-quick"),
-        ("DeleteMessage", records[1]["receiptHandle"]),
+        ("DeleteMessageBatch", [records[1]["receiptHandle"]]),
         ("UpdateItem", "alice#s-slow"),
-        ("DeleteMessage", records[0]["receiptHandle"]),
+        ("DeleteMessageBatch", [records[0]["receiptHandle"]]),
     ]
 
 
@@ -291,8 +296,8 @@ def test_a_message_is_deleted_before_the_next_of_its_session_is_run(account: Acc
 
     account.work(records)
 
-    kinds = [call.operation for call in wire.calls if call.operation in ("UpdateItem", "DeleteMessage")]
-    assert kinds == ["UpdateItem", "UpdateItem", "UpdateItem", "DeleteMessage"] * 2  # claim, finish, usage
+    kinds = [call.operation for call in wire.calls if call.operation in ("UpdateItem", "DeleteMessageBatch")]
+    assert kinds == ["UpdateItem", "UpdateItem", "UpdateItem", "DeleteMessageBatch"] * 2  # claim, finish, usage
 
 
 def test_a_bug_in_one_session_leaves_the_others(account: Account, wire: Wire, printed: Printed) -> None:

@@ -27,7 +27,7 @@ def clean(account: Account, printed: Printed, wire: Wire) -> Callable[..., None]
         assert printed.documents, "nothing was written, so nothing is proved"
         places = {
             "the log, or the metrics": printed.everything,
-            "the queue": json.dumps(wire.made("SendMessage", "ChangeMessageVisibilityBatch", "DeleteMessage")),
+            "the queue": json.dumps(wire.made("SendMessage", "ChangeMessageVisibilityBatch", "DeleteMessageBatch")),
             "the guards": json.dumps(account.items("GuardsTable")),
             "an error": json.dumps(refusals),
         }

@@ -148,7 +148,7 @@ def test_started_at_is_that_of_the_first_attempt(account: Account, clock: Clock)
 def test_the_four_states_are_all_that_is_ever_shown(account: Account, wire: Wire, clock: Clock) -> None:
     task_id = account.queued("[[cut=2 times=1]]")
     seen = []
-    for operation in ("UpdateItem", "DeleteMessage"):
+    for operation in ("UpdateItem", "DeleteMessageBatch"):
         wire.after(operation, lambda _: seen.append(account.task(task_id)["status"]), times=10)
     account.work()
     clock.forward(10)

@@ -1,7 +1,7 @@
 """The FIFO queue of turns. A message is the key of a turn and nothing else, so no prompt is ever in a queue."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from turnqueue import aws
@@ -14,6 +14,9 @@ look like an outage of AWS."""
 
 MOST_AT_ONCE = 10
 """The maximum number of messages in one call of SQS."""
+
+_DELETE_TRIES = 2
+"""SQS can delete a part of a batch and fail for the rest. botocore repeats no call that succeeded in part."""
 
 
 class Malformed(Exception):
@@ -104,6 +107,18 @@ class TurnQueue:
             ],
         )
 
-    def delete(self, handle: str) -> None:
-        """Delete a received message. Also raises ClientError if the handle is too old."""
-        self._client.delete_message(QueueUrl=self._url, ReceiptHandle=handle)
+    def delete(self, handles: Collection[str]) -> dict[str, str]:
+        """Delete up to 10 received messages. Returns SQS's error code for each handle whose message remains, for
+        example because the handle is too old."""
+        errors: dict[str, str] = {}
+        left = list(handles)
+        for _ in range(_DELETE_TRIES):
+            answer = self._client.delete_message_batch(
+                QueueUrl=self._url,
+                Entries=[{"Id": str(index), "ReceiptHandle": handle} for index, handle in enumerate(left)],
+            )
+            errors = {left[int(failed["Id"])]: failed["Code"] for failed in answer.get("Failed", [])}
+            if not errors:
+                break
+            left = list(errors)
+        return errors
