@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).parent.parent
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     pass
 
 
