@@ -13,6 +13,7 @@ from turnqueue.personas import ROLES
 PNG = "data:image/png;base64,"
 HTTPS = {"type": "image", "url": "https://example.com/cat.png"}
 TOOL = {"type": "function", "name": "add"}
+RESULT = {"call_id": "c", "output": "4"}
 ASYNC = {"async_mode": "true"}
 THE_ROLES = ", ".join(sorted(ROLES))
 
@@ -33,36 +34,33 @@ def send(account: Account, body: Any, **options: Any) -> Response:
 # ---- What is accepted
 
 ACCEPTED: dict[str, dict[str, Any]] = {
-    "the shortest message": {"message": "x"},
+    "the shortest message": {},
     "the longest message": {"message": "x" * 32_000},
     "the longest message, counted in characters": {"message": "😀" * 32_000},
     "any control character": {"message": "a\x00b\x1f\n"},
-    "the shortest session id": {"message": "x", "session_id": "a"},
-    "the longest session id": {"message": "x", "session_id": "aB9_-" * 12 + "abcd"},
-    "the general role": {"message": "x", "role": "general"},
-    "the booking role": {"message": "x", "role": "booking"},
-    "nulls for what is optional": {"message": "x", "session_id": None, "media": None, "metadata": None},
-    "no media": {"message": "x", "media": []},
-    "an https URL": {"message": "x", "media": [HTTPS]},
-    "the longest https URL": {"message": "x", "media": [image("https://e.com/" + "a" * 2034)]},
-    "8 media": {"message": "x", "media": [HTTPS] * 8},
+    "the shortest session id": {"session_id": "a"},
+    "the longest session id": {"session_id": "aB9_-" * 12 + "abcd"},
+    "the general role": {"role": "general"},
+    "the booking role": {"role": "booking"},
+    "nulls for what is optional": {"session_id": None, "media": None, "metadata": None},
+    "no media": {"media": []},
+    "an https URL": {"media": [HTTPS]},
+    "the longest https URL": {"media": [image("https://e.com/" + "a" * 2034)]},
+    "8 media": {"media": [HTTPS] * 8},
     "the four image types": {
-        "message": "x",
-        "media": [image(f"data:image/{kind};base64,AAAA") for kind in ("png", "jpeg", "gif", "webp")],
+        "media": [image(f"data:image/{kind};base64,AAAA") for kind in ("png", "jpeg", "gif", "webp")]
     },
-    "200,000 characters of data URL": {"message": "x", "media": [image(data_url(200_000))]},
-    "200,000 characters of data URLs in sum": {"message": "x", "media": [image(data_url(100_000))] * 2},
-    "no metadata": {"message": "x", "metadata": {}},
-    "16 metadata of 64 and 512 characters": {
-        "message": "x",
-        "metadata": {f"{number:064}": "v" * 512 for number in range(16)},
-    },
-    "a metadata name of any characters": {"message": "x", "metadata": {"key of a kind/ü": ""}},
+    "200,000 characters of data URL": {"media": [image(data_url(200_000))]},
+    "200,000 characters of data URLs in sum": {"media": [image(data_url(100_000))] * 2},
+    "no metadata": {"metadata": {}},
+    "16 metadata of 64 and 512 characters": {"metadata": {f"{number:064}": "v" * 512 for number in range(16)}},
+    "a metadata name of any characters": {"metadata": {"key of a kind/ü": ""}},
 }
 
 
-@pytest.mark.parametrize("body", ACCEPTED.values(), ids=ACCEPTED)
-def test_is_accepted_and_kept_as_it_came(account: Account, body: dict[str, Any]) -> None:
+@pytest.mark.parametrize("more", ACCEPTED.values(), ids=ACCEPTED)
+def test_is_accepted_and_kept_as_it_came(account: Account, more: dict[str, Any]) -> None:
+    body = {"message": "x"} | more
     response = send(account, body)
 
     assert response["statusCode"] == 202, response["body"]
@@ -78,138 +76,105 @@ def test_is_accepted_and_kept_as_it_came(account: Account, body: dict[str, Any])
 # ---- What is refused
 
 REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
-    "no message": ({}, "message", "at least 1 char"),
     "an empty message": ({"message": ""}, "message", "at least 1 char"),
     "a message of 32,001 characters": ({"message": "x" * 32_001}, "message", "32000"),
     "a message that is a number": ({"message": 5}, "message", "string"),
     "a message that is null": ({"message": None}, "message", "string"),
-    "an empty session id": ({"message": "x", "session_id": ""}, "session_id", "1 to 64 characters"),
-    "a session id of 65": ({"message": "x", "session_id": "a" * 65}, "session_id", "1 to 64 characters"),
-    "a session id with a dot": ({"message": "x", "session_id": "a.b"}, "session_id", "A-Z, a-z, 0-9, _ and -"),
-    "a session id with a hash": ({"message": "x", "session_id": "bob#b"}, "session_id", "A-Z"),
-    "a session id with a slash": ({"message": "x", "session_id": "../b"}, "session_id", "A-Z"),
-    "a session id with a line end": ({"message": "x", "session_id": "ab\n"}, "session_id", "A-Z"),
-    "a session id beyond ASCII": ({"message": "x", "session_id": "sé"}, "session_id", "A-Z"),
-    "a session id of digits beyond ASCII": ({"message": "x", "session_id": "٣"}, "session_id", "A-Z"),
-    "a session id that is a number": ({"message": "x", "session_id": 5}, "session_id", "string"),
-    "an unknown role": ({"message": "x", "role": "pirate"}, "role", f"must be one of: {THE_ROLES}"),
-    "a role that is a path": ({"message": "x", "role": "../booking"}, "role", "booking, general"),
-    "a role that is null": ({"message": "x", "role": None}, "role", "string"),
-    "an unknown field": ({"message": "x", "user_id": "bob"}, "user_id", "not permitted"),
-    "a field in the wrong case": ({"message": "x", "Role": "general"}, "Role", "not permitted"),
-    "17 metadata": ({"message": "x", "metadata": {str(n): "v" for n in range(17)}}, "metadata", "16"),
-    "an empty metadata name": ({"message": "x", "metadata": {"": "v"}}, "metadata", "at least 1 char"),
-    "a metadata name of 65": ({"message": "x", "metadata": {"k" * 65: "v"}}, "metadata", "64"),
-    "a metadata value of 513": ({"message": "x", "metadata": {"k": "v" * 513}}, "metadata", "512"),
-    "a metadata value that is a number": ({"message": "x", "metadata": {"k": 1}}, "metadata", "string"),
-    "a metadata value that is an object": ({"message": "x", "metadata": {"k": {}}}, "metadata", "string"),
-    "metadata that is a list": ({"message": "x", "metadata": ["k"]}, "metadata", "object"),
-    "9 media": ({"message": "x", "media": [HTTPS] * 9}, "media", "8"),
-    "media that is an object": ({"message": "x", "media": HTTPS}, "media", "array"),
+    "an empty session id": ({"session_id": ""}, "session_id", "1 to 64 characters"),
+    "a session id of 65": ({"session_id": "a" * 65}, "session_id", "1 to 64 characters"),
+    "a session id with a dot": ({"session_id": "a.b"}, "session_id", "A-Z, a-z, 0-9, _ and -"),
+    "a session id with a hash": ({"session_id": "bob#b"}, "session_id", "A-Z"),
+    "a session id with a slash": ({"session_id": "../b"}, "session_id", "A-Z"),
+    "a session id with a line end": ({"session_id": "ab\n"}, "session_id", "A-Z"),
+    "a session id beyond ASCII": ({"session_id": "sé"}, "session_id", "A-Z"),
+    "a session id of digits beyond ASCII": ({"session_id": "٣"}, "session_id", "A-Z"),
+    "a session id that is a number": ({"session_id": 5}, "session_id", "string"),
+    "an unknown role": ({"role": "pirate"}, "role", f"must be one of: {THE_ROLES}"),
+    "a role that is a path": ({"role": "../booking"}, "role", "booking, general"),
+    "a role that is null": ({"role": None}, "role", "string"),
+    "an unknown field": ({"user_id": "bob"}, "user_id", "not permitted"),
+    "a field in the wrong case": ({"Role": "general"}, "Role", "not permitted"),
+    "17 metadata": ({"metadata": {str(n): "v" for n in range(17)}}, "metadata", "16"),
+    "an empty metadata name": ({"metadata": {"": "v"}}, "metadata", "at least 1 char"),
+    "a metadata name of 65": ({"metadata": {"k" * 65: "v"}}, "metadata", "64"),
+    "a metadata value of 513": ({"metadata": {"k": "v" * 513}}, "metadata", "512"),
+    "a metadata value that is a number": ({"metadata": {"k": 1}}, "metadata", "string"),
+    "a metadata value that is an object": ({"metadata": {"k": {}}}, "metadata", "string"),
+    "metadata that is a list": ({"metadata": ["k"]}, "metadata", "object"),
+    "9 media": ({"media": [HTTPS] * 9}, "media", "8"),
+    "media that is an object": ({"media": HTTPS}, "media", "array"),
     "a medium that is no image": (
-        {"message": "x", "media": [HTTPS, {"type": "video", "url": HTTPS["url"]}]},
+        {"media": [HTTPS, {"type": "video", "url": HTTPS["url"]}]},
         "media.1.type",
         "'image'",
     ),
-    "a medium without a URL": ({"message": "x", "media": [{"type": "image"}]}, "media.0", "exactly one of url and"),
-    "a medium with another field": (
-        {"message": "x", "media": [HTTPS | {"detail": "low"}]},
-        "media.0.detail",
-        "not permitted",
-    ),
-    "an http URL": ({"message": "x", "media": [image("http://e.com/a.png")]}, "media.0.url", "https URL"),
-    "a file URL": ({"message": "x", "media": [image("file:///etc/passwd")]}, "media.0.url", "https URL"),
-    "an https URL without a host": ({"message": "x", "media": [image("https:///a")]}, "media.0.url", "https"),
-    "an https URL with a space": ({"message": "x", "media": [image("https://e.com/a b")]}, "media.0.url", "https"),
-    "an https URL of 2,049": (
-        {"message": "x", "media": [image("https://e.com/" + "a" * 2035)]},
-        "media.0.url",
-        "2048",
-    ),
+    "a medium without a URL": ({"media": [{"type": "image"}]}, "media.0", "exactly one of url and"),
+    "a medium with another field": ({"media": [HTTPS | {"detail": "low"}]}, "media.0.detail", "not permitted"),
+    "an http URL": ({"media": [image("http://e.com/a.png")]}, "media.0.url", "https URL"),
+    "a file URL": ({"media": [image("file:///etc/passwd")]}, "media.0.url", "https URL"),
+    "an https URL without a host": ({"media": [image("https:///a")]}, "media.0.url", "https"),
+    "an https URL with a space": ({"media": [image("https://e.com/a b")]}, "media.0.url", "https"),
+    "an https URL of 2,049": ({"media": [image("https://e.com/" + "a" * 2035)]}, "media.0.url", "2048"),
     "a data URL that is text": (
-        {"message": "x", "media": [image("data:text/html;base64,AAAA")]},
+        {"media": [image("data:text/html;base64,AAAA")]},
         "media.0.url",
         "image/png, image/jpeg, image/gif or image/webp",
     ),
-    "a data URL that is SVG": (
-        {"message": "x", "media": [image("data:image/svg+xml;base64,AAAA")]},
-        "media.0.url",
-        "image/png",
-    ),
-    "a data URL without base64": ({"message": "x", "media": [image("data:image/png,AAAA")]}, "media.0.url", "base64"),
-    "a data URL of nothing": ({"message": "x", "media": [image(PNG)]}, "media.0.url", "base64"),
-    "base64 that is none": ({"message": "x", "media": [image(PNG + "A*AA")]}, "media.0.url", "not valid base64"),
-    "base64 that is cut": ({"message": "x", "media": [image(PNG + "AAAAA")]}, "media.0.url", "not valid base64"),
-    "base64 with a line end": ({"message": "x", "media": [image(PNG + "AAAA\n")]}, "media.0.url", "not valid base64"),
-    "a data URL of more than 200,000": (
-        {"message": "x", "media": [image(data_url(200_004))]},
-        "media.0.url",
-        "200000 characters",
-    ),
-    "results of functions without their session": (
-        {"tool_outputs": [{"call_id": "c", "output": "4"}]},
-        "tool_outputs",
-        "session_id",
-    ),
-    "no results": ({"message": "x", "tool_outputs": []}, "tool_outputs", "at least 1 item"),
-    "129 results": ({"message": "x", "tool_outputs": [{"call_id": "c", "output": "4"}] * 129}, "tool_outputs", "128"),
+    "a data URL that is SVG": ({"media": [image("data:image/svg+xml;base64,AAAA")]}, "media.0.url", "image/png"),
+    "a data URL without base64": ({"media": [image("data:image/png,AAAA")]}, "media.0.url", "base64"),
+    "a data URL of nothing": ({"media": [image(PNG)]}, "media.0.url", "base64"),
+    "base64 that is none": ({"media": [image(PNG + "A*AA")]}, "media.0.url", "not valid base64"),
+    "base64 that is cut": ({"media": [image(PNG + "AAAAA")]}, "media.0.url", "not valid base64"),
+    "base64 with a line end": ({"media": [image(PNG + "AAAA\n")]}, "media.0.url", "not valid base64"),
+    "a data URL of more than 200,000": ({"media": [image(data_url(200_004))]}, "media.0.url", "200000 characters"),
+    "results of functions without their session": ({"tool_outputs": [RESULT]}, "tool_outputs", "session_id"),
+    "no results": ({"tool_outputs": []}, "tool_outputs", "at least 1 item"),
+    "129 results": ({"tool_outputs": [RESULT] * 129}, "tool_outputs", "128"),
     "a result without its call": (
-        {"message": "x", "session_id": "s", "tool_outputs": [{"output": "4"}]},
+        {"session_id": "s", "tool_outputs": [{"output": "4"}]},
         "tool_outputs.0.call_id",
         "required",
     ),
     "the id of a call of 201": (
-        {"message": "x", "session_id": "s", "tool_outputs": [{"call_id": "c" * 201, "output": "4"}]},
+        {"session_id": "s", "tool_outputs": [RESULT | {"call_id": "c" * 201}]},
         "tool_outputs.0.call_id",
         "200",
     ),
     "a result that is no text": (
-        {"message": "x", "session_id": "s", "tool_outputs": [{"call_id": "c", "output": {}}]},
+        {"session_id": "s", "tool_outputs": [RESULT | {"output": {}}]},
         "tool_outputs.0.output",
         "string",
     ),
-    "129 functions": ({"message": "x", "tools": [TOOL] * 129}, "tools", "128"),
-    "a function with a bad name": (
-        {"message": "x", "tools": [TOOL | {"name": "a b"}]},
-        "tools.0.name",
-        "match pattern",
-    ),
+    "129 functions": ({"tools": [TOOL] * 129}, "tools", "128"),
+    "a function with a bad name": ({"tools": [TOOL | {"name": "a b"}]}, "tools.0.name", "match pattern"),
     "a function in the form of Chat Completions": (
-        {"message": "x", "tools": [{"type": "function", "function": {"name": "add"}}]},
+        {"tools": [{"type": "function", "function": {"name": "add"}}]},
         "tools.0.name",
         "required",
     ),
-    "another kind of tool": ({"message": "x", "tools": [TOOL | {"type": "web_search"}]}, "tools.0.type", "'function'"),
+    "another kind of tool": ({"tools": [TOOL | {"type": "web_search"}]}, "tools.0.type", "'function'"),
     "a number in a function's schema that JSON cannot have": (
-        {"message": "x", "tools": [TOOL | {"parameters": {"maximum": float("inf")}}]},
+        {"tools": [TOOL | {"parameters": {"maximum": float("inf")}}]},
         "tools",
         "a number that is too large",
     ),
-    "an unknown tool choice": ({"message": "x", "tools": [TOOL], "tool_choice": "always"}, "tool_choice", "'required'"),
+    "an unknown tool choice": ({"tools": [TOOL], "tool_choice": "always"}, "tool_choice", "'required'"),
     "a tool choice of no function": (
-        {"message": "x", "tools": [TOOL], "tool_choice": {"type": "function", "name": "sub"}},
+        {"tools": [TOOL], "tool_choice": {"type": "function", "name": "sub"}},
         "tool_choice",
         "one of the functions in tools",
     ),
-    "a deadline beyond the deployment's": (
-        {"message": "x", "deadline_seconds": 901},
-        "deadline_seconds",
-        "equal to 900",
-    ),
-    "a deadline too soon to meet": ({"message": "x", "deadline_seconds": 9}, "deadline_seconds", "equal to 10"),
-    "data URLs of more than 200,000 in sum": (
-        {"message": "x", "media": [image(data_url(100_004))] * 2},
-        "media",
-        "200000 characters",
-    ),
+    "a deadline beyond the deployment's": ({"deadline_seconds": 901}, "deadline_seconds", "equal to 900"),
+    "a deadline too soon to meet": ({"deadline_seconds": 9}, "deadline_seconds", "equal to 10"),
+    "data URLs of more than 200,000 in sum": ({"media": [image(data_url(100_004))] * 2}, "media", "200000 characters"),
 }
 
 
-@pytest.mark.parametrize(("body", "param", "hint"), REFUSED.values(), ids=REFUSED)
+@pytest.mark.parametrize(("more", "param", "hint"), REFUSED.values(), ids=REFUSED)
 def test_is_refused_by_a_422_that_names_the_field_and_its_limit(
-    account: Account, wire: Wire, body: dict[str, Any], param: str, hint: str
+    account: Account, wire: Wire, more: dict[str, Any], param: str, hint: str
 ) -> None:
-    response = send(account, body)
+    response = send(account, {"message": "x"} | more)
 
     assert (response["statusCode"], response["json"]["code"]) == (422, "invalid_request")
     assert response["json"]["error"]["param"] == param
@@ -228,11 +193,9 @@ def test_every_fault_is_named_and_at_most_ten(account: Account) -> None:
     assert all(set(error) == {"field", "code", "detail"} for error in errors)
 
 
-def test_no_body_at_all_is_a_400(account: Account, submit: ModuleType) -> None:
-    event = account.post_event({})
-    del event["body"]
-
-    assert submit.handler(event, Context())["statusCode"] == 400
+def test_no_body_is_a_400_and_no_message_a_422(account: Account) -> None:
+    assert send(account, "")["statusCode"] == 400
+    assert send(account, {})["json"]["error"]["param"] == "message"
 
 
 LARGEST = {
@@ -274,12 +237,7 @@ def test_a_refusal_is_a_problem_document_that_the_openai_sdks_read_too(account: 
         "detail": detail,
         "code": "invalid_request",
         "errors": [{"field": "role", "code": "role", "detail": f"must be one of: {THE_ROLES}"}],
-        "error": {
-            "message": detail,
-            "type": "invalid_request_error",
-            "code": "invalid_request",
-            "param": "role",
-        },
+        "error": {"message": detail, "type": "invalid_request_error", "code": "invalid_request", "param": "role"},
     }
 
 
