@@ -1,8 +1,10 @@
 """Reading a task, waiting for it, cancelling it; the conversation of a session; health."""
 
+import itertools
 import json
 import re
 import time
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import ModuleType
 from typing import Any
@@ -14,28 +16,14 @@ from tests.unit.conftest import Account, Clock, Parts, Response, StandIn, Wire, 
 from turnqueue.turn import Key
 
 ULID = "01KANEC0X00000000000000000"
-MEMBERS = {
-    "task_id",
-    "status",
-    "result",
-    "error",
-    "progress",
-    "error_code",
-    "retryable",
-    "partial",
-    "attempt",
-    "session_id",
-    "created_at",
-    "started_at",
-    "finished_at",
-    "deadline_at",
-    "expires_at",
-    "poll_after_ms",
-    "waiting_for",
-    "next_try_at",
-    "usage",
-    "retry_of",
-}
+LATER = (
+    *("result", "error", "progress", "error_code", "retryable", "partial", "started_at", "finished_at"),
+    *("waiting_for", "next_try_at", "usage", "retry_of"),
+)
+"""The members that are null in a task that waits for its first attempt."""
+TIMES = ("created_at", "deadline_at", "expires_at")
+MEMBERS = {"task_id", "status", "attempt", "session_id", "poll_after_ms", *LATER, *TIMES}
+ANSWER = {"message": "just in time", "data": None, "draft": None}
 
 
 def claim(account: Account, worker: Parts, task_id: str, seconds: float = 100) -> Any:
@@ -46,6 +34,17 @@ def claim(account: Account, worker: Parts, task_id: str, seconds: float = 100) -
 def moment(text: str) -> float:
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", text)
     return datetime.fromisoformat(text).timestamp()
+
+
+def pages(account: Account, **query: str) -> Iterator[list[Any]]:
+    """The turns of each page of session s-1."""
+    while True:
+        page = account.session("s-1", query=query)
+        assert page["statusCode"] == 200
+        yield page["json"]["turns"]
+        if page["json"]["next_cursor"] is None:
+            return
+        query["cursor"] = page["json"]["next_cursor"]
 
 
 # ---- The task
@@ -64,29 +63,12 @@ def test_a_pending_task(account: Account) -> None:
         "Retry-After": "1",
     }
     task = response["json"]
-    created, deadline, expires = (moment(task.pop(f"{name}_at")) for name in ("created", "deadline", "expires"))
+    created, deadline, expires = (moment(task.pop(name)) for name in TIMES)
     assert now - 0.001 <= created <= time.time()
     assert deadline == pytest.approx(created + 15 * 60, abs=0.002)
     assert expires == int(created) + 7 * 24 * 3600
-    assert task == {
-        "task_id": task_id,
-        "status": "PENDING",
-        "result": None,
-        "error": None,
-        "progress": None,
-        "error_code": None,
-        "retryable": None,
-        "partial": None,
-        "attempt": 0,
-        "session_id": "s-1",
-        "started_at": None,
-        "finished_at": None,
-        "waiting_for": None,
-        "next_try_at": None,
-        "poll_after_ms": 500,
-        "usage": None,
-        "retry_of": None,
-    }
+    known = {"task_id": task_id, "status": "PENDING", "attempt": 0, "session_id": "s-1", "poll_after_ms": 500}
+    assert task == known | dict.fromkeys(LATER)
 
 
 def test_a_started_task(account: Account, worker: Parts) -> None:
@@ -186,27 +168,6 @@ def test_an_older_task_is_to_be_asked_for_less_often(
 
 # ---- What is not there
 
-TRICKS = [
-    "",
-    ".",
-    ULID,
-    f".{ULID}",
-    "s-1.",
-    f"s-1.{ULID.lower()}",
-    f"s-1.{ULID}0",
-    f"s-1.{ULID[:-1]}",
-    f"s-1.{ULID}\n",
-    f"s-1.8{ULID[1:]}",
-    f"s-1.{ULID[:-1]}U",
-    f"a.s-1.{ULID}",
-    f"alice#s-1.{ULID}",
-    f"bob#s-1.{ULID}",
-    f"../s-1.{ULID}",
-    f"s%2D1.{ULID}",
-    f"{'s' * 65}.{ULID}",
-    "4e0f4e0c-6f0e-4c43-9a5b-0d7f8f3f2a10",
-]
-
 
 def refusals(account: Account, task_id: str, owner: str = "alice") -> list[Response]:
     return [account.get(task_id, owner=owner), account.cancel(task_id, owner=owner)]
@@ -221,8 +182,9 @@ def not_found(account: Account) -> Any:
     return response["json"]
 
 
-@pytest.mark.parametrize("task_id", TRICKS)
+@pytest.mark.parametrize("task_id", ["", "s-1.", f"s-1.{ULID.lower()}", f"alice#s-1.{ULID}", f"../s-1.{ULID}"])
 def test_an_id_that_is_none_is_not_found_and_asks_no_table(account: Account, wire: Wire, task_id: str) -> None:
+    """test_turn.py has more of them."""
     unknown = not_found(account)
     wire.clear()
 
@@ -321,15 +283,11 @@ def test_a_read_that_fails_does_not_end_the_wait(account: Account, clock: Clock,
     assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "SUCCESS"
 
 
-def test_a_final_task_is_not_waited_for(account: Account, clock: Clock) -> None:
+def test_a_final_task_and_one_that_is_not_there_are_not_waited_for(account: Account, clock: Clock) -> None:
     task_id = account.queued()
     account.work()
 
     assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "SUCCESS"
-    assert clock.slept == []
-
-
-def test_a_task_that_is_not_there_is_not_waited_for(account: Account, clock: Clock) -> None:
     assert account.get(f"s-1.{ULID}", query={"wait": "20"})["statusCode"] == 404
     assert clock.slept == []
 
@@ -360,41 +318,19 @@ def test_who_reads_an_overdue_task_ends_it(account: Account, clock: Clock, worke
     assert account.item(task_id)["status"] == {"S": "FAILURE"}
 
 
-def test_just_before_its_deadline_a_task_is_let_be(account: Account, clock: Clock) -> None:
-    task_id = account.queued()
-    clock.forward(15 * 60 - 5)
-
-    assert account.task(task_id)["status"] == "PENDING"
-
-
-def test_the_conversation_shows_no_overdue_turn_as_unfinished(account: Account, clock: Clock) -> None:
-    task_id = account.queued(session_id="s-1")
-    clock.forward(15 * 60)
-
-    (turn,) = account.session("s-1")["json"]["turns"]
-
-    assert (turn["status"], turn["error_code"]) == ("FAILURE", "deadline_exceeded")
-    assert account.item(task_id)["status"] == {"S": "FAILURE"}
-
-
 def test_a_page_closes_ten_overdue_turns_and_the_next_one_goes_on(account: Account, clock: Clock, wire: Wire) -> None:
     sent = [account.queued(str(number), session_id="s-1") for number in range(23)]
     clock.forward(15 * 60 + 1)
 
-    seen: list[str] = []
-    pages = 0
-    cursor: str | None = ""
-    while cursor is not None:
-        wire.clear()
-        page = account.session("s-1", query={"limit": "100"} | ({"cursor": cursor} if cursor else {}))["json"]
+    seen: list[list[str]] = []
+    for turns in pages(account, limit="100"):
         assert len(wire.made("UpdateItem")) <= 20  # the turn, and the tokens that it had reserved
-        assert {turn["status"] for turn in page["turns"]} == {"FAILURE"}
-        seen += [turn["task_id"] for turn in page["turns"]]
-        cursor = page["next_cursor"]
-        pages += 1
+        assert {(turn["status"], turn["error_code"]) for turn in turns} == {("FAILURE", "deadline_exceeded")}
+        seen.append([turn["task_id"] for turn in turns])
+        wire.clear()
 
-    assert seen == sent
-    assert pages == 3
+    assert list(itertools.chain(*seen)) == sent
+    assert len(seen) == 3
 
 
 def test_an_overdue_task_is_past_cancelling(account: Account, clock: Clock) -> None:
@@ -412,8 +348,7 @@ def test_a_task_that_ends_just_before_a_reader_ends_it_keeps_its_end(
     task_id = account.queued()
     claimed = claim(account, worker, task_id, seconds=3600)
     clock.forward(15 * 60)
-    answer = {"message": "just in time", "data": None, "draft": None}
-    wire.before("UpdateItem", lambda _: worker.store.succeed(claimed, answer, {}, time.time() - 5))
+    wire.before("UpdateItem", lambda _: worker.store.succeed(claimed, ANSWER, {}, time.time() - 5))
 
     task = account.task(task_id)
 
@@ -491,37 +426,25 @@ def test_a_task_that_starts_while_it_is_cancelled_is_marked(account: Account, wo
     assert account.cancel(task_id)["statusCode"] == 202
 
 
-def test_a_task_that_ends_while_it_is_cancelled_keeps_its_end(account: Account, worker: Parts, wire: Wire) -> None:
-    task_id = account.queued()
-    claimed = claim(account, worker, task_id)
-    answer = {"message": "first", "data": None, "draft": None}
-
-    def then(params: dict[str, Any]) -> None:
-        wire.before("UpdateItem", lambda _: worker.store.succeed(claimed, answer, {}, time.time()))
-
-    wire.before("UpdateItem", then)
-
-    response = account.cancel(task_id)
-
-    assert (response["statusCode"], response["json"]["status"]) == (200, "SUCCESS")
-    assert "cancel_requested" not in account.item(task_id)
-
-
-def test_a_task_that_is_handed_back_while_it_is_cancelled_ends_at_once(
-    account: Account, worker: Parts, wire: Wire
+@pytest.mark.parametrize("end", ["SUCCESS", "FAILURE"])
+def test_a_task_that_ends_or_is_handed_back_while_it_is_cancelled_is_not_marked(
+    account: Account, worker: Parts, wire: Wire, end: str
 ) -> None:
-    """Nobody works on it any more who would see a mark, and its back-off may be long."""
+    """Nobody works on one that is handed back, and its back-off may be long: it ends at once."""
     task_id = account.queued()
     claimed = claim(account, worker, task_id)
 
-    def then(params: dict[str, Any]) -> None:
-        wire.before("UpdateItem", lambda _: worker.store.release(claimed))
-
-    wire.before("UpdateItem", then)
+    leave: dict[str, Callable[[], object]] = {
+        "SUCCESS": lambda: worker.store.succeed(claimed, ANSWER, {}, time.time()),
+        "FAILURE": lambda: worker.store.release(claimed),
+    }
+    wire.before("UpdateItem", lambda _: wire.before("UpdateItem", lambda _: leave[end]()))
 
     response = account.cancel(task_id)
 
-    assert (response["statusCode"], response["json"]["error_code"]) == (200, "cancelled")
+    assert (response["statusCode"], response["json"]["status"]) == (200, end)
+    assert response["json"]["error_code"] == (None if end == "SUCCESS" else "cancelled")
+    assert "cancel_requested" not in account.item(task_id)
 
 
 def test_a_cancelled_turn_does_not_hold_up_its_session(account: Account, model: StandIn) -> None:
@@ -577,14 +500,8 @@ def test_a_conversation_is_one_consistent_query_by_its_key(account: Account, wir
 
 def test_a_long_conversation_comes_in_pages(account: Account) -> None:
     ids = [account.queued(str(number), session_id="s-1") for number in range(5)]
-    seen: list[list[str]] = []
-    cursor: str | None = None
-    while True:
-        page = account.session("s-1", query={"limit": "2"} | ({"cursor": cursor} if cursor else {}))["json"]
-        seen.append([turn["task_id"] for turn in page["turns"]])
-        cursor = page["next_cursor"]
-        if cursor is None:
-            break
+
+    seen = [[turn["task_id"] for turn in turns] for turns in pages(account, limit="2")]
 
     assert seen == [ids[:2], ids[2:4], ids[4:]]
 
@@ -606,7 +523,7 @@ def test_a_page_has_50_turns_and_at_most_100(account: Account, wire: Wire) -> No
     assert [made["Limit"] for made in wire.made("Query")] == [50, 1, 100, 100]
 
 
-@pytest.mark.parametrize("session_id", ["s-2", "", "s.1", "alice#s-1", "#s-1", "s-1#", "s" * 65, "s-1\n", "../s-1"])
+@pytest.mark.parametrize("session_id", ["s-2", "", "s.1", "alice#s-1", "s-1#", "s" * 65, "s-1\n", "../s-1"])
 def test_a_conversation_that_never_was_is_not_found(account: Account, session_id: str) -> None:
     account.submit(session_id="s-1")
 
@@ -636,33 +553,15 @@ def test_two_owners_may_have_a_session_of_the_same_name(account: Account) -> Non
         assert [turn["message"] for turn in turns] == [f"I am {owner}"]
 
 
-def test_of_a_long_lived_conversation_the_expired_turns_are_gone(account: Account, clock: Clock) -> None:
-    account.submit("old", session_id="s-1")
-    clock.forward(7 * 24 * 3600 + 1)
-    account.submit("new", session_id="s-1")
-
-    turns = account.session("s-1")["json"]["turns"]
-
-    assert [turn["message"] for turn in turns] == ["new"]
-
-
-def test_expired_turns_do_not_hide_those_after_them(account: Account, clock: Clock) -> None:
+def test_expired_turns_are_gone_and_do_not_hide_those_after_them(account: Account, clock: Clock) -> None:
     for number in range(2):
         account.submit(f"old {number}", session_id="s-1")
     clock.forward(7 * 24 * 3600 + 1)
     account.submit("new", session_id="s-1")
 
-    messages, cursor = [], None
-    for _ in range(5):
-        query = {"limit": "1"} | ({"cursor": cursor} if cursor else {})
-        response = account.session("s-1", query=query)
-        assert response["statusCode"] == 200
-        messages += [turn["message"] for turn in response["json"]["turns"]]
-        cursor = response["json"]["next_cursor"]
-        if cursor is None:
-            break
-
-    assert messages == ["new"]
+    for limit in ("1", "50"):
+        found = itertools.chain(*pages(account, limit=limit))
+        assert [turn["message"] for turn in found] == ["new"]
 
 
 # ---- Health
