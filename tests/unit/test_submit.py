@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import (
+    ENVIRONMENT,
     Account,
+    Action,
     Clock,
     Parts,
     Printed,
@@ -55,12 +57,9 @@ def test_an_old_clients_path_with_a_slash_accepts_a_message(account: Account) ->
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        *(
-            ("POST", path)
-            for path in ("/", "/chat//", "//chat/", "/chats", "/chat/media/", "/Chat/", "/chat/task//retry")
-        ),
+        *(("POST", path) for path in ("/", "/chat//", "//chat/", "/chats", "/chat/media/", "/Chat/")),
         *((method, "/chat/") for method in ("GET", "HEAD", "PUT", "DELETE", "OPTIONS", "post")),
-        ("GET", "/chat/task/s.1/"),
+        *(("POST", "/chat/task//retry"), ("GET", "/chat/task/s.1/")),
     ],
 )
 def test_any_other_path_is_a_404(account: Account, wire: Wire, method: str, path: str) -> None:
@@ -90,30 +89,16 @@ def test_a_turn_is_recorded_with_these_attributes_and_no_others(account: Account
     assert item == {}
 
 
-def test_the_message_is_the_key_of_the_turn_and_nothing_else(account: Account) -> None:
+def test_the_message_is_the_key_of_the_turn_and_nothing_else(account: Account, wire: Wire) -> None:
     task_id = account.queued("a prompt", session_id="s-1", metadata={"channel": "web"})
 
-    (record,) = account.receive()
-
-    assert json.loads(record["body"]) == {"session": "alice#s-1", "turn": task_id.partition(".")[2]}
-    assert record["attributes"]["MessageGroupId"] == hashlib.sha256(b"alice#s-1").hexdigest()
-    assert record["attributes"]["MessageDeduplicationId"] == task_id
-
-
-def test_a_message_carries_no_attributes(account: Account, wire: Wire) -> None:
-    account.submit("a prompt")
-
     (sent,) = wire.made("SendMessage")
-    assert set(sent) == {"QueueUrl", "MessageBody", "MessageGroupId", "MessageDeduplicationId"}
-
-
-def test_the_turns_of_a_session_are_one_group_and_sessions_are_many(account: Account, wire: Wire) -> None:
-    for owner, session_id in (("alice", "s-1"), ("alice", "s-1"), ("alice", "s-2"), ("bob", "s-1")):
-        account.submit(session_id=session_id, owner=owner)
-
-    first, second, *others = [sent["MessageGroupId"] for sent in wire.made("SendMessage")]
-    assert first == second
-    assert len({first, *others}) == 3
+    assert json.loads(sent.pop("MessageBody")) == {"session": "alice#s-1", "turn": task_id.partition(".")[2]}
+    assert sent == {
+        "QueueUrl": ENVIRONMENT["QUEUE_URL"],
+        "MessageGroupId": hashlib.sha256(b"alice#s-1").hexdigest(),
+        "MessageDeduplicationId": task_id,
+    }
 
 
 def test_a_turn_is_recorded_before_it_is_queued_and_with_two_calls_in_all(account: Account, wire: Wire) -> None:
@@ -122,21 +107,12 @@ def test_a_turn_is_recorded_before_it_is_queued_and_with_two_calls_in_all(accoun
     assert [call.operation for call in wire.calls] == ["PutItem", "SendMessage"]
 
 
-OF_A_CHAT = ["TurnsTable", "TurnsTable", "TurnsTable", "GuardsTable"]  # submit, claim, finish; its owner's usage
-
-
-def test_a_chat_costs_three_writes_of_its_item(account: Account, wire: Wire) -> None:
-    task_id = account.queued()
-    account.work()
-    assert account.outcome(task_id) == ("SUCCESS", None)
-
-    assert [write["TableName"] for write in wire.made(*WRITES)] == OF_A_CHAT
-
-
-def test_a_synchronous_chat_costs_three_writes_too(account: Account, wire: Wire, eager: None) -> None:
+def test_a_synchronous_chat_costs_three_writes_of_its_item_too(account: Account, wire: Wire, eager: None) -> None:
+    """test_costs.py counts those of an asynchronous one."""
     assert account.post({"message": "hello"})["statusCode"] == 200
 
-    assert [write["TableName"] for write in wire.made(*WRITES)] == OF_A_CHAT
+    # submit, claim, finish; its owner's usage
+    assert [write["TableName"] for write in wire.made(*WRITES)] == ["TurnsTable"] * 3 + ["GuardsTable"]
 
 
 def test_a_session_id_is_made_if_none_is_given(account: Account) -> None:
@@ -146,46 +122,23 @@ def test_a_session_id_is_made_if_none_is_given(account: Account) -> None:
     assert first["session_id"] != second["session_id"]
 
 
-def test_a_task_id_is_the_session_id_and_a_ulid(account: Account) -> None:
-    body = account.submit(session_id="s-1")
-
-    assert re.fullmatch(r"s-1\.[0-7][0-9A-HJKMNP-TV-Z]{25}", body["task_id"])
-
-
 # ---- The 202
 
 
-def test_the_202_is_a_chat_response_that_says_processing(account: Account) -> None:
-    body = account.submit(session_id="s-1")
+def test_the_202_is_a_chat_response_that_says_where_and_when_to_look(account: Account) -> None:
+    response = account.post({"message": "hello", "session_id": "s-1"}, headers={"Prefer": "respond-async"})
 
-    task_id = body.pop("task_id")
-    assert task_id.startswith("s-1.")
-    assert body == {
-        "session_id": "s-1",
-        "message": "Processing...",
-        "data": None,
-        "draft": None,
-        "status": "PENDING",
-    }
-
-
-def test_the_202_says_where_and_when_to_look(account: Account) -> None:
-    response = account.post({"message": "hello"}, headers={"Prefer": "respond-async"})
-
+    task_id = response["json"].pop("task_id")
+    assert re.fullmatch(r"s-1\.[0-7][0-9A-HJKMNP-TV-Z]{25}", task_id)
+    answer = {"session_id": "s-1", "message": "Processing...", "data": None, "draft": None, "status": "PENDING"}
+    assert response["json"] == answer
     assert response["headers"] == {
         "Content-Type": "application/json",
         "Cache-Control": "no-store",
-        "Location": f"/chat/task/{response['json']['task_id']}",
+        "Location": f"/chat/task/{task_id}",
         "Retry-After": "1",
         "Preference-Applied": "respond-async",
     }
-
-
-def test_a_get_straight_after_the_202_finds_the_task(account: Account, model: StandIn) -> None:
-    task_id = account.queued()
-
-    assert account.get(task_id)["statusCode"] == 200
-    assert model.messages() == []
 
 
 # ---- How the client wants its answer
@@ -260,14 +213,14 @@ def test_the_flag_is_the_environment_variable_of_the_replaced_system(submit: Mod
 # ---- Waiting for the answer
 
 
-def test_a_sync_answer_is_the_chat_response_and_nothing_else(account: Account, eager: None) -> None:
+def test_a_sync_answer_is_the_chat_response_as_soon_as_it_is_there(account: Account, clock: Clock, eager: None) -> None:
     response = account.post({"message": "hello", "session_id": "s-1"})
 
     assert response["statusCode"] == 200
     assert response["headers"] == {"Content-Type": "application/json", "Cache-Control": "no-store"}
     assert set(response["json"]) == {"session_id", "message", "data", "draft", "task_id"}
-    task_id = response["json"]["task_id"]
-    assert account.task(task_id)["result"] == response["json"]
+    assert account.task(response["json"]["task_id"])["result"] == response["json"]
+    assert len(clock.slept) == 1
 
 
 def test_a_sync_answer_in_time_says_which_wait_was_applied(account: Account, eager: None) -> None:
@@ -275,12 +228,6 @@ def test_a_sync_answer_in_time_says_which_wait_was_applied(account: Account, eag
 
     assert response["statusCode"] == 200
     assert response["headers"]["Preference-Applied"] == "respond-async, wait=10"
-
-
-def test_the_answer_is_given_as_soon_as_it_is_there(account: Account, clock: Clock, eager: None) -> None:
-    assert account.post({"message": "hello"})["statusCode"] == 200
-
-    assert len(clock.slept) == 1
 
 
 def test_what_does_not_finish_in_time_is_a_202_and_not_lost(account: Account, clock: Clock) -> None:
@@ -307,18 +254,12 @@ def test_a_202_after_a_wait_tells_how_the_task_stands_now(account: Account, cloc
     assert response["headers"]["Retry-After"] == "3"  # A quarter of its age.
 
 
-def test_it_answers_before_its_own_time_is_up(account: Account, clock: Clock) -> None:
-    response = account.post({"message": "hello"}, seconds=10)
+@pytest.mark.parametrize(("seconds", "most"), [(10, 7), (2, 0)])
+def test_it_answers_before_its_own_time_is_up(account: Account, clock: Clock, seconds: int, most: int) -> None:
+    response = account.post({"message": "hello"}, seconds=seconds)
 
     assert response["statusCode"] == 202
-    assert sum(clock.slept) <= 7
-
-
-def test_it_does_not_wait_when_there_is_no_time(account: Account, clock: Clock) -> None:
-    response = account.post({"message": "hello"}, seconds=2)
-
-    assert response["statusCode"] == 202
-    assert clock.slept == []
+    assert sum(clock.slept) <= most
 
 
 def test_while_it_waits_it_reads_seldom_and_cheaply(account: Account, clock: Clock, wire: Wire) -> None:
@@ -411,10 +352,7 @@ def test_a_turn_that_is_cancelled_meanwhile_is_a_409(account: Account, clock: Cl
 
 
 def test_a_turn_that_is_lost_meanwhile_is_a_503(account: Account, clock: Clock) -> None:
-    def give_up() -> None:
-        account.bury(account.receive())
-
-    clock.meanwhile = give_up
+    clock.meanwhile = lambda: account.bury(account.receive())
 
     response = account.post({"message": "hello"})
 
@@ -424,26 +362,20 @@ def test_a_turn_that_is_lost_meanwhile_is_a_503(account: Account, clock: Clock) 
 # ---- When AWS fails
 
 
-def test_if_the_queue_refuses_the_task_fails_and_nothing_is_accepted(account: Account, wire: Wire) -> None:
-    wire.before("SendMessage", refusing("ServiceUnavailable", 503))
+@pytest.mark.parametrize("fault", [refusing("ServiceUnavailable", 503), unreachable], ids=["refused", "unreachable"])
+def test_if_the_queue_does_not_take_it_the_task_fails_and_nothing_is_accepted(
+    account: Account, wire: Wire, fault: Action
+) -> None:
+    wire.before("SendMessage", fault)
 
     response = account.post({"message": "hello"}, query=ASYNC)
 
-    assert (response["statusCode"], response["json"]["code"]) == (503, "enqueue_failed")
+    problem = response["json"]
+    assert (response["statusCode"], problem["code"], problem["retryable"]) == (503, "enqueue_failed", True)
     assert int(response["headers"]["Retry-After"]) > 0
     assert response["headers"]["Content-Type"] == "application/problem+json"
-    assert response["json"]["retryable"] is True
-    task = account.task(response["json"]["task_id"])
-    assert (task["status"], task["error_code"], task["retryable"]) == ("FAILURE", "enqueue_failed", True)
+    assert account.outcome(problem["task_id"]) == ("FAILURE", "enqueue_failed")
     assert account.waiting() == (0, 0)
-
-
-def test_a_queue_that_does_not_answer_is_a_queue_that_refuses(account: Account, wire: Wire) -> None:
-    wire.before("SendMessage", unreachable)
-
-    response = account.post({"message": "hello"})
-
-    assert (response["statusCode"], response["json"]["code"]) == (503, "enqueue_failed")
 
 
 def test_a_message_that_arrived_though_refused_is_dropped_by_the_worker(
@@ -461,56 +393,34 @@ def test_a_message_that_arrived_though_refused_is_dropped_by_the_worker(
     assert account.outcome(response["json"]["task_id"]) == ("FAILURE", "enqueue_failed")
 
 
-def test_a_message_that_arrived_though_refused_and_is_at_work_is_accepted(account: Account, wire: Wire) -> None:
-    def answered_all_the_same(params: dict[str, Any]) -> None:
-        account.work()
-        unreachable(params)
-
-    wire.after("SendMessage", answered_all_the_same)
-
-    response = account.post({"message": "hello"}, query=ASYNC)
-
-    assert response["statusCode"] == 202
-    assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
-
-
-def test_a_message_that_arrived_though_refused_and_was_tried_once_is_accepted(
-    account: Account, wire: Wire, clock: Clock
+@pytest.mark.parametrize(("message", "status"), [("hello", "SUCCESS"), ("[[status=500 times=1]]", "PENDING")])
+def test_a_message_that_arrived_though_refused_and_was_begun_is_accepted(
+    account: Account, wire: Wire, clock: Clock, message: str, status: str
 ) -> None:
-    def tried_all_the_same(params: dict[str, Any]) -> None:
+    def begun_all_the_same(params: dict[str, Any]) -> None:
         account.work()
         unreachable(params)
 
-    wire.after("SendMessage", tried_all_the_same)
+    wire.after("SendMessage", begun_all_the_same)
 
-    response = account.post({"message": "[[status=500 times=1]]"}, query=ASYNC)
+    response = account.post({"message": message}, query=ASYNC)
 
-    assert (response["statusCode"], response["json"]["status"]) == (202, "PENDING")
+    assert (response["statusCode"], account.outcome(response["json"]["task_id"])) == (202, (status, None))
     clock.forward(10)
     account.work()
     assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
 
 
-def test_an_answer_of_the_queue_that_was_lost_once_makes_no_second_message(
-    account: Account, wire: Wire, clock: Clock
+@pytest.mark.parametrize("operation", ["SendMessage", "PutItem"])
+def test_an_answer_that_was_lost_once_makes_no_second_turn_and_no_second_message(
+    account: Account, wire: Wire, clock: Clock, operation: str
 ) -> None:
-    wire.lose_answer("SendMessage")  # botocore sends again
+    """botocore repeats the call. A second put is refused by what it put itself."""
+    wire.lose_answer(operation)
 
     response = account.post({"message": "hello"}, query=ASYNC)
 
-    assert response["statusCode"] == 202
-    assert account.waiting() == (1, 0)
-
-
-def test_an_answer_of_the_table_that_was_lost_once_makes_no_second_turn(
-    account: Account, wire: Wire, clock: Clock
-) -> None:
-    wire.lose_answer("PutItem")  # botocore puts again, and is refused by what it put itself
-
-    response = account.post({"message": "hello"}, query=ASYNC)
-
-    assert response["statusCode"] == 202
-    assert len(account.items()) == 1
+    assert (response["statusCode"], len(account.items()), account.waiting()) == (202, 1, (1, 0))
     account.work()
     assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
 
@@ -570,23 +480,12 @@ def test_the_owner_is_never_what_the_client_says(account: Account) -> None:
 # ---- What is counted
 
 
-def test_a_chat_is_counted(account: Account, printed: Printed) -> None:
-    account.submit()
-
-    assert printed.metrics() == {"TaskSubmitted": [1]}
-
-
-def test_a_replay_is_not_counted_as_a_chat(account: Account, printed: Printed) -> None:
+def test_chats_and_their_replays_are_counted_and_no_refused_request(account: Account, printed: Printed) -> None:
     for _ in range(2):
         account.post({"message": "hello"}, query=ASYNC, headers={"Idempotency-Key": "k-1"})
-
-    assert printed.metrics() == {"TaskSubmitted": [1], "TaskReplayed": [1]}
-
-
-def test_a_refused_request_is_not_counted_as_a_chat(account: Account, printed: Printed) -> None:
     account.post({"message": ""})
 
-    assert printed.metrics() == {}
+    assert printed.metrics() == {"TaskSubmitted": [1], "TaskReplayed": [1]}
 
 
 def test_a_send_that_failed_is_counted_with_its_task(account: Account, wire: Wire, printed: Printed) -> None:
