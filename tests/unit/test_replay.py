@@ -2,16 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from boto3.dynamodb.types import TypeDeserializer
 
 from operations import replay as replaying
 from operations.replay import CODES, Replayed, Wanted, replay
 from operations.stack import Stack
-from tests.payloads import event_file
 from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire
 from turnqueue.store import Refused
 from turnqueue.turn import Key
@@ -19,21 +17,43 @@ from turnqueue.turn import Key
 PROMPT = "Xyzzy-prompt"
 
 
-@pytest.fixture
-def lost(account: Account, worker: Parts) -> Callable[..., str]:
-    """Makes a task that is FAILURE(worker_lost), after so many attempts that died."""
+class Operator:
+    """Replays tasks, and has those for it."""
 
-    def make(message: str = "hello", *, attempts: int = 0, code: str = "worker_lost", **request: Any) -> str:
-        task_id = account.queued(message, **request)
-        for record in account.receive():
-            account.sqs.delete_message(QueueUrl=STACK_OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])
+    def __init__(self, account: Account, stack: Stack, store: Any) -> None:
+        self._account, self._store = account, store
+        self.stack = stack
+        self.table_events = stack.turns.meta.client.meta.events
+
+    def lost(self, message: str = "hello", *, attempts: int = 0, code: str = "worker_lost", **request: Any) -> str:
+        """A task that is a FAILURE, after so many attempts that died."""
+        task_id = self._account.queued(message, **request)
+        for record in self._account.receive():
+            self._account.sqs.delete_message(QueueUrl=STACK_OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])
         key = Key.of_task(request.get("owner", "alice"), task_id)
         for _ in range(attempts):
-            worker.store.claim(key, time.time(), time.time() - 1)
-        worker.store.fail(key, code, time.time())
+            self._store.claim(key, time.time(), time.time() - 1)
+        self._store.fail(key, code, time.time())
         return task_id
 
-    return make
+    def replay(self, *, dry_run: bool = False, **wanted: Any) -> Replayed:
+        return replay(self.stack, Wanted(**wanted), say=lambda text: None, dry_run=dry_run)
+
+    def die_before_the_send(self) -> None:
+        """A replay that ends between its write and its message."""
+
+        def die(**_: Any) -> None:
+            raise KeyboardInterrupt
+
+        self.stack.sqs.meta.events.register("before-call.sqs.SendMessage", die)
+        with pytest.raises(KeyboardInterrupt):
+            self.replay()
+        self.stack.sqs.meta.events.unregister("before-call.sqs.SendMessage", die)
+
+
+@pytest.fixture
+def operator(account: Account, stack: Stack, worker: Parts) -> Operator:
+    return Operator(account, stack, worker.store)
 
 
 @pytest.fixture
@@ -49,25 +69,17 @@ def sends(stack: Stack) -> Iterator[list[dict[str, Any]]]:
     stack.sqs.meta.events.unregister("before-parameter-build.sqs.SendMessage", keep)
 
 
-def run(stack: Stack, *, dry_run: bool = False, **wanted: Any) -> Replayed:
-    return replay(stack, Wanted(**wanted), say=lambda text: None, dry_run=dry_run)
-
-
-def dies(**_: Any) -> None:
-    raise KeyboardInterrupt
-
-
 # ---- What it does
 
 
 @pytest.mark.parametrize("attempts", [0, 1, 3])
 def test_a_lost_task_is_answered(
-    account: Account, stack: Stack, lost: Callable[..., str], model: StandIn, clock: Clock, attempts: int
+    account: Account, operator: Operator, model: StandIn, clock: Clock, attempts: int
 ) -> None:
-    task_id = lost(attempts=attempts)
+    task_id = operator.lost(attempts=attempts)
     clock.forward(3600)
 
-    done = run(stack)
+    done = operator.replay()
 
     assert (done.task_ids, done.changed) == ([task_id], 0)
     assert account.outcome(task_id) == ("PENDING", None)
@@ -78,8 +90,8 @@ def test_a_lost_task_is_answered(
     assert account.waiting() == (0, 0)
 
 
-def test_what_its_failure_has_left_is_gone(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    task_id = lost(attempts=1)
+def test_what_its_failure_has_left_is_gone(account: Account, operator: Operator) -> None:
+    task_id = operator.lost(attempts=1)
     account.dynamodb.update_item(
         TableName="TurnsTable",
         Key={name: account.item(task_id)[name] for name in ("session", "turn")},
@@ -89,7 +101,7 @@ def test_what_its_failure_has_left_is_gone(account: Account, stack: Stack, lost:
     )
     before = account.item(task_id)
 
-    run(stack)
+    operator.replay()
 
     after = account.item(task_id)
     kept = {"session", "turn", "status", "request", "created_at", "deadline_at", "expires_at", "attempt", "claim_id"}
@@ -99,14 +111,12 @@ def test_what_its_failure_has_left_is_gone(account: Account, stack: Stack, lost:
     ]
 
 
-def test_it_has_fifteen_minutes_and_a_week_again(
-    account: Account, stack: Stack, lost: Callable[..., str], clock: Clock
-) -> None:
-    task_id = lost()
+def test_it_has_fifteen_minutes_and_a_week_again(account: Account, operator: Operator, clock: Clock) -> None:
+    task_id = operator.lost()
     clock.forward(6 * 86_400)
     now = time.time()
 
-    run(stack)
+    operator.replay()
 
     item = account.item(task_id)
     assert float(item["deadline_at"]["N"]) == pytest.approx(now + 900, abs=2)
@@ -114,10 +124,10 @@ def test_it_has_fifteen_minutes_and_a_week_again(
 
 
 def test_it_has_three_attempts_again_and_backs_off_from_the_beginning(
-    account: Account, stack: Stack, lost: Callable[..., str], model: StandIn, clock: Clock, wire: Wire
+    account: Account, operator: Operator, model: StandIn, clock: Clock, wire: Wire
 ) -> None:
-    task_id = lost("[[cut=3]]", attempts=3)
-    run(stack)
+    task_id = operator.lost("[[cut=3]]", attempts=3)
+    operator.replay()
 
     for _ in range(2):
         (record,) = account.receive()
@@ -134,10 +144,10 @@ def test_it_has_three_attempts_again_and_backs_off_from_the_beginning(
 
 
 def test_a_replay_whose_workers_all_die_ends_too(
-    account: Account, stack: Stack, lost: Callable[..., str], worker: Parts, clock: Clock
+    account: Account, operator: Operator, worker: Parts, clock: Clock
 ) -> None:
-    task_id = lost(attempts=3)
-    run(stack)
+    task_id = operator.lost(attempts=3)
+    operator.replay()
     key = Key.of_task("alice", task_id)
     for _ in range(3):
         worker.store.claim(key, time.time(), time.time() - 1)
@@ -148,10 +158,10 @@ def test_a_replay_whose_workers_all_die_ends_too(
 
 
 def test_a_lease_of_its_new_life_that_runs_out_after_a_refused_claim_is_no_lost_worker(
-    account: Account, stack: Stack, lost: Callable[..., str], worker: Parts, clock: Clock, wire: Wire
+    account: Account, operator: Operator, worker: Parts, clock: Clock, wire: Wire
 ) -> None:
-    task_id = lost(attempts=3)
-    run(stack)
+    task_id = operator.lost(attempts=3)
+    operator.replay()
     (record,) = account.receive()
     worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
     wire.before("UpdateItem", lambda _: clock.forward(101))
@@ -162,11 +172,11 @@ def test_a_lease_of_its_new_life_that_runs_out_after_a_refused_claim_is_no_lost_
 
 
 def test_the_times_that_are_measured_begin_with_the_replay(
-    account: Account, stack: Stack, lost: Callable[..., str], clock: Clock, printed: Printed
+    account: Account, operator: Operator, clock: Clock, printed: Printed
 ) -> None:
-    lost()
+    operator.lost()
     clock.forward(3600)
-    run(stack)
+    operator.replay()
 
     account.work()
 
@@ -177,12 +187,12 @@ def test_the_times_that_are_measured_begin_with_the_replay(
 
 
 def test_the_message_is_no_duplicate_of_the_first_one(
-    account: Account, stack: Stack, lost: Callable[..., str], sends: list[dict[str, Any]]
+    account: Account, operator: Operator, sends: list[dict[str, Any]]
 ) -> None:
     """SQS would drop it for 5 minutes, and moto does."""
-    task_id = lost(session_id="s" * 64)
+    task_id = operator.lost(session_id="s" * 64)
 
-    run(stack)
+    operator.replay()
 
     (sent,) = sends
     assert sent["MessageDeduplicationId"].startswith(f"{task_id}.")
@@ -198,38 +208,38 @@ def test_what_a_repetition_does_not_help_is_not_on_offer(code: str) -> None:
     assert code not in CODES
 
 
-def test_only_the_code_that_was_asked_for(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    one, other = lost(), lost(code="internal_error")
+def test_only_the_code_that_was_asked_for(account: Account, operator: Operator) -> None:
+    one, other = operator.lost(), operator.lost(code="internal_error")
 
-    assert run(stack, dry_run=True).task_ids == [one]
-    assert run(stack, dry_run=True, codes=["internal_error"]).task_ids == [other]
+    assert operator.replay(dry_run=True).task_ids == [one]
+    assert operator.replay(dry_run=True, codes=["internal_error"]).task_ids == [other]
 
 
-def test_success_is_never_touched(account: Account, stack: Stack) -> None:
+def test_success_is_never_touched(account: Account, operator: Operator) -> None:
     account.queued()
     account.work()
     before = account.items()
 
-    assert run(stack, codes=CODES).task_ids == []
+    assert operator.replay(codes=CODES).task_ids == []
 
     assert account.items() == before
 
 
-def test_by_time(account: Account, stack: Stack, lost: Callable[..., str], clock: Clock) -> None:
-    lost(session_id="old")
+def test_by_time(account: Account, operator: Operator, clock: Clock) -> None:
+    operator.lost(session_id="old")
     clock.forward(7200)
-    young = lost(session_id="young")
+    young = operator.lost(session_id="young")
 
-    assert run(stack, since=time.time() - 3600).task_ids == [young]
+    assert operator.replay(since=time.time() - 3600).task_ids == [young]
 
 
-def test_by_owner_session_and_id(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    one, two = lost(session_id="one"), lost(session_id="two")
-    lost(owner="alice#one", session_id="one")
-    theirs = lost(owner="bob", session_id="one")
+def test_by_owner_session_and_id(account: Account, operator: Operator) -> None:
+    one, two = operator.lost(session_id="one"), operator.lost(session_id="two")
+    operator.lost(owner="alice#one", session_id="one")
+    theirs = operator.lost(owner="bob", session_id="one")
 
     def found(**wanted: Any) -> list[str]:
-        return sorted(run(stack, dry_run=True, **wanted).task_ids)
+        return sorted(operator.replay(dry_run=True, **wanted).task_ids)
 
     assert found(owner="alice") == sorted([one, two])
     assert found(owner="alice", session_id="one") == [one]
@@ -239,125 +249,111 @@ def test_by_owner_session_and_id(account: Account, stack: Stack, lost: Callable[
     assert found(owner="alice", task_ids=[two, theirs, "nonsense"]) == [two]
 
 
-def test_a_known_place_is_read_and_not_the_whole_table(stack: Stack, lost: Callable[..., str]) -> None:
+def test_a_known_place_is_read_and_not_the_whole_table(operator: Operator) -> None:
     def no_scan(**_: Any) -> None:
         raise AssertionError("a Scan")
 
-    stack.turns.meta.client.meta.events.register("before-call.dynamodb.Scan", no_scan)
-    task_id = lost(session_id="one")
+    operator.table_events.register("before-call.dynamodb.Scan", no_scan)
+    task_id = operator.lost(session_id="one")
 
-    assert run(stack, owner="alice", session_id="one", dry_run=True).task_ids == [task_id]
-    assert run(stack, owner="alice", task_ids=[task_id], dry_run=True).task_ids == [task_id]
-
-
-def test_the_cost_is_told(stack: Stack, lost: Callable[..., str]) -> None:
-    lost()
-
-    assert run(stack, dry_run=True).units > 0
+    for known in ({"session_id": "one"}, {"task_ids": [task_id]}):
+        assert operator.replay(owner="alice", dry_run=True, **known).task_ids == [task_id]
 
 
-def test_page_after_page(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    lost_ones = [lost("x" * 30_000, session_id=f"s-{number}") for number in range(40)]  # a page holds 1 MB
+def test_page_after_page(account: Account, operator: Operator) -> None:
+    lost_ones = [operator.lost("x" * 30_000, session_id=f"s-{number}") for number in range(40)]  # a page holds 1 MB
 
-    assert sorted(run(stack).task_ids) == sorted(lost_ones)
+    assert sorted(operator.replay().task_ids) == sorted(lost_ones)
 
 
-def test_at_most_so_many(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
+def test_at_most_so_many(account: Account, operator: Operator) -> None:
     for number in range(3):
-        lost(session_id=f"s-{number}")
+        operator.lost(session_id=f"s-{number}")
 
-    assert len(run(stack, limit=2).task_ids) == 2
+    assert len(operator.replay(limit=2).task_ids) == 2
     assert account.waiting() == (2, 0)
 
 
-def test_a_dry_run_changes_nothing(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    task_id = lost()
+def test_a_dry_run_changes_nothing_and_tells_the_cost(account: Account, operator: Operator) -> None:
+    task_id = operator.lost()
     before = account.items()
 
-    assert run(stack, dry_run=True).task_ids == [task_id]
+    done = operator.replay(dry_run=True)
 
-    assert account.items() == before
-    assert account.waiting() == (0, 0)
+    assert (done.task_ids, done.units > 0) == ([task_id], True)
+    assert (account.items(), account.waiting()) == (before, (0, 0))
 
 
-def test_what_has_expired_stays_gone(account: Account, stack: Stack, lost: Callable[..., str], clock: Clock) -> None:
-    lost()
+def test_what_has_expired_stays_gone(account: Account, operator: Operator, clock: Clock) -> None:
+    operator.lost()
     clock.forward(7 * 86_400 + 1)
 
-    assert run(stack).task_ids == []
+    assert operator.replay().task_ids == []
 
 
-def test_a_task_that_nobody_has_read_since_its_deadline(account: Account, stack: Stack, clock: Clock) -> None:
+def test_a_task_that_nobody_has_read_since_its_deadline(account: Account, operator: Operator, clock: Clock) -> None:
     task_id = account.queued()
     clock.forward(901)
 
-    assert run(stack).task_ids == []
-    assert run(stack, codes=["deadline_exceeded"]).task_ids == [task_id]
+    assert operator.replay().task_ids == []
+    assert operator.replay(codes=["deadline_exceeded"]).task_ids == [task_id]
     account.work()
 
     assert account.outcome(task_id) == ("SUCCESS", None)
 
 
 def test_a_task_that_a_worker_holds_past_its_deadline_is_left_to_it(
-    account: Account, stack: Stack, worker: Parts, clock: Clock
+    account: Account, operator: Operator, worker: Parts, clock: Clock
 ) -> None:
     task_id = account.queued()
     clock.forward(899)
     worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
     clock.forward(2)
 
-    assert run(stack, codes=["deadline_exceeded"]).task_ids == []
+    assert operator.replay(codes=["deadline_exceeded"]).task_ids == []
 
 
 # ---- Its conversation
 
 
-def test_the_turns_of_a_session_go_in_their_order(account: Account, stack: Stack, lost: Callable[..., str]) -> None:
-    expected = []
-    for number in range(4):
-        expected.append(lost(f"number {number}", session_id="s"))
+def test_the_turns_of_a_session_go_in_their_order(account: Account, operator: Operator) -> None:
+    expected = [operator.lost(f"number {number}", session_id="s") for number in range(4)]
 
-    assert run(stack).task_ids == expected
-    assert [json.loads(record["body"])["turn"] for record in account.receive()] == [
-        task_id.rpartition(".")[2] for task_id in expected
-    ]
+    assert operator.replay().task_ids == expected
+    turns = [json.loads(record["body"])["turn"] for record in account.receive()]
+    assert [f"s.{turn}" for turn in turns] == expected
 
 
 def test_the_model_is_told_what_came_before_the_turn_and_nothing_of_what_came_after(
-    account: Account, stack: Stack, lost: Callable[..., str], scripted: Any
+    account: Account, operator: Operator, scripted: Any
 ) -> None:
     scripted.says("fine")
     account.queued("first", session_id="s")
     account.work()
-    task_id = lost("second", session_id="s")
+    operator.lost("second", session_id="s")
     account.queued("third", session_id="s")
     account.work()
 
-    run(stack)
+    operator.replay()
     account.work()
 
-    assert account.outcome(task_id) == ("SUCCESS", None)
     told = [message["content"] for message in scripted.asked[-1]["messages"] if message["role"] != "system"]
     assert told == ["first", "fine", "second"]
     page = account.session("s")["json"]["turns"]
     assert [(turn["message"], turn["status"]) for turn in page] == [
-        ("first", "SUCCESS"),
-        ("second", "SUCCESS"),
-        ("third", "SUCCESS"),
+        (message, "SUCCESS") for message in ("first", "second", "third")
     ]
 
 
 # ---- Those who are there meanwhile
 
 
-def test_a_zombie_of_the_first_life_cannot_write(
-    account: Account, stack: Stack, worker: Parts, lost: Callable[..., str]
-) -> None:
+def test_a_zombie_of_the_first_life_cannot_write(account: Account, operator: Operator, worker: Parts) -> None:
     task_id = account.queued()
     assert account.receive()
     zombie = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() - 1)
     worker.store.fail(zombie.key, "worker_lost", time.time())
-    run(stack)
+    operator.replay()
 
     def tries_all() -> None:
         with pytest.raises(Refused):
@@ -375,129 +371,94 @@ def test_a_zombie_of_the_first_life_cannot_write(
 
 
 def test_two_operators_at_once_make_one_replay(
-    account: Account, stack: Stack, lost: Callable[..., str], sends: list[dict[str, Any]]
+    account: Account, operator: Operator, worker: Parts, sends: list[dict[str, Any]]
 ) -> None:
-    task_id = lost()
+    task_id = operator.lost()
     other = Stack("turnqueue-test", "us-east-1")
     other.__dict__["outputs"] = STACK_OUTPUTS
     done: list[Replayed] = []
 
     def meanwhile(**_: Any) -> None:
-        client.unregister("before-parameter-build.dynamodb.UpdateItem", meanwhile)
-        done.append(run(other))
+        operator.table_events.unregister("before-parameter-build.dynamodb.UpdateItem", meanwhile)
+        done.append(Operator(account, other, worker.store).replay())
 
-    client = stack.turns.meta.client.meta.events
-    client.register("before-parameter-build.dynamodb.UpdateItem", meanwhile)
-    late = run(stack)
+    operator.table_events.register("before-parameter-build.dynamodb.UpdateItem", meanwhile)
+    late = operator.replay()
 
     assert (done[0].task_ids, done[0].changed) == ([task_id], 0)
     assert (late.task_ids, late.changed) == ([], 1)
     assert (len(sends), account.waiting()) == (0, (1, 0))
 
 
-def test_a_command_that_dies_before_the_send_is_repeated(
-    account: Account, stack: Stack, lost: Callable[..., str], model: StandIn
+@pytest.mark.parametrize("later", [0, 901])
+def test_a_command_that_dies_before_the_send_is_repeated_and_gives_a_new_deadline(
+    account: Account, operator: Operator, model: StandIn, clock: Clock, later: int
 ) -> None:
-    task_id = lost()
-    stack.sqs.meta.events.register("before-call.sqs.SendMessage", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run(stack)
+    task_id = operator.lost(attempts=3)
+    operator.die_before_the_send()
     assert (account.outcome(task_id), account.waiting()) == (("PENDING", None), (0, 0))
-    stack.sqs.meta.events.unregister("before-call.sqs.SendMessage", dies)
+    clock.forward(later)
 
-    assert run(stack).task_ids == [task_id]
+    assert operator.replay().task_ids == [task_id]
     account.work()
 
     assert account.outcome(task_id) == ("SUCCESS", None)
     assert len(model.messages()) == 1
 
 
-def test_repeated_much_later_it_gets_a_new_deadline(
-    account: Account, stack: Stack, lost: Callable[..., str], clock: Clock
-) -> None:
-    task_id = lost(attempts=3)
-    stack.sqs.meta.events.register("before-call.sqs.SendMessage", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run(stack)
-    stack.sqs.meta.events.unregister("before-call.sqs.SendMessage", dies)
-    clock.forward(901)
-
-    assert run(stack).task_ids == [task_id]
-    account.work()
-
-    assert account.outcome(task_id) == ("SUCCESS", None)
-
-
-def test_never_repeated_it_reads_as_failed_in_the_end(
-    account: Account, stack: Stack, lost: Callable[..., str], clock: Clock
-) -> None:
-    task_id = lost()
-    stack.sqs.meta.events.register("before-call.sqs.SendMessage", dies)
-    with pytest.raises(KeyboardInterrupt):
-        run(stack)
+def test_never_repeated_it_reads_as_failed_in_the_end(account: Account, operator: Operator, clock: Clock) -> None:
+    task_id = operator.lost()
+    operator.die_before_the_send()
     clock.forward(901)
 
     assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
 
 
-def test_a_repetition_right_after_it_adds_no_message(
-    account: Account, stack: Stack, lost: Callable[..., str], model: StandIn
-) -> None:
-    lost()
+def test_a_repetition_right_after_it_adds_no_message(account: Account, operator: Operator, model: StandIn) -> None:
+    operator.lost()
     for _ in range(3):
-        run(stack)
+        operator.replay()
 
     assert account.waiting() == (1, 0)
     account.work()
-    assert run(stack).task_ids == []
+    assert operator.replay().task_ids == []
     assert len(model.messages()) == 1
 
 
-def test_one_that_a_worker_has_begun_is_left_alone(
-    account: Account, stack: Stack, worker: Parts, lost: Callable[..., str]
-) -> None:
-    task_id = lost()
-    run(stack)
+def test_one_that_a_worker_has_begun_is_left_alone(account: Account, operator: Operator, worker: Parts) -> None:
+    task_id = operator.lost()
+    operator.replay()
     claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
 
-    assert run(stack).task_ids == []
+    assert operator.replay().task_ids == []
 
     worker.store.release(claimed)
-    assert run(stack).task_ids == []
+    assert operator.replay().task_ids == []
 
 
-def test_a_write_whose_answer_is_lost_is_taken_for_done(
-    account: Account, stack: Stack, lost: Callable[..., str]
-) -> None:
+def test_a_write_whose_answer_is_lost_is_taken_for_done(account: Account, operator: Operator) -> None:
     """botocore repeats it, and meets what it wrote itself."""
-    task_id = lost()
-    events = stack.turns.meta.client.meta.events
+    task_id = operator.lost()
 
     def again(**_: Any) -> None:
-        events.unregister("before-parameter-build.dynamodb.UpdateItem", again)
-        [item] = account.items()
-        replaying._reset(stack, replaying._Seen.of(plain(item)), time.time())
+        operator.table_events.unregister("before-parameter-build.dynamodb.UpdateItem", again)
+        [item] = operator.stack.turns.scan()["Items"]
+        replaying._reset(operator.stack, replaying._Seen.of(item), time.time())
 
     moment = time.time()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "time", lambda: moment)
-        events.register("before-parameter-build.dynamodb.UpdateItem", again)
-        done = run(stack)
+        operator.table_events.register("before-parameter-build.dynamodb.UpdateItem", again)
+        done = operator.replay()
 
     assert done.task_ids == [task_id]
     assert account.waiting() == (1, 0)
 
 
-def plain(item: dict[str, Any]) -> dict[str, Any]:
-    return {name: TypeDeserializer().deserialize(value) for name, value in item.items()}
-
-
-def test_a_dead_letter_of_its_first_life_that_comes_back_ends_it_again(
-    account: Account, stack: Stack, lost: Callable[..., str]
-) -> None:
+def test_a_dead_letter_of_its_first_life_that_comes_back_ends_it_again(account: Account, operator: Operator) -> None:
     """Known and accepted: the letter's deletion must have failed before. The task is offered for replay again."""
-    task_id = lost()
-    run(stack)
+    task_id = operator.lost()
+    operator.replay()
     account.receive()
     key = {"session": f"alice#{task_id.partition('.')[0]}", "turn": task_id.partition(".")[2]}
     account.dead_letter(json.dumps(key))
@@ -505,30 +466,16 @@ def test_a_dead_letter_of_its_first_life_that_comes_back_ends_it_again(
     account.bury()
 
     assert account.outcome(task_id) == ("FAILURE", "worker_lost")
-    assert run(stack).task_ids == [task_id]
+    assert operator.replay().task_ids == [task_id]
 
 
-def test_no_prompt_is_asked_for_or_printed(
-    account: Account, stack: Stack, lost: Callable[..., str], sends: list[dict[str, Any]]
-) -> None:
-    lost(PROMPT)
+def test_no_prompt_is_asked_for_or_printed(account: Account, operator: Operator, sends: list[dict[str, Any]]) -> None:
+    operator.lost(PROMPT)
     told: list[str] = []
     answers: list[Any] = []
-    events = stack.turns.meta.client.meta.events
-    events.register("after-call.dynamodb.Scan", lambda parsed, **_: answers.append(parsed))
+    operator.table_events.register("after-call.dynamodb.Scan", lambda parsed, **_: answers.append(parsed))
 
-    replay(stack, Wanted(), told.append)
+    replay(operator.stack, Wanted(), told.append)
 
     assert answers and told and sends
     assert PROMPT not in json.dumps([told, sends, answers], default=str)
-
-
-def test_the_event_of_the_worker_is_a_message_as_it_sends_them(
-    account: Account, stack: Stack, lost: Callable[..., str], sends: list[dict[str, Any]]
-) -> None:
-    lost()
-    run(stack)
-
-    (record,) = event_file("worker")["Records"][:1]
-    assert set(json.loads(sends[0]["MessageBody"])) == set(json.loads(record["body"]))
-    assert len(sends[0]["MessageGroupId"]) == len(record["attributes"]["MessageGroupId"])
