@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from reply import Reply
-from tests.unit.conftest import Account, Clock, Parts, Printed, Response, Scripted, Wire, read, refusing, unreachable
+from tests.unit.conftest import Account, Clock, Parts, Printed, Response, Wire, read, refusing, unreachable
 from turnqueue.events import Event, EventLog, Growing, Superseded
-from turnqueue.queue import decode
 from turnqueue.turn import Key, Turn
 
 END = 2**31 - 1
@@ -23,8 +22,11 @@ def log() -> EventLog:
     return EventLog("EventsTable", attempts=2)
 
 
+type Claim = Callable[[str], Turn]
+
+
 @pytest.fixture
-def claim(account: Account, worker: Parts, clock: Clock) -> Callable[[str], Turn]:
+def claim(account: Account, worker: Parts, clock: Clock) -> Claim:
     """Claim a task, whoever holds it."""
 
     def claim(task_id: str) -> Turn:
@@ -36,6 +38,12 @@ def claim(account: Account, worker: Parts, clock: Clock) -> Callable[[str], Turn
     return claim
 
 
+@pytest.fixture
+def growing(account: Account, log: EventLog, claim: Claim) -> tuple[str, Growing]:
+    task_id = account.queued(stream=True)
+    return task_id, Growing(log, claim(task_id))
+
+
 def told(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """Each event in short: its name, its attempt and its text."""
     return [(each["event"], each.get("attempt"), each.get("text")) for each in events]
@@ -44,30 +52,23 @@ def told(events: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 # ---- Who may write
 
 
-def test_rows_are_dense_and_small(account: Account, log: EventLog, claim: Callable[[str], Turn]) -> None:
-    task_id = account.queued()
-    growing = Growing(log, claim(task_id))
+def test_rows_are_dense_and_small(account: Account, growing: tuple[str, Growing]) -> None:
+    task_id, log = growing
 
     for text in ("one", "one two", "one two", "one two three"):
-        growing.show(text, 0.25, 1_700_000_000.5)
+        log.show(text, 0.25, 1_700_000_000.5)
 
+    of_each = {"task": {"S": f"alice#{task_id}"}, "k": {"S": "d"}, "a": {"N": "1"}, "p": {"N": "0.25"}}
     assert account.rows(task_id) == [
-        {
-            "task": {"S": f"alice#{task_id}"},
-            "n": {"N": str(n)},
-            "k": {"S": "d"},
-            "a": {"N": "1"},
-            "t": {"S": text},
-            "p": {"N": "0.25"},
-            "expires_at": {"N": "1700086400"},
-        }
+        of_each | {"n": {"N": str(n)}, "t": {"S": text}, "expires_at": {"N": "1700086400"}}
         for n, text in enumerate(["one", " two", " three"], 1)
     ]
 
 
-def test_a_zombies_next_row_is_refused(account: Account, log: EventLog, claim: Callable[[str], Turn]) -> None:
-    task_id = account.queued()
-    zombie = Growing(log, claim(task_id))
+def test_a_zombies_next_row_is_refused(
+    account: Account, log: EventLog, claim: Claim, growing: tuple[str, Growing]
+) -> None:
+    task_id, zombie = growing
     zombie.show("old", 0.1, time.time())
     second = Growing(log, claim(task_id))
     second.begin(time.time())
@@ -83,7 +84,7 @@ def test_a_zombies_next_row_is_refused(account: Account, log: EventLog, claim: C
     ]
 
 
-def test_a_zombies_row_that_comes_first_is_void(account: Account, log: EventLog, claim: Callable[[str], Turn]) -> None:
+def test_a_zombies_row_that_comes_first_is_void(account: Account, log: EventLog, claim: Claim) -> None:
     """It may write until the next attempt does, also after that has looked at the log."""
     task_id = account.queued()
     zombie, second = Growing(log, claim(task_id)), Growing(log, claim(task_id))
@@ -104,42 +105,27 @@ def test_a_zombies_row_that_comes_first_is_void(account: Account, log: EventLog,
     assert account.task(task_id)["partial"] == "new"
 
 
-def test_a_row_whose_answer_was_lost_is_ours(
-    account: Account, log: EventLog, wire: Wire, claim: Callable[[str], Turn]
-) -> None:
-    """botocore puts it again, and it meets itself."""
-    task_id = account.queued()
-    growing = Growing(log, claim(task_id))
+def test_a_row_whose_answer_was_lost_is_ours(account: Account, wire: Wire, growing: tuple[str, Growing]) -> None:
+    """botocore puts it again, and it meets itself. Or the call failed, and by the next try there is more text."""
+    task_id, log = growing
     wire.lose_answer("PutItem")
-
-    growing.show("one", 0.1, time.time())
-    growing.show("one two", 0.1, time.time())
-
-    assert told(account.news(task_id, 0)) == [("start", 1, None), ("delta", 1, "one"), ("delta", 1, " two")]
-
-
-def test_a_row_that_we_were_not_told_of_is_ours(
-    account: Account, log: EventLog, wire: Wire, claim: Callable[[str], Turn]
-) -> None:
-    """It took effect, the call failed, and by the next try there is more text."""
-    task_id = account.queued()
-    growing = Growing(log, claim(task_id))
+    log.show("one", 0.1, time.time())
     wire.after("PutItem", refusing())
     with pytest.raises(Exception, match="InternalServerError"):
-        growing.show("one", 0.1, time.time())
+        log.show("one two", 0.1, time.time())
 
-    growing.show("one two", 0.1, time.time())
+    log.show("one two three", 0.1, time.time())
 
-    assert told(account.news(task_id, 0)) == [("start", 1, None), ("delta", 1, "one"), ("delta", 1, " two")]
+    texts = ("one", " two", " three")
+    assert told(account.news(task_id, 0)) == [("start", 1, None), *(("delta", 1, text) for text in texts)]
 
 
-def test_a_text_that_is_taken_back_is_void(account: Account, log: EventLog, claim: Callable[[str], Turn]) -> None:
+def test_a_text_that_is_taken_back_is_void(account: Account, growing: tuple[str, Growing]) -> None:
     """A model may write `message` twice into its document, and the last one counts."""
-    task_id = account.queued()
-    growing = Growing(log, claim(task_id))
+    task_id, log = growing
 
     for text in ("hello", "hel", "help"):
-        growing.show(text, 0.1, time.time())
+        log.show(text, 0.1, time.time())
 
     assert told(account.news(task_id, 1)) == [("retract", 1, ""), ("delta", 1, "help")]
     assert account.task(task_id)["partial"] == "help"
@@ -176,7 +162,7 @@ def test_a_streamed_answer_is_shown_four_times_as_often(account: Account, worker
     moments: dict[bool, list[float]] = {True: [], False: []}
     for stream in (True, False):
         wire.clear()
-        task_id = account.queued("[[drip=0.04 words=60]]", stream=stream)
+        task_id = account.queued("[[drip=0.04 words=45]]", stream=stream)
         wire.before("PutItem", lambda _: moments[stream].append(time.monotonic()), times=1000)  # noqa: B023
         account.work()
         assert account.outcome(task_id) == ("SUCCESS", None)
@@ -218,7 +204,7 @@ def test_the_row_under_way_is_awaited_before_the_end(account: Account, worker: P
 
 
 def test_a_worker_that_another_has_followed_stops_at_its_next_row(
-    account: Account, worker: Parts, wire: Wire, log: EventLog, claim: Callable[[str], Turn], printed: Printed
+    account: Account, worker: Parts, wire: Wire, log: EventLog, claim: Claim, printed: Printed
 ) -> None:
     worker.be_watchful(0.02)
     task_id = account.queued("[[drip=0.02 words=500]]")
@@ -257,7 +243,7 @@ def test_one_read_finds_the_cancellations_of_all_turns(account: Account, worker:
 
 
 def test_a_cancellation_of_an_earlier_attempt_costs_no_look(
-    account: Account, worker: Parts, wire: Wire, log: EventLog, claim: Callable[[str], Turn]
+    account: Account, worker: Parts, wire: Wire, log: EventLog, claim: Claim
 ) -> None:
     worker.be_watchful(0.05)
     task_id = account.queued("[[hang=0.3]]")
@@ -302,12 +288,6 @@ def test_a_deleted_turn_leaves_no_rows(account: Account, status: ModuleType, wor
 # ---- How it is read
 
 
-@pytest.fixture
-def growing(account: Account, log: EventLog, claim: Callable[[str], Turn]) -> tuple[str, Growing]:
-    task_id = account.queued(stream=True)
-    return task_id, Growing(log, claim(task_id))
-
-
 def test_who_has_read_nothing_is_shown_the_task_and_its_text(account: Account, growing: tuple[str, Growing]) -> None:
     task_id, log = growing
     log.show("one", 0.3, time.time())
@@ -334,7 +314,7 @@ def test_who_has_read_something_is_told_the_rest(account: Account, growing: tupl
         log.show(text, 0.1, time.time())
 
     assert told(account.news(task_id, 1)) == [("delta", 1, " two"), ("delta", 1, " three")]
-    answer = read(account.events(task_id, 3))["json"]
+    answer = read(account.events(task_id, 3, headers={"last-event-id": "0"}))["json"]  # the query wins over the header
     assert answer == {"events": [], "next": 3, "done": False, "poll_after_ms": 300}
 
 
@@ -361,13 +341,12 @@ def test_nothing_is_told_after_the_end_but_the_end(
     assert "so late" not in json.dumps(account.task(task_id))
 
 
-def test_what_a_provider_has_filtered_is_told_nobody(account: Account, worker: Parts, scripted: Scripted) -> None:
-    worker.be_watchful(0.01)
-    scripted.says("filtered words", finish_reason="content_filter")
-    task_id = account.queued(stream=True)
-    (record,) = account.receive()
-    claimed = worker.store.claim(decode(record["body"]), time.time(), time.time() + 50)
-    worker.show(claimed, "filtered words")
+def test_what_a_provider_has_filtered_is_told_nobody(
+    account: Account, worker: Parts, growing: tuple[str, Growing]
+) -> None:
+    task_id, log = growing
+    log.show("filtered words", 0.1, time.time())
+    claimed = worker.store.read(Key.of_task("alice", task_id), time.time())
     worker.store.fail_attempt(claimed, "prompt_refused", "", time.time())
 
     assert "filtered" not in account.events(task_id, 0)["body"]
@@ -387,16 +366,6 @@ def test_events_for_an_event_source(account: Account, growing: tuple[str, Growin
         'id: 0\nevent: start\ndata: {"attempt": 1}\n\n'
         'id: 1\nevent: delta\ndata: {"attempt": 1, "text": "one\\n\\nid: 7 \u2028"}\n\n'
     )
-
-
-def test_the_query_wins_over_the_header(account: Account, growing: tuple[str, Growing]) -> None:
-    task_id, log = growing
-    log.show("one", 0.1, time.time())
-    log.show("one two", 0.1, time.time())
-
-    answer = read(account.events(task_id, 1, headers={"last-event-id": "0"}))
-
-    assert [each["id"] for each in answer["json"]["events"]] == [2]
 
 
 @pytest.mark.parametrize(
