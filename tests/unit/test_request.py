@@ -12,6 +12,7 @@ from turnqueue.personas import ROLES
 
 PNG = "data:image/png;base64,"
 HTTPS = {"type": "image", "url": "https://example.com/cat.png"}
+ULID = "01KANEC0X00000000000000000"
 TOOL = {"type": "function", "name": "add"}
 RESULT = {"call_id": "c", "output": "4"}
 ASYNC = {"async_mode": "true"}
@@ -110,6 +111,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     ),
     "a medium without a URL": ({"media": [{"type": "image"}]}, "media.0", "exactly one of url and"),
     "a medium with another field": ({"media": [HTTPS | {"detail": "low"}]}, "media.0.detail", "not permitted"),
+    "a medium of nothing": ({"media": [HTTPS | {"url": None, "upload_id": None}]}, "media.0", "exactly one of url and"),
+    "a medium with a URL and an upload": (
+        {"media": [HTTPS | {"upload_id": ULID}]},
+        "media.0",
+        "exactly one of url and",
+    ),
+    **{
+        f"{upload_id!r} for an upload": (
+            {"media": [{"type": "image", "upload_id": upload_id}]},
+            "media.0.upload_id",
+            "upload_id",
+        )
+        for upload_id in ("", f"../{ULID}", ULID.lower(), f"{ULID}0", f"{ULID}\n", 5)
+    },
     "an http URL": ({"media": [image("http://e.com/a.png")]}, "media.0.url", "https URL"),
     "a file URL": ({"media": [image("file:///etc/passwd")]}, "media.0.url", "https URL"),
     "an https URL without a host": ({"media": [image("https:///a")]}, "media.0.url", "https"),
