@@ -108,40 +108,25 @@ def test_what_a_call_has_used_is_told_at_any_time() -> None:
 
 
 def test_what_the_server_counted_counts() -> None:
-    async def use(asking: Asking) -> None:
-        await asking.ask()
-        assert asking.reply.usage("asked") == {
-            "model": "told",
-            "prompt_tokens": 9,
-            "completion_tokens": 5,
-            "cached_tokens": 3,
-            "estimated": False,
-        }
+    _, asking = answered(Response([content("All is well.", model="told"), *WHOLE[2:]]))
 
-    with_model(Response([content("All is well.", model="told"), *WHOLE[2:]]), use)
+    counted = {"prompt_tokens": 9, "completion_tokens": 5, "cached_tokens": 3}
+    assert asking.reply.usage("asked") == {"model": "told", "estimated": False} | counted
 
 
 def test_a_call_that_was_turned_away_has_used_nothing() -> None:
-    async def use(asking: Asking) -> None:
-        error = await failure(asking)
-        assert (error.code, error.refused, error.retry_after) == ("model_rate_limited", True, 1.5)
-        assert error.request_id == "req-2"
-        used = asking.reply.usage("asked")
-        assert (used["prompt_tokens"], used["completion_tokens"], used["estimated"]) == (0, 0, False)
+    headers = {"retry-after-ms": "1500", "request-id": "req-2"}
+    error, asking = failed(Response(status=429, headers=headers))
 
-    with_model(Response(status=429, headers={"retry-after-ms": "1500", "request-id": "req-2"}), use)
+    assert (error.code, error.refused, error.retry_after) == ("model_rate_limited", True, 1.5)
+    assert error.request_id == "req-2"
+    used = asking.reply.usage("asked")
+    assert (used["prompt_tokens"], used["completion_tokens"], used["estimated"]) == (0, 0, False)
 
 
 # ---- Turned away before any token, or cut
 
 
-@pytest.mark.parametrize("status", [429, 500, 502, 503, 504, 529])
-def test_a_refused_call_is_no_attempt(status: int) -> None:
-    async def use(asking: Asking) -> None:
-        error = await failure(asking)
-        assert (error.refused, error.retryable) == (True, True)
-
-    with_model(Response(status=status), use)
 
 
 def test_a_connection_that_is_refused_is_no_attempt() -> None:
@@ -155,20 +140,16 @@ def test_a_connection_that_is_refused_is_no_attempt() -> None:
 
 @pytest.mark.parametrize("ending", [None, Response([RESET]), Response([b": hello\n\n", RESET]), Response([])])
 def test_a_connection_that_breaks_before_any_token_is_no_attempt(ending: Response | None) -> None:
-    async def use(asking: Asking) -> None:
-        error = await failure(asking)
-        assert (error.code, error.refused) == ("model_unavailable", True)
+    error, _ = failed(lambda asked: ending)
 
-    with_model(lambda asked: ending, use)
+    assert (error.code, error.refused) == ("model_unavailable", True)
 
 
 def test_a_connection_that_breaks_after_text_is_an_attempt() -> None:
-    async def use(asking: Asking) -> None:
-        error = await failure(asking)
-        assert (error.code, error.refused) == ("model_unavailable", False)
-        assert asking.reply.text == "All is "
+    error, asking = failed(Response([WHOLE[0], 0.1, RESET]))
 
-    with_model(Response([WHOLE[0], 0.1, RESET]), use)
+    assert (error.code, error.refused) == ("model_unavailable", False)
+    assert asking.reply.text == "All is "
 
 
 # ---- A stream

@@ -16,7 +16,7 @@ from local.issuer import Issuer
 from operations import keys
 from operations.stack import Stack
 from tests.payloads import Context, Event
-from tests.unit.conftest import Account, Clock, Parts, Printed, Wire, read, refusing
+from tests.unit.conftest import Account, Clock, Parts, Printed, Wire, read, refusing, task_id_of
 from turnqueue.events import Event as Row
 from turnqueue.events import EventLog
 from turnqueue.stream import END
@@ -91,10 +91,8 @@ def alice(streams: ModuleType, issuer: Issuer) -> openai.OpenAI:
 
 def client(streams: ModuleType, secret: str, seconds: float = 300.0) -> openai.OpenAI:
     http = httpx2.Client(transport=FunctionUrl(streams, seconds))
-    url = "https://id.example/v1"
-    return openai.OpenAI(
-        base_url=url, api_key=secret, http_client=http, max_retries=0, _strict_response_validation=True
-    )
+    options: Any = {"max_retries": 0, "_strict_response_validation": True}
+    return openai.OpenAI(base_url="https://id.example/v1", api_key=secret, http_client=http, **options)
 
 
 class Writing:
@@ -136,6 +134,7 @@ class Writing:
 
 
 ANSWER = '[stand-in model] You said "hello".'
+SAID: Any = [{"role": "user", "content": "hello"}]
 
 
 # ---- Responses
@@ -163,7 +162,7 @@ def test_even_a_short_answer_is_shown_from_its_first_word(account: Account, alic
     list(alice.responses.create(model="general", input="[[drip=0.05 words=10]]", stream=True))
 
     (item,) = account.items()
-    assert account.rows(f"{item['session']['S'].partition('#')[2]}.{item['turn']['S']}")
+    assert account.rows(task_id_of(item))
 
 
 def test_a_stream_that_was_cut_anywhere_is_resumed_to_the_byte(
@@ -180,19 +179,21 @@ def test_a_stream_that_was_cut_anywhere_is_resumed_to_the_byte(
             assert list(rest) == events[after + 1 :], after
 
 
+@pytest.mark.parametrize("kind", ["response", "completion"])
 def test_a_foreground_stream_takes_no_text_back(
-    account: Account, alice: openai.OpenAI, clock: Clock, worker: Parts
+    account: Account, alice: openai.OpenAI, clock: Clock, worker: Parts, kind: str
 ) -> None:
     Writing(account, clock, worker, "lost", None, "[stand-in")
-    seen: list[Any] = []
 
     with pytest.raises(openai.APIError, match=r"GET /v1/responses/resp_") as refused:
-        seen.extend(alice.responses.create(model="general", input="hello", stream=True))
+        if kind == "response":
+            list(alice.responses.create(model="general", input="hello", stream=True))
+        else:
+            list(alice.chat.completions.create(model="general", messages=SAID, stream=True))
 
     assert refused.value.code == "response_restarted"
     (item,) = account.items()
-    response_id = f"resp_{item['session']['S'].partition('#')[2]}.{item['turn']['S']}"
-    assert alice.responses.retrieve(response_id).status == "in_progress"
+    assert alice.responses.retrieve(f"resp_{task_id_of(item)}").status == "in_progress"
 
 
 def test_a_stream_without_time_ends_with_an_error_and_goes_on_later(
@@ -216,12 +217,11 @@ def test_a_stream_without_time_ends_with_an_error_and_goes_on_later(
 
 
 def test_a_silent_stream_shows_that_it_is_alive(account: Account, plain: httpx2.Client, clock: Clock) -> None:
-    account.queued("hello")
-    (item,) = account.items()
-    task_id = f"{item['session']['S'].partition('#')[2]}.{item['turn']['S']}"
+    task_id = account.queued("hello")
 
     text = plain.get(f"/chat/task/{task_id}/events").text
 
+    assert [event["event"] for event in sse(text)] == ["snapshot"]
     assert 10 <= text.count(": still there\n\n") <= 20  # of 295 s
 
 
@@ -262,17 +262,6 @@ def test_a_mistake_of_ours_ends_a_stream_with_an_error(
     assert refused.value.code == "response_in_progress"
 
 
-def test_one_key_makes_one_response(account: Account, alice: openai.OpenAI, clock: Clock) -> None:
-    clock.meanwhile = account.work
-    key = {"Idempotency-Key": "a-key"}
-    streams = [
-        list(alice.responses.create(model="general", input="hello", stream=True, extra_headers=key)) for _ in range(2)
-    ]
-
-    assert streams[0] == streams[1]
-    assert len(account.items()) == 1
-
-
 # ---- Chat completions
 
 
@@ -280,28 +269,15 @@ def test_a_chat_completion_comes_while_it_is_written(
     account: Account, alice: openai.OpenAI, clock: Clock, worker: Parts
 ) -> None:
     Writing(account, clock, worker, "[stand-in", " model]")
-    said: Any = [{"role": "user", "content": "hello"}]
-    usage: Any = {"include_usage": True}
+    options: Any = {"include_usage": True}
 
-    chunks = list(alice.chat.completions.create(model="general", messages=said, stream=True, stream_options=usage))
+    chunks = list(alice.chat.completions.create(model="general", messages=SAID, stream=True, stream_options=options))
 
     texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert "".join(texts) == ANSWER
     assert len(texts) > 1
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
     assert chunks[-1].usage and chunks[-1].usage.total_tokens > 0
-
-
-def test_a_chat_completion_takes_no_text_back(
-    account: Account, alice: openai.OpenAI, clock: Clock, worker: Parts
-) -> None:
-    Writing(account, clock, worker, "lost", None)
-    said: Any = [{"role": "user", "content": "hello"}]
-
-    with pytest.raises(openai.APIError, match=r"GET /v1/responses/resp_") as refused:
-        list(alice.chat.completions.create(model="general", messages=said, stream=True))
-
-    assert refused.value.code == "response_restarted"
 
 
 def test_an_answer_that_fails_before_its_first_word_is_an_error(
@@ -330,32 +306,24 @@ def sse(text: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_the_events_of_a_task_come_in_one_response(
+def test_the_events_of_a_task_come_in_one_response_and_are_those_of_the_api(
     account: Account, plain: httpx2.Client, clock: Clock, worker: Parts
 ) -> None:
     task_id = account.queued("hello", stream=True)
-    Writing(account, clock, worker, "[stand-in", " model]")
-
-    events = sse(plain.get(f"/chat/task/{task_id}/events").text)
-
-    assert [event["event"] for event in events] == ["snapshot", "start", "delta", "delta", "done"]
-    assert events[-1]["task"]["result"]["message"] == ANSWER
-    rest = plain.get(f"/chat/task/{task_id}/events", headers={"Last-Event-ID": "1"})
-    assert [event["event"] for event in sse(rest.text)] == ["done"]
-    over = plain.get(f"/chat/task/{task_id}/events", headers={"Last-Event-ID": str(END)})
-    assert (over.status_code, over.text) == (204, "")
-
-
-def test_the_events_are_those_of_the_api(account: Account, plain: httpx2.Client, clock: Clock, worker: Parts) -> None:
-    task_id = account.queued("hello", stream=True)
-    writing = Writing(account, clock, worker, "lost", None, "[stand-in")
+    writing = Writing(account, clock, worker, "lost", None, "[stand-in", " model]")
     for _ in range(3):
         writing.goes_on()
     there = account.news(task_id, after=0)
 
-    here = sse(plain.get(f"/chat/task/{task_id}/events", headers={"Last-Event-ID": "0"}).text)
+    def here(after: int) -> httpx2.Response:
+        return plain.get(f"/chat/task/{task_id}/events", headers={"Last-Event-ID": str(after)})
 
-    assert here[:-1] == there
+    events = sse(here(0).text)
+    assert events[: len(there)] == there
+    assert [event["event"] for event in events[len(there) :]] == ["delta", "done"]
+    assert events[-1]["task"]["result"]["message"] == ANSWER
+    assert [event["event"] for event in sse(here(1).text)] == ["done"]
+    assert (here(END).status_code, here(END).text) == (204, "")
 
 
 def test_a_task_that_is_overdue_ends_its_stream(account: Account, plain: httpx2.Client, clock: Clock) -> None:
