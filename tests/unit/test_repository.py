@@ -44,6 +44,7 @@ def recipe(target: str) -> list[str]:
     ("schema", "files"),
     [
         ("dependabot", [".github/dependabot.yml"]),
+        ("github-workflows", [str(file) for file in (ROOT / ".github/workflows").glob("*.yml")]),
         ("github-issue-forms", [".github/ISSUE_TEMPLATE/bug.yml", ".github/ISSUE_TEMPLATE/feature.yml"]),
         ("github-issue-config", [".github/ISSUE_TEMPLATE/config.yml"]),
     ],
