@@ -7,7 +7,7 @@ import pytest
 from tests.servers.conftest import Tap, asked
 from tests.unit.conftest import Account, Clock, StandIn, Wire
 from tests.unit.test_conversation import limits
-from tests.unit.test_worker import cancel_while, until, watchful
+from tests.unit.test_worker import until, watchful
 
 __all__ = ["limits", "watchful"]
 
@@ -55,7 +55,7 @@ def test_a_slow_answer(account: Account, proxy: Tap) -> None:
 def test_a_cancelled_answer(account: Account, proxy: Tap, model: StandIn, wire: Wire, watchful: None) -> None:
     """A cancelled answer closes the connection to the model."""
     task_id = account.queued("[[drip=0.05 words=500]]")
-    cancel_while(account, wire, task_id)
+    wire.after("PutItem", lambda _: account.cancel(task_id))  # at its first text
     account.work()
 
     assert account.outcome(task_id) == ("FAILURE", "cancelled")
