@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from development import cfn
@@ -46,6 +46,7 @@ def test_what_was_not_counted_has_no_price(usage: dict[str, Any]) -> None:
     assert Price(1, 1, 1).dollars(usage) is None
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no bug
 @given(st.integers(0, 10**6), st.integers(0, 10**6), st.none() | st.integers(0, 10**6))
 def test_a_price_is_in_whole_micro_dollars_and_none_too_many(prompt: int, completion: int, cached: int | None) -> None:
     dollars = Price(0.4, 1.6, 0.1).dollars(spent(prompt, completion, cached))

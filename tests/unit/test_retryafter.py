@@ -29,10 +29,7 @@ ASKED = {
         45.5,
     ),
     "a reset of Anthropic's": (
-        {
-            "anthropic-ratelimit-requests-remaining": "0",
-            "anthropic-ratelimit-requests-reset": "2027-01-15T08:01:00Z",
-        },
+        {"anthropic-ratelimit-requests-remaining": "0", "anthropic-ratelimit-requests-reset": "2027-01-15T08:01:00Z"},
         60,
     ),
     "a dimension that has some left": (
@@ -50,10 +47,7 @@ ASKED = {
         },
         9,
     ),
-    "at least both": (
-        {"retry-after": "1", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20s"},
-        20,
-    ),
+    "at least both": ({"retry-after": "1", "x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "20s"}, 20),
     "more than a day": ({"retry-after": "999999999"}, LONGEST_SECONDS),
     "nothing": ({"content-type": "application/json"}, None),
 }

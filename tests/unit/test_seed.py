@@ -2,17 +2,10 @@
 
 from typing import Any
 
-import pytest
-
 from tests.unit.conftest import Account, Clock, StandIn
 
 HAIRCUT = {"message": "I need a haircut", "session_id": "session_123", "role": "booking"}
-
-
-@pytest.fixture
-def always_eager(account: Account, clock: Clock) -> None:
-    """A worker that is there: it takes what is queued whenever submit waits."""
-    clock.meanwhile = account.work
+ANSWER = {"session_id": "session_123", "message": '[stand-in model] You said "Hello".', "data": None, "draft": None}
 
 
 def poll(account: Account, task_id: str) -> dict[str, Any]:
@@ -36,19 +29,15 @@ def test_async_mode_returns_task_id(account: Account, model: StandIn) -> None:
     assert model.messages() == []
 
 
-@pytest.mark.usefixtures("always_eager")
-def test_synchronous_mode_still_works(account: Account) -> None:
+def test_synchronous_mode_still_works(account: Account, clock: Clock) -> None:
+    clock.meanwhile = account.work  # a worker takes what is queued whenever submit waits
+
     response = account.post({"message": "Hello", "session_id": "session_123"})
 
     assert response["statusCode"] == 200
     answer = response["json"]
     assert answer.pop("task_id").startswith("session_123.")
-    assert answer == {
-        "session_id": "session_123",
-        "message": '[stand-in model] You said "Hello".',
-        "data": None,
-        "draft": None,
-    }
+    assert answer == ANSWER
 
 
 def test_task_status_polling(account: Account) -> None:
@@ -60,21 +49,8 @@ def test_task_status_polling(account: Account) -> None:
 
     after = poll(account, task_id)
     assert (after["task_id"], after["status"], after["progress"]) == (task_id, "SUCCESS", 1.0)
-
-
-def test_task_success_carries_the_chat_response(account: Account) -> None:
-    task_id = account.queued("Hello", session_id="session_123")
-
-    task = poll(account, task_id)
-
-    assert task["error"] is None
-    assert task["result"] == {
-        "session_id": "session_123",
-        "message": '[stand-in model] You said "Hello".',
-        "data": None,
-        "draft": None,
-        "task_id": task_id,
-    }
+    assert after["error"] is None
+    assert after["result"] == ANSWER | {"task_id": task_id}
 
 
 def test_task_failure_carries_the_error(account: Account) -> None:
@@ -86,17 +62,6 @@ def test_task_failure_carries_the_error(account: Account) -> None:
     assert task["error"] == "The model declined to answer this message."
 
 
-def test_the_worker_runs_the_queued_task(account: Account, model: StandIn) -> None:
-    task_id = account.queued("Hello")
-    assert account.waiting() == (1, 0)
-
-    assert account.work() == []
-
-    assert model.messages() == ["Hello"]
-    assert account.outcome(task_id) == ("SUCCESS", None)
-    assert account.waiting() == (0, 0)
-
-
 def test_the_haircut_of_the_usage_examples(account: Account) -> None:
     response = account.post(HAIRCUT, query={"async_mode": "true"})
 
@@ -104,6 +69,7 @@ def test_the_haircut_of_the_usage_examples(account: Account) -> None:
 
     assert "I can help you with that haircut." in result["message"]
     assert result["draft"] == {"service": "haircut", "date": None, "time": None, "name": None}
+    assert isinstance(result["data"]["complete"], bool) and isinstance(result["data"]["missing"], list)
 
 
 def test_a_booking_draft_grows_over_the_turns_of_its_session(account: Account) -> None:
@@ -115,13 +81,3 @@ def test_a_booking_draft_grows_over_the_turns_of_its_session(account: Account) -
 
     assert known == [{"service"}, {"service", "date", "time"}, {"service", "date", "time", "name"}]
     assert drafts[2] == {"service": "haircut", "date": "friday", "time": "15:00", "name": "Ann"}
-
-
-@pytest.mark.usefixtures("always_eager")
-def test_the_haircut_in_synchronous_mode(account: Account) -> None:
-    response = account.post(HAIRCUT)
-
-    assert response["statusCode"] == 200
-    assert response["json"]["draft"]["service"] == "haircut"
-    data = response["json"]["data"]
-    assert isinstance(data["complete"], bool) and isinstance(data["missing"], list)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.conftest import Account, Clock, Wire, refusing
@@ -158,6 +158,7 @@ ODD: Any = st.one_of(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no bug
 @given(used=st.fixed_dictionaries({}, optional={name: ODD for name in (*USED, "estimated")}))
 def test_whatever_a_server_reports_no_count_gets_smaller_and_no_cost_is_odd(used: dict[str, Any]) -> None:
     counts = _counts(used)
@@ -167,16 +168,6 @@ def test_whatever_a_server_reports_no_count_gets_smaller_and_no_cost_is_odd(used
     assert counts["cached_tokens"] <= counts["prompt_tokens"] < 10**9
     assert counts["completion_tokens"] < 10**9
     assert counts.get("cost_micros", 0) <= 10**10
-
-
-def test_true_is_no_count(days: UsageStore) -> None:
-    odd = {"prompt_tokens": True, "completion_tokens": -999_999_999, "cached_tokens": 5, "cost_usd": -2999.99}
-    days.settle(turn(), odd, NOON, is_final=True, answers=1)
-
-    day = days.read("alice", day_of(NOON))
-    assert (day["prompt_tokens"], day["completion_tokens"], day["cached_tokens"]) == (0, 0, 0)
-    assert day["cost_usd"] is None
-    assert day["answers"] == 1
 
 
 # ---- Estimating
