@@ -691,6 +691,12 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
+@pytest.fixture
+def eager(account: Account, clock: Clock) -> None:
+    """A worker that takes what is queued whenever submit waits."""
+    clock.meanwhile = account.work
+
+
 class _Stdout:
     """The standard output of the moment: pytest has another one for each test."""
 

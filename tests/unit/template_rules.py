@@ -805,29 +805,21 @@ def the_deployer_says_what_becomes_of_the_data(template: Template) -> Iterator[s
 
 # ---- Watching
 
-# What AWS documents of its own metrics: the dimensions that each has, and the names.
+# What AWS documents: the dimensions of its metrics, and the names of those that may be watched here.
 AWS_METRICS = {
     # Amazon SQS Developer Guide, "Available CloudWatch metrics for Amazon SQS"
     "AWS/SQS": (
         {"QueueName"},
         {
             "ApproximateAgeOfOldestMessage",
-            "ApproximateNumberOfGroupsWithInflightMessages",
-            "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
             "ApproximateNumberOfMessagesVisible",
-            "NumberOfDeduplicatedSentMessages",
-            "NumberOfEmptyReceives",
-            "NumberOfMessagesDeleted",
-            "NumberOfMessagesReceived",
-            "NumberOfMessagesSent",
-            "SentMessageSize",
         },
     ),
-    # AWS Lambda Developer Guide, "Types of metrics for Lambda functions", those by function name
+    # AWS Lambda Developer Guide, "Types of metrics for Lambda functions"
     "AWS/Lambda": ({"FunctionName"}, {"ConcurrentExecutions", "Duration", "Errors", "Invocations", "Throttles"}),
     # Amazon API Gateway Developer Guide, "Monitor CloudWatch metrics for HTTP APIs in API Gateway"
-    "AWS/ApiGateway": ({"ApiId"}, {"4xx", "5xx", "Count", "DataProcessed", "IntegrationLatency", "Latency"}),
+    "AWS/ApiGateway": ({"ApiId"}, {"4xx", "5xx", "Count", "IntegrationLatency", "Latency"}),
 }
 
 

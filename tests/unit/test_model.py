@@ -127,8 +127,6 @@ def test_a_call_that_was_turned_away_has_used_nothing() -> None:
 # ---- Turned away before any token, or cut
 
 
-
-
 def test_a_connection_that_is_refused_is_no_attempt() -> None:
     async def use(asking: Asking) -> None:
         asking.model._client.base_url = "http://127.0.0.1:9/v1"  # discard: nothing listens there

@@ -29,12 +29,6 @@ WRITES = ("PutItem", "UpdateItem", "DeleteItem", "BatchWriteItem", "TransactWrit
 ASYNC = {"async_mode": "true"}
 
 
-@pytest.fixture
-def eager(account: Account, clock: Clock) -> None:
-    """A worker that takes what is queued whenever submit waits."""
-    clock.meanwhile = account.work
-
-
 # ---- What is recorded and queued
 
 

@@ -24,12 +24,6 @@ TOOLS = [
 ]
 
 
-@pytest.fixture
-def eager(account: Account, clock: Clock) -> None:
-    """A worker that takes what is queued whenever submit waits."""
-    clock.meanwhile = account.work
-
-
 def calling(account: Account, message: str = "what is 3 and one?", **more: Any) -> dict[str, Any]:
     """The answer to a message, which asks for functions."""
     response = account.post({"message": message, "session_id": "s-1", "tools": TOOLS, **more})
@@ -190,9 +184,9 @@ def test_the_results_must_be_those_of_the_calls(account: Account, eager: None, w
 def test_calls_of_another_session_or_owner_do_not_exist(
     account: Account, eager: None, owner: str, session: str
 ) -> None:
-    asked = calling(account)
+    sent = {"session_id": session, "tool_outputs": outputs(calling(account))}
 
-    refused = account.post({"session_id": session, "tool_outputs": outputs(asked)}, owner=owner)
+    refused = account.post(sent, owner=owner)
 
     assert (refused["statusCode"], refused["json"]["code"]) == (400, "tool_outputs_mismatch")
 

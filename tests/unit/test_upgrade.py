@@ -13,7 +13,7 @@ import pytest
 import turnqueue
 from operations.replay import Wanted, replay
 from operations.stack import Stack
-from tests.unit.conftest import Account, Clock, Parts
+from tests.unit.conftest import Account, Clock, Parts, task_id_of
 from turnqueue.turn import Key
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -21,7 +21,7 @@ FILES = sorted(SAMPLES.glob("*.json"))
 MOMENT = 1795357000.125
 """When the samples were written."""
 
-KEY = "k-1"
+HEADERS = {"Idempotency-Key": "k-1", "Prefer": "respond-async"}
 REQUEST = {"message": "once", "session_id": "s-guarded", "role": "booking", "metadata": {"from": "sample"}}
 IMAGE = {"type": "image", "url": "https://example.com/x.png"}
 
@@ -84,16 +84,12 @@ def written(account: Account, worker: Parts, stack: Stack, then: None) -> dict[s
     worker.store.cancel(claimed("cancel requested").key, MOMENT)
     worker.store.fail_attempt(claimed("failed halfway"), "model_timeout", "half", MOMENT)
     queued("pending")
-    headers = {"Idempotency-Key": KEY, "Prefer": "respond-async"}
-    tasks["guarded"] = account.post(REQUEST, headers=headers)["json"]["task_id"]
+    tasks["guarded"] = account.post(REQUEST, headers=HEADERS)["json"]["task_id"]
     bodies = [record["body"] for _ in range(3) for record in account.receive()]
     [message] = [body for body in bodies if tasks["guarded"].rpartition(".")[2] in body]
     [guard] = [item for item in account.items("GuardsTable") if item["guard"]["S"].startswith("idempotency#")]
-    return {
-        "turns": {name: account.item(task_id) for name, task_id in tasks.items()},
-        "guard": guard,
-        "message": message,
-    }
+    turns = {name: account.item(task_id) for name, task_id in tasks.items()}
+    return {"turns": turns, "guard": guard, "message": message}
 
 
 def types(item: dict[str, Any]) -> dict[str, str]:
@@ -128,14 +124,16 @@ class Found:
     """A sample, laid into the tables as another version has left it."""
 
     def __init__(self, account: Account, sample: dict[str, Any], more: dict[str, Any]) -> None:
-        self.message: str = sample["message"]
-        self.tasks: dict[str, str] = {}
-        for name, item in sample["turns"].items():
+        for item in sample["turns"].values():
             account.dynamodb.put_item(TableName="TurnsTable", Item=item | more)
-            self.tasks[name] = f"{item['session']['S'].rpartition('#')[2]}.{item['turn']['S']}"
         account.dynamodb.put_item(TableName="GuardsTable", Item=sample["guard"] | more)
-        if more:
-            self.message = json.dumps(json.loads(self.message) | {"later": {"a": [1]}})
+        self.tasks = {name: task_id_of(item) for name, item in sample["turns"].items()}
+        self._message = {"later": {"a": [1]}} if more else {}
+        self.message = json.dumps(json.loads(sample["message"]) | self._message)
+
+    def message_of(self, account: Account, name: str) -> str:
+        item = account.item(self.tasks[name])
+        return json.dumps({name: item[name]["S"] for name in ("session", "turn")} | self._message)
 
 
 @pytest.fixture(params=[{}, UNKNOWN], ids=["as it is", "with more than we know"])
@@ -170,18 +168,15 @@ def test_every_turn_is_in_its_conversation(account: Account, found: Found) -> No
 def test_rows_of_a_later_version_are_read_as_far_as_they_are_known(account: Account, worker: Parts) -> None:
     """They may have more attributes, and there may be rows of another kind between them."""
     task_id = account.queued()
-    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
-    rows = [{"k": {"S": "d"}, "t": {"S": "one"}, "p": {"N": "0.1"}}, {"k": {"S": "c"}}]
-    rows.append({"k": {"S": "d"}, "t": {"S": " two"}, "p": {"N": "0.2"}})
+    worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 100)
+    rows = [{"k": "d", "t": "one"}, {"k": "c"}, {"k": "d", "t": " two"}]
     for n, row in enumerate(rows, 1):
-        key = {"task": {"S": f"alice#{task_id}"}, "n": {"N": str(n)}, "a": {"N": str(claimed.attempt)}}
-        account.dynamodb.put_item(TableName="EventsTable", Item=UNKNOWN | key | row)
+        known = {"task": {"S": f"alice#{task_id}"}, "n": {"N": str(n)}, "a": {"N": "1"}, "p": {"N": "0.1"}}
+        text = {name: {"S": value} for name, value in row.items()}
+        account.dynamodb.put_item(TableName="EventsTable", Item=UNKNOWN | known | text)
 
-    assert [(each["event"], each["id"]) for each in account.news(task_id, 0)] == [
-        ("start", 0),
-        ("delta", 1),
-        ("delta", 3),
-    ]
+    told = [(each["event"], each["id"]) for each in account.news(task_id, 0)]
+    assert told == [("start", 0), ("delta", 1), ("delta", 3)]
     assert account.task(task_id)["partial"] == "one two"
 
 
@@ -205,8 +200,7 @@ def test_an_attempt_of_this_version_follows_one_of_the_version_before(
 def test_a_waiting_turn_is_run_and_keeps_what_we_do_not_know(
     account: Account, found: Found, more: dict[str, Any], name: str
 ) -> None:
-    item = account.item(found.tasks[name])
-    account.send(json.dumps({name: item[name]["S"] for name in ("session", "turn")} | ({"later": 1} if more else {})))
+    account.send(found.message_of(account, name))
 
     assert account.work() == []
 
@@ -226,8 +220,7 @@ def test_its_message_leads_to_its_turn(account: Account, found: Found) -> None:
 def test_a_turn_that_its_worker_holds_is_left_to_it_and_taken_over_after_its_lease(
     account: Account, found: Found, clock: Clock, name: str
 ) -> None:
-    item = account.item(found.tasks[name])
-    account.send(json.dumps({name: item[name]["S"] for name in ("session", "turn")}))
+    account.send(found.message_of(account, name))
 
     assert len(account.work()) == 1
 
@@ -247,10 +240,8 @@ def test_its_dead_letter_closes_its_turn(account: Account, found: Found) -> None
 
 def test_its_idempotency_key_leads_to_its_task(account: Account, found: Found) -> None:
     """The key's hash and the request's fingerprint are the same in every version."""
-    headers = {"Idempotency-Key": KEY, "Prefer": "respond-async"}
-
-    assert account.post(REQUEST, headers=headers)["json"]["task_id"] == found.tasks["guarded"]
-    assert account.post(REQUEST | {"message": "other"}, headers=headers)["statusCode"] == 422
+    assert account.post(REQUEST, headers=HEADERS)["json"]["task_id"] == found.tasks["guarded"]
+    assert account.post(REQUEST | {"message": "other"}, headers=HEADERS)["statusCode"] == 422
 
 
 def test_a_code_that_we_do_not_know_is_a_failure_all_the_same(account: Account, found: Found) -> None:
@@ -259,9 +250,5 @@ def test_a_code_that_we_do_not_know_is_a_failure_all_the_same(account: Account, 
 
     task = account.task(found.tasks["failed"])
 
-    assert (task["status"], task["error"], task["error_code"], task["retryable"]) == (
-        "FAILURE",
-        "Something else.",
-        "later",
-        None,
-    )
+    told = [task[name] for name in ("status", "error", "error_code", "retryable")]
+    assert told == ["FAILURE", "Something else.", "later", None]
