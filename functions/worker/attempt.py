@@ -45,7 +45,8 @@ _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
 """How often the worker writes a row of a streamed answer. (2.0, 0.25) means: a row every 0.25 s until 2 s after the
 first text. See `_show` for the time after the last pair."""
 
-# After this number of bytes of new text, a streamed answer gets a row at once. A row of this size costs one write unit.
+# After this number of bytes of new text, a streamed answer gets a row at once. A longer pause would save little,
+# because DynamoDB bills each KB of a row.
 _ROW_BYTES = 1024
 
 _SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot begins within this number of seconds, the worker waits for it
