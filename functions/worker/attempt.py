@@ -321,8 +321,9 @@ class Attempt:
             raise _Silent
 
     async def _settle_when_accepted(self, admission: Admission, permit: Permit, silence: float) -> None:
-        """Tell the breakers that the server has accepted the call when its response headers have come. A probe that is
-        not refused in time also counts as accepted, unless `silence` limits the wait."""
+        """Wait for the response headers, and then tell the circuit breakers that the server has accepted the call. A
+        probe that is not refused within PROBE_SECONDS also counts as accepted, unless another guard limits the wait to
+        `silence`."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:
@@ -334,8 +335,8 @@ class Attempt:
         self._is_accepted = True
 
     async def _accepted(self) -> None:
-        """Tell the breakers that the server accepted the call, unless `_settle_when_accepted` has done so. A short
-        answer can end before that guard runs."""
+        """Tell the circuit breakers that the server has accepted the call, unless the guard `_settle_when_accepted` has
+        done so. A short answer can end before that guard runs."""
         if not self._is_accepted:
             await self._server.admission.accepted(self._permit)
 
