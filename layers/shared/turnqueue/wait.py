@@ -13,11 +13,12 @@ from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# A pause between two reads is 0.1 s plus 6 % of the time so far. A reader sees a change half a pause late on average. A
-# wait of 25 s takes 50 reads. Fewer reads would cost more: a read costs half a read unit for most turns, which is a
-# thirteenth of the price of 0.25 s of this function at 256 MB.
+# A pause between two reads is 0.1 s plus 6 % of the time so far, at most 1 s, so a wait of 25 s takes 50 reads. On
+# average, a reader sees a change half a pause late. Fewer reads would cost more, because the function would run longer:
+# 0.25 s of it (256 MB) cost 13 times as much as a usual read (half a read unit).
 _GROWTH = 1.06
-# Seconds of a wait before the circuit breakers are read. Without trouble, a turn begins within 0.1 s.
+# A wait of this number of seconds is unusual, so the circuit breakers are then read. Usually a turn begins within 0.1
+# s.
 _PATIENCE_SECONDS = 1.0
 # A wait ends this number of seconds before the function, because a last read can hang for 2 s.
 _SECONDS_TO_ANSWER = 3.5
@@ -33,10 +34,13 @@ def single_try_store(turns: str, guards: str) -> TurnStore:
 def wait_until_final(
     store: TurnStore, turn: Turn, seconds: float, ends_at: float, breakers: ModelBreakers | None = None
 ) -> Turn:
-    """Waits up to `seconds` for the turn to become final, and returns its last read state. The wait can take 2 s more
-    if the last read hangs, but it ends before the function does at `ends_at`. With `breakers`, the wait ends after a
-    second if the turn has not begun and no model may be called. The reads are eventually consistent, at half the price:
-    a stale read only delays the result. A failed read does not end the wait."""
+    """Waits up to `seconds` for the turn to become final, and returns its last read state. A last read that hangs can
+    take 2 s more, but the wait always ends before `ends_at`, the end of the function. With `breakers`, the wait ends
+    early if the turn has not begun after a second, and no model may be called.
+
+    The reads are eventually consistent, at half the price: a stale read only delays the result. A failed read does not
+    end the wait.
+    """
     began = time.time()
     end, pause = min(began + seconds, ends_at - _SECONDS_TO_ANSWER), _FIRST_PAUSE
     while not turn.final and (left := end - time.time()) > 0:
