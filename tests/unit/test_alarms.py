@@ -80,29 +80,21 @@ def test_every_alarm_has_its_reason() -> None:
 @pytest.mark.parametrize("name", WHEN)
 def test_an_alarm_rings_when_its_runbook_says(name: str) -> None:
     alarm, when = ALARMS[name], WHEN[name]
-    [measured] = (
-        [alarm]
-        if "MetricName" in alarm
-        else [
-            {"Statistic": query["MetricStat"]["Stat"], "Period": query["MetricStat"]["Period"]}
-            for query in alarm["Metrics"]
-            if "MetricStat" in query
-        ][:1]
-    )
+    queries = [query["MetricStat"] for query in alarm.get("Metrics", []) if "MetricStat" in query]
+    measured = queries[0] if queries else {"Stat": alarm["Statistic"], "Period": alarm["Period"]}
+    of = alarm["EvaluationPeriods"]
 
     comparison = "LessThanThreshold" if name == "NoSuccessAlarm" else "GreaterThanOrEqualToThreshold"
     assert alarm["ComparisonOperator"] == comparison
     assert alarm["TreatMissingData"] == ("breaching" if name == "NoSuccessAlarm" else "notBreaching")
     assert alarm["Threshold"] == pytest.approx(when.at)
-    assert (alarm["EvaluationPeriods"], alarm.get("DatapointsToAlarm", alarm["EvaluationPeriods"])) == (
-        when.of,
-        when.points,
-    )
-    assert (measured["Statistic"], measured["Period"]) == (when.statistic, when.seconds)
+    assert (of, alarm.get("DatapointsToAlarm", of)) == (when.of, when.points)
+    assert (measured["Stat"], measured["Period"]) == (when.statistic, when.seconds)
     assert when.says in entry(alarm)
 
 
-ROWS = cfn.template()["Mappings"]["LongestAnswer"]
+TEMPLATE = cfn.template()
+ROWS = TEMPLATE["Mappings"]["LongestAnswer"]
 SHORTEST_DEADLINES = {"3": 15, "5": 30, "10": 60, "14": 60}
 """Minutes, as the template's rules demand."""
 
@@ -120,9 +112,8 @@ def test_the_numbers_that_follow_the_longest_answer(minutes: str) -> None:
 
 
 def test_the_shortest_deadline_of_each_longest_answer_is_a_rule() -> None:
-    allowed = cfn.template()["Parameters"]["DeadlineMinutes"]["AllowedValues"]
-    rules = cfn.template()["Rules"]
     for minutes, shortest in SHORTEST_DEADLINES.items():
-        demanded = [rules[f"DeadlineOf{minutes}"]["Assertions"][0]["Assert"]] if f"DeadlineOf{minutes}" in rules else []
-        [longer] = [each["Fn::Contains"][0] for each in demanded] or [allowed]
-        assert min(map(int, longer)) == shortest
+        allowed = TEMPLATE["Parameters"]["DeadlineMinutes"]["AllowedValues"]
+        if rule := TEMPLATE["Rules"].get(f"DeadlineOf{minutes}"):
+            allowed = rule["Assertions"][0]["Assert"]["Fn::Contains"][0]
+        assert min(map(int, allowed)) == shortest

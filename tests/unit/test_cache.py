@@ -102,19 +102,6 @@ def test_a_structured_reply_is_given_again_whole(account: Account) -> None:
         assert task["result"][part] == first["result"][part]
 
 
-def test_a_conversation_goes_on_from_a_hit(account: Account) -> None:
-    answered(account)
-    hit = send(account)["json"]
-
-    second = account.queued("why?", session_id=hit["session_id"])
-    account.work()
-
-    page = account.session(hit["session_id"])["json"]["turns"]
-    assert [turn["task_id"] for turn in page] == [hit["task_id"], second]
-    assert [turn["message"] for turn in page] == [FIRST["message"], "why?"]
-    assert account.task(second)["usage"]["prompt_tokens"] > 20  # it was told what was said before
-
-
 def test_a_hit_costs_two_reads_and_one_write(account: Account, wire: Wire) -> None:
     answered(account)
     wire.clear()

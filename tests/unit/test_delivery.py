@@ -133,21 +133,6 @@ def test_a_worker_that_was_overtaken_drops_its_answer_and_leaves_the_message(
     assert printed.logged("attempt superseded")
 
 
-def test_a_worker_whose_turn_was_ended_drops_answer_and_message(account: Account, clock: Clock, wire: Wire) -> None:
-    task_id = account.queued()
-
-    def pass_the_deadline(params: dict[str, Any]) -> None:
-        clock.forward(16 * 60)
-        assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")  # the reader has written it
-
-    wire.after("UpdateItem", lambda _: wire.before("UpdateItem", pass_the_deadline))
-
-    assert account.work() == []
-
-    assert account.outcome(task_id) == ("FAILURE", "deadline_exceeded")
-    assert account.waiting() == (0, 0)
-
-
 def test_two_messages_of_one_turn_in_one_batch_run_it_once(account: Account, model: StandIn) -> None:
     account.queued()
     (record,) = account.receive()
@@ -255,16 +240,6 @@ def test_a_turn_behind_one_that_failed_for_now_is_not_run_and_comes_back_with_it
     assert account.work(again) == []
     assert [account.outcome(task) for task in (first, second)] == [("SUCCESS", None)] * 2
     assert [message[-3:] for message in model.messages()] == ["one", "one", "two"]
-
-
-def test_ten_sessions_run_side_by_side(account: Account, model: StandIn) -> None:
-    for _ in range(10):
-        account.queued("[[hang=0.5]]")
-
-    assert account.work() == []
-
-    calls = model.calls()["last"]
-    assert max(call["at"] for call in calls) < min(call["ended_at"] for call in calls)
 
 
 def test_an_answer_is_readable_and_its_message_gone_before_a_slow_neighbour_ends(account: Account, wire: Wire) -> None:

@@ -135,14 +135,6 @@ def test_the_key_of_another_request_is_a_422(account: Account, body: dict[str, A
     assert [f"s-1.{item['turn']['S']}" for item in account.items()] == [task_of(first)]
 
 
-def test_the_key_of_another_owner_is_another_key(account: Account) -> None:
-    alices, bobs = send(account, owner="alice"), send(account, owner="bob")
-
-    assert task_of(alices) != task_of(bobs)
-    assert "Idempotency-Replayed" not in bobs["headers"]
-    assert send(account, BODY | {"message": "x"}, owner="carol")["statusCode"] == 202
-
-
 @pytest.mark.parametrize(
     ("one", "other"), [(("a", "b#c"), ("a#b", "c")), (("a", "bc"), ("ab", "c")), (("a", "b:c"), ("a:b", "c"))]
 )

@@ -98,18 +98,9 @@ def test_after_a_pause_there_is_one_burst_and_no_more(account: Account, set_limi
 
 def test_a_refused_message_costs_no_place(account: Account, set_limits: SetLimits, clock: Clock) -> None:
     set_limits("default:6/1")
-    send(account)
-    for _ in range(20):
-        assert send(account)["statusCode"] == 429
+
+    assert [send(account, message=text)["statusCode"] for text in ("", "x", "x", "x")] == [422, 202, 429, 429]
     clock.forward(10)
-
-    assert send(account)["statusCode"] == 202
-
-
-def test_a_message_that_does_not_fit_costs_no_place(account: Account, set_limits: SetLimits) -> None:
-    set_limits("default:6/1")
-
-    assert send(account, message="")["statusCode"] == 422
     assert send(account)["statusCode"] == 202
 
 
@@ -255,9 +246,9 @@ def test_queued_messages_count_before_they_are_answered(account: Account, set_li
     """Else many could be queued while little is used, and all of them would run."""
     set_limits("default:600/100/5000")
 
-    answers = [send(account, message="x" * 40) for _ in range(40)]
+    answers = [send(account, message="x" * 40) for _ in range(6)]
 
-    assert [answer["statusCode"] for answer in answers] == [202] * 3 + [429] * 37  # 2,011 tokens each
+    assert [answer["statusCode"] for answer in answers] == [202] * 3 + [429] * 3  # 2,011 tokens each
     assert answers[0]["headers"]["RateLimit"].startswith('"tokens";r=2989;t=')
     assert answers[3]["headers"]["Retry-After"] == "30"  # the reserved ones come free soon
     assert "5000 tokens a day (UTC), and your unanswered messages" in answers[3]["json"]["detail"]
