@@ -2,29 +2,22 @@
 
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire
-from tests.unit.test_limits import usage, used
-from turnqueue.limits import Limiter
+from tests.unit.test_limits import SetLimits, set_limits, usage, used
+from tests.unit.test_uploads import NOTE, shown
 from turnqueue.media import MediaUrls
 from turnqueue.turn import MAX_RESULT_BYTES, Key
 
-LONG = "[[drip=0.02 words=500]]"
+__all__ = ["set_limits"]
 
 
 @pytest.fixture(autouse=True)
-def quota(submit: ModuleType, monkeypatch: pytest.MonkeyPatch, clock: Clock) -> None:
-    """100,000 tokens a day. It is an hour after midnight, so that no day ends meanwhile."""
-    monkeypatch.setattr(submit, "limiter", Limiter.of("default:600/100/100000", "", "GuardsTable"))
-    clock.forward(86_400 - time.time() % 86_400 + 3600)
-
-
-@pytest.fixture(autouse=True)
-def watchful(worker: Parts) -> None:
+def quota(set_limits: SetLimits, worker: Parts) -> None:
+    set_limits("default:600/100/100000")
     worker.be_watchful(0.03)
 
 
@@ -45,7 +38,7 @@ def test_an_answer_takes_the_place_of_its_reservation(account: Account) -> None:
 
 
 def test_a_cancelled_answer_is_paid_for(account: Account, wire: Wire) -> None:
-    task_id = account.queued(LONG)
+    task_id = account.queued("[[drip=0.02 words=500]]")
     when_it_grows(wire, lambda: account.cancel(task_id))
 
     account.work()
@@ -100,15 +93,6 @@ def test_an_attempt_that_goes_back_is_paid_for_and_keeps_the_reservation(account
     assert usage(account)["json"]["answers"] == 1
 
 
-def test_a_call_that_was_turned_away_used_nothing(account: Account) -> None:
-    account.queued("[[status=429 times=1]]")
-    reserved = used(account)[1]
-
-    account.work()
-
-    assert used(account) == (0, reserved)
-
-
 @pytest.mark.parametrize("code", ["refuse", "status=400", "status=401"])
 def test_a_task_that_fails_for_good_gives_its_reservation_back(account: Account, code: str) -> None:
     task_id = account.queued(f"[[{code}]]")
@@ -121,7 +105,7 @@ def test_a_task_that_fails_for_good_gives_its_reservation_back(account: Account,
 
 def test_an_answer_whose_task_a_reader_closed_meanwhile_is_paid_for(account: Account, wire: Wire, clock: Clock) -> None:
     """Else a short deadline, and a poll just then, would pass the limit."""
-    task_id = account.queued("[[drip=0.02 words=120]]", deadline_seconds=60)
+    task_id = account.queued("[[drip=0.02 words=40]]", deadline_seconds=60)
 
     def read_late() -> None:
         clock.forward(61)
@@ -191,15 +175,6 @@ def test_a_silent_model_is_paid_for_beside_the_fallback(account: Account, worker
 # ---- What the model is given
 
 
-def shown(asked: dict[str, Any]) -> list[Any]:
-    return [
-        part["image_url"]["url"] if part["type"] == "image_url" else part["text"]
-        for message in asked["messages"]
-        if isinstance(message["content"], list)
-        for part in message["content"]
-    ]
-
-
 def test_a_url_that_is_allowed_no_longer_is_not_given_to_the_model(
     account: Account, worker: Parts, scripted: Scripted
 ) -> None:
@@ -210,10 +185,9 @@ def test_a_url_that_is_allowed_no_longer_is_not_given_to_the_model(
     account.queued("one", session_id="s-1", media=media)
     account.work()
     account.queued("two", session_id="s-1", media=media[:1])
-    assert urls[0] in shown(scripted.asked[-1])
+    assert shown(scripted.asked[-1]) == [urls]
 
     worker.have(media_urls=MediaUrls("cdn.example.com"))
     account.work()
 
-    note = "[An image was attached here. It is not shown again.]"
-    assert shown(scripted.asked[-1]) == ["one", note, urls[1], urls[2], "two", note]
+    assert shown(scripted.asked[-1]) == [[NOTE, urls[1], urls[2]], [NOTE]]
