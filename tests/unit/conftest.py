@@ -453,6 +453,11 @@ class Parts:
     def run(self, coroutine: Any) -> Any:
         return self.runner.run(coroutine)
 
+    def claim(self, task_id: str, seconds: float = 50, owner: str = "alice") -> Any:
+        """Claim a task, as another worker has done that now is at work, or dead."""
+        key = importlib.import_module("turnqueue.turn").Key.of_task(owner, task_id)
+        return self.store.claim(key, time.time(), time.time() + seconds)
+
     def rebuild(self, **environment: str) -> None:
         """Build the worker from these variables, and those of earlier rebuilds in this test, over the process's."""
         self._environment |= environment

@@ -1,6 +1,5 @@
 """Every attempt's usage is added to its owner's day, however the attempt ended, and no reservation remains."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +9,7 @@ from tests.unit.conftest import Account, Clock, Parts, Scripted, StandIn, Wire
 from tests.unit.test_limits import SetLimits, set_limits, usage, used
 from tests.unit.test_uploads import NOTE, shown
 from turnqueue.media import MediaUrls
-from turnqueue.turn import MAX_RESULT_BYTES, Key
+from turnqueue.turn import MAX_RESULT_BYTES
 
 __all__ = ["set_limits"]
 
@@ -123,9 +122,8 @@ def test_a_lost_attempt_is_estimated_by_the_next_claim(account: Account, worker:
     task_id = account.queued()
     records = account.receive()
     reserved = used(account)[1]
-    key = Key.of_task("alice", task_id)
     for _ in range(2):
-        worker.store.claim(key, time.time(), time.time() + 50)
+        worker.claim(task_id)
         clock.forward(51)
     assert used(account) == (0, reserved)
 

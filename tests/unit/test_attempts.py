@@ -147,8 +147,7 @@ def test_an_answer_that_grows_past_the_deadline_is_no_success(account: Account, 
 
 
 def test_an_answer_that_comes_as_the_deadline_passes_is_not_recorded(account: Account, worker: Parts) -> None:
-    key = Key.of_task("alice", account.queued())
-    claimed = worker.store.claim(key, time.time(), time.time() + 50)
+    claimed = worker.claim(account.queued())
 
     with pytest.raises(Refused):
         worker.store.succeed(claimed, {"message": "late"}, {}, claimed.deadline_at)

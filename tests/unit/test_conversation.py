@@ -9,7 +9,6 @@ import pytest
 
 from tests.raw_server import Scripted
 from tests.unit.conftest import Account, Clock, Parts, StandIn, Wire
-from turnqueue.turn import Key
 
 type Message = dict[str, Any]
 type Answered = Callable[..., None]
@@ -37,8 +36,7 @@ def answered(account: Account, worker: Parts) -> Answered:
 
     def answered(message: str, result: str | dict[str, Any], **more: Any) -> None:
         document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
-        key = Key.of_task("alice", account.queued(message, **{"session_id": "s-1", **more}))
-        claimed = worker.store.claim(key, time.time(), time.time() + 100)
+        claimed = worker.claim(account.queued(message, **{"session_id": "s-1", **more}))
         worker.store.succeed(claimed, document, {}, time.time())
 
     return answered

@@ -2,12 +2,10 @@
 it."""
 
 import json
-import time
 
 import pytest
 
 from tests.unit.conftest import QUEUE_URL, Account, Action, Clock, Parts, Printed, Wire, refusing, unreachable
-from turnqueue.turn import Key
 
 ULID = "01KANEC0X00000000000000000"
 
@@ -50,7 +48,7 @@ def test_a_final_task_stays_as_it_is_and_its_letter_goes(account: Account) -> No
 def test_a_task_that_a_worker_holds_is_not_lost_and_its_letter_comes_back(
     account: Account, dead: str, worker: Parts, clock: Clock
 ) -> None:
-    worker.store.claim(Key.of_task("alice", dead), time.time(), time.time() + 170)
+    worker.claim(dead, 170)
     (record,) = account.receive("DeadLetterQueue")
 
     assert account.bury([record]) == [record["messageId"]]

@@ -6,16 +6,11 @@ from typing import Any
 import pytest
 
 from leases import LEASE_SECONDS
-from tests.unit.conftest import Account, Clock, Crash, Parts, Printed, Record, StandIn, Wire, crash
+from tests.unit.conftest import Account, Clock, Crash, Parts, Printed, StandIn, Wire, crash
 from turnqueue.queue import decode
 from turnqueue.store import Refused
 
 ULID = "01KANEC0X00000000000000000"
-
-
-def held(worker: Parts, record: Record, seconds: float = 183) -> Any:
-    """Claim the record's turn, as another worker has done that now is at work, or dead."""
-    return worker.store.claim(decode(record["body"]), time.time(), time.time() + seconds)
 
 
 def hidden(wire: Wire) -> list[int]:
@@ -37,7 +32,7 @@ def test_a_message_whose_turn_is_held_asks_no_model_and_is_hidden_until_just_pas
 ) -> None:
     task_id = account.queued()
     (record,) = account.receive()
-    held(worker, record, seconds=50)
+    worker.claim(task_id)
 
     assert account.work([record]) == [record["messageId"]]
 
@@ -56,7 +51,7 @@ def test_a_lease_that_runs_out_right_after_the_refused_claim_is_no_lost_worker(
 ) -> None:
     task_id = account.queued()
     (record,) = account.receive()
-    held(worker, record, seconds=100)
+    worker.claim(task_id, 100)
     wire.before("UpdateItem", lambda _: clock.forward(101))
 
     assert account.work([record]) == [record["messageId"]]
@@ -93,10 +88,9 @@ def test_an_end_that_another_wrote_in_the_same_millisecond_is_not_ours(account: 
 def test_a_zombie_can_write_nothing(account: Account, worker: Parts, clock: Clock) -> None:
     """Neither while another worker is at work, nor when that has answered."""
     task_id = account.queued()
-    (record,) = account.receive()
-    zombie = held(worker, record)
+    zombie = worker.claim(task_id)
     clock.forward(184)
-    second = held(worker, record)
+    second = worker.claim(task_id)
 
     def refuses_all() -> None:
         before = account.item(task_id)
@@ -121,7 +115,7 @@ def test_a_worker_that_was_overtaken_drops_its_answer_and_leaves_the_message(
 
     def overtake(params: dict[str, Any]) -> None:
         clock.forward(200)
-        held(worker, record)
+        worker.claim(task_id)
 
     wire.after("UpdateItem", lambda _: wire.before("UpdateItem", overtake))  # before its end is written
 
@@ -149,7 +143,7 @@ def test_a_turn_whose_three_attempts_all_died_is_lost_and_its_session_moves_on(
     next_id = account.queued("next", session_id="s-1")
     records = account.receive()
     for _ in range(3):
-        held(worker, records[0])
+        worker.claim(task_id)
         clock.forward(184)
 
     assert account.work(records) == []

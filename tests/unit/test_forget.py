@@ -29,7 +29,7 @@ def test_the_owners_turns_rows_and_images_go_and_no_others(
         account.upload(b"an image", owner=each)
         image = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
         task_id = account.queued(session_id="s-1", owner=each, media=[image])
-        claimed = worker.store.claim(Key.of_task(each, task_id), time.time(), time.time() + 50)
+        claimed = worker.claim(task_id, owner=each)
         worker.show(claimed, "words of the answer")
         account.cancel(task_id, owner=each)
 
@@ -43,7 +43,7 @@ def test_the_owners_turns_rows_and_images_go_and_no_others(
 
 def test_a_row_that_a_worker_adds_late_is_found_by_the_next_run(account: Account, stack: Stack, worker: Parts) -> None:
     task_id = account.queued()
-    claimed = worker.store.claim(Key.of_task("alice", task_id), time.time(), time.time() + 50)
+    claimed = worker.claim(task_id)
     forget(stack, "alice")
     worker.show(claimed, "late")
     assert account.events(task_id)["statusCode"] == 404
@@ -58,8 +58,7 @@ def test_turns_in_every_state_go(account: Account, stack: Stack, worker: Parts) 
     account.queued("[[refuse]]", session_id="s-2")
     account.work()
     account.queued(session_id="s-3")
-    started = account.queued(session_id="s-4")
-    worker.store.claim(Key.of_task("alice", started), time.time(), time.time() + 100)
+    worker.claim(account.queued(session_id="s-4"))
 
     assert len(forget(stack, "alice").turns) == 4
 

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from tests.unit.conftest import Account, Clock, Crash, Parts, Response, StandIn, Wire, crash, refusing, unreachable
-from turnqueue.queue import decode
 
 BODY = {"message": "hello", "session_id": "s-1", "metadata": {"a": "1", "b": "2"}}
 DAY = 24 * 3600
@@ -68,8 +67,7 @@ def test_a_replay_of_a_final_task_is_its_answer_or_its_failure(
 
 def test_a_replay_of_a_task_at_work_queues_nothing(account: Account, worker: Parts, wire: Wire) -> None:
     first = send(account)
-    (record,) = account.receive()
-    worker.store.claim(decode(record["body"]), time.time(), time.time() + 100)
+    worker.claim(task_of(first))
 
     second = send(account)
 
