@@ -91,10 +91,6 @@ packages: ## Install the JavaScript client in a Vite, a Next.js and a Jest proje
 browser: setup ## Test the console in a browser.
 	$(PYTHON) -m pytest tests/browser
 
-.PHONY: screenshots
-screenshots: setup ## Take pictures of the console in its states, into screenshots/.
-	$(PYTHON) -m tests.browser.screenshots
-
 .PHONY: mutants
 mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.
 	$(PYTHON) -m tests.faults.mutants

@@ -66,20 +66,26 @@ class CloudWatch:
             self._logs.put_log_events(logGroupName=group, logStreamName=STREAM, logEvents=events)
         data: dict[str, list[dict[str, Any]]] = {}
         for line in lines:
-            for namespace, datum in metrics(line):
+            for namespace, datum in metrics(document_of(line)):
                 data.setdefault(namespace, []).append(datum)
         for namespace, found in data.items():
             for start in range(0, len(found), _DATA_AT_ONCE):
                 self._metrics.put_metric_data(Namespace=namespace, MetricData=found[start : start + _DATA_AT_ONCE])
 
 
-def metrics(line: str) -> list[tuple[str, dict[str, Any]]]:
-    """The metrics of a line in the Embedded Metric Format, each with its namespace, in the form of PutMetricData."""
-    if '"_aws"' not in line:
-        return []
+def document_of(line: str) -> dict[str, Any]:
+    """The JSON object in a line of a log. Empty for other lines: a traceback, or the last text of a killed process."""
     try:
         document = json.loads(line)
     except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
+
+
+def metrics(document: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """The metrics of a line in the Embedded Metric Format, each with its namespace, in the form of PutMetricData. Empty
+    for a line without metrics."""
+    if "_aws" not in document:
         return []
     at = document["_aws"]["Timestamp"] / 1000
     found = []

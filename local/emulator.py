@@ -21,8 +21,7 @@ class EmulatorFailed(Exception):
 
 
 class Emulator:
-    """A running MiniStack. Its state is in memory and ends with the process, unless `keep` names a folder for the
-    state."""
+    """A running MiniStack. Its state is in memory and ends with the process."""
 
     def __init__(
         self,
@@ -32,7 +31,6 @@ class Emulator:
         port: int,
         folder: Path,
         log: Path,
-        keep: Path | None = None,
         upload_origins: frozenset[str] = frozenset(),
     ) -> None:
         """Start MiniStack on `port` of loopback, and wait until it answers. `folder` is for its temporary files. Pages
@@ -66,10 +64,10 @@ class Emulator:
             "SFTP_ENABLED": "0",
             # Without this variable, MiniStack would remove Docker containers that an earlier run left.
             "DOCKER_HOST": f"unix://{folder}/no-docker.sock",
-            "PERSIST_STATE": "0" if keep is None else "1",
-            "S3_PERSIST": "0" if keep is None else "1",
-            "STATE_DIR": str((keep or folder) / "state"),
-            "S3_DATA_DIR": str((keep or folder) / "s3"),
+            "PERSIST_STATE": "0",
+            "S3_PERSIST": "0",
+            "STATE_DIR": str(folder / "state"),
+            "S3_DATA_DIR": str(folder / "s3"),
         }
         self.process = processes.start([python, "-m", guarded_ministack.__name__], env=environment, cwd=folder, log=log)
         try:

@@ -84,13 +84,11 @@ class Environment:
         *,
         aws: Mapping[str, str],
         log: Path,
-        freeze: bool,
     ) -> None:
         """Start the process. `aws` selects the account for the function's AWS SDK. Raises OSError if the process cannot
         start."""
         self._function = function
         self._log = log
-        self._freeze = freeze
         self._events: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._invocations: queue.SimpleQueue[_Invocation | None] = queue.SimpleQueue()
         self._exit_code: int | None = None
@@ -212,11 +210,9 @@ class Environment:
 
     def _next(self) -> Response:
         self._events.put(_Event("idle"))
-        if self._freeze:
-            self._process.signal(signal.SIGSTOP)
+        self._process.signal(signal.SIGSTOP)
         invocation = self._invocations.get()
-        if self._freeze:
-            self._process.signal(signal.SIGCONT)
+        self._process.signal(signal.SIGCONT)
         if invocation is None or not self._process.alive:
             return Response(500)  # the process has ended, so nobody reads this response
         self._events.put(_Event("taken"))

@@ -37,7 +37,6 @@ class Mapping:
     function: str  # the function's name in Lambda
     batch_size: int = _MOST_AT_ONCE
     max_concurrency: int = _DEFAULT_CONCURRENCY
-    reports_failures: bool = True  # whether the mapping has ReportBatchItemFailures
 
 
 def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
@@ -48,6 +47,8 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
         arn = deployed["EventSourceArn"]
         if deployed.get("FilterCriteria") or deployed["BatchSize"] > _MOST_AT_ONCE:
             raise ValueError(f"the event source {arn} has a filter or a BatchSize above {_MOST_AT_ONCE}")
+        if deployed.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
+            raise ValueError(f"the event source {arn} does not report batch item failures")
         mappings.append(
             Mapping(
                 queue_arn=arn,
@@ -55,7 +56,6 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
                 function=deployed["FunctionArn"].split(":")[6],  # the name without the alias
                 batch_size=deployed["BatchSize"],
                 max_concurrency=deployed.get("ScalingConfig", {}).get("MaximumConcurrency", _DEFAULT_CONCURRENCY),
-                reports_failures="ReportBatchItemFailures" in deployed.get("FunctionResponseTypes", []),
             )
         )
     return mappings
@@ -139,7 +139,7 @@ class EventSource:
     def _failed(self, result: Result, ids: list[str]) -> set[str]:
         if result.error:
             return set(ids)
-        return failed_ids(result.payload, ids) if self.mapping.reports_failures else set()
+        return failed_ids(result.payload, ids)
 
     def _delete(self, messages: list[dict[str, Any]]) -> None:
         if not messages:

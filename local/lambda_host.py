@@ -10,7 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import quote, unquote
 
 from local import gateway
@@ -35,24 +35,8 @@ _SECONDS_IN_LINE = 25
 little longer."""
 
 
-class Invocation(NamedTuple):
-    """A finished invocation, as `watch` gets it: the function's label, its event as JSON, and its times in seconds
-    since the epoch."""
-
-    function: str
-    payload: bytes
-    began_at: float
-    ended_at: float
-    error: str | None
-
-
 class LambdaHost:
-    """Runs functions from construction until close. Safe to call from many threads.
-
-    `watch` is called with each invocation, in the thread of the invocation's caller.
-    """
-
-    watch: Callable[[Invocation], object]
+    """Runs functions from construction until close. Safe to call from many threads."""
 
     def __init__(
         self,
@@ -62,7 +46,6 @@ class LambdaHost:
         aws: Callable[[Function], Mapping[str, str]],
         logs: Path,
         max_environments: int = MAX_ENVIRONMENTS,
-        freeze: bool = True,
     ) -> None:
         """`aws` returns the variables that select the account for a function's AWS SDK. Each environment gets new ones,
         because they are valid for only an hour. A function's output goes to `logs`/<label>.log."""
@@ -71,8 +54,6 @@ class LambdaHost:
         self._aws = aws
         self._logs = logs
         self._max_environments = max_environments
-        self._freeze = freeze
-        self.watch = lambda invocation: None
         self._pools: dict[str, _Pool] = {}
         self._server = LoopbackServer(self._answer)
 
@@ -81,13 +62,9 @@ class LambdaHost:
 
         def start() -> Environment:
             log = self._logs / f"{function.label}.log"
-            return Environment(
-                function, self._processes, self._python, aws=self._aws(function), log=log, freeze=self._freeze
-            )
+            return Environment(function, self._processes, self._python, aws=self._aws(function), log=log)
 
-        self._pools[function.name] = _Pool(
-            function, start, self._max_environments, tell=lambda invocation: self.watch(invocation)
-        )
+        self._pools[function.name] = _Pool(function, start, self._max_environments)
 
     def invoke(self, name: str, event: Any) -> Result:
         """Run the function `name` on `event` (any JSON value) and wait. Raises KeyError if there is no such
@@ -157,12 +134,9 @@ type _Start = Callable[[], Environment]
 class _Pool:
     """The environments of one function: finds or starts an environment for each invocation, and limits their number."""
 
-    def __init__(
-        self, function: Function, start: _Start, max_environments: int, *, tell: Callable[[Invocation], object]
-    ) -> None:
+    def __init__(self, function: Function, start: _Start, max_environments: int) -> None:
         self.function = function
         self._start = start
-        self._tell = tell
         self._reserved = function.reserved_concurrency is not None
         self._most = max_environments if function.reserved_concurrency is None else function.reserved_concurrency
         self._changed = threading.Condition()
@@ -188,13 +162,9 @@ class _Pool:
                 return failed.result
             if environment is None:
                 message = {"errorType": THROTTLED, "errorMessage": "Rate Exceeded."}
-                self._tell(Invocation(self.function.label, payload, time.time(), time.time(), THROTTLED))
                 return Result(json.dumps(message).encode(), THROTTLED)
-            began_at = time.time()
             try:
-                result = environment.invoke(payload, request_id, tell)
-                self._tell(Invocation(self.function.label, payload, began_at, time.time(), result.error))
-                return result
+                return environment.invoke(payload, request_id, tell)
             except NotInvoked:
                 continue
             finally:

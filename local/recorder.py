@@ -3,7 +3,6 @@ recorder knows who calls."""
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -26,13 +25,7 @@ class Call:
 class Recorder:
     """Serves from the first call of `endpoint` until close. It understands the AWS JSON and query protocols, and the S3
     calls that read an object or post a form. A page posts a form to the address of the function that signed the form,
-    so the function counts as the caller.
-
-    `watch` gets each call with the body of its answer, before the caller gets the answer. It runs in the thread that
-    serves the caller.
-    """
-
-    watch: Callable[[Call, bytes], object]
+    so the function counts as the caller."""
 
     def __init__(self, emulator: Emulator, upload_origins: frozenset[str] = frozenset()) -> None:
         """`upload_origins`: the origins of pages that may post forms to S3 through the recorder."""
@@ -41,7 +34,6 @@ class Recorder:
         self._guard = Guard(upload_origins=upload_origins)
         self._servers: dict[str, LoopbackServer] = {}
         self._calls: list[Call] = []
-        self.watch = lambda call, answer: None
 
     def endpoint(self, caller: str) -> str:
         """The URL at which `caller` reaches the account."""
@@ -61,10 +53,7 @@ class Recorder:
         def record(request: Request) -> Response:
             # Keep the Host header, because the caller's signature covers it.
             response = forward(self._address, request, pass_=self._pass)
-            call = Call(caller, _action(request), _parameters(request), response.status)
-            self._calls.append(call)
-            assert isinstance(response.body, bytes), "what is forwarded comes whole"
-            self.watch(call, response.body)
+            self._calls.append(Call(caller, _action(request), _parameters(request), response.status))
             return response
 
         return record

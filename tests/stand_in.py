@@ -38,6 +38,10 @@ class StandIn:
         """Set the fault of every call from now on. Without an argument, no call has a fault."""
         self._ask("faults", method="POST", body=fault)
 
+    def only_key(self, key: str | None) -> None:
+        """Accept this API key only, or every key again."""
+        self._ask("key", method="POST", body={"only": key} if key else {})
+
     def _ask(self, path: str, method: str = "GET", body: Any = None) -> Any:
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self._control}/{path}", data, method=method)

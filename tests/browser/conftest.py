@@ -18,11 +18,12 @@ type Open = Callable[..., Console]
 
 # Of a module, not of the session: while Playwright runs, no other test can run an event loop.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
+    """With the CHROMIUM_OPTIONS of the module, if it has some."""
     executable = find_chromium()
     if executable is None:
         pytest.skip(f"no Chromium: none of {', '.join(NAMES)} is on PATH, and CHROMIUM names none")
-    with launched(executable) as browser:
+    with launched(executable, *getattr(request.module, "CHROMIUM_OPTIONS", ())) as browser:
         yield browser
 
 

@@ -28,8 +28,7 @@ def findings(console: Console) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("device", [DESK, PHONE], ids=["desk", "phone"])
+@pytest.mark.parametrize(("device", "scheme"), [(DESK, "light"), (PHONE, "dark")], ids=["desk", "phone"])
 def test_no_serious_finding(browser: Browser, console_url: str, device: Any, scheme: Any) -> None:
     context = browser.new_context(**device, color_scheme=scheme, reduced_motion="reduce")
     console = Console(context.new_page())

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import BrowserContext
 
 from local.tools import ROOT
 from tests.e2e.conftest import Deployment
@@ -108,14 +107,6 @@ def check(answer: dict[str, Any]) -> None:
     assert (name, bool(task_id)) == ("AbortError", True)
     assert answer["refused"] == [401, "unauthorized", 1, True]
     assert answer["gone"] == "network_error"
-
-
-@pytest.mark.usefixtures("directives")
-def test_in_a_browser(context: BrowserContext, console_url: str, deployment: Deployment) -> None:
-    page = context.new_page()
-    page.goto(console_url)
-    given = {"url": "/clients/javascript/turnqueue.js", "baseUrl": deployment.url, "token": deployment.tokens["bob"]}
-    check(page.evaluate(f"async ({{ url, baseUrl, token }}) => {{ {PROGRAM} }}", given))
 
 
 @pytest.fixture

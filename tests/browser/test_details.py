@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import BrowserContext, Error, Locator, Route, expect
 
+from local.stack import LocalStack
 from tests.browser.console import Console
 from tests.e2e.conftest import Deployment
+from tests.stand_in import StandIn
 
 pytestmark = pytest.mark.usefixtures("directives")
 
@@ -91,13 +93,9 @@ def told(context: BrowserContext, **members: Any) -> None:
     context.route(re.compile("/chat/task/[^/]*$"), change)
 
 
-@pytest.mark.parametrize(
-    ("status", "sentence"),
-    [(503, "The model is not available."), (429, "The model is receiving too many requests.")],
-)
-def test_a_model_that_turns_calls_away_is_said(console: Console, status: int, sentence: str) -> None:
-    turn = console.send(f"[[status={status} retry_after=4 times=1]] hello {random.random()}")
-    expect(turn.locator(".waiting")).to_have_text(re.compile(rf"^{re.escape(sentence)} Trying again (at|now)"))
+def test_a_model_that_turns_calls_away_is_said(console: Console) -> None:
+    turn = console.send(f"[[status=503 retry_after=4 times=1]] hello {random.random()}")
+    expect(turn.locator(".waiting")).to_have_text(re.compile(r"^The model is not available\. Trying again (at|now)"))
     console.expect_state(turn, "Done")
     expect(turn.locator(".waiting")).to_be_hidden()
 
@@ -106,33 +104,39 @@ LATER = datetime.now(UTC) + timedelta(minutes=40)
 
 
 @pytest.mark.parametrize(
-    ("waiting_for", "next_try_at", "sentence"),
+    ("members", "sentence"),
     [
-        ("model_unavailable", LATER, r"^The model is not available\. Trying again at \d\d:\d\d.*\.$"),
-        ("model_unavailable", LATER - timedelta(hours=1), r"^The model is not available\. Trying again now\.$"),
-        ("rate_limit", None, r"^The model is receiving too many requests\.$"),
-        ("turn_before", None, r"^Waiting for the message before it\.$"),
+        (
+            {"waiting_for": "model_unavailable", "next_try_at": LATER.isoformat()},
+            r"^The model is not available\. Trying again at \d\d:\d\d.*\.$",
+        ),
+        (
+            {"waiting_for": "model_unavailable", "next_try_at": (LATER - timedelta(hours=1)).isoformat()},
+            r"^The model is not available\. Trying again now\.$",
+        ),
+        ({"waiting_for": "rate_limit", "next_try_at": None}, r"^The model is receiving too many requests\.$"),
+        ({"waiting_for": "turn_before", "next_try_at": None}, r"^Waiting for the message before it\.$"),
+        ({}, None),
+        ({"waiting_for": None, "next_try_at": None}, None),
+        ({"waiting_for": "the moon"}, None),
     ],
 )
-def test_why_a_task_waits_is_said(
-    console: Console, context: BrowserContext, waiting_for: str, next_try_at: datetime | None, sentence: str
+def test_why_a_task_waits_is_said_if_the_api_says_it(
+    console: Console, context: BrowserContext, stack: LocalStack, members: dict[str, Any], sentence: str | None
 ) -> None:
-    told(context, waiting_for=waiting_for, next_try_at=next_try_at and next_try_at.isoformat())
-    turn = console.send("[[drip=0.2 tokens=40]] hello")
-    expect(turn.locator(".waiting")).to_have_text(re.compile(sentence))
-    console.expect_state(turn, "Done")
-    expect(turn.locator(".waiting")).to_be_hidden()
-
-
-@pytest.mark.parametrize("members", [{}, {"waiting_for": None, "next_try_at": None}, {"waiting_for": "the moon"}])
-def test_an_api_that_does_not_say_why_a_task_waits(
-    console: Console, context: BrowserContext, members: dict[str, Any]
-) -> None:
+    """The model is silent until the sentence is seen."""
     told(context, **members)
-    turn = console.send("[[drip=0.2 tokens=20]] hello")
-    console.expect_state(turn, "Queued")
-    expect(turn.locator(".waiting")).to_be_hidden()
+    message = f"[[step=9 tokens=5]] {random.random()}"
+    turn = console.send(message)
+    if sentence:
+        expect(turn.locator(".waiting")).to_have_text(re.compile(sentence))
+    else:
+        console.expect_state(turn, "Queued")
+        expect(turn.locator(".waiting")).to_be_hidden()
+    for _ in range(2):  # the words, and the end
+        StandIn(stack.model_url).step(message)
     console.expect_state(turn, "Done")
+    expect(turn.locator(".waiting")).to_be_hidden()
 
 
 def test_the_axes_of_the_charts_are_labelled(console: Console) -> None:

@@ -5,8 +5,6 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.console import Console
-
 OPEN = """
 async () => {
     const { Markdown } = await import("/markdown.js");
@@ -343,16 +341,3 @@ def test_code_keeps_its_scroll_position_and_the_focus(shown: Shown) -> None:
     shown.show(f"```\n{line}\n{line}\n```\nDone.")
     assert shown.text.locator("pre").evaluate("(it) => it.scrollLeft") == 300
     expect(shown.text.locator("pre")).to_be_focused()
-
-
-@pytest.mark.usefixtures("directives")
-def test_an_answer_of_the_api_is_markdown_and_is_copied_as_it_was_written(console: Console) -> None:
-    console.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
-    written = "Use **this**:\n\n```\na < b\n```\n\n<b onclick=x>no</b>"
-    turn = console.send(f"[[echo={written}]]")
-    console.expect_state(turn, "Done")
-    expect(turn.locator(".text strong")).to_have_text("this")
-    expect(turn.locator(".text pre")).to_have_text("a < b")
-    turn.get_by_role("button", name="Copy", exact=True).click()
-    expect(console.page.get_by_role("status")).to_have_text("Copied")
-    assert console.page.evaluate("navigator.clipboard.readText()") == written

@@ -228,17 +228,6 @@ def test_the_tab_is_killed_at_each_row_and_the_next_one_goes_on(
     answer.check(console)
 
 
-def test_two_tabs_show_the_same_answer_to_the_byte(open_console: Open) -> None:
-    here = open_console()
-    turn = here.send(slowly(WRITTEN, 5))
-    grown(turn, "")
-    there = open_console(here.session_id)
-    grown(there.last, "")
-    for console in (here, there):
-        console.expect_state(console.last, "Done")
-        assert copied(console, console.last) == WRITTEN
-
-
 def test_words_that_are_taken_back_are_marked(console: Console, deployment: Deployment) -> None:
     turn = console.send(f"[[cut=20 times=1]] {slowly(WRITTEN, 10)}")
     grown(turn, "")

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.e2e.test_pages import recipes
+from tests.e2e.pages import recipes
 
 PROGRAMS = [pytest.param(program, id=name) for name, program in recipes().items()]
 WAITING = [each for each in PROGRAMS if each.id != "stream"]

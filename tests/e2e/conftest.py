@@ -14,7 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
-from local.stack import AUDIENCE, LocalStack
+from local import model_server
+from local.stack import AUDIENCE, LocalStack, Model
+from tests.e2e.pages import commands, token_of
+from tests.stand_in import StandIn
 
 PARAMETERS = {
     "OwnerLimits": "default:60000/1000/1000000000,scarce:60/2",
@@ -154,12 +157,10 @@ def bob(deployment: Deployment) -> Iterator[Api]:
 
 
 @pytest.fixture(scope="module")
-def scarce(deployment: Deployment) -> Iterator[Api]:
+def scarce(deployment: Deployment, stack: LocalStack) -> Iterator[Api]:
     """Somebody new, of the group that may send a message a second, two at once."""
-    if deployment.stack is None:
-        pytest.skip("needs the emulated account: API_URL is set")
     claims = {"sub": f"owner-{uuid.uuid4()}", "aud": AUDIENCE, "exp": int(time.time()) + 600, "plan": "scarce"}
-    api = Api(deployment.url, deployment.stack.issuer.signed(claims), deployment.refusals)
+    api = Api(deployment.url, stack.issuer.signed(claims), deployment.refusals)
     with api.http:
         yield api
 
@@ -170,12 +171,40 @@ def nobody(deployment: Deployment) -> Iterator[Api]:
         yield api
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def stack(deployment: Deployment) -> LocalStack:
     """The emulated account, for tests that look behind the API."""
     if deployment.stack is None:
         pytest.skip("needs the emulated account: API_URL is set")
     return deployment.stack
+
+
+@pytest.fixture(scope="session")
+def second_stack() -> Iterator[LocalStack]:
+    """A stack with all that the first lacks: a user pool in place of an issuer, a key of the deployer, and a fallback
+    model that takes only its own key."""
+    key = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-555555555555"
+    parameters = PARAMETERS | {"JwtIssuer": "", "JwtAudience": "", "KmsKeyArn": key}
+    parameters["ModelPrices"] += ",second:1/2"
+    with model_server.serve() as url:
+        StandIn(url).only_key("sk-second")
+        fallback = Model(url, "sk-second", "second", stand_in=True)
+        with LocalStack(watch=True, parameters=parameters, fallback=fallback) as stack:
+            yield stack
+
+
+@pytest.fixture(scope="session")
+def pool_token(second_stack: LocalStack, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A token of the second stack's user pool, by the commands of docs/tokens.md."""
+    return token_of(commands(0), tmp_path_factory.mktemp("aws"), second_stack.emulator.account.variables())
+
+
+def until_idle(stack: LocalStack) -> None:
+    """Wait until no worker runs. The next turn then goes to the worker that ended last."""
+    end = time.monotonic() + 30
+    while stack.host.running(stack.functions["WorkerFunction"].name):
+        assert time.monotonic() < end, "the worker has not come to its end"
+        time.sleep(0.05)
 
 
 @contextmanager

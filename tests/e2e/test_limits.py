@@ -17,10 +17,3 @@ def test_a_group_with_little_is_told_when_there_is_more(scarce: Api) -> None:
     for answer in accepted:
         assert scarce.finished(answer.json()["task_id"])["status"] == "SUCCESS"
     scarce.until_used(len(accepted))
-
-
-def test_everybody_else_is_told_of_the_common_limit(alice: Api) -> None:
-    answer = alice.chat("hello", query="?async_mode=true")
-
-    assert answer.headers["RateLimit-Policy"].startswith('"tokens";q=1000000000;qu="tokens";w=86400, "messages";q=1000')
-    assert "RateLimit" in answer.headers

@@ -7,33 +7,16 @@ import re
 import shutil
 import subprocess
 import sys
-import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from development import cfn
-from local.deploy import STACK_NAME
 from local.stack import AUDIENCE, LocalStack
-from local.tools import ROOT
 from tests.e2e.conftest import Deployment
+from tests.e2e.pages import blocks, commands, recipes, token_of
 from tests.stand_in import StandIn
-
-
-def blocks(page: str) -> list[str]:
-    """The indented blocks of a page."""
-    found = re.findall(r"(?:^(?: {4}.*)?\n)+", (ROOT / page).read_text(), re.MULTILINE)
-    return [textwrap.dedent(block) for block in found if block.strip()]
-
-
-def recipes() -> dict[str, str]:
-    """The Python programs by their names."""
-    sync, stream, concurrent = blocks("docs/python.md")
-    first_import, _, function = stream.lstrip().partition("\n")
-    shared = sync[: sync.index("def chat(")].replace("from typing", f"{first_import}\nfrom typing")
-    return {"sync": sync, "async": concurrent, "stream": f"{shared}{function.lstrip()}"}
 
 
 @pytest.mark.parametrize("name", ["sync", "async", "stream"])
@@ -77,41 +60,16 @@ def test_the_requests_of_a_page_are_answered_as_it_says(page: str, stack: LocalS
 # ---- How to get a token
 
 
-@pytest.fixture(scope="module")
-def with_a_pool() -> Iterator[LocalStack]:
-    """Deployed without an issuer, and with a key of the deployer's: what the other stack is deployed without."""
-    key = "arn:aws:kms:us-east-1:000000000000:key/11111111-2222-3333-4444-555555555555"
-    with LocalStack(parameters={"JwtIssuer": "", "JwtAudience": "", "KmsKeyArn": key}) as stack:
-        yield stack
-
-
-def commands(number: int) -> str:
-    return blocks("docs/tokens.md")[number].replace("turnqueue-dev", STACK_NAME)
-
-
-def token_of(script: str, folder: Path, environment: dict[str, str]) -> str:
-    aws = folder / "aws"
-    aws.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{Path(__file__).parent}/aws_cli.py" "$@"\n')
-    aws.chmod(0o755)
-    environment = {**os.environ, **environment, "NO_PROXY": "127.0.0.1", "PATH": f"{folder}:{os.environ['PATH']}"}
-    bash = ["bash", "-euo", "pipefail", "-c", f'{script}\nprintf %s "$TOKEN" >&2']
-    ran = subprocess.run(bash, env=environment, capture_output=True, text=True, timeout=50, check=False)
-    assert ran.returncode == 0, ran.stderr
-    return ran.stderr
-
-
 def chat(url: str, token: str) -> httpx.Response:
     headers = {"Authorization": f"Bearer {token}"}
     return httpx.post(f"{url}/chat", json={"message": "hello"}, headers=headers, timeout=40, trust_env=False)
 
 
 @pytest.mark.timeout(180)  # with the start of the second stack
-def test_a_token_of_the_user_pool(with_a_pool: LocalStack, deployment: Deployment, tmp_path: Path) -> None:
-    token = token_of(commands(0), tmp_path, with_a_pool.emulator.account.variables())
-
-    assert chat(with_a_pool.api_url, token).status_code == 200
-    assert chat(deployment.url, token).status_code == 401, "another issuer's"
-    assert chat(with_a_pool.api_url, deployment.tokens["alice"]).status_code == 401
+def test_a_token_of_the_user_pool(second_stack: LocalStack, pool_token: str, deployment: Deployment) -> None:
+    assert chat(second_stack.api_url, pool_token).status_code == 200
+    assert chat(deployment.url, pool_token).status_code == 401, "another issuer's"
+    assert chat(second_stack.api_url, deployment.tokens["alice"]).status_code == 401
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
@@ -126,16 +84,16 @@ def test_a_token_of_an_issuer_of_ones_own(stack: LocalStack, tmp_path: Path) -> 
 
 
 @pytest.mark.timeout(180)
-def test_a_key_of_the_deployers_is_taken_for_queues_and_logs(with_a_pool: LocalStack) -> None:
+def test_a_key_of_the_deployers_is_taken_for_queues_and_logs(second_stack: LocalStack) -> None:
     """And the stack answers with it, above. Of the tables' key MiniStack's CloudFormation knows nothing."""
     for queue in ("QueueUrl", "DeadLetterQueueUrl"):
-        url = with_a_pool.outputs[queue]
-        answer = with_a_pool.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        url = second_stack.outputs[queue]
+        answer = second_stack.client("sqs").get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
         assert answer["KmsMasterKeyId"].startswith("arn:aws:kms:")
         assert answer.get("SqsManagedSseEnabled") != "true"
-    groups = with_a_pool.client("logs").describe_log_groups()["logGroups"]
+    groups = second_stack.client("logs").describe_log_groups()["logGroups"]
     assert len(groups) == len(cfn.resources("AWS::Logs::LogGroup"))
     assert {group["kmsKeyId"][:12] for group in groups} == {"arn:aws:kms:"}
-    for function in with_a_pool.functions.values():
+    for function in second_stack.functions.values():
         name = function.role.rpartition("/")[2]
-        assert "key" in with_a_pool.client("iam").list_role_policies(RoleName=name)["PolicyNames"]
+        assert "key" in second_stack.client("iam").list_role_policies(RoleName=name)["PolicyNames"]

@@ -26,10 +26,9 @@ def client(deployment: Deployment, stack: LocalStack) -> Iterator[openai.OpenAI]
         )
 
 
-@pytest.mark.parametrize("background", [False, True])
-def test_a_response_comes_while_the_model_writes(client: openai.OpenAI, background: bool) -> None:
+def test_a_response_comes_while_the_model_writes(client: openai.OpenAI) -> None:
     came: list[float] = []
-    with client.responses.stream(model="general", input=SLOW, background=background) as stream:
+    with client.responses.stream(model="general", input=SLOW) as stream:
         for event in stream:
             if event.type == "response.output_text.delta":
                 came.append(time.monotonic())

@@ -3,6 +3,7 @@ in its case. The emulated account evaluates no alarms, so the tests apply the al
 
 import json
 import re
+import statistics
 import time
 import uuid
 from collections.abc import Iterator
@@ -13,21 +14,13 @@ from typing import Any
 import pytest
 
 from development import cfn
-from local import alarms
-from local.metrics import Metric, Metrics, emitted, log_lines
 from local.stack import LocalStack
-from tests.e2e.conftest import Api, Deployment, worker_stopped
+from tests.e2e.conftest import Api, until_idle, worker_stopped
+from tests.e2e.logs import Metric, emitted, log_lines
 from tests.unit.template_rules import AWS_METRICS
 
 OURS = "Turnqueue"
 STACK = "turnqueue-local"
-
-
-@pytest.fixture(scope="module")
-def stack(deployment: Deployment) -> LocalStack:
-    if deployment.stack is None:
-        pytest.skip("needs the emulated account: API_URL is set")
-    return deployment.stack
 
 
 # ---- What is watched, as it is deployed
@@ -49,13 +42,18 @@ def widgets(stack: LocalStack) -> list[dict[str, Any]]:
 
 @pytest.fixture(scope="module")
 def watched(widgets: list[dict[str, Any]], deployed_alarms: dict[str, dict[str, Any]]) -> set[Metric]:
-    found = {alarms.metric_of(alarm) for alarm in deployed_alarms.values()}
+    found = {metric_of(alarm) for alarm in deployed_alarms.values()}
     for widget in widgets:
         for row in widget["properties"].get("metrics", []):
             parts = [part for part in row if not isinstance(part, dict)]
             if parts:  # else it is an expression over the others
-                found.add(Metric.of(parts[0], parts[1], dict(zip(parts[2::2], parts[3::2], strict=True))))
+                found.add(Metric(parts[0], parts[1], frozenset(zip(parts[2::2], parts[3::2], strict=True))))
     return found
+
+
+def metric_of(alarm: dict[str, Any]) -> Metric:
+    dimensions = frozenset((dimension["Name"], dimension["Value"]) for dimension in alarm["Dimensions"])
+    return Metric(alarm["Namespace"], alarm["MetricName"], dimensions)
 
 
 # ---- What is emitted: a good time, a bad time, and all that is left
@@ -63,34 +61,37 @@ def watched(widgets: list[dict[str, Any]], deployed_alarms: dict[str, dict[str, 
 
 @dataclass
 class Run:
-    good: Metrics
-    bad: Metrics
-    everything: Metrics
+    good: dict[Metric, list[float]]
+    bad: dict[Metric, list[float]]
+    everything: dict[Metric, list[float]]
     lines: list[dict[str, Any]]
 
 
 class Recorder:
     def __init__(self, stack: LocalStack) -> None:
+        until_idle(stack)  # earlier tests have written all their lines
         self._stack = stack
-        self._seen = 0
+        self._seen = len(self._emitting())
 
     def lines(self) -> list[dict[str, Any]]:
-        return list(log_lines(self._stack.logs))
+        return log_lines(self._stack.logs)
 
-    def until(self, counts: dict[str, int]) -> Metrics:
+    def until(self, counts: dict[str, int]) -> dict[Metric, list[float]]:
         """What was emitted since the last call, as soon as it holds so many values of these metrics. A line is written
         when an invocation ends, which is after its tasks do."""
         ends = time.monotonic() + 30
         while True:
-            lines = [line for line in self.lines() if "_aws" in line]
-            lines.sort(key=lambda line: line["_aws"]["Timestamp"])
-            metrics = emitted(iter(lines[self._seen :]))
-            found = {metric.name: len(metrics.samples(metric)) for metric in metrics.names()}
+            lines = self._emitting()
+            metrics = emitted(lines[self._seen :])
+            found = {metric.name: len(values) for metric, values in metrics.items()}
             if all(found.get(name, 0) >= count for name, count in counts.items()):
                 self._seen = len(lines)
                 return metrics
             assert time.monotonic() < ends, f"{counts} was to come, {found} came"
             time.sleep(0.1)
+
+    def _emitting(self) -> list[dict[str, Any]]:
+        return sorted((line for line in self.lines() if "_aws" in line), key=lambda line: line["_aws"]["Timestamp"])
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,7 @@ def run(stack: LocalStack, alice: Api, scarce: Api) -> Run:
     stack.host.invoke(stack.functions["WorkerFunction"].name, {"Records": [{}]})
     recorder.until({"TaskCancelled": 1, "TaskSucceeded": 3, "TaskReplayed": 1, "EnqueueFailed": 1, "CacheHit": 1})
     lines = recorder.lines()
-    return Run(good, bad, emitted(iter(lines)), lines)
+    return Run(good, bad, emitted(lines), lines)
 
 
 def bury(stack: LocalStack, body: str) -> None:
@@ -162,7 +163,7 @@ OF_AN_OUTAGE = {"FallbackUsed", "BreakerOpened", "TaskDeferred", "TaskPaced"}
 
 def test_what_is_watched_of_ours_is_what_is_emitted(watched: set[Metric], run: Run) -> None:
     ours = {metric for metric in watched if metric.namespace == OURS}
-    assert {metric for metric in ours if metric.name not in OF_AN_OUTAGE} == run.everything.names()
+    assert {metric for metric in ours if metric.name not in OF_AN_OUTAGE} == set(run.everything)
     assert {metric.name for metric in ours} >= OF_AN_OUTAGE
 
 
@@ -201,90 +202,35 @@ def test_the_table_of_failures_asks_for_fields_that_are_logged(widgets: list[dic
 # ---- No alarm that cannot ring
 
 
-def lasting(values: list[float], alarm: dict[str, Any], *, periods: int, now: float) -> Metrics:
-    """Metrics in which the alarm's own has these values in each of its last `periods`."""
-    metrics = Metrics()
-    for number in range(periods):
-        for value in values:
-            metrics.add(alarms.metric_of(alarm), now - (number + 0.5) * alarm["Period"], value)
-    return metrics
+def rings(alarm: dict[str, Any], values: list[float]) -> bool:
+    """Whether an alarm rings if its metric has these values in each period."""
+    if not values:
+        return bool(alarm["TreatMissingData"] == "breaching")
+    measured = sum(values) if alarm["Statistic"] == "Sum" else statistics.fmean(values)
+    if alarm["ComparisonOperator"] == "LessThanThreshold":
+        return bool(measured < alarm["Threshold"])
+    assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+    return bool(measured >= alarm["Threshold"])
 
 
-def state(alarm: dict[str, Any], values: list[float], *, periods: int | None = None) -> str:
-    now = 1_800_000_000.0
-    whole = alarm["EvaluationPeriods"] if periods is None else periods
-    return alarms.state(alarm, lasting(values, alarm, periods=whole, now=now), now)
-
-
-OUR_ALARMS = {"dead-letters", "malformed-messages", "failure-rate", "no-success"}
-
-# Of each alarm over a metric of AWS's what that measures in a period of the trouble, and in a good one.
-AWS_ALARMS: dict[str, tuple[list[float], list[float]]] = {
-    "oldest-message": ([310], [20]),  # s
-    "dead-letters-stay": ([1000], [200]),  # s: one that its worker's lease still held
-    "worker-errors": ([0, 1], [0, 0]),
-    "worker-throttles": ([0, 1], [0, 0]),
-    "submit-throttles": ([0, 1], [0, 0]),
-    "status-throttles": ([0, 1], [0, 0]),
-    "worker-duration": ([2_000, 396_000], [2_000, 390_000]),  # ms
-}
-# Of the one over a metric of ours that this run does not emit.
-BREAKER_ALARM: dict[str, tuple[list[float], list[float]]] = {"model-breaker": ([1], [0])}
-
-
-def test_every_alarm_has_its_case(deployed_alarms: dict[str, dict[str, Any]]) -> None:
-    ours = {name for name, alarm in deployed_alarms.items() if alarm["Namespace"] == OURS}
-    assert (ours, set(deployed_alarms) - ours) == (OUR_ALARMS | set(BREAKER_ALARM), set(AWS_ALARMS))
-
-
-@pytest.mark.parametrize("name", sorted(OUR_ALARMS))
-def test_an_alarm_over_ours_rings_for_what_a_bad_time_emits(
-    name: str, deployed_alarms: dict[str, dict[str, Any]], run: Run
+def test_each_alarm_over_ours_rings_for_what_a_bad_time_emits(
+    deployed_alarms: dict[str, dict[str, Any]], run: Run
 ) -> None:
-    alarm = deployed_alarms[name]
-    in_bad, in_good = (
-        [value for _, value in metrics.samples(alarms.metric_of(alarm))] for metrics in (run.bad, run.good)
-    )
-    assert (state(alarm, in_bad), state(alarm, in_good)) == ("ALARM", "OK")
-
-
-@pytest.mark.parametrize("name", AWS_ALARMS | BREAKER_ALARM)
-def test_an_alarm_rings_for_its_trouble(name: str, deployed_alarms: dict[str, dict[str, Any]]) -> None:
-    bad, good = (AWS_ALARMS | BREAKER_ALARM)[name]
-    alarm = deployed_alarms[name]
-    assert (state(alarm, bad), state(alarm, good)) == ("ALARM", "OK")
-
-
-def test_trouble_that_is_over_rings_where_it_must_and_nowhere_else(
-    deployed_alarms: dict[str, dict[str, Any]],
-) -> None:
-    bad = {name: values for name, (values, _) in (AWS_ALARMS | BREAKER_ALARM).items()}
-    bad |= {name: [1.0] for name in OUR_ALARMS}
-    rang = {name for name, alarm in deployed_alarms.items() if state(alarm, bad[name], periods=1) == "ALARM"}
-    assert rang == {"dead-letters", "malformed-messages", "worker-errors"}
-
-
-def test_silence_rings_only_as_a_part_of_an_outage(deployed_alarms: dict[str, dict[str, Any]]) -> None:
-    rang = {name for name, alarm in deployed_alarms.items() if state(alarm, []) == "ALARM"}
-    assert rang == {"no-success"}
-
-
-@pytest.mark.parametrize(
-    ("oldest", "success", "outage"),
-    [("ALARM", "ALARM", "ALARM"), ("ALARM", "OK", "OK"), ("OK", "ALARM", "OK"), ("OK", "OK", "OK")],
-)
-def test_an_outage_is_both_that_tasks_wait_and_that_none_succeeds(
-    oldest: str, success: str, outage: str, deployed_alarms: dict[str, dict[str, Any]]
-) -> None:
-    """The emulated CloudFormation has no composite alarm, so its rule is evaluated here."""
-    (composite,) = cfn.resources("AWS::CloudWatch::CompositeAlarm").values()
-    rule = composite["AlarmRule"]["Fn::Sub"]
-    names = {
-        logical_id: alarm["AlarmName"]["Fn::Sub"].removeprefix("${AWS::StackName}-")
-        for logical_id, alarm in cfn.resources("AWS::CloudWatch::Alarm").items()
+    """tests/unit/test_alarms.py tests the rules of all alarms."""
+    seen = {
+        name: tuple(rings(alarm, each.get(metric_of(alarm), [])) for each in (run.bad, run.good))
+        for name, alarm in deployed_alarms.items()
+        if alarm["Namespace"] == OURS and alarm["MetricName"] not in OF_AN_OUTAGE
     }
-    parts = [names[part] for part in re.findall(r'ALARM\("\$\{(\w+)\}"\)', rule)]
-    assert re.sub(r'ALARM\("\$\{\w+\}"\)', "x", rule) == "x AND x"
-    states = {"oldest-message": oldest, "no-success": success}
-    assert set(parts) == set(states) <= set(deployed_alarms)
-    assert ("ALARM" if all(states[part] == "ALARM" for part in parts) else "OK") == outage
+
+    assert len(seen) > 3
+    assert set(seen.values()) == {(True, False)}, seen
+
+
+def test_an_outage_is_both_that_tasks_wait_and_that_none_succeeds() -> None:
+    """The emulated CloudFormation has no composite alarm."""
+    (composite,) = cfn.resources("AWS::CloudWatch::CompositeAlarm").values()
+
+    rule = re.fullmatch(r'ALARM\("\$\{(\w+)\}"\) AND ALARM\("\$\{(\w+)\}"\)', composite["AlarmRule"]["Fn::Sub"])
+
+    assert rule and set(rule.groups()) == {"OldestMessageAlarm", "NoSuccessAlarm"}

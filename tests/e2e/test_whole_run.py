@@ -37,11 +37,9 @@ that it feeds from a queue (its developer guide, "Using Lambda with Amazon SQS",
 
 
 @pytest.fixture(scope="module")
-def whole_run(deployment: Deployment, alice: Api, nobody: Api) -> LocalStack:
-    if deployment.stack is None:
-        pytest.skip("needs the emulated account: API_URL is set")
-    tour.take(deployment.stack, alice, nobody)
-    return deployment.stack
+def whole_run(stack: LocalStack, alice: Api, nobody: Api) -> LocalStack:
+    tour.take(stack, alice, nobody)
+    return stack
 
 
 @pytest.fixture(scope="module")

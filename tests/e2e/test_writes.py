@@ -8,27 +8,22 @@ import pytest
 
 from local.recorder import Call
 from local.stack import AUDIENCE, LocalStack
-from tests.e2e.conftest import Api, Deployment
+from tests.e2e.conftest import Api, until_idle
 from turnqueue.turn import guard_key
 
 pytestmark = pytest.mark.timeout(120)
 
 
 @pytest.fixture(scope="module")
-def writes(deployment: Deployment) -> list[Call]:
+def writes(stack: LocalStack) -> list[Call]:
     """Those of one chat of an owner who is new, whose answer comes at once, until its worker has ended."""
-    stack = deployment.stack
-    if stack is None or stack.recorder is None:
-        pytest.skip("needs the emulated account: API_URL is set")
+    assert stack.recorder
     owner, session = f"owner-{uuid.uuid4()}", f"session-{uuid.uuid4()}"
     token = stack.issuer.signed({"sub": owner, "aud": AUDIENCE, "exp": int(time.time()) + 600})
-    api = Api(deployment.url, token)
+    api = Api(stack.api_url, token)
     with api.http:
         assert api.finished(api.submit("hello", session_id=session))["status"] == "SUCCESS"
-    end = time.monotonic() + 30
-    while stack.host.running(stack.functions["WorkerFunction"].name):
-        assert time.monotonic() < end, "the worker has not come to its end"
-        time.sleep(0.05)
+    until_idle(stack)
     hashed = guard_key("", owner).removeprefix("#")
     return [
         call

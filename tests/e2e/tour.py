@@ -9,10 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import httpx
-
 from local.stack import LocalStack
 from tests.e2e.conftest import Api
+from tests.stand_in import StandIn
 from turnqueue.api_keys import api_key_guard
 
 PROMPT, ANSWER, PRIVATE = "Xyzzy-prompt", "Plugh-answer", "Frotz-private"
@@ -240,18 +239,13 @@ def model_key(stack: LocalStack, key: str) -> Iterator[None]:
     """The model takes only this key, which is in the secret meanwhile; afterwards both are as they were."""
     secrets = stack.client("secretsmanager")
     secrets.put_secret_value(SecretId=secret_arn(stack), SecretString=key)
-    only_key(stack, key)
+    model = StandIn(stack.model_url)
+    model.only_key(key)
     try:
         yield
     finally:
-        only_key(stack, None)
+        model.only_key(None)
         secrets.put_secret_value(SecretId=secret_arn(stack), SecretString=stack.model.key)
-
-
-def only_key(stack: LocalStack, key: str | None) -> None:
-    """The model takes this key and no other; None: any."""
-    stand_in = f"{stack.model_url.removesuffix('/v1')}/stand-in/key"
-    httpx.post(stand_in, json={"only": key} if key else {}, trust_env=False).raise_for_status()
 
 
 def secret_arn(stack: LocalStack) -> str:

@@ -77,9 +77,6 @@ class _Session(botocore.session.Session):
 aws_session = _Session()
 
 
-aws_session = _Session()
-
-
 class _PerProcess:
     """Stands for an object that each process makes for itself, when it first uses it."""
 

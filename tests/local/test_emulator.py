@@ -6,24 +6,9 @@ import pytest
 
 from local.account import Account
 from local.emulator import Emulator, EmulatorFailed
-from local.loopback import LoopbackServer, Response, free_port
+from local.loopback import LoopbackServer, Response
 from local.processes import Processes
 from local.tools import Tools
-
-
-def test_its_state_can_be_kept(tools: Tools, processes: Processes, tmp_path: Path) -> None:
-    def started() -> Emulator:
-        scratch, keep = tmp_path / "scratch", tmp_path / "keep"
-        port, log = free_port(0), tmp_path / "log"
-        return Emulator(processes, tools.emulator_python, port=port, folder=scratch, log=log, keep=keep)
-
-    emulator = started()
-    emulator.account.client("sqs").create_queue(QueueName="kept")
-    emulator.stop()
-    emulator = started()
-
-    assert len(emulator.account.client("sqs").list_queues()["QueueUrls"]) == 1
-    emulator.stop()
 
 
 def test_what_it_said_is_told_if_it_does_not_start(tools: Tools, processes: Processes, tmp_path: Path) -> None:

@@ -256,16 +256,6 @@ def test_what_a_failing_function_was_given_comes_back_and_then_goes_to_the_dead_
     assert queue.left() == 0
 
 
-def test_without_batch_reports_the_response_does_not_matter(queue: Queue, connect: Connect) -> None:
-    function = Function(lambda records: Result(b'{"batchItemFailures": [{"itemIdentifier": "x"}]}'))
-    queue.send("message", "a")
-
-    connect(function, reports_failures=False)
-    wait_for(lambda: queue.left() == 0)
-
-    assert function.bodies() == ["message"]
-
-
 def test_messages_that_the_function_deleted_itself_are_no_trouble(queue: Queue, connect: Connect) -> None:
     def answer(records: list[dict[str, Any]]) -> Result:
         queue.sqs.delete_message(QueueUrl=queue.url, ReceiptHandle=records[0]["receiptHandle"])

@@ -1,6 +1,5 @@
 """The Lambda service, with the real runtime client running toy functions."""
 
-import json
 import os
 import signal
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from local.environment import THROTTLED
-from local.lambda_host import Invocation, LambdaHost
+from local.lambda_host import LambdaHost
 from tests.local.conftest import AddFunction, state_of, wait_for, wait_until_gone
 
 MEETING = """
@@ -330,18 +329,3 @@ def test_close_ends_every_process(host: LambdaHost, add_function: AddFunction) -
 def timed[T](call: Callable[[], T]) -> tuple[T, float]:
     started = time.monotonic()
     return call(), time.monotonic() - started
-
-
-def test_who_watches_is_told_what_was_asked_and_how_it_ended(host: LambdaHost, add_function: AddFunction) -> None:
-    name = add_function("def handler(event, context): return 1 / event['by']")
-    seen: list[Invocation] = []
-    host.watch = seen.append
-
-    host.invoke(name, {"by": 2})
-    host.invoke(name, {"by": 0})
-
-    assert [(each.function, json.loads(each.payload), each.error) for each in seen] == [
-        (name, {"by": 2}, None),
-        (name, {"by": 0}, "ZeroDivisionError"),
-    ]
-    assert all(each.began_at <= each.ended_at for each in seen)

@@ -1,6 +1,5 @@
 """The recorder records a function's calls without an effect on the function."""
 
-import json
 from dataclasses import astuple, replace
 
 import httpx
@@ -25,20 +24,6 @@ def test_a_call_is_handed_on_signed_as_it_was_and_written_down(emulator: Emulato
         Call("one", "sqs:ListQueues", {"QueueNamePrefix": "x"}, 200),
         Call("another", "dynamodb:DeleteTable", {"TableName": "turns"}, 403),
     ]
-    recorder.close()
-
-
-def test_who_watches_has_the_answer_before_the_caller(emulator: Emulator, account: Account) -> None:
-    recorder = Recorder(emulator)
-    seen: list[tuple[Call, bytes]] = []
-    recorder.watch = lambda call, answer: seen.append((call, answer))
-    sqs = replace(account, endpoint_url=recorder.endpoint("one"), _clients={}).client("sqs")
-
-    made = sqs.create_queue(QueueName="watched")
-
-    [(call, answer)] = seen
-    assert call == Call("one", "sqs:CreateQueue", {"QueueName": "watched"}, 200)
-    assert json.loads(answer)["QueueUrl"] == made["QueueUrl"]
     recorder.close()
 
 

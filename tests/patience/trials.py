@@ -3,14 +3,12 @@
 import dataclasses
 import time
 from collections import Counter
-from datetime import datetime
 from typing import Any
 
-import httpx
-
 from local.stack import LocalStack
-from tests.chaos.conftest import ModelServer
+from tests.chaos.conftest import ModelServer, at
 from tests.e2e.conftest import FINAL, Api
+from tests.stand_in import StandIn
 
 type Task = dict[str, Any]
 
@@ -37,15 +35,12 @@ class Stack:
         for item in dynamodb.scan(TableName=table)["Items"]:
             if item["guard"]["S"].startswith(("circuit-breaker#", "pace#", "learned-pace#")):
                 dynamodb.delete_item(TableName=table, Key={"guard": item["guard"]})
-        httpx.delete(self._control("calls"), trust_env=False)
+        StandIn(self.model.url).forget()
 
     def refused(self) -> int:
         """The calls that the model has refused since the trial began."""
-        count: int = httpx.get(self._control("calls"), trust_env=False).json()["refused"]
+        count: int = StandIn(self.model.url).calls()["refused"]
         return count
-
-    def _control(self, path: str) -> str:
-        return self.model.url.removesuffix("/v1") + f"/stand-in/{path}"
 
     def submit(self, number: int, sessions: int) -> str:
         task_id: str = self.api.submit(f"question {number}", session_id=f"patient-{id(self)}-{number % sessions}")
@@ -75,8 +70,3 @@ def check(what: str, tasks: list[Task], returned_at: float, refused: int, *, wit
         ends = [at(task["finished_at"]) for task in session]
         assert ends == sorted(ends), "a session out of order"
     assert last <= within
-
-
-def at(timestamp: str) -> float:
-    """A time of the API in seconds since the epoch."""
-    return datetime.fromisoformat(timestamp).timestamp()

@@ -38,22 +38,6 @@ def test_cancel_against_claim_and_finish(arena: Arena) -> None:
         arena.outcomes[f"{answer.status} {ended(item)}"] += 1
 
 
-def test_cancel_against_the_finish_of_a_lease_that_is_over(arena: Arena) -> None:
-    for _ in range(ROUNDS):
-        turn = arena.claimed(lease=-1)
-        finish = call(moves.store, "succeed", turn, RESULT, {}, time.time(), after=arena.moment(3))
-        with arena.watch(turn.key):
-            finished, answer = arena.race(
-                [finish, call(moves.request, "status", events.cancel(turn.key), after=arena.moment(1))]
-            )
-
-        item = arena.item(turn.key)
-        assert answer.status == 200
-        assert answer.body["status"] == status(item) == ("SUCCESS" if finished.done else "FAILURE")
-        assert code(item) == ("" if finished.done else "cancelled")
-        arena.outcomes[ended(item)] += 1
-
-
 def test_a_worker_that_sees_its_cancellation_against_a_second_cancel(arena: Arena) -> None:
     for _ in range(ROUNDS):
         turn = arena.claimed()
