@@ -287,7 +287,7 @@ WAITING = ("POST /chat", "POST /chat/task/{task_id}/retry")
 
 
 def refusals(route: str) -> list[Refusal]:
-    """The problems of a route, by status and code."""
+    """The problems of a route, sorted by status and code."""
     of_request = [Refusal(REFUSALS[code].status, code, REFUSALS[code].meaning) for code in REFUSALS_OF[route]]
     return sorted([*of_request, *(_of_task(code) for code in turn.FAILURES if route in WAITING)])
 

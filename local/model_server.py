@@ -544,7 +544,7 @@ def clipped(text: str) -> str:
 def structured_text(ask: Ask, schema: JsonObject, fault: Fault) -> str:
     ordered = ordered_text(fault)
     if ordered and ordered.startswith("{"):
-        return ordered  # `echo` is sent unchanged as the whole document, even if it is not valid
+        return ordered  # an `echo` that begins with a brace is sent unchanged, even if it is not valid JSON
     form = Form(schema, ask.said)
     document: JsonObject = form.fill("", schema)[0]
     if isinstance(document.get("message", 0), str | None):
