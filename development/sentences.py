@@ -27,6 +27,7 @@ _AVOID = re.compile(
     r"|\b(of (its|one's|their) own|ours|so many|so much|mends?|is none|none is|he|him|his|for the sake|in vain)\b"
     r"|, for (?:a|an|the|no|it|they|there|each|SQS|AWS|its|what|who)\b"
 )
+_COMMENT = re.compile(r"^(?:/\*|\*|//|#(?!\w)).*")  # not a private field of JavaScript, such as #id
 _DIRECTIVE = re.compile(r"noqa|type: ignore|^# fmt: ")
 _CODE = re.compile(r"^```(?:.|\n)*?^```|^(?: {4}|\t)(?! *- ).*$", re.MULTILINE)
 
@@ -108,10 +109,12 @@ def _comment(name: str, lines: list[str], first: int, last: int, texts: list[str
 
 
 def _described(lines: list[str], first: int, last: int) -> str:
-    """The code beside a comment, or else the first line of code below it."""
-    beside = re.sub(r"^(/\*|\*/|//|#).*|(#|//) .*$", "", lines[first - 1].strip()).strip()
-    below = (line.strip() for line in lines[last:] if line.strip(" */"))
-    return beside or next(below, "")
+    """The code beside a comment, or else the first line of code below it. Empty for the comment that begins a file."""
+    if first == 1:
+        return ""
+    beside = _COMMENT.sub("", lines[first - 1].strip())
+    below = (line.strip() for line in lines[last:] if _COMMENT.sub("", line.strip()))
+    return re.sub(r"(#|//) .*$", "", beside).strip() or next(below, "")
 
 
 def _of_javascript(name: str, source: str) -> Iterator[Text]:

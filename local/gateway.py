@@ -42,9 +42,9 @@ def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
-    """The response of the function that `invoke` runs, in payload format 2.0; or API Gateway's response to a failed
-    function. The response is an iterator of pieces, with a blank from time to time. The blanks keep MiniStack from a
-    timeout (502) while an environment starts."""
+    """Yields the response of the function that `invoke` runs, in payload format 2.0, or API Gateway's response if the
+    function fails. Before it, yields a blank each second, because MiniStack would answer 502 if nothing came while an
+    environment starts."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
     threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
     give_up_at = time.monotonic() + SECONDS_TO_ANSWER
