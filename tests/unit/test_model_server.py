@@ -20,16 +20,6 @@ from local.model_server import serve
 type Message = dict[str, Any]
 
 
-class Draft(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    service: str | None
-    day: str | None
-    time: str | None
-    name: str | None
-    phone: str | None
-    party_size: int | None
-
-
 class Booking(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reference: str | None
@@ -39,7 +29,6 @@ class Reply(BaseModel):
     model_config = ConfigDict(extra="forbid")
     message: str
     data: Booking | None
-    draft: Draft | None
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +358,7 @@ def test_an_answer_that_ends_early(client: OpenAI, reason: str) -> None:
 def test_an_echo_is_the_answer(client: OpenAI) -> None:
     assert text_of(client, "[[latency=0 echo=times=2, as I said: [[1]]]]") == "times=2, as I said: [[1]]"
     assert reply_to(client, "[[echo=Just this]]").message == "Just this"
-    document = '{"message":"Mine","data":{"reference":"R1"},"draft":null}'
+    document = '{"message":"Mine","data":{"reference":"R1"}}'
     assert text_of(client, f"[[echo={document}]]", response_format=JSON_REPLY) == document
 
 

@@ -73,14 +73,9 @@ def test_a_task_past_its_deadline_has_failed(account: Account, clock: Clock) -> 
 
 
 @pytest.mark.parametrize("task_id", ["s-1.01KANEC0X00000000000000000", "no-id", "", "s 1.01KANEC0X00000000000000000"])
-def test_an_unknown_task_is_a_404(account: Account, task_id: str) -> None:
-    unknown = account.retry(task_id)
-
-    assert (unknown["statusCode"], unknown["json"]["code"]) == (404, "task_not_found")
-
-
-def test_another_owners_task_is_a_404(account: Account, failed: str) -> None:
-    assert account.retry(failed, owner="bob")["statusCode"] == 404
+def test_an_unknown_task_is_a_404_and_so_is_another_owners(account: Account, failed: str, task_id: str) -> None:
+    for unknown in (account.retry(task_id), account.retry(failed, owner="bob")):
+        assert (unknown["statusCode"], unknown["json"]["code"]) == (404, "task_not_found")
     assert len(account.items()) == 1
 
 

@@ -224,11 +224,12 @@ def test_a_sync_answer_in_time_says_which_wait_was_applied(account: Account, eag
     assert response["headers"]["Preference-Applied"] == "respond-async, wait=10"
 
 
-def test_what_does_not_finish_in_time_is_a_202_and_not_lost(account: Account, clock: Clock) -> None:
+def test_what_does_not_finish_in_time_is_a_202_and_not_lost(account: Account, clock: Clock, printed: Printed) -> None:
     response = account.post({"message": "hello"}, headers={"Prefer": "wait=2"})
 
     assert response["statusCode"] == 202
     assert response["headers"]["Location"] == f"/chat/task/{response['json']['task_id']}"
+    assert printed.metrics() == {"TaskSubmitted": [1], "SyncWaitTimedOut": [1]}
     account.work()
     assert account.outcome(response["json"]["task_id"]) == ("SUCCESS", None)
 
@@ -358,7 +359,7 @@ def test_a_turn_that_is_lost_meanwhile_is_a_503(account: Account, clock: Clock) 
 
 @pytest.mark.parametrize("fault", [refusing("ServiceUnavailable", 503), unreachable], ids=["refused", "unreachable"])
 def test_if_the_queue_does_not_take_it_the_task_fails_and_nothing_is_accepted(
-    account: Account, wire: Wire, fault: Action
+    account: Account, wire: Wire, printed: Printed, fault: Action
 ) -> None:
     wire.before("SendMessage", fault)
 
@@ -370,6 +371,7 @@ def test_if_the_queue_does_not_take_it_the_task_fails_and_nothing_is_accepted(
     assert response["headers"]["Content-Type"] == "application/problem+json"
     assert account.outcome(problem["task_id"]) == ("FAILURE", "enqueue_failed")
     assert account.waiting() == (0, 0)
+    assert printed.metrics() == {"EnqueueFailed": [1], "TaskFailed": [1]}
 
 
 def test_a_message_that_arrived_though_refused_is_dropped_by_the_worker(
@@ -480,17 +482,3 @@ def test_chats_and_their_replays_are_counted_and_no_refused_request(account: Acc
     account.post({"message": ""})
 
     assert printed.metrics() == {"TaskSubmitted": [1], "TaskReplayed": [1]}
-
-
-def test_a_send_that_failed_is_counted_with_its_task(account: Account, wire: Wire, printed: Printed) -> None:
-    wire.before("SendMessage", refusing())
-
-    account.post({"message": "hello"})
-
-    assert printed.metrics() == {"EnqueueFailed": [1], "TaskFailed": [1]}
-
-
-def test_a_wait_that_ran_out_is_counted(account: Account, clock: Clock, printed: Printed) -> None:
-    account.post({"message": "hello"}, headers={"Prefer": "wait=1"})
-
-    assert printed.metrics() == {"TaskSubmitted": [1], "SyncWaitTimedOut": [1]}

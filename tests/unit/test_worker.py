@@ -539,31 +539,27 @@ def test_the_line_of_each_turn_of_a_batch_carries_metrics(account: Account, prin
     assert {name: len(metrics[name]) for name in measured} == dict.fromkeys(measured, 10)
 
 
-def test_a_call_whose_answer_is_of_no_use_is_paid_for(account: Account, printed: Printed) -> None:
-    account.queued("[[broken_json]]", role="booking")
+OF_TOKENS = {"PromptTokens", "CompletionTokens", "MicroDollars"}
+
+
+@pytest.mark.parametrize(
+    ("message", "measured"),
+    [
+        ("[[broken_json]]", {"ModelLatency", "TimeToFirstToken", *OF_TOKENS}),  # of no use, and paid for
+        ("[[cut=2]]", {"TimeToFirstToken", *OF_TOKENS}),
+        ("[[status=503]]", {"ModelRefused"}),
+    ],
+)
+def test_a_call_that_goes_back_has_used_the_tokens_that_came(
+    account: Account, printed: Printed, message: str, measured: set[str]
+) -> None:
+    account.queued(message, role="booking")
     account.work()
 
     metrics = printed.metrics()
+    assert set(metrics) == {"TaskSubmitted", "QueueTime", "TaskRetried", *measured}
     assert metrics["TaskRetried"] == [1]
-    assert metrics["CompletionTokens"][0] > 0
-    assert "TaskSucceeded" not in metrics
-
-
-def test_a_call_that_was_cut_has_used_tokens_and_has_no_latency(account: Account, printed: Printed) -> None:
-    account.queued("[[cut=2]]")
-    account.work()
-
-    metrics = printed.metrics()
-    of_tokens = {"TimeToFirstToken", "PromptTokens", "CompletionTokens", "MicroDollars"}
-    assert set(metrics) == {"TaskSubmitted", "QueueTime", "TaskRetried"} | of_tokens
-    assert metrics["CompletionTokens"][0] > 0
-
-
-def test_a_refused_call_has_used_no_tokens(account: Account, printed: Printed) -> None:
-    account.queued("[[status=503]]")
-    account.work()
-
-    assert not {"PromptTokens", "CompletionTokens", "MicroDollars"} & set(printed.metrics())
+    assert all(metrics[name][0] > 0 for name in OF_TOKENS & measured)
 
 
 @pytest.mark.parametrize(
