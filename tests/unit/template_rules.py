@@ -405,11 +405,7 @@ def parameters_in(value: Any, template: Template) -> set[str]:
 # SAM hashes these into the name of a version, and Lambda does not keep them with it. Lambda publishes no version if
 # nothing that it keeps has changed, and CloudFormation rolls back.
 HASHED_AND_NOT_HELD = (
-    "CodeSigningConfigArn",
-    "RecursiveLoop",
-    "ReservedConcurrentExecutions",
-    "RuntimeManagementConfig",
-    "Tags",
+    *("CodeSigningConfigArn", "RecursiveLoop", "ReservedConcurrentExecutions", "RuntimeManagementConfig", "Tags"),
 )
 
 
@@ -713,13 +709,8 @@ def _split(value: Any, template: Template) -> list[str]:
 def a_line_of_the_access_log_stays_json_whatever_a_client_sends(template: Template) -> Iterator[str]:
     """API Gateway escapes no variable, so each must be one that no client's text is in."""
     ours = {
-        "requestId",
-        "routeKey",
-        "status",
-        "responseLatency",
-        "integrationLatency",
-        "integration.requestId",
-        "error.responseType",
+        *("requestId", "routeKey", "status", "responseLatency", "integrationLatency"),
+        *("integration.requestId", "error.responseType"),
     }
     for name, stage in properties(template, "AWS::ApiGatewayV2::Stage").items():
         for variable in re.findall(r"\$context\.([\w.]+)", json.dumps(stage.get("AccessLogSettings"))):

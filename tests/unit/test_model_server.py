@@ -326,20 +326,6 @@ def test_a_wrong_directive_is_named(client: OpenAI, directive: str, named: str) 
         text_of(client, f"Hello [[{directive}]]")
 
 
-def test_each_chunk_and_the_end_wait_for_a_step(client: OpenAI) -> None:
-    message = "[[step=2 echo=one two three four five]]"
-    chunks = iter(stream_of(client.with_options(timeout=60), message))
-    assert next(chunks).choices[0].delta.role == "assistant"
-
-    def step() -> ChatCompletionChunk:
-        client.post("/../stand-in/step", cast_to=object, body={"message": message})
-        return next(chunks)
-
-    assert [step().choices[0].delta.content for _ in range(3)] == ["one two ", "three four ", "five"]
-    client.post("/../stand-in/step", cast_to=object, body={"message": "another"})
-    assert step().choices[0].finish_reason == "stop"
-
-
 def test_broken_json_does_not_parse(client: OpenAI) -> None:
     answer = ask(client, "Hello [[broken_json]]", response_format=JSON_REPLY).choices[0]
 

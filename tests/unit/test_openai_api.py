@@ -233,22 +233,16 @@ def test_forks_stay_apart(alice: openai.OpenAI, eager: None) -> None:
     assert said("end", right).output_text.endswith('you said: "root", "right" (2 messages).')
 
 
-def test_a_conversation_holds_all_of_its_responses(alice: openai.OpenAI, eager: None) -> None:
-    said: Any = {"one": "conv_s-1", "two": {"id": "conv_s-1"}}
-    answers = [alice.responses.create(model="general", input=word, conversation=said[word]) for word in said]
-
-    assert [answer.conversation and answer.conversation.id for answer in answers] == ["conv_s-1"] * 2
-    assert answers[1].output_text.endswith('you said: "one".')
-
-
 def test_a_conversation_is_made_read_and_listed(account: Account, alice: openai.OpenAI, eager: None) -> None:
     made = alice.conversations.create(metadata={"topic": "tea"})
-    for word in ("one", "two"):
-        alice.responses.create(model="general", input=word, conversation=made.id)
+    said: Any = {"one": made.id, "two": {"id": made.id}}
+    answers = [alice.responses.create(model="general", input=word, conversation=said[word]) for word in said]
 
     found = alice.conversations.retrieve(made.id)
     items = list(alice.conversations.items.list(made.id, order="asc", limit=3))
 
+    assert [answer.conversation and answer.conversation.id for answer in answers] == [made.id] * 2
+    assert answers[1].output_text.endswith('you said: "one".')
     assert (found, found.metadata) == (made, {"topic": "tea"})
     texts = [item.to_dict()["content"][0]["text"] for item in items]  # type: ignore[index]
     assert texts[0::2] == ["one", "two"]

@@ -66,13 +66,7 @@ ACCEPTED = {
 NO_TEXT = "must be a text of 1 to"
 FIELD = '{ type = "string", description = "d" }'
 
-
 # text: what is said of it
-def field(text: str) -> str:
-    """A persona whose draft has the field `a`."""
-    return f"{GOOD}[draft]\na = {{ {text} }}"
-
-
 REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no TOML": (f"{GOOD}[draft\n", r"must be TOML\. .*line 2, column \d+"),
     "a key twice": (GOOD * 2, r"must be TOML\. .*line 2"),
@@ -119,16 +113,19 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "a field's taken name": (f"{GOOD}[data]\njson = {FIELD}", r"data\.json: this name is reserved"),
     "a field that is a text": (f'{GOOD}[draft]\na = "string"', r"draft\.a: must be \{ type = "),
     "a type that is none": (
-        field('type = "date", description = "d"'),
+        f'{GOOD}[draft]\na = {{ type = "date", description = "d" }}',
         r"draft\.a\.type: must be one of: string, integer, number, boolean, strings",
     ),
-    "no description": (field('type = "string"'), rf"draft\.a\.description: {NO_TEXT} 500 characters"),
+    "no description": (
+        f'{GOOD}[draft]\na = {{ type = "string" }}',
+        rf"draft\.a\.description: {NO_TEXT} 500 characters",
+    ),
     "a long description": (
-        field(f'type = "string", description = "{"d" * 501}"'),
+        f'{GOOD}[draft]\na = {{ type = "string", description = "{"d" * 501}" }}',
         rf"draft\.a\.description: {NO_TEXT} 500 characters, not 501",
     ),
     "a field's key that is none": (
-        field('type = "string", description = "d", enum = ["x"]'),
+        f'{GOOD}[draft]\na = {{ type = "string", description = "d", enum = ["x"] }}',
         r"draft\.a\.enum: is not known here; there are: type, description",
     ),
 }

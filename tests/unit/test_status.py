@@ -544,15 +544,6 @@ def test_the_conversation_of_another_owner_does_not_exist(account: Account, owne
     assert foreign["json"] == account.session("s-0", owner=owner)["json"]
 
 
-def test_two_owners_may_have_a_session_of_the_same_name(account: Account) -> None:
-    for owner in ("alice", "bob"):
-        account.submit(f"I am {owner}", session_id="s-1", owner=owner)
-
-    for owner in ("alice", "bob"):
-        turns = account.session("s-1", owner=owner)["json"]["turns"]
-        assert [turn["message"] for turn in turns] == [f"I am {owner}"]
-
-
 def test_expired_turns_are_gone_and_do_not_hide_those_after_them(account: Account, clock: Clock) -> None:
     for number in range(2):
         account.submit(f"old {number}", session_id="s-1")

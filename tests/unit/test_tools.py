@@ -91,12 +91,6 @@ def test_functions_are_called_in_parallel_unless_the_request_forbids_it(account:
     assert proceed(account, outputs(asked))["json"]["message"].endswith("The tools said: 4, 4, 4.")
 
 
-def test_the_model_may_not_call_a_function_if_the_request_forbids_it(account: Account, eager: None) -> None:
-    said = account.post({"message": "3", "tools": TOOLS, "tool_choice": "none"})["json"]
-
-    assert said["message"] == '[stand-in model] You said "3".'
-
-
 def test_the_conversation_has_the_calls_and_their_results(account: Account, eager: None) -> None:
     asked = calling(account)
     proceed(account, outputs(asked))

@@ -179,21 +179,6 @@ def test_only_successful_turns_are_history(account: Account, model: StandIn) -> 
     assert answer.endswith('you said: "one", "three" (2 messages).')
 
 
-def test_a_later_turn_is_not_history(account: Account, worker: Parts, clock: Clock) -> None:
-    """A turn that comes back late is answered by what was said before it, not after."""
-    first = account.queued("[[status=500 times=1]] one", session_id="s-1")
-    records = account.receive()
-    account.work(records)
-    clock.forward(10)
-    later = account.queued("two", session_id="s-1")
-    (first_again, then) = account.receive()
-    account.work([then])
-    account.work([first_again])
-
-    assert account.outcome(later) == ("SUCCESS", None)
-    assert "Before that" not in account.task(first)["result"]["message"]
-
-
 @pytest.mark.parametrize("other", [{"session_id": "s-2"}, {"session_id": "s-1", "owner": "bob"}])
 def test_another_session_or_owner_is_not_history(account: Account, model: StandIn, other: dict[str, str]) -> None:
     account.queued("a secret", session_id="s-1")
