@@ -79,7 +79,8 @@ def _summary(message: str, usage: dict[str, Any]) -> str:
 
 
 @pytest.fixture(autouse=True)
-def no_metrics() -> Iterator[None]:
+def no_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr("modelstream._USAGE_SECONDS", 0.5)  # a reply may be silent after its end
     yield
     telemetry._metrics.clear_metrics()
 

@@ -15,7 +15,7 @@ def refilled(worker: Parts) -> None:
     worker.rebuild(TURNS_PER_WORKER="40")
 
 
-def slow_and(account: Account, *messages: str, seconds: float = 1.0) -> tuple[list[str], list[str]]:
+def slow_and(account: Account, *messages: str, seconds: float = 0.7) -> tuple[list[str], list[str]]:
     """Run the worker on an event with one slow turn, while these lie in the queue. Returns the ids of all tasks, and of
     the messages that the worker has reported as failed."""
     tasks = [account.queued(f"[[hang={seconds}]] slow", session_id="slow")]

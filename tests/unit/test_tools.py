@@ -242,18 +242,27 @@ def test_a_conversation_of_the_openai_api_follows_the_same_rules(account: Accoun
 # ---- Calls that the model no longer gets
 
 
-def test_a_session_goes_on_when_its_results_are_older_than_the_history(account: Account, eager: None) -> None:
+@pytest.fixture
+def short_history(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model is told three turns and not 20, so that a test needs fewer of them."""
+    monkeypatch.setattr("attempt.HISTORY_TURNS", 3)
+    monkeypatch.setattr("continuation.MOST_TURNS", 3)
+
+
+def test_a_session_goes_on_when_its_results_are_older_than_the_history(
+    account: Account, eager: None, short_history: None
+) -> None:
     proceed(account, outputs(calling(account)))
 
-    answers = [account.post({"message": f"m{number}", "session_id": "s-1"}) for number in range(22)]
+    answers = [account.post({"message": f"m{number}", "session_id": "s-1"}) for number in range(5)]
 
     assert {answer["statusCode"] for answer in answers} == {200}
 
 
-def test_a_loop_of_functions_may_be_longer_than_the_history(account: Account, eager: None) -> None:
+def test_a_loop_of_functions_may_be_longer_than_the_history(account: Account, eager: None, short_history: None) -> None:
     asked = calling(account)
 
-    for _ in range(22):
+    for _ in range(5):
         asked = proceed(account, outputs(asked), message="what is 3 and one?")["json"]
 
     assert asked["tool_calls"]
