@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from operations.replay import Wanted, replay
 from operations.stack import Stack
+from tests.unit import test_tools
 from tests.unit.conftest import Account, Clock, Scripted, StandIn, Wire, refusing
 from tests.unit.openai_client import client, requests
 from turnqueue.events import Event, EventLog
@@ -398,21 +399,7 @@ def test_an_image_of_a_forbidden_host_is_refused_wherever_it_is(
 
 # ---- Functions of the client
 
-TOOLS: Any = [
-    {
-        "type": "function",
-        "name": name,
-        "description": "Adds one.",
-        "parameters": {
-            "type": "object",
-            "properties": {"number": {"type": "integer"}},
-            "required": ["number"],
-            "additionalProperties": False,
-        },
-        "strict": True,
-    }
-    for name in ("add_one", "add_two")
-]
+TOOLS: Any = [tool | {"strict": True} for tool in test_tools.TOOLS]
 
 
 def outputs(response: Any) -> Any:

@@ -51,6 +51,13 @@ def needed(calls: list[Call]) -> set[Permission]:
 LARGE = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
 
 
+@pytest.fixture(autouse=True)
+def limits(submit: ModuleType, status: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": False})
+    for function in (submit, status):
+        monkeypatch.setattr(function, "limiter", function.Limiter.of("default:60/9/100000", "", "GuardsTable"))
+
+
 @pytest.fixture
 def call_id(account: Account) -> str:
     """A function that the answer in session s-2 asks for."""
@@ -74,17 +81,8 @@ def calls(wire: Wire, task_id: str) -> Iterator[list[Call]]:
 
 
 def test_submit(
-    account: Account,
-    calls: list[Call],
-    task_id: str,
-    call_id: str,
-    wire: Wire,
-    clock: Clock,
-    submit: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
+    account: Account, calls: list[Call], task_id: str, call_id: str, wire: Wire, clock: Clock, submit: ModuleType
 ) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
-    monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": False})
     for _ in range(2):
         account.post({"message": "x"}, headers={"Idempotency-Key": "k-1", "Prefer": "wait=1"})
     wire.before("SendMessage", refusing())
@@ -103,15 +101,8 @@ def test_submit(
 
 
 def test_status(
-    account: Account,
-    calls: list[Call],
-    task_id: str,
-    clock: Clock,
-    status: ModuleType,
-    worker: Parts,
-    monkeypatch: pytest.MonkeyPatch,
+    account: Account, calls: list[Call], task_id: str, clock: Clock, status: ModuleType, worker: Parts
 ) -> None:
-    monkeypatch.setattr(status, "limiter", status.Limiter.of("default:60/9/1000", "", "GuardsTable"))
     account.get(task_id, query={"wait": "1"})
     account.session("s-1")
     key = Key.of_task("alice", task_id)
@@ -170,10 +161,7 @@ def test_worker_with_a_fallback(
     assert more <= needed(calls) <= allowed("worker") | more | {("sqs:ReceiveMessage", "TurnQueue")}
 
 
-def test_deadletter(account: Account, calls: list[Call], submit: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
-    account.receive()
-    account.queued("hello", session_id="s-2")
+def test_deadletter(account: Account, calls: list[Call]) -> None:
     (record,) = account.receive()
     calls.clear()
 
