@@ -50,8 +50,8 @@ first text. See `_show` for the time after the last pair."""
 _ROW_BYTES = 1024
 
 _SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot begins within this number of seconds, the worker waits for it
-# If the slot begins later, SQS delivers the turn again this number of seconds before the slot, because SQS hides
-# messages for whole seconds only.
+# If the slot begins later, SQS delivers the turn again this number of seconds before the slot. The margin is needed,
+# because SQS takes only whole seconds, and they are rounded up.
 _EARLY_SECONDS = 1.0
 
 
@@ -469,7 +469,8 @@ async def _guarded[T](work: Coroutine[Any, Any, T], guards: Sequence[Coroutine[A
 
 
 def _timing(turn: Turn, now: float) -> dict[str, int]:
-    """The number of attempts, and the milliseconds from the queueing to the start and to now."""
+    """Three members of the turn's usage: the number of attempts, and the milliseconds from queueing to the start and to
+    now."""
     return {
         "attempts": turn.tries,
         "queue_ms": round(max((turn.started_at or now) - turn.queued_at, 0) * 1000),

@@ -25,8 +25,8 @@ _FIELD = rf"(?<![\w.])({'|'.join(_FIELDS)})(?!\w)|(json_schema|json_object|struc
 
 
 class Refusal(ModelError):
-    """A ModelError for a refused call. `status`: the HTTP status or the status in the error (see `_said`), None without
-    any. `field`: the request field that the provider refuses, if the error names one of _FIELDS."""
+    """A ModelError for a refused call. `status`: the HTTP status or the status in the error (see `_said`), None if
+    there is neither. `field`: the request field that the provider refuses, if the error names one of _FIELDS."""
 
     def __init__(self, code: str, *, status: int | None, field: str | None = None, **more: Any) -> None:
         super().__init__(code, **more)
