@@ -9,7 +9,7 @@ from turnqueue.http import Event, Problem, header, integer, query
 MAX_WAIT_SECONDS = 25
 """The maximum seconds that a request waits. API Gateway gives up after 30 s."""
 
-# The replaced system was built with FastAPI, which accepts these texts as booleans in a query.
+# The system that Turnqueue replaces was built with FastAPI, which accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
 _FALSE = frozenset({"false", "0", "no", "off", "f", "n"})
 

@@ -44,7 +44,9 @@ WHEN = {
     # After five tries to close the letter.
     "StuckDeadLetterAlarm": Rings("Maximum", 5 * DEAD_LETTER_VISIBILITY, "older than 15 minutes", points=5, of=5),
     # A third of the time until a task's deadline.
-    "OldestMessageAlarm": Rings("Maximum", DEADLINE_SECONDS / 3, "for 5 minutes; 10 minutes remain", points=3, of=3),
+    "OldestMessageAlarm": Rings(
+        "Maximum", DEADLINE_SECONDS / 3, "for 5 to 7 minutes; 8 minutes remain", points=3, of=3
+    ),
     "FailureRateAlarm": often(1 / 10, "In three of the last five minutes, one task in ten or more failed", "Average"),
     "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for a worker"),
     "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for submit"),

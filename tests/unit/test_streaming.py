@@ -71,7 +71,7 @@ def test_a_zombies_next_row_is_refused(
     task_id, zombie = growing
     zombie.show("old", 0.1, time.time())
     second = Growing(log, claim(task_id))
-    second.begin(time.time())
+    second.show("", 0.0, time.time())
 
     with pytest.raises(Superseded):
         zombie.show("old words", 0.2, time.time())
@@ -88,7 +88,7 @@ def test_a_zombies_row_that_comes_first_is_void(account: Account, log: EventLog,
     """It may write until the next attempt does, also after that has looked at the log."""
     task_id = account.queued()
     zombie, second = Growing(log, claim(task_id)), Growing(log, claim(task_id))
-    second.begin(time.time())
+    second.show("", 0.0, time.time())
     assert account.rows(task_id) == []  # there is nothing to take back
     zombie.show("old", 0.1, time.time())
     zombie.show("old words", 0.1, time.time())
@@ -210,7 +210,7 @@ def test_a_worker_that_another_has_followed_stops_at_its_next_row(
     task_id = account.queued("[[drip=0.02 words=500]]")
 
     def followed(params: dict[str, Any]) -> None:
-        Growing(log, claim(task_id)).begin(time.time())
+        Growing(log, claim(task_id)).show("", 0.0, time.time())
 
     wire.after("PutItem", followed)
     began = time.monotonic()

@@ -143,10 +143,6 @@ class Growing:
         self._is_void = False
         self._text = ""
 
-    def begin(self, now: float) -> None:
-        """If earlier attempts have written text, add a row that voids this text for readers. Raises Superseded."""
-        self.show("", 0.0, now)
-
     def show(self, text: str, progress: float, now: float) -> None:
         """Append the part of `text` that the log lacks. `text` is the whole readable text of this attempt so far. If
         the log shows another text, a row first voids that text. Raises Superseded."""
