@@ -109,8 +109,8 @@ def _comment(name: str, lines: list[str], first: int, last: int, texts: list[str
 
 
 def _described(lines: list[str], first: int, last: int) -> str:
-    """The code beside a comment, or else the first line of code below it. Empty for the comment that begins a file."""
-    if first == 1:
+    """The code beside a comment, or else the first line of code below it. Empty for a comment that describes a file."""
+    if first == 1 and not lines[last].strip():
         return ""
     beside = _COMMENT.sub("", lines[first - 1].strip())
     below = (line.strip() for line in lines[last:] if _COMMENT.sub("", line.strip()))
