@@ -84,7 +84,7 @@ def _unpack(archive: Path, target: Path) -> None:
                     path.chmod(mode)
                 written = time.mktime((*info.date_time, 0, 0, -1))
                 os.utime(path, (written, written))
-    target.mkdir(exist_ok=True)  # for an empty archive
+    target.mkdir(exist_ok=True)  # an empty archive makes no folder
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:

@@ -11,7 +11,7 @@ from typing import Any
 from local.environment import THROTTLED, Result
 
 SECONDS_TO_ANSWER = 30
-"""API Gateway's limit for an integration in seconds, whatever the function's timeout."""
+"""API Gateway waits this number of seconds for a function, whatever the function's timeout."""
 
 _SECONDS_BETWEEN_SIGNS = 1
 
