@@ -264,7 +264,7 @@ def effects(outcomes: dict[Any, dict[str, Any]], name: str) -> str:
     assert not others["changed"] & others["replaced"]
     short = ", ".join(sorted(each.removesuffix("Function").lower() for each in new)) or "none"
     besides = "; ".join(f"{how}: {listed(ids, kinds)}" for how, ids in others.items() if ids) or "nothing"
-    return f"| `{name}` | {'all, by a new layer' if 'layer' in new else short} | {besides} |"
+    return f"| `{name}` | {'all, because the layer changes' if 'layer' in new else short} | {besides} |"
 
 
 def listed(ids: set[str], kinds: dict[str, str]) -> str:
