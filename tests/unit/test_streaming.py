@@ -179,7 +179,7 @@ def test_a_kilobyte_of_a_streamed_answer_is_shown_at_once(
 ) -> None:
     worker.be_watchful(0.02)
     monkeypatch.setattr("attempt._PACE_OF_A_STREAM", ((1000, 1000),))
-    task_id = account.queued("[[drip=0.001 tokens=1500]]", stream=True)
+    task_id = account.queued("[[drip=0.001 tokens=1000]]", stream=True)
 
     account.work()
 
