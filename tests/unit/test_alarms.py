@@ -12,7 +12,6 @@ from turnqueue.turn import DEADLINE_SECONDS
 
 RUNBOOK = (cfn.ROOT / "docs/operations.md").read_text()
 ALARMS = cfn.resources("AWS::CloudWatch::Alarm")
-WORDS = {1: "one", 2: "two", 3: "three", 5: "five"}
 
 DEAD_LETTER_VISIBILITY = cfn.resources("AWS::SQS::Queue")["DeadLetterQueue"]["VisibilityTimeout"]
 WORKER_SECONDS = cfn.resources("AWS::Serverless::Function")["WorkerFunction"]["Timeout"]

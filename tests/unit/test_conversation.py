@@ -9,6 +9,7 @@ import pytest
 
 from tests.raw_server import Scripted
 from tests.unit.conftest import Account, Clock, Parts, StandIn, Wire
+from turnqueue.turn import Key, Status, Turn, new_ulid
 
 type Message = dict[str, Any]
 type Answered = Callable[..., None]
@@ -32,12 +33,14 @@ def fresh(connect: Callable[[str], None], model: StandIn) -> None:
 
 @pytest.fixture
 def answered(account: Account, worker: Parts) -> Answered:
-    """Makes a turn of session s-1 with this answer, a text or a whole document."""
+    """Makes a turn of session s-1 with this answer, a text or a whole document. It is never queued."""
 
-    def answered(message: str, result: str | dict[str, Any], **more: Any) -> None:
+    def answered(message: str, result: str | dict[str, Any], session_id: str = "s-1", **more: Any) -> None:
         document = result if isinstance(result, dict) else {"message": result, "data": None, "draft": None}
-        claimed = worker.claim(account.queued(message, **{"session_id": "s-1", **more}))
-        worker.store.succeed(claimed, document, {}, time.time())
+        now = time.time()
+        key = Key(f"alice#{session_id}", new_ulid(now))
+        turn = Turn.submitted(key, {"message": message, "role": "general", **more}, now)
+        worker.store.create(turn._replace(status=Status.SUCCESS, result=document, usage={}, finished_at=now))
 
     return answered
 
@@ -49,8 +52,7 @@ def told(account: Account, scripted: Scripted) -> Told:
     def told(message: str = "and?", **more: Any) -> list[Message]:
         scripted.says("hi")
         account.queued(message, session_id="s-1", **more)
-        while account.waiting() != (0, 0) and not scripted.asked:
-            account.work()
+        account.work()
         messages: list[Message] = scripted.asked[-1]["messages"]
         assert (messages[0]["role"], messages[-1]["role"]) == ("system", "user")
         return messages[1:-1]
@@ -218,8 +220,7 @@ def histories(account: Account, model: StandIn) -> Histories:
     def histories(message: str = "and?", **more: Any) -> tuple[str, list[int]]:
         model.forget()
         task_id = account.queued(message, **{"session_id": "s-1", **more})
-        while account.waiting() != (0, 0):
-            account.work()
+        account.work()
         return task_id, [call["history"] for call in model.calls()["last"]]
 
     return histories
@@ -315,8 +316,7 @@ def test_the_note_in_the_place_of_an_image(account: Account, scripted: Scripted,
     answered("look", "A cat.", media=[URL])
     scripted.status, scripted.headers = 400, {"content-type": "application/json"}
     account.queued("and?", session_id="s-1")
-    while account.waiting() != (0, 0):
-        account.work()
+    account.work()
 
     shown, noted = ([message["content"] for message in asked["messages"][1:]] for asked in scripted.asked)
     assert shown[0][1] == {"type": "image_url", "image_url": {"url": URL["url"]}}

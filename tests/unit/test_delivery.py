@@ -10,8 +10,6 @@ from tests.unit.conftest import Account, Clock, Crash, Parts, Printed, StandIn, 
 from turnqueue.queue import decode
 from turnqueue.store import Refused
 
-ULID = "01KANEC0X00000000000000000"
-
 
 def hidden(wire: Wire) -> list[int]:
     """For how many seconds messages were hidden, in the order of the calls."""

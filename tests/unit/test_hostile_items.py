@@ -61,30 +61,25 @@ def once(stack: Stack, operation: str, action: Callable[..., object]) -> None:
     events.register(f"before-parameter-build.dynamodb.{operation}", act)
 
 
-def without(*names: str) -> Change:
-    return lambda item: {name: value for name, value in item.items() if name not in names}
+def without(name: str) -> Change:
+    return lambda item: {key: value for key, value in item.items() if key != name}
 
 
 def with_(**values: Any) -> Change:
     return lambda item: item | values
 
 
-MALFORMED: dict[str, Change] = {
+NEEDED = ("status", "expires_at", "finished_at", "error_code", "deadline_at", "attempt")
+MALFORMED: dict[str, Change] = {f"no {name}": without(name) for name in NEEDED} | {
     "a session that is none": with_(session={"S": f"alice#{ESCAPES}"}),
     "a session without an owner": with_(session={"S": "s-1"}),
     "a turn that is no ULID": with_(turn={"S": f"one\ntwo{ESCAPES}"}),
-    "no status": without("status"),
     "another status": with_(status={"S": ESCAPES}),
     "a status of another type": with_(status={"N": "1"}),
-    "no expires_at": without("expires_at"),
     "expires_at as text": with_(expires_at={"S": "soon"}),
     "expires_at far away": with_(expires_at={"N": "1E+100"}),
-    "no finished_at": without("finished_at"),
     "finished_at as a list": with_(finished_at={"L": []}),
-    "no error_code": without("error_code"),
-    "no deadline_at": without("deadline_at"),
     "deadline_at below 0": with_(deadline_at={"N": "-1"}),
-    "no attempt": without("attempt"),
     "attempt as text": with_(attempt={"S": "1"}),
     "attempt as a fraction": with_(attempt={"N": "0.5"}),
     "attempt far away": with_(attempt={"N": "1E+50"}),
