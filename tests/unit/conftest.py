@@ -372,13 +372,11 @@ def _emptied() -> bool:
     for bucket in s3_backends[DEFAULT_ACCOUNT_ID]["aws"].buckets.values():
         bucket.keys.clear()
     tables, queues, secrets = _backends()
-    wanted_tables, wanted_queues = _tables_and_queues()
-    if set(tables) != {table["TableName"] for table in wanted_tables} or set(queues) != {
-        queue["QueueName"] for queue in wanted_queues
-    }:
+    secrets.clear()
+    wanted, wanted_queues = _tables_and_queues()
+    if {*tables, *queues} != {*(each["TableName"] for each in wanted), *(each["QueueName"] for each in wanted_queues)}:
         tables.clear()
         queues.clear()
-        secrets.clear()
         return False
     for table in tables.values():
         table.items.clear()
@@ -386,7 +384,6 @@ def _emptied() -> bool:
         queue._messages.clear()
         queue.pending_messages.clear()
         queue.deleted_messages.clear()
-    secrets.clear()
     return True
 
 

@@ -21,9 +21,12 @@ from tests.unit.conftest import (
     unreachable,
 )
 from tests.unit.openai_client import client
+from tests.unit.test_cache import SetCache, set_cache
 from tests.unit.test_uploads import NOTE, said, shown
 from turnqueue.attachments import MAX_INLINE_CHARACTERS, MAX_SHOWN, MAX_SHOWN_CHARACTERS
 from turnqueue.turn import Key, Turn, upload_key
+
+__all__ = ["set_cache"]
 
 BUCKET = ENVIRONMENT["MEDIA_BUCKET"]
 ASYNC = {"Prefer": "respond-async"}
@@ -185,10 +188,8 @@ def test_a_retry_shows_the_image_of_the_failed_task(account: Account, scripted: 
 # ---- Repetition: the cache and the Idempotency-Key
 
 
-def test_an_equal_image_is_a_cache_hit_and_another_is_not(
-    account: Account, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": True})
+def test_an_equal_image_is_a_cache_hit_and_another_is_not(account: Account, set_cache: SetCache) -> None:
+    set_cache(shared=True)
     for owner, name, hit in (("alice", "a", False), ("alice", "a", True), ("bob", "a", True), ("bob", "b", False)):
         response = account.post({"message": "look", "media": [image(name)]}, owner=owner, headers=ASYNC)
         account.work()
@@ -196,9 +197,9 @@ def test_an_equal_image_is_a_cache_hit_and_another_is_not(
 
 
 def test_a_cached_answer_keeps_its_image_for_the_next_turn(
-    account: Account, submit: ModuleType, scripted: Scripted, monkeypatch: pytest.MonkeyPatch
+    account: Account, set_cache: SetCache, scripted: Scripted
 ) -> None:
-    monkeypatch.setattr(submit, "cache", {"seconds": 60, "shared": False})
+    set_cache()
     scripted.says("nice")
     for _ in range(2):
         session_id = account.submit("look", media=[image("a")])["session_id"]

@@ -60,7 +60,7 @@ def test_what_may_pass_goes_back_and_succeeds_at_the_second_attempt(
 
 
 @pytest.mark.parametrize("message", ["[[hang=30]]", "[[drip=0.05 words=600]]"])
-def test_a_model_that_is_silent_or_slow_is_left_when_the_time_is_up(
+def test_a_silent_or_slow_model_is_left_in_time(
     account: Account, worker: Parts, printed: Printed, message: str
 ) -> None:
     worker.have(longest_answer=0.4)

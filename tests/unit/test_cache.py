@@ -61,7 +61,7 @@ def kept(account: Account) -> list[dict[str, Any]]:
 # ---- A hit
 
 
-def test_an_equal_message_is_answered_at_once_in_async_mode(account: Account, model: StandIn) -> None:
+def test_an_equal_message_is_answered_at_once(account: Account, model: StandIn, clock: Clock) -> None:
     first = answered(account)
 
     again = send(account)
@@ -74,21 +74,16 @@ def test_an_equal_message_is_answered_at_once_in_async_mode(account: Account, mo
     assert task["result"]["message"] == first["result"]["message"]
     free = ("prompt_tokens", "completion_tokens", "cached_tokens", "attempts", "queue_ms", "total_ms", "cost_usd")
     assert task["usage"] == first["usage"] | dict.fromkeys(free, 0) | {"first_token_ms": None, "cached": True}
+
+    sync = account.post(FIRST)
+
+    assert (sync["statusCode"], sync["headers"]["Cache-Status"]) == (200, "turnqueue; hit")
+    assert sync["json"]["message"] == first["result"]["message"]
+    assert sync["json"]["task_id"] != first["task_id"]
+    assert sync["json"]["session_id"] != first["session_id"]
+    assert clock.slept == []
     assert account.waiting() == (0, 0)
     assert len(model.messages()) == 1
-
-
-def test_an_equal_message_is_answered_at_once_in_sync_mode(account: Account, clock: Clock) -> None:
-    first = answered(account)
-
-    again = account.post(FIRST)
-
-    assert again["statusCode"] == 200
-    assert again["headers"]["Cache-Status"] == "turnqueue; hit"
-    assert again["json"]["message"] == first["result"]["message"]
-    assert again["json"]["task_id"] != first["task_id"]
-    assert again["json"]["session_id"] != first["session_id"]
-    assert clock.slept == []
 
 
 def test_a_structured_reply_is_given_again_whole(account: Account) -> None:

@@ -45,7 +45,7 @@ def test_a_final_task_stays_as_it_is_and_its_letter_goes(account: Account) -> No
     assert account.waiting("DeadLetterQueue") == (0, 0)
 
 
-def test_a_task_that_a_worker_holds_is_not_lost_and_its_letter_comes_back(
+def test_the_letter_of_a_task_that_a_worker_holds_comes_back(
     account: Account, dead: str, worker: Parts, clock: Clock
 ) -> None:
     worker.claim(dead, 170)

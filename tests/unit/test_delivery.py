@@ -17,11 +17,6 @@ def hidden(wire: Wire) -> list[int]:
     return [entry["VisibilityTimeout"] for call in calls for entry in call["Entries"]]
 
 
-def handles(params: dict[str, Any]) -> list[str]:
-    """The receipt handles of a call of SQS."""
-    return [entry["ReceiptHandle"] for entry in params.get("Entries", [])]
-
-
 # ---- Delivered twice
 
 
@@ -44,7 +39,7 @@ def test_a_message_whose_turn_is_held_asks_no_model_and_is_hidden_until_just_pas
     assert len(account.receive()) == 1
 
 
-def test_a_lease_that_runs_out_right_after_the_refused_claim_is_no_lost_worker(
+def test_a_lease_that_ends_meanwhile_is_no_lost_worker(
     account: Account, worker: Parts, clock: Clock, wire: Wire
 ) -> None:
     task_id = account.queued()
@@ -214,9 +209,7 @@ def test_the_turns_of_a_session_are_answered_in_order_one_at_a_time(account: Acc
     assert flat == sorted(flat)
 
 
-def test_a_turn_behind_one_that_failed_for_now_is_not_run_and_comes_back_with_it(
-    account: Account, wire: Wire, clock: Clock, model: StandIn
-) -> None:
+def test_a_turn_comes_back_with_the_one_before_it(account: Account, wire: Wire, clock: Clock, model: StandIn) -> None:
     first = account.queued("[[status=500 times=1]] one", session_id="s-1")
     second = account.queued("two", session_id="s-1")
     records = account.receive()
@@ -242,17 +235,10 @@ def test_an_answer_is_readable_and_its_message_gone_before_a_slow_neighbour_ends
 
     account.work(records)
 
-    order = [
-        (call.operation, handles(call.params) or call.params["Key"]["session"]["S"])
-        for call in wire.calls
-        if call.operation == "DeleteMessageBatch" or ":set_result" in str(call.params)
-    ]
-    assert order == [
-        ("UpdateItem", "alice#s-quick"),
-        ("DeleteMessageBatch", [records[1]["receiptHandle"]]),
-        ("UpdateItem", "alice#s-slow"),
-        ("DeleteMessageBatch", [records[0]["receiptHandle"]]),
-    ]
+    calls = [str(call) for call in wire.calls if call.operation == "DeleteMessageBatch" or ":set_result" in str(call)]
+    slow, quick = (record["receiptHandle"] for record in records)
+    places = ["alice#s-quick", quick, "alice#s-slow", slow]
+    assert [next(place for place in places if place in call) for call in calls] == places
 
 
 def test_a_message_is_deleted_before_the_next_of_its_session_is_run(account: Account, wire: Wire) -> None:

@@ -1,7 +1,6 @@
 """`python -m operations forget` deletes all data of one owner and none of another, and no data comes back."""
 
 import time
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -12,8 +11,11 @@ from operations.forget import NotDeleted, forget
 from operations.replay import Wanted, replay
 from operations.stack import Stack
 from tests.unit.conftest import STACK_OUTPUTS, Account, Clock, Parts, Printed, StandIn, Wire
+from tests.unit.test_cache import SetCache, kept, set_cache
 from turnqueue.rate_limits import Rate, RateLimiter
 from turnqueue.turn import Key, upload_key
+
+__all__ = ["set_cache"]
 
 BUCKET = STACK_OUTPUTS["MediaBucketName"]
 
@@ -120,11 +122,9 @@ def test_what_is_counted_of_the_owner_goes(account: Account, stack: Stack, clock
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_the_replies_that_are_kept_go(
-    account: Account, stack: Stack, submit: ModuleType, monkeypatch: pytest.MonkeyPatch, shared: bool
-) -> None:
+def test_the_replies_that_are_kept_go(account: Account, stack: Stack, set_cache: SetCache, shared: bool) -> None:
     """Also those of turns that are gone; and shared ones, which another may have been given and keeps."""
-    monkeypatch.setattr(submit, "cache", {"seconds": 600, "shared": shared})
+    set_cache(shared=shared)
     account.queued("hello", owner="alice")
     account.queued("hello, too", owner="bob")
     account.work()
@@ -137,8 +137,7 @@ def test_the_replies_that_are_kept_go(
 
     forget(stack, "alice")
 
-    replies = [item for item in account.items("GuardsTable") if item["guard"]["S"].startswith("reply#")]
-    assert {item["owner"]["S"] for item in replies} == {"bob"}
+    assert {item["owner"]["S"] for item in kept(account)} == {"bob"}
     assert account.task(given, owner="bob")["usage"]["cached"] is shared
 
 

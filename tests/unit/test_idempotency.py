@@ -36,11 +36,8 @@ def test_the_same_request_joins_the_same_task(account: Account) -> None:
     assert account.waiting() == (1, 0)
 
 
-def test_without_a_key_the_same_request_makes_two_tasks(account: Account) -> None:
+def test_without_a_key_or_with_another_the_same_request_makes_two_tasks(account: Account) -> None:
     assert account.queued("hello") != account.queued("hello")
-
-
-def test_two_keys_make_two_tasks_of_the_same_request(account: Account) -> None:
     assert task_of(send(account, key="k-1")) != task_of(send(account, key="k-2"))
 
 

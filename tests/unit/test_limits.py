@@ -274,7 +274,7 @@ def test_a_repeat_of_an_idempotent_request_reserves_nothing(account: Account, se
     assert used(account) == (0, 2011)
 
 
-def test_a_request_that_finds_its_turn_recorded_meanwhile_gives_its_tokens_back(
+def test_a_request_whose_turn_is_recorded_gives_tokens_back(
     account: Account, set_limits: SetLimits, wire: Wire
 ) -> None:
     set_limits("default:600/100/100000")
