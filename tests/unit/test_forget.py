@@ -17,6 +17,7 @@ from turnqueue.turn import Key, upload_key
 
 __all__ = ["set_cache"]
 
+WITH_KEY = {"Idempotency-Key": "k-1", "Prefer": "respond-async"}
 BUCKET = STACK_OUTPUTS["MediaBucketName"]
 
 # Whose name begins another's, or looks like a key of his.
@@ -24,13 +25,14 @@ OTHERS = ["alice#s-1", "alice#", "#alice", "alic", "alice2", "Alice", "alice#ali
 
 
 @pytest.mark.parametrize(("owner", "other"), [*(("alice", other) for other in OTHERS), ("alice#s-1", "alice")])
-def test_the_owners_turns_rows_and_images_go_and_no_others(
+def test_the_owners_turns_rows_images_and_guards_go_and_no_others(
     account: Account, stack: Stack, worker: Parts, owner: str, other: str
 ) -> None:
     for each in (owner, other):
         account.upload(b"an image", owner=each)
         image = {"type": "image", "url": "data:image/png;base64," + "A" * 8000}
-        task_id = account.queued(session_id="s-1", owner=each, media=[image])
+        message = {"message": "look", "session_id": "s-1", "media": [image]}
+        task_id = account.post(message, owner=each, headers=WITH_KEY)["json"]["task_id"]
         claimed = worker.claim(task_id, owner=each)
         worker.show(claimed, "words of the answer")
         account.cancel(task_id, owner=each)
@@ -38,9 +40,10 @@ def test_the_owners_turns_rows_and_images_go_and_no_others(
     for each in (owner, other):  # what is the other's is found untouched
         found = forget(stack, each)
         assert {key.owner for key in found.turns} == {each}
-        assert (len(found.turns), len(found.rows), len(found.uploads)) == (1, 2, 2)
+        assert (len(found.turns), len(found.rows), len(found.uploads), len(found.guards)) == (1, 2, 2, 1)
 
-    assert (account.items(), account.items("EventsTable"), uploads(account)) == ([], [], set())
+    assert uploads(account) == set()
+    assert [account.items(table) for table in ("TurnsTable", "EventsTable", "GuardsTable")] == [[], [], []]
 
 
 def test_a_row_that_a_worker_adds_late_is_found_by_the_next_run(account: Account, stack: Stack, worker: Parts) -> None:
@@ -141,20 +144,6 @@ def test_the_replies_that_are_kept_go(account: Account, stack: Stack, set_cache:
     assert account.task(given, owner="bob")["usage"]["cached"] is shared
 
 
-def test_the_guards_of_the_turns_go_and_no_others(account: Account, stack: Stack) -> None:
-    for owner in ("alice", "bob"):
-        headers = {"Idempotency-Key": "k-1", "Prefer": "respond-async"}
-        assert account.post({"message": "once"}, owner=owner, headers=headers)["statusCode"] == 202
-    assert len(account.items("GuardsTable")) == 2
-
-    assert len(forget(stack, "alice").guards) == 1
-
-    [guard] = account.items("GuardsTable")
-    [turn] = account.items()
-    assert guard["task_id"]["S"].endswith(turn["turn"]["S"])
-    assert turn["session"]["S"].startswith("bob#")
-
-
 def uploads(account: Account) -> set[str]:
     found = account.s3.list_objects_v2(Bucket=BUCKET)
     return {each["Key"].rpartition("/")[2] for each in found.get("Contents", [])}
@@ -183,7 +172,7 @@ def test_an_upload_that_s3_does_not_delete_is_told(account: Account, stack: Stac
 
 def test_a_dry_run_deletes_nothing(account: Account, stack: Stack) -> None:
     account.upload(b"mine")
-    account.post({"message": "once"}, headers={"Idempotency-Key": "k-1", "Prefer": "respond-async"})
+    account.post({"message": "once"}, headers=WITH_KEY)
 
     found = forget(stack, "alice", dry_run=True)
 
