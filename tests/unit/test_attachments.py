@@ -22,11 +22,12 @@ from tests.unit.conftest import (
 )
 from tests.unit.openai_client import client
 from tests.unit.test_cache import SetCache, set_cache
+from tests.unit.test_limits import SetLimits, set_limits
 from tests.unit.test_uploads import NOTE, said, shown
 from turnqueue.attachments import MAX_INLINE_CHARACTERS, MAX_SHOWN, MAX_SHOWN_CHARACTERS
 from turnqueue.turn import Key, Turn, upload_key
 
-__all__ = ["set_cache"]
+__all__ = ["set_cache", "set_limits"]
 
 BUCKET = ENVIRONMENT["MEDIA_BUCKET"]
 ASYNC = {"Prefer": "respond-async"}
@@ -227,9 +228,9 @@ def test_the_same_key_and_image_make_one_task_and_one_object(account: Account) -
 
 @pytest.mark.parametrize("fail", TROUBLE_OF_S3)
 def test_without_s3_the_message_is_refused_and_nothing_is_recorded(
-    account: Account, wire: Wire, submit: ModuleType, monkeypatch: pytest.MonkeyPatch, fail: Action
+    account: Account, wire: Wire, set_limits: SetLimits, fail: Action
 ) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:60/9/100000", "", "GuardsTable"))
+    set_limits("default:60/9/100000")
     wire.before("PutObject", fail)
 
     response = account.post({"message": "look", "media": [image("a")]}, headers=ASYNC)

@@ -1,6 +1,5 @@
 """Cached replies: an identical first message is answered at once, and a different message is not."""
 
-import time
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -9,7 +8,10 @@ import pytest
 
 from request import ChatRequest
 from tests.unit.conftest import Account, Clock, Printed, Response, StandIn, Wire, refusing, unreachable
+from tests.unit.test_limits import SetLimits, set_limits, usage
 from turnqueue.replies import reply_key
+
+__all__ = ["set_limits"]
 
 type SetCache = Callable[..., None]
 
@@ -340,16 +342,13 @@ def test_hits_and_misses_are_counted_and_a_hit_is_no_task_of_the_worker(account:
     assert len(printed.logged("task answered at once")) == 1
 
 
-def test_a_hit_is_no_answer_of_the_day_but_counts_against_the_rate(
-    account: Account, submit: ModuleType, status: ModuleType, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/2", "", "GuardsTable"))
+def test_a_hit_is_no_answer_of_the_day_but_counts_against_the_rate(account: Account, set_limits: SetLimits) -> None:
+    set_limits("default:1/2")
     answered(account)
     send(account)
 
     assert account.post(FIRST)["statusCode"] == 429
-    day = status.day_of(time.time())
-    assert status.usages.read("alice", day)["answers"] == 1
+    assert usage(account)["json"]["answers"] == 1
 
 
 def test_no_answer_and_no_message_is_in_the_guards_table(account: Account) -> None:

@@ -19,6 +19,9 @@ from operations.stack import Stack
 from tests.payloads import Context
 from tests.unit.conftest import Account, Clock, Printed, Wire, refusing
 from tests.unit.openai_client import client
+from tests.unit.test_limits import SetLimits, set_limits
+
+__all__ = ["set_limits"]
 
 AUDIENCE = "turnqueue-test"
 
@@ -190,9 +193,9 @@ def test_two_keys_are_two_owners(stack: Stack, account: Account, authorizer: Mod
 
 
 def test_an_owner_has_the_same_limits_by_key_and_by_token(
-    stack: Stack, account: Account, authorizer: ModuleType, submit: ModuleType, monkeypatch: pytest.MonkeyPatch
+    stack: Stack, account: Account, authorizer: ModuleType, set_limits: SetLimits, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(submit, "limiter", submit.Limiter.of("default:1/2,pro:1/3", "plan", "GuardsTable"))
+    set_limits("default:1/2,pro:1/3", "plan")
     monkeypatch.setattr(authorizer.callers, "_group_claim", "plan")
     account.post({"message": "x"}, query={"async_mode": "true"})
     by_key = client(account, authorizer=authorizer, api_key=keys.create(stack, "alice").key)
