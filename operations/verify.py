@@ -31,7 +31,7 @@ PIXEL = bytes.fromhex(
 )
 """A PNG image of one pixel."""
 
-OF_A_CHAT = ("TaskSubmitted", "TaskSucceeded", "TaskFailed", "AnswerTime")
+OF_A_CHAT = ("TaskSubmitted", "TaskFailed", "AnswerTime")
 """The metrics that an answered chat emits."""
 
 _SETTINGS = ("CodeSha256", "Handler", "MemorySize", "Role", "Runtime", "Timeout", "Architectures")

@@ -324,7 +324,7 @@ def _kept_reply(turn: Turn, max_age: float) -> Turn | None:
         logger.warning("reply not looked for", extra={"task_id": turn.key.task_id, "error": error_name(error)})
     if kept and kept.status is Status.SUCCESS and now - (kept.finished_at or 0) < max_age:
         return kept
-    count("CacheMiss")
+    count("CacheHit", 0)
     return None
 
 

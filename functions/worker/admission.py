@@ -121,10 +121,9 @@ class Admission:
         `retry_after`: the seconds that the server asks the worker to wait, if any."""
         now = time.time()
         self._trouble_at = now
-        count("ModelRefused")
         at_least = min(retry_after or 0.0, MOST_HIDDEN_SECONDS)
-        if is_rate := code == "model_rate_limited":
-            count("ModelRateLimited")
+        is_rate = code == "model_rate_limited"
+        count("ModelRateLimited", int(is_rate))  # the sample count is the number of all refused calls
         refusing, other = (self._model, self._server) if is_rate else (self._server, self._model)
         if refusing in permit.probes:
             probe = permit.probes[refusing]

@@ -321,7 +321,7 @@ class Watch:
     def printed(self, text: str) -> None:
         if found := PLANTED.findall(text):
             self._broken(9, f"{found} is printed: {text.strip()[:300]}")
-        if '"ModelRefused"' in text and not self.world.has_trouble and self.refused_at:
+        if '"ModelRateLimited"' in text and not self.world.has_trouble and self.refused_at:
             self._check_metrics(self.refused_at.pop(0))
 
     def _check_metrics(self, counted_at: float) -> None:

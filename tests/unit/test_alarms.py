@@ -62,7 +62,7 @@ WHEN = {
     ),
     "Api5xxAlarm": often(1 / 20, "In three of the last five minutes, at least one request in twenty got a 5xx"),
     # It rings while the value is below.
-    "NoSuccessAlarm": Rings("Sum", 1, "nobody has chatted for 5 minutes", 300),
+    "NoSuccessAlarm": Rings("SampleCount", 1, "nobody has chatted for 5 minutes", 300),
 }
 
 

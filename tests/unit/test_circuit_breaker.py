@@ -133,7 +133,7 @@ def test_while_it_is_open_turns_go_back_without_a_call(account: Account, scripte
     assert (task["status"], task["attempt"]) == ("PENDING", 0)
     metrics = printed.metrics()
     assert (metrics["BreakerOpened"], metrics["TaskDeferred"]) == ([1], [1])
-    assert sum(metrics["ModelRefused"]) == OUTAGE_REFUSALS
+    assert metrics["ModelRateLimited"] == [0] * OUTAGE_REFUSALS
 
 
 def test_when_the_model_is_back_every_task_is_answered_and_only_one_call_probes(

@@ -116,7 +116,7 @@ def test_a_worker_that_was_overtaken_drops_its_answer_and_leaves_the_message(
 
     task = account.task(task_id)
     assert (task["status"], task["attempt"], task["result"]) == ("STARTED", 2, None)
-    assert "TaskSucceeded" not in printed.metrics()
+    assert "AnswerTime" not in printed.metrics()
     assert printed.logged("attempt superseded")
 
 

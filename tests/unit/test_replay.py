@@ -181,9 +181,9 @@ def test_the_times_that_are_measured_begin_with_the_replay(
     account.work()
 
     metrics = printed.metrics()
-    assert metrics["TaskSucceeded"] == [1]
-    assert 0 <= metrics["QueueTime"][0] < 60_000
-    assert 0 <= metrics["AnswerTime"][0] < 60_000
+    for name in ("QueueTime", "AnswerTime"):
+        (value,) = metrics[name]
+        assert 0 <= value < 60_000
 
 
 def test_the_message_is_no_duplicate_of_the_first_one(

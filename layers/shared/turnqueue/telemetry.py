@@ -24,7 +24,6 @@ type Metric = Literal[
     "AnswerTime",
     "BreakerOpened",
     "CacheHit",
-    "CacheMiss",
     "CompletionTokens",
     "EnqueueFailed",
     "FallbackUsed",
@@ -32,7 +31,6 @@ type Metric = Literal[
     "MicroDollars",
     "ModelLatency",
     "ModelRateLimited",
-    "ModelRefused",
     "PromptTokens",
     "QueueTime",
     "RateLimited",
@@ -45,7 +43,6 @@ type Metric = Literal[
     "TaskReplayed",
     "TaskRetried",
     "TaskSubmitted",
-    "TaskSucceeded",
     "TimeToFirstToken",
 ]
 """Every metric that the functions write. The dashboard and the alarms of template.yaml use these names."""
@@ -120,7 +117,8 @@ def where(error: BaseException) -> str:
 def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
     """Count and log a turn that has just become final: succeeded, failed or cancelled. TaskFailed is 1 for a failure
     and 0 for a success. So its sum counts the failures, and its average is the failure rate, which an alarm can watch
-    without metric math. A cancellation does not count as a failure."""
+    without metric math. AnswerTime has one value for each success, so its sample count is the number of successes. A
+    cancellation does not count as a failure."""
     seconds = (turn.finished_at or turn.queued_at) - turn.queued_at
     usage = turn.usage or {}
     if turn.error_code == "cancelled":
@@ -128,7 +126,6 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
     else:
         count("TaskFailed", int(turn.status is Status.FAILURE))
     if turn.status is Status.SUCCESS:
-        count("TaskSucceeded")
         milliseconds("AnswerTime", seconds)
     logger.info(
         "task finished",
