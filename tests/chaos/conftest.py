@@ -10,6 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -222,16 +223,22 @@ def _state(pid: int) -> str:
     return subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True).stdout.strip()
 
 
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[LocalStack, ModelServer]]:
+    """A stack, and its model."""
+    with Processes() as processes:
+        model = ModelServer(processes, folder / "model.log")
+        served = Model(model.url, "stand-in-key", "", stand_in=True)
+        with LocalStack(model=served, parameters={"WorkerConcurrency": "6"}) as stack:
+            yield stack, model
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    with Processes() as processes:
-        model = ModelServer(processes, tmp_path_factory.mktemp("chaos") / "model.log")
-        with LocalStack(
-            model=Model(model.url, "stand-in-key", "", stand_in=True), parameters={"WorkerConcurrency": "6"}
-        ) as stack:
-            alice, bob = (Api(stack.api_url, stack.token(owner)) for owner in ("alice", "bob"))
-            with alice.http, bob.http:
-                yield Lab(stack, model, alice, bob)
+    with running(tmp_path_factory.mktemp("chaos")) as (stack, model):
+        alice, bob = (Api(stack.api_url, stack.token(owner)) for owner in ("alice", "bob"))
+        with alice.http, bob.http:
+            yield Lab(stack, model, alice, bob)
 
 
 @pytest.fixture(autouse=True)

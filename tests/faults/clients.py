@@ -23,22 +23,15 @@ class Client:
         marker: str,
         session: str | None = "s",
         *,
-        sync: bool = False,
-        key: str | None = None,
-        role: str | None = None,
-        wait: int | None = None,
-        metadata: dict[str, str] | None = None,
-        media: Sequence[dict[str, str]] | None = None,
-        stream: bool | None = None,
         tools: bool = False,
         results_of: Sequence[str] = (),
         answers: Sequence[Answers] = (),
+        **options: Any,
     ) -> Exchange:
         """Post a message. `answers`: how the model behaves when it is asked to answer it. `tools`: whether the model
-        may ask for a function. `results_of`: the ids of calls whose results are posted in place of a message."""
-        arguments = post(
-            marker, session, sync=sync, key=key, role=role, wait=wait, metadata=metadata, media=media, stream=stream
-        )
+        may ask for a function. `results_of`: the ids of calls whose results are posted in place of a message. `options`
+        as in `post`."""
+        arguments = post(marker, session, **options)
         body = arguments["body"]
         if tools:
             body["tools"] = [{"type": "function", "name": "add"}]

@@ -79,14 +79,6 @@ def test_a_receive_is_not_repeated_once_something_became_of_its_messages(
     assert message not in queue.receive(attempt_id="one")
 
 
-def test_a_group_is_locked_while_one_of_its_messages_is_in_flight(queue: FifoQueue) -> None:
-    send(queue, "a1", "a2", "b1")
-    assert bodies(queue.receive(1)) == ["a1"]
-    assert bodies(queue.receive()) == ["b1"]
-    send(queue, "a3")
-    assert queue.receive() == []
-
-
 def test_the_last_deletion_unlocks_the_group(queue: FifoQueue) -> None:
     send(queue, "a1", "a2", "a3")
     first, second = queue.receive(2)
@@ -204,12 +196,6 @@ def test_what_was_received_too_often_goes_to_the_dead_letters(
     assert dead.sent_at == clock.now, "its retention begins anew"
     with pytest.raises(QueueError):
         queue.change_visibility(first[0].handle, 1)
-
-
-def test_sequence_numbers_grow(queue: FifoQueue) -> None:
-    send(queue, "a1", "b1", "a2")
-    numbers = [message.sequence for message in queue.receive()]
-    assert numbers == sorted(set(numbers))
 
 
 def test_old_messages_are_forgotten(queue: FifoQueue, clock: Clock) -> None:

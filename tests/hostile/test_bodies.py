@@ -136,6 +136,9 @@ WRONG_URLS = [
     "https://example.com/a.png ",
     "https://example.com/" + "a" * 2030,
     "//example.com/a.png",
+    "https://\0\7",
+    "https://example.com/\ufeff",
+    "https://é.com",
     "ftp://example.com/a.png",
     "javascript:alert(1)",
     "s3://bucket/key",
@@ -154,11 +157,6 @@ WRONG_URLS = [
 
 @pytest.mark.parametrize("url", WRONG_URLS)
 def test_a_url_that_is_none_is_a_422(gateway: Gateway, url: str) -> None:
-    refused(chat(gateway, message("hello", media=[{"type": "image", "url": url}])), 422)
-
-
-@pytest.mark.parametrize("url", ["https://\0\7", "https://example.com/\ufeff", "https://é.com"])
-def test_a_url_has_visible_ascii_only(gateway: Gateway, url: str) -> None:
     refused(chat(gateway, message("hello", media=[{"type": "image", "url": url}])), 422)
 
 

@@ -256,21 +256,6 @@ def test_what_a_failing_function_was_given_comes_back_and_then_goes_to_the_dead_
     assert queue.left() == 0
 
 
-def test_messages_that_the_function_deleted_itself_are_no_trouble(queue: Queue, connect: Connect) -> None:
-    def answer(records: list[dict[str, Any]]) -> Result:
-        queue.sqs.delete_message(QueueUrl=queue.url, ReceiptHandle=records[0]["receiptHandle"])
-        return SUCCESS
-
-    function = Function(answer)
-    for group in "abc":
-        queue.send(group, group)
-
-    connect(function)
-    wait_for(lambda: queue.left() == 0)
-
-    assert sorted(function.bodies()) == ["a", "b", "c"]
-
-
 def test_stopped_it_takes_nothing_and_started_again_it_goes_on(queue: Queue, connect: Connect) -> None:
     function = Function()
     source = connect(function, function="stopped")

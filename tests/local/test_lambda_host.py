@@ -99,27 +99,6 @@ def test_layers_can_be_imported_and_the_functions_own_modules_come_first(
     assert host.invoke(function, {}).json() == "above"
 
 
-def test_an_environment_is_used_again_and_keeps_what_the_module_holds(
-    host: LambdaHost, add_function: AddFunction
-) -> None:
-    function = add_function(
-        """
-        import os
-        count = 0
-
-        def handler(event, context):
-            global count
-            count += 1
-            return [os.getpid(), count]
-        """
-    )
-
-    answers = [host.invoke(function, {}).json() for _ in range(3)]
-
-    assert [count for _, count in answers] == [1, 2, 3]
-    assert len({pid for pid, _ in answers}) == 1
-
-
 def test_invocations_at_once_run_in_environments_of_their_own(
     host: LambdaHost, add_function: AddFunction, tmp_path: Path
 ) -> None:

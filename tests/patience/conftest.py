@@ -5,9 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from local.processes import Processes
-from local.stack import LocalStack, Model
-from tests.chaos.conftest import ModelServer
+from tests.chaos.conftest import running
 from tests.e2e.conftest import Api
 from tests.patience.trials import Stack, report
 
@@ -24,14 +22,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    with Processes() as processes:
-        model = ModelServer(processes, tmp_path_factory.mktemp("patience") / "model.log")
-        with LocalStack(
-            model=Model(model.url, "stand-in-key", "", stand_in=True), parameters={"WorkerConcurrency": "6"}
-        ) as local:
-            api = Api(local.api_url, local.token("alice"))
-            with api.http:
-                yield Stack(local, model, api)
+    with running(tmp_path_factory.mktemp("patience")) as (local, model):
+        api = Api(local.api_url, local.token("alice"))
+        with api.http:
+            yield Stack(local, model, api)
 
 
 @pytest.fixture(autouse=True)

@@ -124,20 +124,16 @@ def record(message: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def store(method: str, *arguments: Any) -> Written:
-    """A write of the worker's store."""
-    return _write(method, *arguments)
-
-
 def claim_and_succeed(key: Any, now: float, lease_until: float, result: dict[str, Any]) -> tuple[Written, Written]:
     """Claim and answer a turn, like a worker with a very fast model."""
-    claimed = _write("claim", key, now, lease_until)
+    claimed = store("claim", key, now, lease_until)
     if not claimed.done:
         return claimed, claimed
-    return claimed, _write("succeed", claimed.turn, result, {}, time.time())
+    return claimed, store("succeed", claimed.turn, result, {}, time.time())
 
 
-def _write(method: str, *arguments: Any) -> Written:
+def store(method: str, *arguments: Any) -> Written:
+    """A write of the worker's store."""
     turns: Any = load("status").store
     refused = importlib.import_module("turnqueue.store").Refused
     try:

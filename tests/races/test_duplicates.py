@@ -1,9 +1,7 @@
 """Two workers get one turn: its message is delivered twice at once, or again after the first worker's lease."""
 
-from typing import Any
-
 from tests.races import events, moves
-from tests.races.conftest import Arena, ended, status
+from tests.races.conftest import Arena, ended
 from tests.races.fleet import call
 from turnqueue.turn import Key
 
@@ -62,27 +60,3 @@ def test_a_message_delivered_again_when_the_lease_is_over_is_recorded_once(arena
         assert second == []
         assert attempts == 2 or first == []
         arena.outcomes["the second answered" if attempts == 2 else "the first had answered"] += 1
-
-
-def test_cancel_against_a_worker_at_any_moment(arena: Arena) -> None:
-    for _ in range(2 * ROUNDS):
-        key, message, records = accepted(arena)
-        with arena.watch(key) as watch:
-            given_back, answer = arena.race(
-                [
-                    call(moves.batch, "worker", records, after=arena.moment(2)),
-                    call(moves.request, "status", events.cancel(key), after=arena.moment(8)),
-                ]
-            )
-
-        item = arena.item(key)
-        assert given_back == []
-        assert ended(item) in ("SUCCESS", "cancelled")
-        expected: dict[str, Any] = {"status": status(item), "error_code": item.get("error_code", {}).get("S")}
-        if answer.status == 200:
-            assert {name: answer.body[name] for name in expected} == expected
-        else:
-            assert answer.status == 202
-        if all(status(seen) != "STARTED" for seen in watch.seen) and ended(item) == "cancelled":
-            assert arena.model.asked(message) == 0
-        arena.outcomes[f"{answer.status} {ended(item)}"] += 1

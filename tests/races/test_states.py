@@ -38,24 +38,6 @@ def test_cancel_against_claim_and_finish(arena: Arena) -> None:
         arena.outcomes[f"{answer.status} {ended(item)}"] += 1
 
 
-def test_a_worker_that_sees_its_cancellation_against_a_second_cancel(arena: Arena) -> None:
-    for _ in range(ROUNDS):
-        turn = arena.claimed()
-        assert arena.fleet.do(moves.request, "status", events.cancel(turn.key)).status == 202
-        finish = call(moves.store, "fail_attempt", turn, "cancelled", "so far", time.time(), after=arena.moment(6))
-        with arena.watch(turn.key):
-            finished, answer = arena.race(
-                [finish, call(moves.request, "status", events.cancel(turn.key), after=arena.moment(1))]
-            )
-
-        item = arena.item(turn.key)
-        assert finished.done
-        assert (code(item), item["partial"]["S"]) == ("cancelled", "so far")
-        assert answer.body["partial"] == ("so far" if answer.status == 200 else None)
-        assert "cancel_requested" not in item
-        arena.outcomes[f"{answer.status}"] += 1
-
-
 def test_a_late_finish_against_those_who_read_past_the_deadline(arena: Arena) -> None:
     for _ in range(ROUNDS):
         turn = arena.claimed(age=DEADLINE_SECONDS + 1)

@@ -80,27 +80,6 @@ def test_a_send_that_is_reported_lost_against_the_worker_that_has_its_message(ar
         arena.outcomes[f"{answer.status} {ended(item)}"] += 1
 
 
-def test_a_send_that_is_reported_lost_and_tried_again_against_the_worker(arena: Arena) -> None:
-    """With a key, the next request meets the same task in any state, and the task is answered once."""
-    for _ in range(ROUNDS_OF_TWO):
-        owner, message = arena.owner(), f"again {arena.chance.random()}"
-        event = events.submit(owner, message)
-        lost: moves.Answer = arena.fleet.do(moves.request, "submit", event, "unanswered")
-        assert lost.status == 503
-        again = call(moves.request, "submit", event, after=arena.moment(6))
-        given_back, answer = arena.race([call(moves.deliver), again])
-
-        work_off(arena)  # the message of the second send, if the worker already had the first message
-        [item] = arena.races.items_of(owner)
-        assert answer.status == 202
-        assert answer.body["task_id"] == lost.body["task_id"]
-        assert answer.headers["Idempotency-Replayed"] == "true"
-        assert ended(item) == "SUCCESS"
-        assert arena.model.asked(message) == 1
-        assert given_back == []
-        arena.outcomes[f"it was {answer.body['status']} by then"] += 1
-
-
 def work_off(arena: Arena) -> None:
     """The worker gets all queued messages, and ends their turns."""
     while records := arena.races.receive():
