@@ -229,7 +229,7 @@ def test_the_tab_is_killed_at_each_row_and_the_next_one_goes_on(
 
 
 def test_words_that_are_taken_back_are_marked(console: Console, deployment: Deployment) -> None:
-    turn = console.send(f"[[cut=20 times=1]] {slowly(WRITTEN, 10)}")
+    turn = console.send(f"[[cut=20 times=1]] {slowly(WRITTEN, 5)}")
     grown(turn, "")
     note = turn.get_by_text("failed, so its text was removed")
     expect(note).to_be_visible()
@@ -244,7 +244,7 @@ def test_words_that_are_taken_back_are_marked(console: Console, deployment: Depl
 def test_the_reader_s_place_and_selection_stay_while_words_come(console: Console) -> None:
     paragraphs = "\n\n".join(f"Paragraph {n} has some words to read." for n in range(40))
     console.page.set_viewport_size({"width": 800, "height": 500})
-    turn = console.send(slowly(paragraphs, 12))
+    turn = console.send(slowly(paragraphs, 7))
     expect(turn.locator(".text p").nth(20)).to_be_attached()
     scroll = console.page.locator("#scroll")
     scroll.evaluate("(it) => { it.scrollTop = 120; getSelection().selectAllChildren(it.querySelector('.text p')); }")
