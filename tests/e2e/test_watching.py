@@ -17,7 +17,6 @@ from development import cfn
 from local.stack import LocalStack
 from tests.e2e.conftest import Api, until_idle, worker_stopped
 from tests.e2e.logs import Metric, emitted, log_lines
-from tests.unit.template_rules import AWS_METRICS
 
 OURS = "Turnqueue"
 STACK = "turnqueue-local"
@@ -165,27 +164,6 @@ def test_what_is_watched_of_ours_is_what_is_emitted(watched: set[Metric], run: R
     ours = {metric for metric in watched if metric.namespace == OURS}
     assert {metric for metric in ours if metric.name not in OF_AN_OUTAGE} == set(run.everything)
     assert {metric.name for metric in ours} >= OF_AN_OUTAGE
-
-
-def test_what_is_watched_of_aws_is_documented_and_of_this_stack(watched: set[Metric], stack: LocalStack) -> None:
-    queues = {stack.outputs[output].rpartition("/")[2] for output in ("QueueUrl", "DeadLetterQueueUrl")}
-    functions = {function.name for function in stack.functions.values()}
-    ours = {"QueueName": queues, "FunctionName": functions, "ApiId": {stack.outputs["HttpApiId"]}}
-    found = {metric for metric in watched if metric.namespace != OURS}
-    assert found
-    for metric in found:
-        dimensions, names = AWS_METRICS[metric.namespace]
-        assert metric.name in names
-        assert {name for name, _ in metric.dimensions} == dimensions
-        assert all(value in ours[name] for name, value in metric.dimensions)
-
-
-def test_every_alarm_on_the_dashboard_is_there(
-    widgets: list[dict[str, Any]], deployed_alarms: dict[str, dict[str, Any]]
-) -> None:
-    (shown,) = [widget["properties"]["alarms"] for widget in widgets if widget["type"] == "alarm"]
-    told = {alarm["AlarmArn"] for name, alarm in deployed_alarms.items() if name != "no-success"}
-    assert set(shown) == told
 
 
 def test_the_table_of_failures_asks_for_fields_that_are_logged(widgets: list[dict[str, Any]], run: Run) -> None:
