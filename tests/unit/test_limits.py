@@ -148,11 +148,12 @@ def test_a_limit_that_cannot_be_checked_lets_nobody_in(account: Account, set_lim
     assert send(account)["statusCode"] == 202
 
 
-def test_without_limits_nothing_is_counted(account: Account, wire: Wire) -> None:
+def test_without_limits_nothing_is_counted_and_everybody_may_wait(account: Account, clock: Clock, wire: Wire) -> None:
     response = send(account)
 
     assert "RateLimit" not in response["headers"]
-    assert [call.operation for call in wire.calls] == ["PutItem", "SendMessage"]
+    assert all(wait(account, response["json"]["task_id"]) > 19 for _ in range(5))
+    assert {call.operation for call in wire.calls} == {"PutItem", "SendMessage", "GetItem", "Query"}
 
 
 # ---- Groups
@@ -354,6 +355,7 @@ def test_an_owner_has_three_waits_for_each_message(
 
 
 def test_a_wait_costs_one_write_and_a_plain_poll_none(account: Account, set_limits: SetLimits, wire: Wire) -> None:
+    """Nor does one that need not wait."""
     set_limits("default:6/1")
     task_id = account.queued()
     wire.calls.clear()
@@ -362,14 +364,8 @@ def test_a_wait_costs_one_write_and_a_plain_poll_none(account: Account, set_limi
     assert wire.made("UpdateItem", "PutItem") == []
     wait(account, task_id)
     assert len(wire.made("UpdateItem")) == 1
-
-
-def test_a_final_task_needs_no_place(account: Account, set_limits: SetLimits, wire: Wire) -> None:
-    set_limits("default:6/1")
-    task_id = account.queued()
     account.work()
     wire.calls.clear()
-
     assert account.get(task_id, query={"wait": "20"})["json"]["status"] == "SUCCESS"
     assert wire.made("UpdateItem") == []
 
@@ -408,14 +404,6 @@ def test_a_place_that_cannot_be_taken_is_no_place(account: Account, set_limits: 
     wire.before("UpdateItem", refusing())
 
     assert wait(account, task_id) < 1
-
-
-def test_without_limits_everybody_may_wait(account: Account, clock: Clock, wire: Wire) -> None:
-    task_id = account.queued()
-    wire.calls.clear()
-
-    assert all(wait(account, task_id) > 19 for _ in range(5))
-    assert wire.made("UpdateItem") == []
 
 
 # ---- Usage
@@ -472,7 +460,4 @@ def test_a_day_that_is_none_is_refused(account: Account, day: str) -> None:
     answer = usage(account, day=day)
 
     assert (answer["statusCode"], answer["json"]["error"]["param"]) == (422, "day")
-
-
-def test_a_leap_day_is_a_day(account: Account) -> None:
     assert usage(account, day="2024-02-29")["statusCode"] == 200
