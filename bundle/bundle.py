@@ -115,7 +115,8 @@ def botocore_data(requirements: str) -> Path:
 
 
 def made(make: Callable[[Path], None], *parts: str) -> Path:
-    """The folder that `make` creates from `parts`. If it exists already, it is used again. Its files are read-only."""
+    """The folder that `make` fills. It is used again until one of `parts`, the Python version or this builder changes.
+    Its files are read-only."""
     key = hashlib.sha256()
     code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
     for part in (*parts, sys.version, *code):
@@ -134,7 +135,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # the rename fails if another build has made the folder meanwhile
+                if not done.exists():  # if it exists, another build has made it meanwhile
                     raise
     return done
 

@@ -246,7 +246,8 @@ def _list(words: dict[str, str]) -> str:
 
 
 class Refusal(NamedTuple):
-    """A problem document of a route. `of_task`: the problem of a turn that failed while the request waited."""
+    """A problem document that a route can send. `of_task`: whether it reports a turn that failed while the request
+    waited for it."""
 
     status: int
     code: str
@@ -909,8 +910,8 @@ def _shared_headers(responses: Json) -> set[str]:
 
 
 def _response_name(operation: Json, code: str, answer: Json) -> str:
-    """The name of a response that several operations can share. It is named after its code, such as InvalidJson. If it
-    has several codes, it is named after its operation and status, such as ChatBadRequest."""
+    """The name of a response that several operations can share. A response with one code gets the code's name, such as
+    InvalidJson. Another response gets the name of its operation and its status, such as ChatBadRequest."""
     codes = answer.get("x-codes", [])
     if len(codes) == 1:
         return codes[0].title().replace("_", "")  # type: ignore[no-any-return]

@@ -130,7 +130,8 @@ def _of_hashes(name: str, source: str) -> Iterator[Text]:
 
 
 def _at(name: str, source: str, start: int, text: str, end: int = 0) -> Text:
-    """`end`: where a comment ends in `source`; 0 for other texts, which describe no code."""
+    """The text at `start` in `source`. `end`: the end of a comment, to find the code that it describes; 0 for a text
+    without code."""
     first, last = (source.count("\n", 0, place) + 1 for place in (start, max(end - 1, start)))
     return Text(f"{name}:{first}", _flat(text), _described(source.splitlines(), first, last) if end else "")
 

@@ -46,9 +46,8 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete the guards before the turns: `forget` finds some guards only by the owner's turns, so an interrupted
-        # run could not find them again. The batch writer sends 25 keys in a call, and sends keys again that DynamoDB
-        # did not process.
+        # Delete the guards before the turns, because `forget` finds some guards only by the owner's turns. After a run
+        # that deleted only the turns, the next run could not find these guards.
         with stack.guards.batch_writer() as batch:
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
@@ -82,8 +81,8 @@ def _delete(stack: Stack, keys: Sequence[str]) -> None:
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:
-    """The keys of the owner's turns. The filter's prefix "a#" of owner "a" also matches the turns of an owner "a#b", so
-    the last line compares the whole owner."""
+    """The keys of the owner's turns. For owner "a", the filter also finds the turns of an owner "a#b". So compare the
+    owner of each found turn."""
     items = reads.items(
         stack.turns.scan,
         FilterExpression=Attr("session").begins_with(session_key(owner, "")),

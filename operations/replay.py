@@ -8,7 +8,8 @@ If the command dies between the two steps, the turn is PENDING without a message
 sends their messages. It cannot know whether a message was sent before, but a second message does no harm. Without
 another run, the turn ends as FAILURE(deadline_exceeded).
 
-`attempt` is not reset, because it is the fencing token: a worker that seemed lost can still hold attempt 1.
+A replay does not set `attempt` back, because `attempt` is the fencing token: a worker that seemed lost may still run
+attempt 1, and must not be able to write into the new attempt.
 """
 
 import functools
@@ -114,8 +115,8 @@ class _Seen:
     lease_until: Decimal | None = None  # set only for a STARTED turn
     finished_at: Decimal | None = None  # set only for a FAILURE
     error_code: str | None = None  # set only for a FAILURE
-    # Whether a worker has put the turn back since its last replay, because the model refused it or its rate limit was
-    # reached. `attempt` does not show this, because such an attempt raises `last_attempt` too.
+    # Whether a worker has put the turn back since its last replay, because the model's server refused the call or the
+    # rate limit left no place for it. `last_attempt - attempt` does not show this, because both have grown equally.
     has_waited: bool = False
 
     @classmethod
@@ -191,7 +192,7 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        # A scan reads without consistency, which costs half. If a found turn has changed meanwhile, the condition of
+        # Inconsistent reads cost half, so the scan uses them. If a found turn has changed meanwhile, the condition of
         # the write fails.
         "ConsistentRead": bool(places),
     }
@@ -229,8 +230,8 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
         return "replayed and not begun"
-    # A turn that is past its deadline becomes FAILURE when somebody reads it next. Until then, it is replayed like a
-    # failed turn, unless a worker holds it.
+    # A turn past its deadline becomes FAILURE only when somebody reads it. Replay it like a failed turn even before
+    # that, unless a worker holds it.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now
     is_meant = "deadline_exceeded" in wanted.codes and turn.deadline_at >= wanted.since
     return "deadline_exceeded" if is_meant and turn.deadline_at <= now and not is_held else None

@@ -321,8 +321,8 @@ def check_order(v: Verification) -> Failures:
 
 
 def check_cancel(v: Verification) -> Failures:
-    """Check that a waiting message can be cancelled: the second message of a session, which waits for the first one. If
-    the first one is answered too quickly, try again."""
+    """Check that a waiting message can be cancelled. The second message of a session waits for the first one, so cancel
+    the second one. If it is answered before the cancellation, try again."""
     for _ in range(3):
         session = f"verify-{uuid.uuid4().hex}"
         v.submit(session_id=session)
@@ -411,7 +411,7 @@ def check_dashboard(v: Verification) -> Failures:
     missing = [name for name in OF_A_CHAT if f'"{name}"' not in shown]
     for name in missing:
         yield f"the dashboard does not show {name}"
-    without = set(OF_A_CHAT) if v.task_ids else set()  # if only this check runs, no chat was sent
+    without = set(OF_A_CHAT) if v.task_ids else set()  # no metrics to wait for if no chat was sent
 
     def read() -> bool:
         without.difference_update({name for name in without if _has_data(v, name)})

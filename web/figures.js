@@ -32,7 +32,7 @@ function byState(all) {
   let x = 0;
   const shown = Object.keys(KINDS).filter((kind) => counts[kind]);
   for (const kind of shown) {
-    // Each bar has a smallest width, so that it stays visible.
+    // Each state with tasks gets at least 6 units of the width, so that it stays visible.
     const width = 6 + (counts[kind] / all.length) * (WIDTH - 6 * shown.length);
     bar.append(svg("rect", { class: `fill ${kind}`, x, width: Math.max(width - 2, 2), height: 10, rx: 3 }));
     x += width;

@@ -1,6 +1,8 @@
 /** The server's time, estimated from tasks, because the clock of this device can be wrong. */
 
-let shortest = null; // the number of ms by which the server's clock is ahead of this device's clock
+// The smallest found difference of the clocks in ms. The network's delay makes each difference too large,
+// so the smallest is the best.
+let shortest = null;
 
 /** The milliseconds by which the server's clock is ahead of this device's. */
 export function ahead() {

@@ -385,8 +385,8 @@ export interface Client {
   /** Send a message and wait for its answer. `timeoutMs` limits the whole time. */
   chat(request: ChatRequest, options?: ChatOptions): Promise<Result<ChatResponse>>;
   /**
-   * Send a message. Resolves when the API has accepted the message. The client repeats the message only with its
-   * Idempotency-Key, so that it makes one task. With the same `idempotencyKey` you can send the message again after an
+   * Send a message. Resolves when the API has accepted the message. All tries of one call have the same
+   * Idempotency-Key, so they make only one task. With the same `idempotencyKey` you can send the message again after an
    * error or a restart.
    */
   submit(request: ChatRequest, options?: SendOptions): Promise<Result<Accepted>>;

@@ -30,7 +30,7 @@ const LONGEST_BACKOFF_MS = 15_000;
 const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
-const HELD_SLACK_MS = 10_000; // how long after the end of its wait a long poll can still be answered
+const HELD_SLACK_MS = 10_000; // a long poll's answer can come this much later than the end of its wait
 const EVENTS_TIMEOUT_MS = 10_000; // short, because the API returns the present events at once
 // A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
 const QUEUED_MS = 60_000;
@@ -318,7 +318,7 @@ export function createClient(options) {
     return submit(body).catch((error) => {
       const unknown = error.status === 422 && error.problem?.errors?.some(({ field }) => field === "stream");
       if (!unknown || body.stream !== true) throw error;
-      // this API does not know `stream`, because it is older than version 0.3 of the client
+      // The API is older than the client's version 0.3, and does not know `stream`.
       return submit({ ...body, stream: undefined });
     });
   }
@@ -410,8 +410,8 @@ export function createClient(options) {
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // A long poll that returned early: the caller may have used up their waits (OwnerLimits). So use short polls from
-      // now on, because a refused wait costs the API a write.
+      // The long poll returned early, perhaps because the caller has reached the rate limit for waits. So use short
+      // polls from now on, because each request to wait costs the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -503,8 +503,8 @@ export function createClient(options) {
    * `task`: null if unknown.
    */
   function giveUpAt(task, began, limit) {
-    // Measure from now, because this device's clock can be wrong. The task cannot last longer than the time from its
-    // submission to its deadline.
+    // Use only the difference of two times of the server, because this device's clock can be wrong. The task was
+    // submitted before `began`, so it ends before `began` plus this difference.
     const life = task ? Date.parse(task.deadline_at) - Date.parse(task.created_at) : NaN;
     return Math.min(limit.endsAt, began + (life >= 0 ? life + SLACK_MS : LONGEST_TASK_MS));
   }
@@ -768,7 +768,7 @@ function unreadable(status, cause) {
 
 // ---- Refusals
 
-/** Whether the same request can succeed soon. A failed task stays failed under its Idempotency-Key. */
+/** Whether the same request can succeed soon. False for a failed task, because its Idempotency-Key makes no new task. */
 function passing(error) {
   if (error instanceof NetworkError) return true;
   if (error instanceof UploadError) return error.retryable;
