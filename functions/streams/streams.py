@@ -156,7 +156,7 @@ def _retrieve(event: Event, ends_at: float, response_id: str) -> Response:
 
 
 def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: float) -> Response:
-    """The stream of a turn. The stream ends after its first state if the owner's rate limit for waits is reached.
+    """The stream of a turn. If the owner's rate limit for waits is reached, the stream ends after the events so far.
     Raises an error that occurs before the first piece, so that the client gets an error response."""
     if not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         ends_at = time.time()

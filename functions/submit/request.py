@@ -126,7 +126,7 @@ class Tool(_Strict):
     strict: bool | None = None
 
     def stored(self) -> dict[str, Any]:
-        """This function in the form that the turn stores, which is that of the Responses API."""
+        """The tool in the form that the turn stores: the form of the Responses API."""
         return self.model_dump() | {"parameters": self.parameters or {}}
 
 
@@ -270,8 +270,8 @@ def _problem(error: ValidationError) -> Problem:
 
 
 def _field(location: tuple[int | str, ...]) -> str:
-    """The path of a wrong field, for example "media.0.url". An unknown name comes from the client; "?" replaces a name
-    that looks like text. The path ends at `metadata`, because its keys are the client's text, and at `tool_choice`,
-    where pydantic adds the name of a type."""
+    """The path of a wrong field, for example "media.0.url". The client chooses the name of an unknown field, so "?"
+    replaces a name that is not 1 to 64 letters, digits or underscores. The path ends at `metadata`, because its keys
+    are the client's text, and at `tool_choice`, where pydantic adds the name of a type."""
     known = location[:1] if location[:1] in (("metadata",), ("tool_choice",)) else location
     return ".".join(name if re.fullmatch(r"\w{1,64}", name, re.ASCII) else "?" for name in map(str, known))

@@ -268,10 +268,10 @@ def submit(submission: Submission, admit: Callable[[Turn], Turn]) -> tuple[Turn,
 
 
 def _record(turn: Turn, max_age: float, admit: Callable[[Turn], Turn]) -> Turn:
-    """Record the turn unless it exists, and put its large data URLs into S3. If a cached reply fits, the recorded turn
-    is already answered.
+    """Record the turn unless it exists, and put its large data URLs into S3. If a cached reply is recent enough, record
+    the turn with this reply as its answer.
 
-    Returns a final turn only if this call recorded the cached answer. Otherwise the caller must queue the turn, even if
+    Returns a final turn only if this call recorded the cached reply. Otherwise the caller must queue the turn, even if
     an earlier request recorded it. The bucket's lifecycle deletes the data URLs of a request that crashes before it
     records its turn.
     """

@@ -35,7 +35,7 @@ MAX_CANCEL_SECONDS = 5
 within two seconds."""
 
 MAX_REFERRED = 100
-"""The maximum number of earlier turns to whose items one request may refer. Each of these turns costs a read."""
+"""The maximum number of earlier turns whose items one request may name. Each of these turns costs a read."""
 
 
 LIVE = {"stream": True, "live": True}
@@ -174,8 +174,8 @@ class _Call:
         return turn
 
     def _previous(self, response_id: str) -> Turn:
-        """The turn of the response that the request continues. Raises a Problem if it does not exist or is
-        unfinished."""
+        """The turn of the response that the request continues. Raises a Problem if there is no such response, or if the
+        response is unfinished."""
         key = response_key(self._owner, response_id)
         turn = self._desk.store.read(key, time.time()) if key else None
         if turn is None:

@@ -421,8 +421,8 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
         return Problem("invalid_json")
     # Leave out `str`, which pydantic adds to the path for a member of a union.
     names = [name for name in (prefix, *map(str, first["loc"])) if name and name != "str"]
-    # An unknown name comes from the client; "?" replaces a name that looks like text. The path ends at `metadata`,
-    # because its keys are the client's text.
+    # The client chooses the name of an unknown field, so "?" replaces a name that is not 1 to 64 letters, digits, dots
+    # or underscores. The path ends at `metadata`, because its keys are the client's text.
     known = names[:1] if names[:1] == ["metadata"] else names
     param = ".".join(name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else "?" for name in known)
     if first["type"] == "extra_forbidden":

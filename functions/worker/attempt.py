@@ -321,9 +321,9 @@ class Attempt:
             raise _Silent
 
     async def _settle_when_accepted(self, admission: Admission, permit: Permit, silence: float) -> None:
-        """Wait for the response headers, and then tell the circuit breakers that the server has accepted the call. A
-        probe that is not refused within PROBE_SECONDS also counts as accepted, unless another guard limits the wait to
-        `silence`."""
+        """Wait for the response headers, and then tell the circuit breakers that the server has accepted the call.
+        Without `silence`, a probe also counts as accepted if the server does not refuse it within PROBE_SECONDS. With
+        `silence`, the guard `_give_up_when_silent` ends the wait."""
         accepted = asyncio.Event()
         self._reply.on_headers = accepted.set
         try:

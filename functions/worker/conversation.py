@@ -29,10 +29,11 @@ _REMEMBERED_SECONDS = 3600.0
 
 
 class Exchange(NamedTuple):
-    """An earlier turn: the user's message and the model's answer. A turn with the results of function calls becomes one
-    exchange with the turn that made the calls, because servers refuse a call without its result and a result without
-    its call. If the results are missing, a note takes the place of each result. If the turn before did not make the
-    calls, the results become text of the user."""
+    """An earlier turn: the user's message and the model's answer.
+
+    Servers refuse a function call without its result, and a result without its call. So a turn that calls functions,
+    and the next turn with the results, become one exchange. If the next turn does not have exactly these results, each
+    call gets a note as its result, and the next turn's results become text of the user."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -252,11 +253,11 @@ def _noted(message: Message) -> Message:
 
 
 def _spoken(persona: Persona, past: Turn) -> str:
-    """The text of an earlier answer for the model. A structured answer is sent as its whole document, so that the model
-    can extend the draft.
+    """The text of an earlier answer for the model. The model gets a structured answer as the whole document, so that
+    the model can extend the draft.
 
-    A persona with structured answers trusts the documents among its earlier answers. But a user can make another
-    persona repeat any document. So the answers of other personas are sent as quotations."""
+    A persona with structured answers trusts the documents in its earlier answers. But a user can make another persona
+    repeat any document. So the persona gets the answers of other personas as quotations."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

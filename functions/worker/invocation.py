@@ -30,9 +30,8 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""An invocation stops receiving turns up to this share of its time early, at random. Otherwise workers that start
-together would all stop together. The share is large: with 0.2, turns waited for a minute in a simulation where 2 % of
-the answers took 120 s (docs/scale.md)."""
+"""Workers that start together must not all stop receiving turns together. So each invocation stops at a random moment
+in this last share of its receiving time. With 0.2, new turns waited for a minute in a simulation (docs/decisions.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""
@@ -107,8 +106,9 @@ class Invocation:
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run the turns of these messages, each after the earlier turns of its session. SQS delivers a message of a
-        session that already runs only if a visibility timeout has ended."""
+        """Run the turns of these messages, each after the earlier turns of its session. While messages of a session
+        are hidden, SQS delivers no other messages of it. So a running session gets more messages only if a visibility
+        timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:

@@ -70,8 +70,8 @@ class ModelKeys:
         self._fetching: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def get(self, arn: str, *, fresh: bool = False) -> str:
-        """The key in the secret `arn`. The key was fetched at most KEPT_SECONDS ago, or with `fresh` after this call
-        began. Raises botocore's ClientError or BotoCoreError, or the errors of `key_in`."""
+        """The key in the secret `arn`, fetched at most KEPT_SECONDS ago. With `fresh`, the key is fetched after this
+        call begins. Raises botocore's ClientError or BotoCoreError, or the errors of `key_in`."""
         if not fresh and time.time() < self._last[arn].until:
             return self._last[arn].key
         # Concurrent callers share one fetch, failures included. Otherwise ten turns that begin together would fetch one

@@ -93,7 +93,7 @@ class _Reading:
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether the first text has come and more can follow. Before the first text, every piece is read at once."""
+        """Whether the first text has come and more can follow. Only then may `paced` hold pieces of the stream back."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:

@@ -38,12 +38,12 @@ class _Reads:
         now, next_at = asyncio.get_running_loop().time, 0.0
         try:
             async for piece in self._body:
-                if self._buffer:  # The previous piece has not been taken yet, so its reader also gets this one.
+                if self._buffer:  # The reader has not taken the buffer yet, so it also gets this piece.
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # Hold this piece back until SECONDS after the last piece that was passed on at once. The next read then
-                # brings all bytes that arrived in the meantime.
+                # After a piece was passed on at once, hold the next piece back until SECONDS have passed. The read
+                # after that brings all bytes that arrived in the meantime.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

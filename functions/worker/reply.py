@@ -136,7 +136,7 @@ class Reply:
             self.first_token_ms = round((time.time() - self._asked_at) * 1000)
         size = self._size + _bytes(text)
         if size > MAX_RESULT_BYTES:
-            raise ModelError("result_too_large")  # the partial answer that is stored ends before this piece
+            raise ModelError("result_too_large")  # the turn stores the partial answer without this piece
         self._parts.append(text)
         self._size = size
         if size > self._wanted:
