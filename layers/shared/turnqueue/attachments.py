@@ -81,8 +81,8 @@ def shown(
     *,
     name: str = "upload_id",
 ) -> int:
-    """Replace references by their data URLs. Returns the number of `groups` that fit into one response: the first
-    groups, and at least one. Later groups stay unchanged. A group has the attachments of one message.
+    """Replace references by their data URLs in the first `groups`: as many as fit into one response, but at least one.
+    Returns the number of these groups. Later groups stay unchanged. A group has the attachments of one message.
 
     `read`: returns the data URL of an id, or None if S3 cannot return it. `put`: writes the data URL into its
     attachment. `name`: the member of an attachment that has the id.

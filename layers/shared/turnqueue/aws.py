@@ -69,8 +69,8 @@ class Authorities(os.PathLike[str]):
 
 
 def _is_untrusted(error: BaseException | None) -> bool:
-    """Whether botocore refused the certificate of the server. Only this error certainly comes before botocore sends the
-    request."""
+    """Whether botocore refused the certificate of the server. Other SSL errors can come after botocore has sent the
+    request, and then a second try may not be safe."""
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__context__
     return error is not None

@@ -66,7 +66,7 @@ minute."""
 
 _KEPT_SECONDS = 86_400  # the table deletes a breaker a day after its last change; each probe is a change
 _WATCHED_SECONDS = 5.0  # functions that call no model read the breakers again after this number of seconds
-_TRIES = 3  # of a change; a try fails if another worker has changed the breaker at the same time
+_TRIES = 3  # the tries of a change; a try fails if another worker changes the breaker at the same time
 
 
 class State(StrEnum):
@@ -339,7 +339,7 @@ class ModelBreakers:
 
 
 def report_opened(change: Change | None, code: str) -> None:
-    """Count and log it if the change opened the breaker, also again after a refused probe."""
+    """If the change opened the breaker, count and log this. A refused probe opens the breaker again, and counts too."""
     if change and change.after.periods > change.before.periods:
         count("BreakerOpened")
         logger.warning("circuit breaker opened", extra={"code": code})

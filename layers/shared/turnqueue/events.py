@@ -151,8 +151,8 @@ class Growing:
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # Write no row if the shown text begins with `text`. Then `text` is shorter only because its end is not
-            # readable yet: half a character, or half a JSON escape.
+            # Void the shown text if neither text begins with the other. A shorter `text` is no reason to void it: the
+            # end of `text` is only unreadable for a moment (half a character, or half a JSON escape).
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:

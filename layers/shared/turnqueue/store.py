@@ -83,8 +83,8 @@ class TurnStore:
         """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if botocore
         repeated a put that had succeeded, because its response was lost.
 
-        If the turn has the results of another turn's function calls, the same transaction marks that other turn. So
-        only one turn can bring these results, unless that turn fails. Raises AlreadyAnswered.
+        If the turn has the results of another turn's function calls, the same transaction marks the calling turn. So
+        no second turn can bring these results, unless the first has failed. Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
@@ -482,10 +482,9 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """The turns of one conversation, newest first. The conversation ends with the turn `previous`, or with the newest
-    successful turn if `previous` is None. A turn's request can name the turn that it continues; otherwise, the turn
-    continues the next older successful turn. Also returns the ULID of the turn to look for in the next older page, or
-    None for the next successful turn."""
+    """The turns of one conversation among `turns`, both newest first. The conversation ends with the turn `previous`,
+    or with the newest successful turn if `previous` is None. Each turn continues the turn that its request names, or
+    else the next older successful turn. Also returns `previous` for the next older page."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

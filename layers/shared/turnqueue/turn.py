@@ -169,8 +169,8 @@ class Turn(NamedTuple):
     - `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
     - `attempt`: counts the claims, and is the fencing token. The worker that claimed attempt n may write only while
       `attempt` is still n, so `attempt` is never reset.
-    - `last_attempt`: the last allowed attempt. A replay (operations/replay.py) moves it. An attempt that does not count
-      moves it by one: a refusal, or a wait for the turn's slot under the model's rate limit.
+    - `last_attempt`: the last allowed attempt. A replay (operations/replay.py) raises it. An attempt that does not
+      count raises it by one: a refusal, or a wait for the turn's slot under the model's rate limit.
     - `refusals`: counts the refusals since the turn was queued. `last_refusal`: the error code of the last refusal.
     - `next_try_at`: when SQS delivers a returned turn again.
     - `place_at`: the turn's reserved slot under the model's rate limit.

@@ -109,7 +109,7 @@ def _content(entry: Entry) -> list[dict[str, Any]]:
 
 def _image(attachment: dict[str, Any]) -> dict[str, Any]:
     """An image as a part of an item's content. An upload has no URL that a client can open, so `file_id` names it. A
-    data URL that is still in S3 has the member `data_url` (turnqueue/attachments.py)."""
+    reference to a data URL in S3 keeps its member `data_url`, by which `attachments.shown` finds the reference."""
     sources = {"image_url": attachment.get("url"), "file_id": attachment.get("upload_id")}
     moved = {name: attachment[name] for name in ("data_url",) if name in attachment}
     return {"type": "input_image", "detail": "auto", **sources, **moved}
