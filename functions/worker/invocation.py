@@ -31,7 +31,7 @@ FLUSH_SECONDS = 15.0
 
 _JITTER = 0.7
 """Workers that start together must not all stop receiving turns together. So each invocation stops at a random moment
-in this last share of its receiving time. With 0.2, new turns waited for a minute in a simulation (docs/decisions.md)."""
+in this last share of its receiving time. With 0.2, new turns waited for a minute (docs/decisions.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""
