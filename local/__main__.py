@@ -53,7 +53,7 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # Handle SIGINT again: the shell makes a script's background jobs ignore it, and Python would continue to do so.
+    # Set a handler for SIGINT too. If a script started this program in the background, the shell made it ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # keep ignoring it if nohup started this program

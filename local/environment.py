@@ -35,8 +35,8 @@ THROTTLED = "TooManyRequestsException"
 
 @dataclass(frozen=True)
 class Result:
-    """The result of an invocation: the payload from the runtime. `error`: the type of the error if the invocation
-    failed."""
+    """The result of an invocation. `payload`: the response of the function, or a description of the error.
+    `error`: the type of the error, or None if the invocation succeeded."""
 
     payload: bytes
     error: str | None = None

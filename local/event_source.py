@@ -84,8 +84,7 @@ class EventSource:
         """Receive no more messages. With `drain`, also wait for running invocations, because they can receive messages
         themselves.
 
-        Always waits for the running poll, because the queue would hide the messages of that poll from everyone for
-        their visibility timeout.
+        Always waits for the running poll, because this poll could receive messages after `stop` has returned.
         """
         self.abandon()
         if self._poller is not None:
@@ -146,10 +145,9 @@ class EventSource:
             return
         entries = [{"Id": str(n), "ReceiptHandle": one["ReceiptHandle"]} for n, one in enumerate(messages)]
         try:
-            # Ignore errors: the function can have deleted some of the messages itself.
+            # Ignore the errors in the response: the function can have deleted some of the messages itself.
             self._sqs.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
-        # Delete no message: the queue delivers them all again, as on AWS.
-        except (BotoCoreError, ClientError) as error:
+        except (BotoCoreError, ClientError) as error:  # the queue delivers the messages again, as on AWS
             logger.warning("nothing deleted from %s: %s", self.mapping.queue_url, error)
 
 

@@ -17,8 +17,8 @@ NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:
-    """The event `text`, in which a new turn of alice replaces the example turn. The turn is PENDING, or for a retry it
-    is cancelled. An event that needs no existing turn stays unchanged. `variables` are those of
+    """The event `text`, in which a new turn of alice replaces the example turn. The turn is PENDING, or
+    cancelled if the event is a retry. An event that needs no existing turn stays unchanged. `variables` are those of
     local/env_file.py. Raises ValueError if the text is not JSON."""
     event = json.loads(text)
     route = event.get("routeKey", "") if isinstance(event, dict) else ""

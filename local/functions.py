@@ -62,7 +62,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # the rename fails if another stack has made the folder meanwhile
+                if not target.exists():  # if it exists, another stack has made it meanwhile
                     raise
         return target
 

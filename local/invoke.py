@@ -93,9 +93,8 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
         try:
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
-        # Docker Desktop's engine runs in a virtual machine. The address belongs to that machine, which forwards
-        # connections to this one without
-        # the relays.
+        # With Docker Desktop, the address belongs to Docker's virtual machine. Docker Desktop forwards connections to
+        # this machine itself, so it needs no relay.
         except OSError:
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)

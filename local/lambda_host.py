@@ -25,8 +25,8 @@ their answer have hundreds of environments. Here they wait for a free environmen
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
-"""Seconds from its start for which an environment gets new invocations. The last invocation can take 15 minutes, and
-the environment's credentials are valid for an hour."""
+"""An environment that is older than this number of seconds gets no new invocation. Its last invocation can take 15
+minutes more, and its credentials are valid for an hour."""
 
 _INVOKE = re.compile(r"/2015-03-31/functions/([^/]+)/invocations")
 

@@ -77,8 +77,8 @@ _OF_ONE_CONNECTION = {"connection", "keep-alive", "transfer-encoding", "content-
 def forward(
     address: str, request: Request, *, pass_: str, prefix: str = "", more: Sequence[tuple[str, str]] = ()
 ) -> Response:
-    """Forward the request to the server at `address` (host:port), with its Host header. `prefix` is put before its
-    target, and the headers `more` are added. Returns the server's answer, or a 503 if no answer comes. `pass_` makes
+    """Forward the request, with the Host header of the client, to the server at `address` (host:port). Puts `prefix`
+    before the path and adds the headers `more`. Returns the server's answer, or a 503 if no answer comes. `pass_` makes
     the server's guard accept the request."""
     more = [*more, (PASS_HEADER, pass_), ("Content-Length", str(len(request.body)))]
     headers = [*_of_the_message(request.headers.items()), *more]
@@ -152,7 +152,7 @@ def _handler(handle: Handle, guard: Guard) -> type[BaseHTTPRequestHandler]:
             refusal = guard.refusal(request.method, request.target, request.headers.items())
             if refusal is None:
                 response = handle(request)
-            else:  # close the connection, because the same page would send the next request on it
+            else:  # close the connection too, because its next requests would come from the refused page
                 headers = (("Content-Type", "text/plain; charset=utf-8"), ("Connection", "close"))
                 response = Response(403, refused_body(refusal), headers)
             self.send_response_only(response.status)

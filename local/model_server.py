@@ -612,7 +612,8 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate limit allows a call now. After a pause, it allows at once the calls of up to two seconds."""
+        """Whether the rate limit allows a call now. If no calls came for two seconds, it allows the calls
+        of these two seconds at once."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:

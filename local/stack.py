@@ -237,8 +237,8 @@ class LocalStack:
             "ModelKeySecretArn": secret["ARN"],
             "JwtIssuer": self.issuer.url,
             "JwtAudience": AUDIENCE,
-            # 2 is the minimum that the template allows. More would take memory, because a worker process has about 100
-            # MB. It runs up to 40 turns at a time.
+            # The minimum of the template, because each worker process takes about 100 MB. Two workers run up to 80
+            # turns at a time (TurnsPerWorker).
             "WorkerConcurrency": "2",
             "CompositeAlarms": "false",
             "StreamFunction": "true",

@@ -102,7 +102,7 @@ def mapped(value: Any, change: Callable[[Any], Any]) -> Any:
 
 
 def _listed_attribute(value: Any) -> Any:
-    """Write `!GetAtt A.B` as a list, because CloudFormation reads it so in the YAML that `sam deploy` sends."""
+    """Write `!GetAtt A.B` as the list [A, B], as CloudFormation does when it reads the YAML of `sam deploy`."""
     if isinstance(value, dict) and set(value) == {"Fn::GetAtt"} and isinstance(value["Fn::GetAtt"], str):
         return {"Fn::GetAtt": value["Fn::GetAtt"].split(".", 1)}
     return value
@@ -139,7 +139,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
     - Sub: the SAM CLI drops the Fn::Sub of a text that names a resource. AWS keeps the Fn::Sub.
     - ToJsonString: the SAM CLI writes {"Ref": …} into the JSON as text. AWS writes a Fn::Sub. For both, see
       github.com/aws-cloudformation/cfn-language-discussion/issues/103.
-    - Condition: the SAM CLI treats 0 and "0" as equal. AWS perhaps treats them as different, so this module does.
+    - Condition: the SAM CLI treats 0 and "0" as equal. This module treats them as different, as AWS perhaps does.
     """
     from samcli.lib.cfn_language_extensions import resolvers
 
@@ -149,7 +149,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
             variables = self._resolve_variable_map(variables)
             plain = {name: given for name, given in variables.items() if not isinstance(given, dict)}
             left = {name: given for name, given in variables.items() if isinstance(given, dict)}
-            kept = re.sub(r"\$\{!", "${!!", text)  # keep the escape ${!…}, because the Fn::Sub can remain
+            kept = re.sub(r"\$\{!", "${!!", text)  # _substitute removes one "!", so add one
             text_left = str(self._substitute(kept, {**plain, **{name: f"${{{name}}}" for name in left}}))
             if not re.search(r"\$\{[^!]", text_left):
                 return text_left.replace("${!", "${")
@@ -166,8 +166,7 @@ def _resolve_as_aws_does(resolver: Any) -> None:
                     return f"${{Part{len(variables) - 1}}}"
                 return part.replace("${", "${!") if isinstance(part, str) and not part.startswith("${Part") else part
 
-            # Replace an intrinsic before looking at its parts, because the variable stands for the intrinsic with all
-            # its parts.
+            # Replace the outermost intrinsics only: one variable stands for an intrinsic with all its parts.
             def replaced(part: Any) -> Any:
                 found = named(part)
                 if found is not part:
