@@ -244,7 +244,7 @@ def test_a_sync_request_does_not_wait_for_a_model_that_is_down(
     response = account.post({"message": "hello"})
 
     assert response["statusCode"] == 202
-    assert time.time() - before < 2
+    assert time.time() - before < 10  # a wait takes 20 or more
 
 
 # ---- The operator and the breaker

