@@ -112,8 +112,8 @@ patience: setup ## Show that trouble at the model delays answers and loses none,
 	$(PYTHON) -m pytest tests/patience
 
 .PHONY: bench
-bench: setup ## Measure how late a client gets the text of an answer. Minutes.
-	$(PYTHON) -m benchmarks.streaming
+bench: setup ## Compare inits, calls and CPU with another commit: make bench COMMIT=1a2b3c4. Minutes.
+	$(PYTHON) -m benchmarks.before $(COMMIT)
 
 .PHONY: docs
 docs: .tools/site/.ready ## Build the site of the documents, into .site.

@@ -1,1 +1,1 @@
-"""Benchmarks of Turnqueue's time, memory and cost, each beside an alternative: `make bench`."""
+"""The comparison of a task's CPU, inits and AWS calls with those of another commit: `make bench COMMIT=...`."""
