@@ -6,7 +6,7 @@ time, as on AWS. The queue keeps the order within a message group: while a messa
 delivers no other message of the group. A message that is not deleted is delivered again after its visibility timeout,
 or moves to the dead-letter queue by the queue's redrive policy.
 
-The function can also receive messages from the queue itself. Stopping the event source does not stop that.
+The function can also call ReceiveMessage. Stopping the event source does not stop these calls.
 """
 
 import json

@@ -46,9 +46,8 @@ def repair_cors(account: Account, api_id: str) -> None:
 
 
 def repair_permissions(account: Account, role: str) -> None:
-    """Allow the role named `role` the batch calls of the SQS actions that its policies allow. On AWS, the permission
-    for sqs:SendMessage also allows SendMessageBatch. MiniStack wants the permission sqs:SendMessageBatch, which does
-    not exist on AWS."""
+    """Allow the role to call SQS in batches. On AWS, the permission for sqs:SendMessage also allows SendMessageBatch.
+    MiniStack requires the permission sqs:SendMessageBatch, which does not exist on AWS."""
     iam = account.client("iam")
     for name in iam.list_role_policies(RoleName=role)["PolicyNames"]:
         document = iam.get_role_policy(RoleName=role, PolicyName=name)["PolicyDocument"]

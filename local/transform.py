@@ -44,7 +44,7 @@ def transform(python: Path, template: Path, parameters: Mapping[str, Any]) -> Te
 
 def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run jobs and return their outcomes. A job has `template` (a template, or the path of its YAML), `parameters`, and
-    `until`, which says what its outcome has:
+    `until`, which selects the members of its outcome:
 
     - "extended": `extended`, the template after AWS::LanguageExtensions, and `effective`, the same without the
       resources and outputs whose conditions are false.

@@ -1,4 +1,4 @@
-"""Reads and checks the arguments of the commands. An error does not quote the value."""
+"""Reads and checks the arguments of the commands. The errors of these checks do not quote an argument."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors escape control characters, because argparse quotes unknown arguments in them."""
+    """A parser that escapes control characters in argparse's errors, because these errors quote unknown arguments."""
 
     def error(self, message: str) -> NoReturn:
         super().error(printable(message))

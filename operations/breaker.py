@@ -13,7 +13,8 @@ from turnqueue.circuit_breaker import Breaker, BreakerStore, State, breaker_name
 
 
 def breakers(parameters: Mapping[str, str]) -> dict[str, str]:
-    """The titles of a stack's breakers, by name. `parameters`: the parameters of the stack."""
+    """Descriptions of a stack's breakers for the operator, by the breakers' names. `parameters`: the parameters of the
+    stack."""
     base_url = parameters["ModelBaseUrl"]
     models = [(base_url, parameters["ModelName"])]
     if fallback := parameters.get("FallbackModelName"):

@@ -62,7 +62,7 @@ class Stack:
 
     @cached_property
     def resources(self) -> dict[str, Resource]:
-        """The physical ids by logical id."""
+        """The stack's resources by logical id."""
         pages = self.client("cloudformation").get_paginator("list_stack_resources").paginate(StackName=self.name)
         return {
             each["LogicalResourceId"]: Resource(each["ResourceType"], each["PhysicalResourceId"])

@@ -178,7 +178,7 @@ def check_alarms(v: Verification) -> Failures:
 
 
 def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
-    """The dimensions of the stack's metrics that the alarm watches."""
+    """The dimensions of each metric of the namespace Turnqueue that the alarm watches."""
     metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
     return [
         {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}

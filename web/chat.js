@@ -70,8 +70,8 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // Show the next turn again too. This turn decides the reason of its wait, and which members of its draft are marked
-    // as new.
+    // Show the next turn again too, because this turn can be the reason why the next one waits. The draft of this turn
+    // also decides which members of the next turn's draft are marked as new.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
   }

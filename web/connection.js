@@ -79,7 +79,7 @@ export class Connection extends EventTarget {
     const client = createClient({
       baseUrl: this.apiUrl,
       token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
-      // If the API refuses the token, the stack was restarted, or the token has expired after 12 hours.
+      // Read config.json again, because the stack was restarted, or the token has expired after 12 hours.
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });

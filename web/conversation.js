@@ -75,7 +75,7 @@ export class Conversation extends EventTarget {
     this.#tell("turns");
   }
 
-  /** Read the new turns: the last known page and the pages after it. Tries again until the read succeeds. */
+  /** Read the new turns: the last known page and the pages after it. Tries again until the API answers. */
   async refresh() {
     const { signal } = this.#closed;
     try {
@@ -90,7 +90,7 @@ export class Conversation extends EventTarget {
     } catch (error) {
       if (signal.aborted) return;
       const unknown = error instanceof ApiError && error.status === 404;
-      // The API does not know a conversation until it has accepted one of its messages.
+      // A 404 is no problem before the API has accepted the conversation's first message.
       this.problem = unknown && this.turns.length ? null : error;
       if (!unknown) this.#readAgain();
     }

@@ -252,9 +252,8 @@ export function createClient(options) {
   }
 
   /**
-   * Returns the error that a request caused, or the refusal behind it. API Gateway's 401 can lack CORS headers, and a
-   * browser then reports the same error as without a network. If /health answers, the API is up, so the error was a
-   * hidden refusal.
+   * Returns `error`, or an ApiError if a hidden 401 has caused it. API Gateway's 401 can lack CORS headers, and a
+   * browser then reports a lost connection. If /health answers, the API is up, so the cause was probably a 401.
    */
   async function explained(error, limit) {
     if (!crossOrigin || error.code !== "network_error" || !(await isUp(limit))) return error;
