@@ -22,20 +22,20 @@ ifndef PARALLEL
 endif
 
 .PHONY: help
-help: ## Say what there is to make.
+help: ## List the targets.
 	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: setup
-setup: ## Install everything that the rest needs, below .tools.
+setup: ## Install the tools of the other targets into .tools.
 	@env -u MAKEFLAGS -u MFLAGS $(MAKE) --no-print-directory --silent -j4 PARALLEL=yes \
 	    .tools/dev/.ready .tools/sam/.ready .tools/ministack/.ready .tools/runtime/.ready
 
 .PHONY: run
-run: setup ## Run the whole of it on this machine, without AWS, until Ctrl-C.
+run: setup ## Run the whole service on this machine, without AWS, until Ctrl-C.
 	@$(PYTHON) -m local run
 
 .PHONY: demo
-demo: setup ## The same, but show a chat in each mode and stop.
+demo: setup ## Run the service, show a chat in each mode, and stop.
 	@$(PYTHON) -m local demo
 
 .PHONY: invoke
@@ -67,11 +67,11 @@ build: setup ## Build the functions and the layer for Lambda, into .aws-sam.
 	$(SAM) build --parallel --no-cached
 
 .PHONY: unit
-unit: setup ## Run the tests that need no account: milliseconds each.
+unit: setup ## Run the unit tests, which need no AWS account.
 	$(PYTEST) tests/unit
 
 .PHONY: faults
-faults: setup ## Run the tests in which every call fails, or is the last before a crash.
+faults: setup ## Run the fault tests: each call to AWS or the model fails once, or the process crashes after it.
 	$(PYTEST) tests/faults
 
 .PHONY: client
@@ -92,7 +92,7 @@ browser: setup ## Test the console in a browser.
 	$(PYTHON) -m pytest tests/browser
 
 .PHONY: mutants
-mutants: setup ## Plant bugs in a copy of the code, and see the fault tests catch each.
+mutants: setup ## Plant bugs in a copy of the code, and check that the fault tests catch each bug.
 	$(PYTHON) -m tests.faults.mutants
 
 .PHONY: chaos
@@ -104,11 +104,11 @@ servers: setup .tools/servers/.ready ## Run the worker against LiteLLM and llama
 	$(PYTHON) -m pytest tests/servers
 
 .PHONY: judges
-judges: setup .tools/judges/.ready .tools/judges-node/.ready ## Run clients and tests that others wrote against the OpenAI API.
+judges: setup .tools/judges/.ready .tools/judges-node/.ready ## Test the OpenAI API with clients and test suites of other projects.
 	$(PYTHON) -m tests.judges
 
 .PHONY: patience
-patience: setup ## Show that trouble at the model delays answers and loses none, on a local stack. 12 minutes.
+patience: setup ## Show on a local stack that failures of the model delay answers but lose none. 12 minutes.
 	$(PYTHON) -m pytest tests/patience
 
 .PHONY: bench
@@ -124,16 +124,16 @@ e2e: setup ## Test a deployed stack: the local one, or that of API_URL.
 	$(PYTHON) -m pytest tests/e2e
 
 .PHONY: clean
-clean: ## Remove all that make has made, .tools too.
+clean: ## Remove everything that make created, including .tools.
 	rm -rf .aws-sam .local .site .tools .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: deployer
-deployer: ## Install what building and deploying needs, and nothing else.
+deployer: ## Install only the tools for building and deploying.
 	@env -u MAKEFLAGS -u MFLAGS $(MAKE) --no-print-directory --silent .tools/sam/.ready .tools/operations/.ready
 
 .PHONY: lock
-lock: .tools/lock/.ready ## Compute all locked requirements. UPGRADE=--upgrade: take the newest versions.
+lock: .tools/lock/.ready ## Update all lock files of requirements. UPGRADE=--upgrade: use the newest versions.
 	@for lock in $(LOCKS); do \
 	    input=$${lock%.txt}.in; options=; \
 	    case $$lock in \

@@ -191,7 +191,7 @@ def compile_all(folder: Path, root: str, workers: int = 1) -> None:
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )
     if not compiled:
-        sys.exit("not everything compiles under Python 3.13")
+        sys.exit("some installed files do not compile under Python 3.13")
 
 
 if __name__ == "__main__":

@@ -124,7 +124,7 @@ def _text(key: str, value: Any, longest: int) -> Iterator[str]:
 def _unknown(prefix: str, table: dict[str, Any], known: tuple[str, ...]) -> Iterator[str]:
     for name in table:
         if name not in known:
-            yield f"{prefix}{name}: is not known here; there are: {', '.join(known)}"
+            yield f"{prefix}{name}: is not a known key; the known keys are: {', '.join(known)}"
 
 
 def main(folder: Path) -> None:

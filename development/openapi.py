@@ -175,7 +175,7 @@ def schemas() -> Json:
             for field, schema in generated[name]["properties"].items()
             if not schema.keys() & {"description", "const"}
         ]:
-            raise LookupError(f"{name}: no words for {', '.join(silent)}, in REQUEST_WORDS or UPLOAD_WORDS")
+            raise LookupError(f"{name}: describe {', '.join(silent)} in REQUEST_WORDS or UPLOAD_WORDS")
     generated["Status"]["description"] = _list({each: STATUS_WORDS[each] for each in turn.Status})
     generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
     generated["ErrorCode"] |= {

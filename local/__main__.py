@@ -23,11 +23,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m local", description="Turnqueue on this machine, without AWS.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("run", help="serve until Ctrl-C")
-    commands.add_parser("demo", help="show and stop")
+    commands.add_parser("demo", help="show a chat in each mode, then stop")
     once = commands.add_parser("invoke", help="run a function of the stack that `run` serves")
-    once.add_argument("function", help="such as submit")
-    once.add_argument("event", type=Path, help="a file, such as events/submit.json")
-    once.add_argument("--run", type=Path, default=ROOT / ".local", help="the folder of another run than the first")
+    once.add_argument("function", help="the name of the function, such as submit")
+    once.add_argument("event", type=Path, help="the file with the event, such as events/submit.json")
+    once.add_argument(
+        "--run", type=Path, default=ROOT / ".local", help="the folder of the running stack (default: .local)"
+    )
     arguments = parser.parse_args()
     if arguments.command == "invoke":
         return _invoke(arguments.function, arguments.event, arguments.run)
@@ -72,7 +74,7 @@ def _start(command: str) -> int:
             except demo.Unexpected as error:
                 if command == "demo":
                     raise
-                progress.say(f"\nA chat failed: {error}. The stack is served anyway.")
+                progress.say(f"\nA chat failed: {error}. The stack keeps running.")
             if command == "run":
                 with env_file.left(stack):
                     _serve(stack, progress)

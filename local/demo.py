@@ -76,7 +76,7 @@ def show(stack: LocalStack, progress: Progress) -> None:
     """Show each mode once. Raises Unexpected if the stack gives an unexpected answer."""
     alice = Client(stack, "alice", progress)
 
-    progress.say("\nIs it there?")
+    progress.say("\nDoes the service answer?")
     alice.call("GET", "/health", expect=200)
 
     progress.say("\nA synchronous chat: the request waits for the answer.")
@@ -100,7 +100,10 @@ def show(stack: LocalStack, progress: Progress) -> None:
 
     progress.say("\nThe conversation, in order.")
     conversation = alice.call("GET", f"/chat/session/{session}", expect=200)
-    _require([turn["task_id"] for turn in conversation["turns"]] == tasks, "the turns are not those of the session")
+    _require(
+        [turn["task_id"] for turn in conversation["turns"]] == tasks,
+        "the conversation does not list exactly the two turns, in order",
+    )
 
     progress.say("\nAnother owner's task does not exist.")
     Client(stack, "bob", progress).call("GET", f"/chat/task/{tasks[0]}", expect=404)

@@ -46,9 +46,11 @@ def take_over_mappings(lambda_client: Any, sqs: Any) -> list[Mapping]:
     for deployed in lambda_client.list_event_source_mappings()["EventSourceMappings"]:
         arn = deployed["EventSourceArn"]
         if deployed.get("FilterCriteria") or deployed["BatchSize"] > _MOST_AT_ONCE:
-            raise ValueError(f"the event source {arn} has a filter or a BatchSize above {_MOST_AT_ONCE}")
+            raise ValueError(
+                f"the local stack does not support a filter or a BatchSize above {_MOST_AT_ONCE}: event source {arn}"
+            )
         if deployed.get("FunctionResponseTypes") != ["ReportBatchItemFailures"]:
-            raise ValueError(f"the event source {arn} does not report batch item failures")
+            raise ValueError(f"the event source {arn} needs FunctionResponseTypes: ReportBatchItemFailures")
         mappings.append(
             Mapping(
                 queue_arn=arn,

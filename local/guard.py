@@ -60,9 +60,9 @@ class Guard:
         if self.upload_origins.issuperset(origins) and origins and _is_upload(method, target, fields):
             return None
         if any(origin != f"http://{hosts[0]}" for origin in origins):
-            return "Origin: this server answers no page of another origin."
+            return "Origin: this server refuses requests from pages of other origins."
         if not _SITES.issuperset(fields.get("sec-fetch-site", [])):
-            return "Sec-Fetch-Site: this server answers no page of another site. Type the address into the browser."
+            return "Sec-Fetch-Site: this server refuses requests from other sites. Type the address into the browser."
         return None
 
     def to_json(self) -> str:

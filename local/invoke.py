@@ -37,7 +37,7 @@ def invoke(name: str, event: Path, folder: Path, variables: dict[str, str]) -> s
     functions: dict[str, dict[str, str]] = json.loads((folder / "functions.json").read_text())
     label = name if name in functions else f"{name.capitalize()}Function"
     if label not in functions:
-        raise Failed(f"FUNCTION: there is no {name}. There are {', '.join(sorted(functions))}.")
+        raise Failed(f"FUNCTION: no function has the name {name}. The functions are {', '.join(sorted(functions))}.")
     try:
         payload = events.with_turn(event.read_text(), variables)
     except ValueError as error:

@@ -184,7 +184,7 @@ class LocalStack:
                 build.result()
             with self._progress.step("sam deploy") as step:
                 self.outputs = sam.deploy(self.emulator.account, self._stack_parameters(), step.tell)
-        with self._progress.step("taking over the functions that were deployed") as step:
+        with self._progress.step("starting the deployed functions") as step:
             self._take_over(processes, tools.runtime_python)
             step.note = f"{len(self.functions)} functions, {len(self.event_sources)} event sources"
 
@@ -218,7 +218,7 @@ class LocalStack:
         wished = self._ports[whose]
         port = free_port(wished)
         if port != wished:
-            self._progress.say(f"  Port {wished} is taken: {whose} is at {port} instead.")
+            self._progress.say(f"  Port {wished} is taken: {whose} uses {port} instead.")
         return port
 
     def _stand_in(self, processes: Processes) -> Model:

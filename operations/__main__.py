@@ -41,7 +41,9 @@ def _parser() -> arguments.Parser:
     parser = arguments.Parser(prog="python -m operations", description="Commands for the operator of a stack.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     in_region = arguments.Parser(add_help=False)
-    in_region.add_argument("--region", type=arguments.region, help="the stack's region, if not the environment's")
+    in_region.add_argument(
+        "--region", type=arguments.region, help="the stack's region (default: the region of the environment)"
+    )
     of_stack = arguments.Parser(add_help=False, parents=[in_region])
     of_stack.add_argument(
         "--stack", required=True, type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack"
@@ -89,7 +91,7 @@ def _parser() -> arguments.Parser:
     command = commands.add_parser(
         "breaker",
         parents=[of_stack],
-        help="show, open (block calls) or close (allow calls) the models' circuit breakers",
+        help="show the models' circuit breakers, open them (block calls), or close them (allow calls)",
     )
     command.add_argument("what", choices=("show", "open", "close"))
     command.add_argument(
@@ -99,7 +101,7 @@ def _parser() -> arguments.Parser:
 
     command = commands.add_parser("keys", help="make, list or revoke API keys for the OpenAI API")
     actions = command.add_subparsers(required=True, metavar="ACTION")
-    action = actions.add_parser("create", parents=[of_stack], help="make a key and print it, once")
+    action = actions.add_parser("create", parents=[of_stack], help="make a key and print it; it is never shown again")
     action.add_argument("--owner", required=True, type=arguments.owner, metavar="SUB", help="the owner of the key")
     action.add_argument("--label", type=arguments.word, help="a word by which you recognise the key")
     action.add_argument("--group", type=arguments.group, help="the owner's group in OwnerLimits")
@@ -117,7 +119,7 @@ def _parser() -> arguments.Parser:
     action.set_defaults(run=_revoke_key)
 
     of_api = arguments.Parser(add_help=False, parents=[in_region])
-    of_api.add_argument("--url", type=arguments.api_url, help="the API, if not the stack's output ApiUrl")
+    of_api.add_argument("--url", type=arguments.api_url, help="the URL of the API (default: the stack's output ApiUrl)")
     how = "Set API_TOKEN to a bearer token, or API_USER and API_PASSWORD to a user of the stack's pool."
 
     command = commands.add_parser("smoke", parents=[of_api], help="send one chat and wait for its answer", epilog=how)
@@ -129,7 +131,11 @@ def _parser() -> arguments.Parser:
         "--stack", required=True, type=arguments.stack_name, metavar="NAME", help="the CloudFormation stack"
     )
     command.add_argument(
-        "--patience", type=arguments.duration, default=180, metavar="3m", help="how long CloudWatch may take (3m)"
+        "--patience",
+        type=arguments.duration,
+        default=180,
+        metavar="3m",
+        help="how long to wait for CloudWatch's data (3m)",
     )
     command.add_argument("--check", action="append", choices=CHECKS, help="only this check; repeatable (all)")
     command.set_defaults(run=_verify)
@@ -146,10 +152,10 @@ def _replay(options: argparse.Namespace) -> int:
         limit=options.limit,
     )
     done = replay(Stack(options.stack, options.region), wanted, dry_run=options.dry_run)
-    verb = "would be queued" if options.dry_run else "queued"
+    verb = "that would be queued" if options.dry_run else "queued"
     say(
-        f"{len(done.task_ids)} {verb}, {done.changed} changed meanwhile, {done.malformed} malformed;"
-        f" {done.units:g} read units"
+        f"tasks {verb}: {len(done.task_ids)}, changed meanwhile: {done.changed}, malformed: {done.malformed},"
+        f" read units: {done.units:g}"
     )
     return 1 if done.malformed else 0
 
@@ -160,7 +166,7 @@ def _forget(options: argparse.Namespace) -> int:
     sessions = len({key.session for key in found.turns})
     say(
         f"{'deleted' if options.yes else 'would delete'}: {len(found.turns)} turns of {sessions} sessions,"
-        f" {len(found.rows)} event rows, {len(found.guards)} guards, {len(found.uploads)} uploads;"
+        f" {len(found.rows)} event rows, {len(found.guards)} guard rows, {len(found.uploads)} uploads;"
         f" {found.units:g} read units"
     )
     if not options.yes:
@@ -169,8 +175,8 @@ def _forget(options: argparse.Namespace) -> int:
     say("This remains:")
     say("- turns and images that arrived during the run: run this again until it finds none")
     say("- event rows that the worker of a running turn adds: run this again after the turn's end, or wait a day")
-    say("- guards of deleted turns (hashes), until DynamoDB deletes them after 24 hours")
-    say("- queued messages of these turns (keys with the owner's id), until a worker receives them")
+    say("- rows of the guards table for deleted turns (hashes only), until DynamoDB deletes them after 24 hours")
+    say("- queued messages of these turns (they hold keys with the owner's id), until a worker receives them")
     say("- the backups of the last 35 days (point-in-time recovery)")
     say("- log lines with the ids of tasks, for LogRetentionDays")
     if pool := stack.outputs.get("UserPoolId"):
@@ -184,10 +190,10 @@ def _forget(options: argparse.Namespace) -> int:
 def _restore(options: argparse.Namespace) -> int:
     stack = Stack(options.stack, options.region)
     done = restore(stack, options.source, owner=options.owner, dry_run=options.dry_run)
-    verb = "would be put back" if options.dry_run else "put back"
+    verb = "that would be put back" if options.dry_run else "put back"
     say(
-        f"{done.turns} {verb}, {done.present} are there, {done.expired} have expired, {done.malformed} malformed;"
-        f" {done.units:g} read units"
+        f"turns {verb}: {done.turns}, already there: {done.present}, expired: {done.expired},"
+        f" malformed: {done.malformed}, read units: {done.units:g}"
     )
     return 1 if done.malformed else 0
 

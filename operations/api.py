@@ -36,7 +36,7 @@ class Answer:
         """A member of the document, which must be text. Raises ApiFailed if it is not."""
         value = self.document.get(name)
         if not isinstance(value, str):
-            raise ApiFailed(f"the answer has no text `{name}`")
+            raise ApiFailed(f"the answer has no string `{name}`")
         return value
 
     @property
@@ -80,14 +80,14 @@ class Api(AbstractContextManager["Api"]):
             ) as response:
                 return Answer(response.status_code, response.headers, _object(_content(response)))
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            raise ApiFailed(f"{method} {self.url}{path} is not answered: {type(error).__name__}") from None
+            raise ApiFailed(f"{method} {self.url}{path} got no answer: {type(error).__name__}") from None
 
     def expect(self, status: int, method: str, path: str, body: Any = None, **options: Any) -> Answer:
         """Send a request and return its answer. Raises ApiFailed if the answer does not have the status `status`."""
         answer = self.call(method, path, body, **options)
         if answer.status != status:
             redirect = " (redirects are not followed)" if 300 <= answer.status < 400 else ""
-            raise ApiFailed(f"{method} {self.url}{path} is answered {answer.status}{redirect}, not {status}")
+            raise ApiFailed(f"{method} {self.url}{path} returns {answer.status}{redirect}, not {status}")
         return answer
 
 

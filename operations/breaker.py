@@ -58,7 +58,7 @@ def described(breaker: Breaker, now: float) -> str:
             pace = f", at most {60 / interval:.0f} calls a minute" if (interval := breaker.pace(now)) else ""
             return f"closed{counted}{pace}"
         case State.OPEN:
-            lasted = f", in trouble for {now - breaker.since:.0f} s" if breaker.since else ""
+            lasted = f", failing for {now - breaker.since:.0f} s" if breaker.since else ""
             return f"open for {breaker.open_until - now:.0f} s more{lasted}"
         case State.HALF_OPEN:
-            return "half-open: the next turn probes"
+            return "half-open: the next call tests the model"

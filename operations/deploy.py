@@ -50,5 +50,5 @@ def _overrides(config_env: str) -> list[str]:
     if isinstance(listed, str):
         return [listed]
     if not (isinstance(listed, list) and all(isinstance(text, str) for text in listed)):
-        raise NotDeployed(f"samconfig.toml: parameter_overrides of {config_env} must be a list of texts")
+        raise NotDeployed(f"samconfig.toml: parameter_overrides of {config_env} must be a list of strings")
     return list(listed)

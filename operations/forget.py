@@ -77,7 +77,7 @@ def _delete(stack: Stack, keys: Sequence[str]) -> None:
         Bucket=stack.outputs["MediaBucketName"], Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True}
     )
     if errors := answer.get("Errors"):
-        raise NotDeleted(f"{len(errors)} uploads were not deleted ({errors[0]['Code']}); repeat it")
+        raise NotDeleted(f"S3 did not delete {len(errors)} uploads ({errors[0]['Code']}): run the command again")
 
 
 def _turns(stack: Stack, owner: str, reads: Reads) -> list[Key]:

@@ -20,14 +20,14 @@ def turn_key(item: Item) -> Key:
     session, turn = text(item, "session"), text(item, "turn")
     key = Key(session, turn)
     if not key.owner or Key.of_task(key.owner, key.task_id) != key:
-        raise Malformed("session and turn are no key of a turn")
+        raise Malformed("session and turn are not the key of a turn")
     return key
 
 
 def text(item: Item, name: str) -> str:
     value = item.get(name)
     if not isinstance(value, str):
-        raise Malformed(f"{name} is no text")
+        raise Malformed(f"{name} is not a string")
     return value
 
 
@@ -35,12 +35,12 @@ def number(item: Item, name: str) -> Decimal:
     """A time in seconds since the epoch, or another number that is not negative. Raises Malformed."""
     value = item.get(name)
     if not (isinstance(value, Decimal) and 0 <= value < _LATEST):
-        raise Malformed(f"{name} is no time")
+        raise Malformed(f"{name} is not a time")
     return value
 
 
 def whole(item: Item, name: str) -> int:
     value = item.get(name)
     if not (isinstance(value, Decimal) and 0 <= value < _LATEST and value == int(value)):
-        raise Malformed(f"{name} is no whole number")
+        raise Malformed(f"{name} is not a whole number")
     return int(value)

@@ -229,7 +229,7 @@ def _reason(turn: _Seen, wanted: Wanted, now: float) -> str | None:
     if turn.error_code is not None and turn.finished_at is not None:
         return turn.error_code if turn.error_code in wanted.codes and turn.finished_at >= wanted.since else None
     if _is_untouched(turn):
-        return "replayed and not begun"
+        return "replayed earlier, but not started"
     # A turn past its deadline becomes FAILURE only when somebody reads it. Replay it like a failed turn even before
     # that, unless a worker holds it.
     is_held = turn.status == Status.STARTED and turn.lease_until is not None and turn.lease_until >= now

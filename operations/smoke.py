@@ -26,7 +26,7 @@ def sign_in(stack: Stack, user: str, password: str) -> str:
     user for another step. Raises botocore's errors."""
     client_id = stack.outputs.get("UserPoolClientId")
     if not client_id:
-        raise SmokeFailed("the stack has no user pool: API_TOKEN must be a token of its issuer")
+        raise SmokeFailed("the stack has no user pool: set API_TOKEN to a token of the stack's issuer")
     answer = stack.cognito.initiate_auth(
         AuthFlow="USER_PASSWORD_AUTH", ClientId=client_id, AuthParameters={"USERNAME": user, "PASSWORD": password}
     )
@@ -34,7 +34,9 @@ def sign_in(stack: Stack, user: str, password: str) -> str:
         token: str = answer["AuthenticationResult"]["IdToken"]
     except KeyError:
         challenge = answer.get("ChallengeName", "another step")
-        raise SmokeFailed(f"Cognito wants {challenge} of the user before it gives a token") from None
+        raise SmokeFailed(
+            f"Cognito asks the user for {challenge} before it issues a token: sign in once, or use another user"
+        ) from None
     return token
 
 

@@ -118,7 +118,7 @@ def check_configuration(v: Verification) -> Failures:
         for variable, value in declared.items():
             wanted = _resolved(v.stack, value)
             if wanted is not None and live.get(variable, "") != wanted:
-                yield f"{label} runs with another {variable} than the stack's template and parameters say"
+                yield f"{label} runs with a value of {variable} that differs from the stack's template and parameters"
 
 
 def _resolved(stack: Stack, value: Any) -> str | None:
@@ -142,7 +142,7 @@ def check_event_sources(v: Verification) -> Failures:
         if found["State"] not in ("Enabled", "Updating"):
             yield f"the event source {label} is {found['State']}, so nothing calls its function"
         if not found["FunctionArn"].endswith(f":{ALIAS}"):
-            yield f"the event source {label} calls another version than the alias {ALIAS}"
+            yield f"the event source {label} does not call the alias {ALIAS}"
         result = found.get("LastProcessingResult", "")
         if result.startswith("PROBLEM"):
             yield f"the event source {label} reports: {result}"
@@ -166,11 +166,11 @@ def check_alarms(v: Verification) -> Failures:
     for name in names:
         entry = name.removeprefix(f"{v.stack.name}-")
         if name not in found:
-            yield f"the alarm {entry} is gone"
+            yield f"the alarm {entry} does not exist"
             continue
         # no-success is in ALARM whenever nobody chats, so its state says nothing
         if found[name]["StateValue"] == "ALARM" and entry != "no-success":
-            yield f'the alarm {entry} rings: "Alarms", "{entry}" says what to do'
+            yield f'the alarm {entry} is in ALARM: see docs/operations.md, "Alarms", "{entry}"'
         if any(dimensions != {"service": v.stack.name} for dimensions in _own_dimensions(found[name])):
             yield f"the alarm {entry} watches a metric of another stack"
         if topic and entry != "no-success" and topic not in found[name].get("AlarmActions", []):
@@ -212,16 +212,16 @@ def check_routes(v: Verification) -> Failures:
     found = {route["RouteKey"]: route for page in pages for route in page["Items"]}
     for key, authorization in _declared_routes(v).items():
         if key not in found:
-            yield f"the route {key} is gone"
+            yield f"the route {key} does not exist"
         elif found[key].get("AuthorizationType", "NONE") != authorization:
             yield f"the route {key} has the authorization {found[key].get('AuthorizationType')}, not {authorization}"
     for path in ("/chat", "/chat/"):  # An empty message is refused, so it costs no model call.
         answer = v.api.call("POST", path, {"message": ""})
         if (answer.status, _is_problem(answer)) != (422, True):
-            yield f"POST {path} with an empty message is answered {answer.status}, not 422 with a problem document"
+            yield f"POST {path} with an empty message returns {answer.status}, not 422 with a problem document"
     answer = v.api.call("GET", "/chat/no-such-path")
     if (answer.status, _is_problem(answer)) != (404, True):
-        yield f"an unknown path is answered {answer.status}, not 404 with a problem document"
+        yield f"an unknown path returns {answer.status}, not 404 with a problem document"
 
 
 def _is_problem(answer: Answer) -> bool:
@@ -247,9 +247,9 @@ def check_preflight(v: Verification) -> Failures:
         answer = v.api.call("OPTIONS", path, token=False, headers=asked)
         headers = answer.headers.get("access-control-allow-headers", "").lower()
         if not 200 <= answer.status < 300:
-            yield f"the preflight of {method} {path} is answered {answer.status}"
+            yield f"the preflight of {method} {path} returns {answer.status}"
         elif answer.headers.get("access-control-allow-origin") not in ("*", origin):
-            yield f"the preflight of {method} {path} allows no page of {origin}"
+            yield f"the preflight of {method} {path} does not allow the origin {origin}"
         elif "*" not in headers and "authorization" not in headers:
             yield f"the preflight of {method} {path} does not allow the header Authorization"
 
@@ -257,21 +257,21 @@ def check_preflight(v: Verification) -> Failures:
 def check_token(v: Verification) -> Failures:
     protected = {key for key, authorization in _declared_routes(v).items() if authorization == "JWT"}
     if not protected:
-        yield "no route wants a token"
+        yield "no route requires a token"
     for method, path in _paths(v):
         if path.startswith("/health"):
             continue
-        for title, headers in (("no token", {}), ("a false token", {"Authorization": "Bearer verify.verify.verify"})):
+        for title, headers in (("no token", {}), ("a wrong token", {"Authorization": "Bearer verify.verify.verify"})):
             answer = v.api.call(method, path, token=False, headers=headers)
             if answer.status not in (401, 403):
-                yield f"{method} {path} with {title} is answered {answer.status}, not 401"
+                yield f"{method} {path} with {title} returns {answer.status}, not 401"
     v.api.expect(200, "GET", "/chat/usage")
 
 
 def check_sync(v: Verification) -> Failures:
     answer = v.api.call("POST", "/chat?async_mode=false", {"message": MESSAGE}, headers=NOT_CACHED)
     if answer.status not in (200, 202):
-        yield f"a sync chat is answered {answer.status}{_code(answer)}"
+        yield f"a sync chat returns {answer.status}{_code(answer)}"
         return
     task = answered(v.api, answer.task_id)
     v.task_ids.append(task["task_id"])
@@ -301,7 +301,7 @@ def check_idempotency(v: Verification) -> Failures:
         yield "the same Idempotency-Key and the same body made two tasks"
     answer = v.api.call("POST", "/chat?async_mode=true", {"message": f"{MESSAGE} Other."}, headers=key | NOT_CACHED)
     if answer.status != 422:
-        yield f"the same Idempotency-Key with another body is answered {answer.status}, not 422"
+        yield f"the same Idempotency-Key with another body returns {answer.status}, not 422"
     v.task_ids.append(answered(v.api, first)["task_id"])
 
 
@@ -329,7 +329,7 @@ def check_cancel(v: Verification) -> Failures:
         task_id = v.submit(session_id=session)
         answer = v.api.call("POST", f"/chat/task/{task_id}/cancel")
         if answer.status not in (200, 202):
-            yield f"a cancellation is answered {answer.status}{_code(answer)}"
+            yield f"a cancellation returns {answer.status}{_code(answer)}"
             return
         task = finished(v.api, task_id)
         if task.get("error_code") == "cancelled":
@@ -341,7 +341,7 @@ def check_upload(v: Verification) -> Failures:
     offered = v.api.expect(201, "POST", "/chat/media", {"type": "image", "content_type": "image/png"})
     url, fields = offered.text("url"), offered.document.get("fields")
     if not isinstance(fields, dict) or not url.startswith(("https://", "http://127.0.0.1:")):
-        yield "the offer of an upload is no form"
+        yield "POST /chat/media did not return an upload form"
         return
     try:
         answer = httpx.post(url, data=fields, files={"file": ("pixel.png", PIXEL)}, timeout=40, follow_redirects=False)
@@ -349,7 +349,7 @@ def check_upload(v: Verification) -> Failures:
         yield f"S3 does not answer: {type(error).__name__}"
         return
     if answer.status_code not in (200, 201, 204):
-        yield f"S3 answers the upload by {answer.status_code}"
+        yield f"S3 answers the upload with {answer.status_code}"
 
 
 # ---- What CloudWatch shows of the chats
@@ -373,7 +373,7 @@ def check_logs(v: Verification) -> Failures:
         for label in wanted:
             missing = [t for t in v.task_ids if not any(t in line for line in lines.get(label, ()))]
             if missing:
-                yield f"{label} has no line of {len(missing)} of {len(v.task_ids)} answered chats"
+                yield f"{label} has no line about {len(missing)} of the {len(v.task_ids)} answered chats"
     for label, found in lines.items():
         bad = {reason for reason in map(_fault, found) if reason}
         for reason in sorted(bad):
@@ -391,9 +391,9 @@ def _fault(line: str) -> str | None:
     try:
         document = json.loads(line)
     except (ValueError, RecursionError):
-        return "a line that is no JSON"
+        return "a line that is not JSON"
     if not isinstance(document, dict):
-        return "a line that is no JSON object"
+        return "a line that is not a JSON object"
     if "_aws" in document or "type" in document:  # skip lines with metrics, and Lambda's lines
         return None
     if not _RFC3339.fullmatch(str(document.get("timestamp", ""))):
@@ -419,7 +419,7 @@ def check_dashboard(v: Verification) -> Failures:
 
     if not v.until(read):
         for name in sorted(without):
-            yield f"the metric {name} has no data of the chats that were answered"
+            yield f"the metric {name} has no data about the answered chats"
 
 
 def _has_data(v: Verification, name: str) -> bool:
@@ -491,7 +491,7 @@ def _failures(check: Callable[[Verification], Failures], verification: Verificat
     except (CommandFailed, ClientError, BotoCoreError) as error:
         yield str(error)
     except Exception as error:  # a malformed answer must not stop the other checks
-        yield f"the answer has another form than expected ({type(error).__name__} at {_where(error)})"
+        yield f"the answer has an unexpected form ({type(error).__name__} at {_where(error)})"
 
 
 def _where(error: BaseException) -> str:

@@ -177,7 +177,7 @@ function showConnection() {
 function showNotice() {
   const problem = current?.problem;
   let text = "";
-  if (everywhere.failed) text = "This browser stores nothing from this page. A reload loses the list of conversations.";
+  if (everywhere.failed) text = "This browser does not let this page store data. A reload loses the list of conversations.";
   if (problem) text = sentence(problem);
   if (connection.health === "refused") text = TOKEN_REFUSED;
   if (!navigator.onLine) text = "You are offline. Messages that you send now go out when you are back online.";

@@ -9,7 +9,7 @@ import { duration, sentence, shortened, stateOf, value, waitOf } from "./words.j
 
 const LIVE_MS = 250;
 const NEAR_PX = 80;
-const RETRACTED = "The previous attempt failed, so its text was removed. The answer begins again.";
+const RETRACTED = "The previous attempt failed, so its text was removed. A new attempt starts from the beginning.";
 
 export class Chat {
   #views = new Map(); // the shown elements, by their turns
@@ -233,7 +233,7 @@ class TurnView {
 
 function troubleOf({ state, error }) {
   if (state !== "lost" || error.status === 404) return sentence(error);
-  return `${sentence(error)} Your message is safe, and work on it goes on. This page will look again soon.`;
+  return `${sentence(error)} Your message is safe, and the service is still working on it. This page will check again soon.`;
 }
 
 function saidOf({ request: { message, role, media }, files }) {

@@ -62,7 +62,7 @@ export class Conversation extends EventTarget {
       if (request.session_id !== this.id) continue;
       const turn = this.#add(Turn.written({ key, request, images }));
       if (Date.now() - at < RESEND_WITHIN_MS) this.#send(turn, { mayBeSent: true });
-      else turn.failed(new TurnqueueError("This message may or may not have been sent."));
+      else turn.failed(new TurnqueueError("This message may or may not have been sent. Sending it again may repeat it."));
     }
     this.#tell("turns");
     await this.refresh();

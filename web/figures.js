@@ -14,7 +14,7 @@ const BAR = (WIDTH - LEFT) / SHOWN;
 export function showFigures(tasks) {
   const all = tasks.all;
   const number = all.length > 1 ? `the last ${all.length} tasks` : "the tasks";
-  setText($("figures-of"), `Of ${number} that this browser has seen.`);
+  setText($("figures-of"), `From ${number} that this browser has seen.`);
   const answered = all.filter(({ status }) => status === "SUCCESS");
   $("figures").replaceChildren(
     byState(all),

@@ -92,7 +92,7 @@ async function smaller(file, room) {
   } finally {
     bitmap.close();
   }
-  throw new Error(`“${file.name}” cannot be made small enough.`);
+  throw new Error(`“${file.name}” is too large, even after this page made it smaller. Attach a smaller image.`);
 }
 
 function drawn(bitmap, side, quality) {

@@ -85,7 +85,7 @@ export function sentence(error) {
   if (error instanceof NetworkError) {
     if (!navigator.onLine) return "You are offline.";
     return error.code === "request_timeout"
-      ? "The API does not answer."
+      ? "The API did not answer in time."
       : "The API cannot be reached. Check its URL, whether it is up, and whether it allows requests from this page.";
   }
   if (error.status === 401 || error.status === 403) {
@@ -94,7 +94,7 @@ export function sentence(error) {
   if (error.code === "session_not_found") return "This conversation does not exist, or has expired.";
   if (error.code === "task_not_found") return "This task has expired: tasks are kept for 7 days.";
   if (error.status === 429) return "You have sent too many requests. Please wait a moment.";
-  if (error.status === 413) return "The message is too large.";
+  if (error.status === 413) return "The message is too large. Shorten it, or remove an image.";
   return finished(error.message || "Something went wrong.");
 }
 

@@ -200,7 +200,7 @@ def usage(event: Event) -> Response:
     if day is None:
         day = day_of(time.time())
     if not _is_date(day):
-        raise Problem("invalid_parameter", "day must be a date of the calendar, YYYY-MM-DD.", param="day")
+        raise Problem("invalid_parameter", "day must be an existing date in the form YYYY-MM-DD.", param="day")
     return respond(200, {"day": day, **usages.read(caller, day)})
 
 

@@ -84,7 +84,7 @@ def answer(event: Event, ends_at: float) -> Response:
         return _events(
             _routed(event, f"{method} /chat/task/{{task_id}}/events", {"task_id": unquote(match[1])}), ends_at
         )
-    raise Problem("no_such_route", "There is nothing at this path. Other requests go to the URL of the API.")
+    raise Problem("no_such_route", "This URL serves only streams. Send other requests to the URL of the API.")
 
 
 def _routed(event: Event, route: str, parameters: dict[str, str]) -> Event:
@@ -93,7 +93,9 @@ def _routed(event: Event, route: str, parameters: dict[str, str]) -> Event:
     is_openai = " /v1/" in route
     claims = callers.claims(header(event, "authorization") or "", by_key=is_openai)
     if claims is None:
-        allowed = "A bearer token or an API key is needed." if is_openai else "A bearer token is needed."
+        allowed = (
+            "The request needs a bearer token or an API key." if is_openai else "The request needs a bearer token."
+        )
         raise Problem("unauthenticated", allowed)
     told = {"lambda": claims} if is_openai else {"jwt": {"claims": claims}}
     context = {**event["requestContext"], "routeKey": route, "authorizer": told}

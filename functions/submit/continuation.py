@@ -41,7 +41,7 @@ def check_outputs(
         if "output" in entry:
             if entry["call_id"] not in waiting:
                 where = f"{param}.{number}.call_id" if numbered else param
-                raise _mismatch(where, "has a result of a call that is not waiting for one")
+                raise _mismatch(where, "has a result, but no function call waits for it")
             waiting.remove(entry["call_id"])
         elif "name" in entry:
             waiting.append(entry["call_id"])

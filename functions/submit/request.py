@@ -74,7 +74,7 @@ def _url(value: str) -> str:
 
 def _upload_id(value: str) -> str:
     if not is_ulid(value):
-        raise PydanticCustomError("upload_id", "must be an upload_id that POST /chat/media gave")
+        raise PydanticCustomError("upload_id", "must be an upload_id from POST /chat/media")
     return value
 
 
@@ -240,7 +240,12 @@ def require_storable(
         try:
             sizes[name] = _bytes(value)
         except ValueError:  # The JSON parser reads a number such as 1e999 as infinity.
-            raise invalid(names.get(name, name), "number_too_large", "has a number that is too large", status) from None
+            raise invalid(
+                names.get(name, name),
+                "number_too_large",
+                "has a number that is too large: the largest is about 1.8e308",
+                status,
+            ) from None
     if sum(sizes.values()) > MAX_REQUEST_BYTES:
         largest = max(sizes, key=lambda name: sizes[name])
         field = names.get(largest, largest)

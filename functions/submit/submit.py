@@ -394,5 +394,5 @@ def _require_allowed_urls(stored: dict[str, Any]) -> None:
     context = (item for entry in stored.get("context") or () for item in entry.get("media") or ())
     for index, item in enumerate([*(stored.get("media") or ()), *context]):
         if "url" in item and not media_urls.allows(item["url"]):
-            detail = f"media.{index}.url: the service takes {media_urls}."
+            detail = f"media.{index}.url: this service accepts {media_urls}."
             raise Problem("media_url_not_allowed", detail, param=f"media.{index}.url")

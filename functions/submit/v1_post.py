@@ -194,7 +194,7 @@ class _Call:
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:
-                text = f"{param}: items of at most {MAX_REFERRED} responses can be referred to."
+                text = f"{param}: a request may refer to items of at most {MAX_REFERRED} responses."
                 raise Problem("invalid_request", text, status=400, param=param)
             self._referred[key] = self._desk.store.read(key, time.time(), consistent=False)
         turn = self._referred.get(key) if key else None

@@ -217,11 +217,18 @@ def _request(body: Any, entries: list[Entry], param: str, instructions: bool) ->
     """Build the request of a turn; both APIs share this part. The user's last message is the turn's message. Everything
     before it is the turn's context."""
     if not any(entry.get("role") == "user" or "output" in entry for entry in entries):
-        raise Problem("invalid_request", f"{param}: needs a message of the user.", status=400, param=param)
+        raise Problem(
+            "invalid_request",
+            f"{param}: needs a message with the role user, or the result of a function call.",
+            status=400,
+            param=param,
+        )
     if not instructions and any(entry.get("role") == "system" for entry in entries):
         raise _no_instructions(param)
     if sum(len(entry.get("media") or ()) for entry in entries) > MAX_MEDIA:
-        raise Problem("invalid_request", f"{param}: at most {MAX_MEDIA} images.", status=400, param=param)
+        raise Problem(
+            "invalid_request", f"{param}: a request may have at most {MAX_MEDIA} images.", status=400, param=param
+        )
     model = body.model or DEFAULT_ROLE
     if model not in ROLES:
         names = ", ".join(sorted(ROLES))
@@ -293,7 +300,7 @@ def _item(item: Mapping[str, Any], param: str, refer: Refer) -> Iterable[Entry]:
         case "reasoning":
             return  # the model does not get its earlier reasoning again
         case _:
-            raise _unsupported(f"{param}.type", "is not known here")
+            raise _unsupported(f"{param}.type", "is not supported by this service")
 
 
 def _message(message: Mapping[str, Any], param: str) -> Iterable[Entry]:
@@ -310,7 +317,7 @@ def _message(message: Mapping[str, Any], param: str) -> Iterable[Entry]:
     for number, call in enumerate(calls if isinstance(calls, list) else []):
         where = f"{param}.tool_calls.{number}"
         if not isinstance(call, dict) or not isinstance(call.get("function"), dict):
-            raise _unsupported(where, "must be a call of a function")
+            raise _unsupported(where, "must be a function call")
         yield _checked(_Call, {"call_id": call.get("id"), **call["function"]}, where).model_dump()
 
 
@@ -333,7 +340,7 @@ def _text(content: str | list[_Part], param: str) -> str:
         elif part.type == "refusal":
             texts.append(part.refusal or "")
         elif part.type not in ("input_image", "image_url"):
-            raise _unsupported(f"{param}.{number}.type", "is not known here")
+            raise _unsupported(f"{param}.{number}.type", "is not supported by this service")
     return "\n".join(texts)
 
 
@@ -358,7 +365,7 @@ def _tools(tools: list[dict[str, Any]]) -> list[dict[str, Any]]:
         param = f"tools.{number}"
         flat = _flat(tool, "function")
         if flat is None or flat.get("type") != "function":
-            raise _unsupported(f"{param}.type", "must be function: there are no other tools here")
+            raise _unsupported(f"{param}.type", "must be function, because this service supports no other tools")
         found.append(_checked(_Tool, flat, param).stored())
     return found
 
@@ -411,7 +418,7 @@ def _unsupported(param: str, why: str) -> Problem:
 
 
 def _no_instructions(param: str) -> Problem:
-    text = f"{param}: this service takes no instructions from clients (parameter AllowInstructions)."
+    text = f"{param}: this service accepts no instructions from clients. The operator can set AllowInstructions."
     return Problem("unsupported_parameter", text, param=param)
 
 
@@ -426,6 +433,6 @@ def _problem(error: ValidationError, prefix: str = "") -> Problem:
     known = names[:1] if names[:1] == ["metadata"] else names
     param = ".".join(name if re.fullmatch(r"[\w.]{1,64}", name, re.ASCII) else "?" for name in known)
     if first["type"] == "extra_forbidden":
-        return _unsupported(param, "is not known here")
+        return _unsupported(param, "is not supported by this service")
     detail = f"{param}: {first['msg']}" if param else first["msg"]
     return Problem("invalid_request", detail, status=400, param=param or None)

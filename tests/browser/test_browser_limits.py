@@ -16,7 +16,7 @@ from tests.e2e.conftest import Deployment
 
 pytestmark = pytest.mark.usefixtures("directives")
 
-NOTICE = "This browser stores nothing from this page"
+NOTICE = "This browser does not let this page store data"
 BLOCKED = {"profile": {"default_content_setting_values": {"cookies": 2}}}
 
 

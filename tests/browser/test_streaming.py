@@ -233,7 +233,7 @@ def test_words_that_are_taken_back_are_marked(console: Console, deployment: Depl
     grown(turn, "")
     note = turn.get_by_text("failed, so its text was removed")
     expect(note).to_be_visible()
-    expect(console.page.get_by_role("status")).to_contain_text("The answer begins again.")
+    expect(console.page.get_by_role("status")).to_contain_text("A new attempt starts from the beginning.")
     console.expect_state(turn, "Done")
     expect(note).to_be_hidden()
     expect(turn.locator(".state")).to_contain_text("attempt 2")

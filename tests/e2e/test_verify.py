@@ -186,16 +186,24 @@ def foreign_log_line(stack: LocalStack) -> Iterator[None]:
     ("broken", "check", "sentence"),
     [
         (disabled_event_source, "event-sources", "the event source WorkerFunctionTurns is Disabled, so nothing calls"),
-        (deleted_alarm, "alarms", "the alarm dead-letters is gone"),
-        (ringing_alarm, "alarms", 'the alarm worker-errors rings: "Alarms", "worker-errors" says what to do'),
+        (deleted_alarm, "alarms", "the alarm dead-letters does not exist"),
+        (
+            ringing_alarm,
+            "alarms",
+            'the alarm worker-errors is in ALARM: see docs/operations.md, "Alarms", "worker-errors"',
+        ),
         (emptied_dashboard, "dashboard", "the dashboard is empty"),
-        (deleted_route, "routes", "the route GET /chat/usage is gone"),
+        (deleted_route, "routes", "the route GET /chat/usage does not exist"),
         (open_route, "routes", "the route GET /chat/task/{task_id} has the authorization NONE, not JWT"),
-        (other_audience, "token", "/chat/usage is answered 401, not 200"),
+        (other_audience, "token", "/chat/usage returns 401, not 200"),
         (token_not_allowed, "preflight", "the preflight of POST /chat does not allow the header Authorization"),
         (configuration_of_no_version, "versions", "which is older than the deployed Environment"),
-        (alias_of_another_configuration, "configuration", "SubmitFunction runs with another OWNER_LIMITS than"),
-        (foreign_log_line, "logs", "StatusLogGroup has a line that is no JSON"),
+        (
+            alias_of_another_configuration,
+            "configuration",
+            "SubmitFunction runs with a value of OWNER_LIMITS that differs",
+        ),
+        (foreign_log_line, "logs", "StatusLogGroup has a line that is not JSON"),
     ],
 )
 def test_a_broken_stack_is_told_in_a_sentence_with_its_entry(

@@ -694,7 +694,7 @@ async def _flush_until""",
         "submit takes results of functions that a lost attempt has asked for",
         "functions/submit/continuation.py",
         (
-            '                raise _mismatch(where, "has a result of a call that is not waiting for one")',
+            '                raise _mismatch(where, "has a result, but no function call waits for it")',
             "                continue",
         ),
     ),

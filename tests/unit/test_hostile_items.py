@@ -260,7 +260,7 @@ def test_nothing_of_the_table_steers_the_terminal(run: Run, failed: Failed) -> N
     assert ran.is_harmless
     lines = ran.out.splitlines()
     assert len(lines) == 1 + len(MALFORMED) + 1
-    assert f"1 queued, 0 changed meanwhile, {len(MALFORMED)} malformed" in lines[-1]
+    assert f"tasks queued: 1, changed meanwhile: 0, malformed: {len(MALFORMED)}" in lines[-1]
 
 
 def bug(params: dict[str, Any]) -> None:
@@ -367,7 +367,7 @@ def test_a_token_follows_no_redirect(run: Run, other: OtherApi, servers: list[Ot
     ran = run("smoke", "--url", other.url)
 
     assert ran.code == 1
-    assert f"is answered {status}" in ran.err
+    assert f"returns {status}" in ran.err
     assert elsewhere.asked == []
 
 

@@ -74,7 +74,10 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no instructions": ("", f"instructions: {NO_TEXT} 16000 characters"),
     "blank instructions": ('instructions = " "', f"instructions: {NO_TEXT} 16000 characters"),
     "long instructions": (f'instructions = "{"x" * 16_001}"', f"instructions: {NO_TEXT} 16000 characters, not 16001"),
-    "a key that is none": (f'{GOOD}colour = "red"', "colour: is not known here; there are: instructions, model, "),
+    "a key that is none": (
+        f'{GOOD}colour = "red"',
+        "colour: is not a known key; the known keys are: instructions, model, ",
+    ),
     "a long model": (f'{GOOD}model = "{"m" * 151}"', f"model: {NO_TEXT} 150 characters, not 151"),
     "a model that is no text": (f"{GOOD}model = 4", f"model: {NO_TEXT} 150 characters"),
     "a low temperature": (f"{GOOD}temperature = -0.1", "temperature: must be a number from 0 to 2"),
@@ -126,7 +129,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     ),
     "a field's key that is none": (
         f'{GOOD}[draft]\na = {{ type = "string", description = "d", enum = ["x"] }}',
-        r"draft\.a\.enum: is not known here; there are: type, description",
+        r"draft\.a\.enum: is not a known key; the known keys are: type, description",
     ),
 }
 

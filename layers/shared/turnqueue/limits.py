@@ -45,13 +45,17 @@ def parse_limits(text: str) -> dict[str, Limit]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(_GROUP, part)
         if not match:
-            raise ValueError(f"not a limit (group:messages a minute/at once[/tokens a day]): {part}")
+            raise ValueError(
+                f"OwnerLimits: must be group:messages a minute/messages at once[/tokens a day], not {part}"
+            )
         if match[1] in limits:
-            raise ValueError(f"a group has limits twice: {match[1]}")
+            raise ValueError(f"OwnerLimits: names the group {match[1]} twice")
         tokens = int(match[4]) if match[4] else None
         limits[match[1]] = Limit(Rate(int(match[2]), int(match[3])), tokens)
     if text and DEFAULT_GROUP not in limits:
-        raise ValueError(f"no limits for the group {DEFAULT_GROUP}, which applies to everybody without another group")
+        raise ValueError(
+            f"OwnerLimits: must have the group {DEFAULT_GROUP}, which has all owners without another group"
+        )
     return limits
 
 

@@ -53,7 +53,7 @@ class MediaUrls:
         self.text = text
         self.hosts = [] if text in ("https", "off") else text.split(",")
         if not all(re.fullmatch(_HOST, host) for host in self.hosts):
-            raise ValueError(f"MediaUrls must be https, off, or hosts with commas between: {text}")
+            raise ValueError(f"MediaUrls must be https, off, or hosts separated by commas, not {text}")
 
     def allows(self, url: str) -> bool:
         """Whether a model may get the URL. Data URLs are always allowed, because nobody fetches them."""

@@ -54,7 +54,7 @@ def unfinished(turn: Turn) -> Problem:
     """The problem for a request whose wait is over. The turn continues."""
     return Problem(
         "response_in_progress",
-        f"The answer takes longer than a request may. It goes on: GET /v1/responses/{response_id(turn.key)} has it.",
+        f"The answer takes longer than a request may last. Read it later: GET /v1/responses/{response_id(turn.key)}.",
         status=504,
         headers={**NO_RETRY, "Location": f"/v1/responses/{response_id(turn.key)}"},
         response_id=response_id(turn.key),

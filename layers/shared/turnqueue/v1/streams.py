@@ -272,15 +272,17 @@ class ResponseStream:
 
 
 def _unfinished(turn: Turn) -> Event:
-    return _problem(turn, "response_in_progress", "The answer takes longer than a request may. It goes on")
+    return _problem(turn, "response_in_progress", "The answer takes longer than a request may last. Read it later")
 
 
 def _void(turn: Turn) -> Event:
-    return _problem(turn, "response_restarted", "The text so far is void, because a new attempt has begun")
+    return _problem(
+        turn, "response_restarted", "A new attempt has begun, so discard the text so far. Read the new answer later"
+    )
 
 
 def _problem(turn: Turn, code: str, why: str) -> Event:
-    text = f"{why}: GET /v1/responses/{response_id(turn.key)} has it."
+    text = f"{why}: GET /v1/responses/{response_id(turn.key)}."
     return {"type": "server_error", "code": code, "message": text, "param": None}
 
 
