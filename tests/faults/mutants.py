@@ -14,57 +14,36 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import batched
 from pathlib import Path
 
 from development import cfn
 
 README = Path(__file__).parent / "README.md"
 SECONDS = 900
-STORE = "layers/shared/turnqueue/store.py"
-WORKER = "functions/worker/worker.py"
-INVOCATION = "functions/worker/invocation.py"
-INTAKE = "functions/worker/intake.py"
-ATTEMPT = "functions/worker/attempt.py"
-DECISIONS = "functions/worker/decisions.py"
-ADMISSION = "functions/worker/admission.py"
-LEASES = "functions/worker/leases.py"
-PACE = "functions/worker/pace.py"
-TURN = "layers/shared/turnqueue/turn.py"
-USAGE = "layers/shared/turnqueue/usage.py"
-BREAKER = "layers/shared/turnqueue/circuit_breaker.py"
-SUBMIT = "functions/submit/submit.py"
-STATUS = "functions/status/status.py"
-DEADLETTER = "functions/deadletter/deadletter.py"
-MEDIA = "layers/shared/turnqueue/media.py"
-EVENTS = "layers/shared/turnqueue/events.py"
 
 
 @dataclass(frozen=True)
 class Mutant:
     name: str
     file: str
-    changes: tuple[tuple[str, str], ...]
+    changes: tuple[tuple[str, ...], ...]
     """What is replaced by what. Each must be found exactly once."""
 
 
 class Inapplicable(Exception):
-    """The product has changed: a patch must be written anew."""
+    """The product has changed, so a text of the bug is no longer there exactly once."""
 
 
 class HuntFailed(Exception):
-    """The hunt did not come to an end of its own."""
+    """The hunt failed, or did not end in time."""
 
 
-def mutant(name: str, file: str, *changes: tuple[str, str]) -> Mutant:
-    return Mutant(name, file, changes)
-
-
-MUTANTS = [
-    mutant(
-        "the claim does not check the state",
-        STORE,
-        ('condition=f"{_UNHELD} AND {_BUDGETED}', 'condition=f"{_BUDGETED}'),
-        (
+BUGS: dict[str, dict[str, tuple[str, ...]]] = {
+    "layers/shared/turnqueue/store.py": {
+        "the claim does not check the state": (
+            'condition=f"{_UNHELD} AND {_BUDGETED}',
+            'condition=f"{_BUDGETED}',
             '''                    "pending": Status.PENDING,
                     "started": Status.STARTED,
                     "now": now,
@@ -72,77 +51,81 @@ MUTANTS = [
             '''                    "now": now,
                     "max_attempts"''',
         ),
-    ),
-    mutant(
-        "the claim ignores the lease",
-        STORE,
-        (
+        "the claim ignores the lease": (
             '(#status = :pending OR (#status = :started AND #lease_until < :now))"',
             '(#status = :pending OR (#status = :started AND NOT #lease_until = :now))"',
         ),
-    ),
-    mutant(
-        "the message is deleted before the turn is final",
-        INVOCATION,
-        (
-            "                decision = await self._run_turn(decode(message.body), message.deliveries)",
-            "                await self._delete(message)\n                decision = await self._run_turn(decode(message.body), 1)",
-        ),
-    ),
-    mutant(
-        "the end of an attempt does not check that the worker has the claim",
-        STORE,
-        (
+        "the end of an attempt does not check that the worker has the claim": (
             '_OURS = "#status = :started AND #attempt = :attempt"',
             '_OURS = "#status = :started AND #attempt >= :attempt"',
         ),
-    ),
-    mutant(
-        "the end of an attempt only checks that the turn exists",
-        STORE,
-        (
+        "the end of an attempt only checks that the turn exists": (
             '_OURS = "#status = :started AND #attempt = :attempt"',
             '_OURS = "NOT #status = :started OR #attempt > :attempt OR #status = :started"',
         ),
-    ),
-    mutant(
-        "submit answers before it sends the message",
-        SUBMIT,
-        ("def submit(", "_unsent: list[Key] = []\n\n\ndef submit("),
-        (
-            "        return turn if turn.final else _queue_or_close(turn), False",
-            "        for earlier in _unsent:\n            queue.send(earlier)\n        _unsent[:] = [turn.key]\n        return turn, False",
+        "a reader does not end an overdue turn": (
+            "        if not turn.overdue(now):\n            return turn",
+            "        return turn",
         ),
-    ),
-    mutant(
-        "submit ignores a failed send",
-        SUBMIT,
-        (
-            "    except (BotoCoreError, ClientError) as error:\n        try:\n            store.fail",
-            "    except (BotoCoreError, ClientError) as error:\n        return turn\n        try:\n            store.fail",
+        "a reader ends an overdue turn without a condition": (
+            'f"{_UNFINISHED} AND #deadline_at <= :now"',
+            '"#deadline_at <= :now"',
         ),
-    ),
-    mutant(
-        "submit answers 202 although the send failed, if the request has a key",
-        SUBMIT,
-        (
-            "        # The turn stays PENDING, because another",
-            "        return turn, False\n        # The turn stays PENDING, because another",
+        "a turn that is returned to the queue stays STARTED until its lease ends": (
+            'changes: dict[str, Any] = {"status": Status.PENDING}',
+            'changes: dict[str, Any] = {"lease_until": claimed.lease_until}',
+            'remove=("lease_until", "progress", *(() if place_at is not None',
+            'remove=("progress", *(() if place_at is not None',
         ),
-    ),
-    mutant(
-        "the worker reads the histories of a batch before its first claim",
-        ATTEMPT,
-        (
-            "history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
-            "history = _early.setdefault(turn.key.session, await asyncio.to_thread(recall, time.time()))",
+        "a cancellation overwrites a final state": (
+            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
+            '"attribute_exists(#status)" if code == "cancelled" else _UNHELD)',
         ),
-        ("class Attempt:", "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
-    ),
-    mutant(
-        "the worker runs a session's later turns although an earlier turn was returned",
-        INVOCATION,
-        (
+        "a dead letter overwrites a final state": (
+            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
+            '"attribute_exists(#status)" if code == "worker_lost" else _UNHELD)',
+        ),
+        "a worker that has lost a turn can return the turn to the queue": (
+            """("place_at",))),
+                condition=_OURS_UNCANCELLED,
+                values=_ours(claimed),""",
+            """("place_at",))),
+                condition="#status = :started",
+                values={"started": Status.STARTED},""",
+        ),
+        "a turn has three times as many attempts as it should": (
+            '"max_attempts": MAX_ATTEMPTS,',
+            '"max_attempts": 3 * MAX_ATTEMPTS,',
+        ),
+        "a worker begins a turn past its deadline": ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
+        "a refused call counts as an attempt": ("        if is_refund:\n", "        if place_at:\n"),
+        "the model gets the oldest turns and not the newest": (
+            "ScanIndexForward=False,\n                Limit=limit,",
+            "ScanIndexForward=True,\n                Limit=limit,",
+        ),
+        "the model gets the history in reverse order": (
+            "        return found[:limit][::-1]",
+            "        return found[:limit]",
+        ),
+        "a cancelled turn keeps its reservation of tokens": (
+            "        self._settle(turn, now)\n        return turn\n",
+            "        return turn\n",
+        ),
+        "a cancellation writes no row that the worker would see": (
+            "                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n",
+            "",
+        ),
+        "two requests bring the results of the same functions": (
+            "OR #answered_by IN (:turn, :earlier))",
+            "OR #answered_by <> :turn OR #answered_by <> :earlier)",
+        ),
+    },
+    "functions/worker/invocation.py": {
+        "the message is deleted before the turn is final": (
+            "                decision = await self._run_turn(decode(message.body), message.deliveries)",
+            "                await self._delete(message)\n                decision = await self._run_turn(decode(message.body), 1)",
+        ),
+        "the worker runs a session's later turns although an earlier turn was returned": (
             """                del self._sessions[group]
                 await self._give_back(session, decision.seconds)
                 return
@@ -152,15 +135,9 @@ MUTANTS = [
                 continue
 """,
         ),
-    ),
-    mutant(
-        "the worker runs the sessions of a batch one after the other",
-        INVOCATION,
-        (
+        "the worker runs the sessions of a batch one after the other": (
             "            running = self._group.create_task(self._run_session(message.group))",
             "            running = self._group.create_task(_one_by_one(self._run_session(message.group)))",
-        ),
-        (
             "async def _flush_until",
             """_lock = asyncio.Lock()
 
@@ -172,134 +149,86 @@ async def _one_by_one(session: Any) -> None:
 
 async def _flush_until""",
         ),
-    ),
-    mutant(
-        "a reader does not end an overdue turn",
-        STORE,
-        ("        if not turn.overdue(now):\n            return turn", "        return turn"),
-    ),
-    mutant(
-        "a reader ends an overdue turn without a condition",
-        STORE,
-        ('f"{_UNFINISHED} AND #deadline_at <= :now"', '"#deadline_at <= :now"'),
-    ),
-    mutant(
-        "a turn that is returned to the queue stays STARTED until its lease ends",
-        STORE,
-        (
-            'changes: dict[str, Any] = {"status": Status.PENDING}',
-            'changes: dict[str, Any] = {"lease_until": claimed.lease_until}',
+        "the message of a returned turn stays hidden until the lease ends": (
+            "        if seconds is not None:",
+            "        if seconds is None:",
+            "await self._change_visibility(messages, seconds)",
+            "await self._change_visibility(messages, LEASE_SECONDS)",
         ),
-        (
-            'remove=("lease_until", "progress", *(() if place_at is not None',
-            'remove=("progress", *(() if place_at is not None',
+        "the later turns of a returned turn's session stay hidden until their lease ends": (
+            "await self._give_back(session, decision.seconds)",
+            "await self._give_back([message], decision.seconds)",
         ),
-    ),
-    mutant(
-        "the message of a returned turn stays hidden until the lease ends",
-        INVOCATION,
-        ("        if seconds is not None:", "        if seconds is None:"),
-        ("await self._change_visibility(messages, seconds)", "await self._change_visibility(messages, LEASE_SECONDS)"),
-    ),
-    mutant(
-        "submit reserves the Idempotency-Key after it records the turn",
-        SUBMIT,
-        (
+        "the worker abandons a running receive when its last turn ends": (
+            "                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))",
+            """                poll = asyncio.create_task(self._intake.poll(min(self._free, MOST_AT_ONCE)))
+                while self._running and not poll.done():
+                    await asyncio.wait([poll, *self._running], return_when=asyncio.FIRST_COMPLETED)
+                if poll.done():
+                    self._begin(poll.result())""",
+        ),
+        "the worker reports messages as failed that it received itself": (
+            "        return [message.id for message in batch if message.id in self._unfinished]",
+            "        return sorted(self._unfinished)",
+        ),
+        "the messages of a session run at the same time": (
+            """            if (session := self._sessions.get(message.group)) is not None:
+                session.append(message)
+                continue
+            self._sessions[message.group] = deque([message])
+            running = self._group.create_task(self._run_session(message.group))""",
+            """            self._sessions[message.id] = deque([message])
+            running = self._group.create_task(self._run_session(message.id))""",
+        ),
+        "a worker takes new turns until its timeout": (" and time.time() < self._takes_until):", "):"),
+        "a turn that is returned to the queue keeps a slot of the worker": (
+            "                del self._sessions[group]\n                await",
+            '                self._sessions[f"{message.id} is gone"] = self._sessions.pop(group)\n                await',
+        ),
+        "the worker does not renew the visibility of messages that it received itself": (
+            "        self._services.leases.hold_messages([message.handle for message in messages])",
+            """        if not self._running:
+            self._services.leases.hold_messages([message.handle for message in messages])""",
+        ),
+    },
+    "functions/submit/submit.py": {
+        "submit answers before it sends the message": (
+            "def submit(",
+            "_unsent: list[Key] = []\n\n\ndef submit(",
+            "        return turn if turn.final else _queue_or_close(turn), False",
+            "        for earlier in _unsent:\n            queue.send(earlier)\n        _unsent[:] = [turn.key]\n        return turn, False",
+        ),
+        "submit ignores a failed send": (
+            "    except (BotoCoreError, ClientError) as error:\n        try:\n            store.fail",
+            "    except (BotoCoreError, ClientError) as error:\n        return turn\n        try:\n            store.fail",
+        ),
+        "submit answers 202 although the send failed, if the request has a key": (
+            "        # The turn stays PENDING, because another",
+            "        return turn, False\n        # The turn stays PENDING, because another",
+        ),
+        "submit reserves the Idempotency-Key after it records the turn": (
             "    bound = keys.reserve(",
             "    store.create(turn)\n    queue.send(turn.key)\n    bound = keys.reserve(",
         ),
-    ),
-    mutant(
-        "a repeated submit does not queue a PENDING turn again",
-        SUBMIT,
-        ("        if earlier and earlier.status is not Status.PENDING:", "        if earlier:"),
-    ),
-    mutant(
-        "submit does not compare the body with that of the Idempotency-Key",
-        SUBMIT,
-        ("        if bound.fingerprint != wanted.fingerprint:", "        if not bound.fingerprint:"),
-    ),
-    mutant(
-        "submit takes the owner from a header of the client",
-        "layers/shared/turnqueue/http.py",
-        (
-            '    sub = _claims(event).get("sub", "")',
-            '    sub = event["headers"].get("x-owner") or _claims(event).get("sub", "")',
+        "a repeated submit does not queue a PENDING turn again": (
+            "        if earlier and earlier.status is not Status.PENDING:",
+            "        if earlier:",
         ),
-    ),
-    mutant(
-        "submit takes the owner from the body",
-        SUBMIT,
-        (
+        "submit does not compare the body with that of the Idempotency-Key": (
+            "        if bound.fingerprint != wanted.fingerprint:",
+            "        if not bound.fingerprint:",
+        ),
+        "submit takes the owner from the body": (
             "    key = Key(session_key(caller,",
             '    caller = (request.metadata or {}).get("owner", caller)\n    key = Key(session_key(caller,',
         ),
-    ),
-    mutant(
-        "the worker deletes a message after a temporary error",
-        DECISIONS,
-        ("            return back(refused_wait, is_refund=True)", "            return DONE"),
-    ),
-    mutant(
-        "the worker deletes a duplicate message while another worker runs the turn",
-        DECISIONS,
-        (
-            "            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))",
-            "            return DONE",
-        ),
-    ),
-    mutant(
-        "the worker does not report which messages of a batch failed",
-        WORKER,
-        ('[{"itemIdentifier": message_id} for message_id in unfinished]', "[]"),
-    ),
-    mutant(
-        "a cancellation overwrites a final state",
-        STORE,
-        (
-            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
-            '"attribute_exists(#status)" if code == "cancelled" else _UNHELD)',
-        ),
-    ),
-    mutant(
-        "a dead letter overwrites a final state",
-        STORE,
-        (
-            '_UNCLAIMED if code == "enqueue_failed" else _UNHELD)',
-            '"attribute_exists(#status)" if code == "worker_lost" else _UNHELD)',
-        ),
-    ),
-    mutant(
-        "the deadletter function drops a message whose turn it cannot close",
-        DEADLETTER,
-        (
-            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return False',
-            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return True',
-        ),
-    ),
-    mutant(
-        "submit logs the prompt",
-        SUBMIT,
-        (
+        "submit logs the prompt": (
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wait})',
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "code": turn.request["message"]})',
         ),
-    ),
-    mutant(
-        "the worker logs the text of the model's error",
-        "functions/worker/model.py",
-        ("import count, ", "import count, logger, "),
-        (
-            "        said = refusals.parsed(await refusals.body(response))\n",
-            "        said = refusals.parsed(await refusals.body(response))\n"
-            '        logger.warning("refused", extra={"code": str(said)})\n',
-        ),
-    ),
-    mutant(
-        "the queue message contains the prompt",
-        SUBMIT,
-        ("import os\n", "import json\nimport os\n"),
-        (
+        "the queue message contains the prompt": (
+            "import os\n",
+            "import json\nimport os\n",
             "        queue.send(turn.key)\n    except (BotoCoreError, ClientError) as error:\n        try:",
             """        queue._client.send_message(
             QueueUrl=queue._url,
@@ -310,371 +239,246 @@ async def _flush_until""",
     except (BotoCoreError, ClientError) as error:
         try:""",
         ),
-    ),
-    mutant(
-        "submit answers a sync request with 504 when the wait ends",
-        SUBMIT,
-        (
+        "submit answers a sync request with 504 when the wait ends": (
             '        count("SyncWaitTimedOut")',
             '        count("SyncWaitTimedOut")\n        raise Problem("unavailable", "The task was not finished in time.", status=504)',
         ),
-    ),
-    mutant(
-        "a failed read ends a waiting request",
-        "layers/shared/turnqueue/wait.py",
-        ('            logger.warning("read failed"', '            raise\n            logger.warning("read failed"'),
-    ),
-    mutant(
-        "owners share their Idempotency-Keys",
-        "layers/shared/turnqueue/idempotency.py",
-        ('f"{owner}\\n{key}"', "key"),
-    ),
-    mutant(
-        "the cache serves one owner's reply to all owners",
-        "layers/shared/turnqueue/replies.py",
-        ('guard_key("reply", owner)', '"reply#of all"'),
-    ),
-    mutant(
-        "the cache answers a later message of a conversation",
-        SUBMIT,
-        ("    if allowed.keeps and begins:", "    if allowed.keeps:"),
-    ),
-    mutant(
-        "the cache stores the answer in the guards table",
-        ATTEMPT,
-        ("replies.keep, reply, turn.key,", 'replies.keep, reply, turn.key._replace(session=f"{answer}#"),'),
-        ("await self._keep_reply()", "await self._keep_reply(answer)"),
-        ("async def _keep_reply(self)", "async def _keep_reply(self, answer: Answer)"),
-    ),
-    mutant(
-        "submit returns a cached reply, but the turn is recorded without the reply",
-        SUBMIT,
-        ("        if store.create(replied):", "        if store.create(replied) or replied:"),
-    ),
-    mutant(
-        'each click on "retry" makes another task',
-        SUBMIT,
-        ('or f"retry {old.task_id}"', 'or f"retry {old.task_id} {time.time()}"'),
-    ),
-    mutant(
-        "a worker that has lost a turn can return the turn to the queue",
-        STORE,
-        (
-            """("place_at",))),
-                condition=_OURS_UNCANCELLED,
-                values=_ours(claimed),""",
-            """("place_at",))),
-                condition="#status = :started",
-                values={"started": Status.STARTED},""",
+        "the cache answers a later message of a conversation": (
+            "    if allowed.keeps and begins:",
+            "    if allowed.keeps:",
         ),
-    ),
-    mutant(
-        "a turn has three times as many attempts as it should",
-        STORE,
-        ('"max_attempts": MAX_ATTEMPTS,', '"max_attempts": 3 * MAX_ATTEMPTS,'),
-    ),
-    mutant(
-        "a worker begins a turn past its deadline",
-        STORE,
-        ("AND {_BUDGETED} AND #deadline_at > :now", "AND {_BUDGETED}"),
-    ),
-    mutant(
-        "the last attempt of a turn goes to a model that is down",
-        ATTEMPT,
-        ("        is_last = turn.attempt >= turn.last_attempt", "        is_last = False"),
-    ),
-    mutant(
-        "the worker calls a model whose circuit breaker is open",
-        ADMISSION,
-        ("            if breaker.state(now) is State.OPEN\n", "            if False\n"),
-    ),
-    mutant(
-        "the worker does not renew the lease of a turn",
-        LEASES,
-        ("        if not turns and not messages:", "        turns = []\n        if not messages:"),
-    ),
-    mutant(
-        "the later turns of a returned turn's session stay hidden until their lease ends",
-        INVOCATION,
-        ("await self._give_back(session, decision.seconds)", "await self._give_back([message], decision.seconds)"),
-    ),
-    mutant(
-        "the worker abandons a running receive when its last turn ends",
-        INVOCATION,
-        (
-            "                self._begin(await self._intake.poll(min(self._free, MOST_AT_ONCE)))",
-            """                poll = asyncio.create_task(self._intake.poll(min(self._free, MOST_AT_ONCE)))
-                while self._running and not poll.done():
-                    await asyncio.wait([poll, *self._running], return_when=asyncio.FIRST_COMPLETED)
-                if poll.done():
-                    self._begin(poll.result())""",
+        "submit returns a cached reply, but the turn is recorded without the reply": (
+            "        if store.create(replied):",
+            "        if store.create(replied) or replied:",
         ),
-    ),
-    mutant(
-        "a failed receive is repeated with a new attempt id",
-        INTAKE,
-        ("        if not self._failures or now >= self._attempt_until:", "        if True:"),
-    ),
-    mutant(
-        "the worker reports messages as failed that it received itself",
-        INVOCATION,
-        (
-            "        return [message.id for message in batch if message.id in self._unfinished]",
-            "        return sorted(self._unfinished)",
+        'each click on "retry" makes another task': (
+            'or f"retry {old.task_id}"',
+            'or f"retry {old.task_id} {time.time()}"',
         ),
-    ),
-    mutant(
-        "the messages of a session run at the same time",
-        INVOCATION,
-        (
-            """            if (session := self._sessions.get(message.group)) is not None:
-                session.append(message)
-                continue
-            self._sessions[message.group] = deque([message])
-            running = self._group.create_task(self._run_session(message.group))""",
-            """            self._sessions[message.id] = deque([message])
-            running = self._group.create_task(self._run_session(message.id))""",
+        "submit marks later turns as the first turn of their session": (
+            "    begins = request.session_id is None",
+            "    begins = not request.session_id or not key_of_client",
         ),
-    ),
-    mutant(
-        "a worker takes new turns until its timeout",
-        INVOCATION,
-        (" and time.time() < self._takes_until):", "):"),
-    ),
-    mutant(
-        "a turn that is returned to the queue keeps a slot of the worker",
-        INVOCATION,
-        (
-            "                del self._sessions[group]\n                await",
-            '                self._sessions[f"{message.id} is gone"] = self._sessions.pop(group)\n                await',
+        "submit reserves no tokens": (
+            "turn = turn._replace(begins_session=begins, reserved_tokens=tokens)",
+            "turn = turn._replace(begins_session=begins)",
         ),
-    ),
-    mutant(
-        "the worker does not renew the visibility of messages that it received itself",
-        INVOCATION,
-        (
-            "        self._services.leases.hold_messages([message.handle for message in messages])",
-            """        if not self._running:
-            self._services.leases.hold_messages([message.handle for message in messages])""",
+        "a turn is recorded before its images are stored": (
+            "    for upload_id, url in data_urls.items():\n        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
+            "",
+            "        _give_back(turn)\n    return turn",
+            """        _give_back(turn)
+    for upload_id, url in data_urls.items():
+        uploads.put_data_url(turn.key.owner, upload_id, url)
+    return turn""",
         ),
-    ),
-    mutant(
-        "a worker answers from a history that it read earlier",
-        ATTEMPT,
-        (
+        "a turn is recorded although S3 did not store its image": (
+            "        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
+            """        try:
+            uploads.put_data_url(turn.key.owner, upload_id, url)
+        except (BotoCoreError, ClientError):
+            pass
+""",
+        ),
+    },
+    "functions/worker/attempt.py": {
+        "the worker reads the histories of a batch before its first claim": (
+            "history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
+            "history = _early.setdefault(turn.key.session, await asyncio.to_thread(recall, time.time()))",
+            "class Attempt:",
+            "_early: dict[str, list[Turn]] = {}\n\n\nclass Attempt:",
+        ),
+        "the cache stores the answer in the guards table": (
+            "replies.keep, reply, turn.key,",
+            'replies.keep, reply, turn.key._replace(session=f"{answer}#"),',
+            "await self._keep_reply()",
+            "await self._keep_reply(answer)",
+            "async def _keep_reply(self)",
+            "async def _keep_reply(self, answer: Answer)",
+        ),
+        "the last attempt of a turn goes to a model that is down": (
+            "        is_last = turn.attempt >= turn.last_attempt",
+            "        is_last = False",
+        ),
+        "a worker answers from a history that it read earlier": (
             "        history = [] if turn.begins_session else await asyncio.to_thread(recall, time.time())",
             """        history = _known.get(turn.key.session) or await asyncio.to_thread(recall, time.time())
         _known[turn.key.session] = history""",
-        ),
-        (
             "        await self._settle(answer.usage, is_final=True, answers=1)",
             """        told = turn._replace(status=Status.SUCCESS, result=answer.result)
         _known[turn.key.session] = [*_known.get(turn.key.session, []), told]
         await self._settle(answer.usage, is_final=True, answers=1)""",
+            "class Attempt:",
+            "_known: dict[str, list[Turn]] = {}\n\n\nclass Attempt:",
+            "from turnqueue.turn import Turn\n",
+            "from turnqueue.turn import Status, Turn\n",
         ),
-        ("class Attempt:", "_known: dict[str, list[Turn]] = {}\n\n\nclass Attempt:"),
-        ("from turnqueue.turn import Turn\n", "from turnqueue.turn import Status, Turn\n"),
-    ),
-    mutant(
-        "submit marks later turns as the first turn of their session",
-        SUBMIT,
-        ("    begins = request.session_id is None", "    begins = not request.session_id or not key_of_client"),
-    ),
-    mutant(
-        "a refused call counts as an attempt",
-        STORE,
-        ("        if is_refund:\n", "        if place_at:\n"),
-    ),
-    mutant(
-        "an overdue task reports `deadline_exceeded` although its model refused it",
-        TURN,
-        ('return self.last_refusal or "deadline_exceeded"', 'return "deadline_exceeded"'),
-    ),
-    mutant(
-        "the worker ignores the circuit breaker after the first read",
-        ADMISSION,
-        ("if abs(now - self._read_at) >= READ_SECONDS:", "if not self._is_known:"),
-    ),
-    mutant(
-        "every worker probes at once",
-        BREAKER,
-        (
-            "        return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))",
-            "        return self._replace(open_until=_millis(now))",
-        ),
-    ),
-    mutant(
-        "after a lost probe, no worker probes for 25 minutes",
-        BREAKER,
-        ("PROBE_LEASE_SECONDS = 15.0", "PROBE_LEASE_SECONDS = 1500.0"),
-    ),
-    mutant(
-        "a refused turn waits for more than a minute",
-        DECISIONS,
-        ("    return wait if wait < MOST_HIDDEN_SECONDS else", "    return wait if wait < 1000 else"),
-        ("2.0 ** min(refusals, 10)", "2.0 ** min(4 + refusals, 10)"),
-    ),
-    mutant(
-        "a turn does not wait for its slot under a known rate",
-        PACE,
-        ("max(grant.full_after - self._rate.interval, 0)", "0"),
-    ),
-    mutant(
-        "the model gets the oldest turns and not the newest",
-        STORE,
-        (
-            "ScanIndexForward=False,\n                Limit=limit,",
-            "ScanIndexForward=True,\n                Limit=limit,",
-        ),
-    ),
-    mutant(
-        "the model gets only five turns of the history",
-        ATTEMPT,
-        ("limit=HISTORY_TURNS,", "limit=5,"),
-    ),
-    mutant(
-        "the model gets the history in reverse order",
-        STORE,
-        ("        return found[:limit][::-1]", "        return found[:limit]"),
-    ),
-    mutant(
-        "a cancelled turn keeps its reservation of tokens",
-        STORE,
-        ("        self._settle(turn, now)\n        return turn\n", "        return turn\n"),
-    ),
-    mutant(
-        "the end of a turn subtracts its reservation twice",
-        USAGE,
-        ('counts["completion_tokens"] - reserved\n', 'counts["completion_tokens"] - 2 * reserved\n'),
-    ),
-    mutant(
-        "the tokens of answers do not count in the day's usage",
-        USAGE,
-        (
-            'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
-            'charge = counts["prompt_tokens"] - reserved',
-        ),
-    ),
-    mutant(
-        "submit ignores the quota of tokens",
-        USAGE,
-        ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
-    ),
-    mutant(
-        "submit reserves no tokens",
-        SUBMIT,
-        (
-            "turn = turn._replace(begins_session=begins, reserved_tokens=tokens)",
-            "turn = turn._replace(begins_session=begins)",
-        ),
-    ),
-    mutant(
-        "a finished turn keeps its reservation of tokens",
-        ATTEMPT,
-        (
+        "the model gets only five turns of the history": ("limit=HISTORY_TURNS,", "limit=5,"),
+        "a finished turn keeps its reservation of tokens": (
             "await self._settle(answer.usage, is_final=True, answers=1)",
             "await self._settle(answer.usage, is_final=False, answers=1)",
         ),
-    ),
-    mutant(
-        "a failed turn keeps its reservation of tokens",
-        ATTEMPT,
-        ("await self._settle(self._used(), is_final=True)", "await self._settle(self._used(), is_final=False)"),
-    ),
-    mutant(
-        "an image counts as missing although S3 only failed",
-        MEDIA,
-        ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey", "AccessDenied", "InternalServerError"):'),
-    ),
-    mutant(
-        "the worker retries a turn whose image is missing",
-        MEDIA,
-        ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
-    ),
-    mutant(
-        "a turn is recorded before its images are stored",
-        SUBMIT,
-        (
-            "    for upload_id, url in data_urls.items():\n        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
-            "",
+        "a failed turn keeps its reservation of tokens": (
+            "await self._settle(self._used(), is_final=True)",
+            "await self._settle(self._used(), is_final=False)",
         ),
-        (
-            "        _give_back(turn)\n    return turn",
-            "        _give_back(turn)\n    for upload_id, url in data_urls.items():\n"
-            "        uploads.put_data_url(turn.key.owner, upload_id, url)\n    return turn",
+    },
+    "layers/shared/turnqueue/http.py": {
+        "submit takes the owner from a header of the client": (
+            '    sub = _claims(event).get("sub", "")',
+            '    sub = event["headers"].get("x-owner") or _claims(event).get("sub", "")',
         ),
-    ),
-    mutant(
-        "a turn is recorded although S3 did not store its image",
-        SUBMIT,
-        (
-            "        uploads.put_data_url(turn.key.owner, upload_id, url)\n",
-            "        try:\n            uploads.put_data_url(turn.key.owner, upload_id, url)\n"
-            "        except (BotoCoreError, ClientError):\n            pass\n",
+    },
+    "functions/worker/decisions.py": {
+        "the worker deletes a message after a temporary error": (
+            "            return back(refused_wait, is_refund=True)",
+            "            return DONE",
         ),
-    ),
-    mutant(
-        "a row of the event log overwrites another row",
-        EVENTS,
-        (
+        "the worker deletes a duplicate message while another worker runs the turn": (
+            "            return back(min((current.lease_until or now) - now + 1, MOST_HIDDEN_SECONDS))",
+            "            return DONE",
+        ),
+        "a refused turn waits for more than a minute": (
+            "    return wait if wait < MOST_HIDDEN_SECONDS else",
+            "    return wait if wait < 1000 else",
+            "2.0 ** min(refusals, 10)",
+            "2.0 ** min(4 + refusals, 10)",
+        ),
+    },
+    "functions/worker/worker.py": {
+        "the worker does not report which messages of a batch failed": (
+            '[{"itemIdentifier": message_id} for message_id in unfinished]',
+            "[]",
+        ),
+    },
+    "functions/deadletter/deadletter.py": {
+        "the deadletter function drops a message whose turn it cannot close": (
+            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return False',
+            'extra={"task_id": key.task_id, "error": error_name(error)})\n        return True',
+        ),
+    },
+    "functions/worker/model.py": {
+        "the worker logs the text of the model's error": (
+            "import count, ",
+            "import count, logger, ",
+            "        said = refusals.parsed(await refusals.body(response))\n",
+            """        said = refusals.parsed(await refusals.body(response))
+        logger.warning("refused", extra={"code": str(said)})
+""",
+        ),
+    },
+    "layers/shared/turnqueue/wait.py": {
+        "a failed read ends a waiting request": (
+            '            logger.warning("read failed"',
+            '            raise\n            logger.warning("read failed"',
+        ),
+    },
+    "layers/shared/turnqueue/idempotency.py": {
+        "owners share their Idempotency-Keys": ('f"{owner}\\n{key}"', "key"),
+    },
+    "layers/shared/turnqueue/replies.py": {
+        "the cache serves one owner's reply to all owners": ('guard_key("reply", owner)', '"reply#of all"'),
+    },
+    "functions/worker/admission.py": {
+        "the worker calls a model whose circuit breaker is open": (
+            "            if breaker.state(now) is State.OPEN\n",
+            "            if False\n",
+        ),
+        "the worker ignores the circuit breaker after the first read": (
+            "if abs(now - self._read_at) >= READ_SECONDS:",
+            "if not self._is_known:",
+        ),
+    },
+    "functions/worker/leases.py": {
+        "the worker does not renew the lease of a turn": (
+            "        if not turns and not messages:",
+            "        turns = []\n        if not messages:",
+        ),
+    },
+    "functions/worker/intake.py": {
+        "a failed receive is repeated with a new attempt id": (
+            "        if not self._failures or now >= self._attempt_until:",
+            "        if True:",
+        ),
+    },
+    "layers/shared/turnqueue/turn.py": {
+        "an overdue task reports `deadline_exceeded` although its model refused it": (
+            'return self.last_refusal or "deadline_exceeded"',
+            'return "deadline_exceeded"',
+        ),
+    },
+    "layers/shared/turnqueue/circuit_breaker.py": {
+        "every worker probes at once": (
+            "        return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))",
+            "        return self._replace(open_until=_millis(now))",
+        ),
+        "after a lost probe, no worker probes for 25 minutes": (
+            "PROBE_LEASE_SECONDS = 15.0",
+            "PROBE_LEASE_SECONDS = 1500.0",
+        ),
+    },
+    "functions/worker/pace.py": {
+        "a turn does not wait for its slot under a known rate": ("max(grant.full_after - self._rate.interval, 0)", "0"),
+    },
+    "layers/shared/turnqueue/usage.py": {
+        "the end of a turn subtracts its reservation twice": (
+            'counts["completion_tokens"] - reserved\n',
+            'counts["completion_tokens"] - 2 * reserved\n',
+        ),
+        "the tokens of answers do not count in the day's usage": (
+            'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
+            'charge = counts["prompt_tokens"] - reserved',
+        ),
+        "submit ignores the quota of tokens": ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
+    },
+    "layers/shared/turnqueue/media.py": {
+        "an image counts as missing although S3 only failed": (
+            'in ("NoSuchKey", "AccessDenied"):',
+            'in ("NoSuchKey", "AccessDenied", "InternalServerError"):',
+        ),
+        "the worker retries a turn whose image is missing": ('in ("NoSuchKey", "AccessDenied"):', 'in ("NoSuchKey",):'),
+    },
+    "layers/shared/turnqueue/events.py": {
+        "a row of the event log overwrites another row": (
             'ConditionExpression="attribute_not_exists(#task)"',
             'ConditionExpression="attribute_not_exists(#task) OR attribute_exists(#task)"',
         ),
-    ),
-    mutant(
-        "a worker that has lost its turn writes to the log",
-        EVENTS,
-        ("if there.attempt > self._turn.attempt:", "if there.attempt > self._turn.attempt + 9:"),
-    ),
-    mutant(
-        "a new attempt does not void the text of the previous one",
-        EVENTS,
-        ("= (last.n + 1, True) if last", "= (last.n + 1, False) if last"),
-    ),
-    mutant(
-        "the worker does not check which row of the log has the number",
-        EVENTS,
-        (
+        "a worker that has lost its turn writes to the log": (
+            "if there.attempt > self._turn.attempt:",
+            "if there.attempt > self._turn.attempt + 9:",
+        ),
+        "a new attempt does not void the text of the previous one": (
+            "= (last.n + 1, True) if last",
+            "= (last.n + 1, False) if last",
+        ),
+        "the worker does not check which row of the log has the number": (
             "self._take(self._log.put(self._turn.key, event, now))",
             "self._log.put(self._turn.key, event, now)\n            self._take(event)",
         ),
-    ),
-    mutant(
-        "readers get rows after the end of the answer",
-        STATUS,
-        ("    if turn.final:\n        found = [done(", "    if turn.final and not rows:\n        found = [done("),
-    ),
-    mutant(
-        "a reader that reconnects misses a row",
-        STATUS,
-        ("rows = [] if after == END else log.after(key, after or 0)", "rows = log.after(key, (after or -1) + 1)"),
-    ),
-    mutant(
-        "a cancellation writes no row that the worker would see",
-        STORE,
-        ("                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n", ""),
-    ),
-    mutant(
-        "the OpenAI API makes a new response for each request with the same key",
-        "functions/submit/v1_post.py",
-        (
+    },
+    "functions/status/status.py": {
+        "readers get rows after the end of the answer": (
+            "    if turn.final:\n        found = [done(",
+            "    if turn.final and not rows:\n        found = [done(",
+        ),
+        "a reader that reconnects misses a row": (
+            "rows = [] if after == END else log.after(key, after or 0)",
+            "rows = log.after(key, (after or -1) + 1)",
+        ),
+    },
+    "functions/submit/v1_post.py": {
+        "the OpenAI API makes a new response for each request with the same key": (
             "call = partial(_Call, event, desk, idempotency_key, ends_at)",
             "call = partial(_Call, event, desk, None, ends_at)",
         ),
-    ),
-    mutant(
-        "a stream's first event depends on the time of the read",
-        "layers/shared/turnqueue/v1/streams.py",
-        (
+    },
+    "layers/shared/turnqueue/v1/streams.py": {
+        "a stream's first event depends on the time of the read": (
             """        fresh["x_turnqueue"] = {name: now["x_turnqueue"][name] for name in ("task_id", "session_id")}
 """,
             "",
         ),
-    ),
-    mutant(
-        "the events about void text differ after the end of the answer",
-        "layers/shared/turnqueue/v1/streams.py",
-        (
+        "the events about void text differ after the end of the answer": (
             """            yield from self._close(turn, "incomplete")
 
     def _close""",
@@ -684,20 +488,20 @@ async def _flush_until""",
 
     def _close""",
         ),
-    ),
-    mutant(
-        "two requests bring the results of the same functions",
-        STORE,
-        ("OR #answered_by IN (:turn, :earlier))", "OR #answered_by <> :turn OR #answered_by <> :earlier)"),
-    ),
-    mutant(
-        "submit takes results of functions that a lost attempt has asked for",
-        "functions/submit/continuation.py",
-        (
+    },
+    "functions/submit/continuation.py": {
+        "submit takes results of functions that a lost attempt has asked for": (
             '                raise _mismatch(where, "has a result, but no function call waits for it")',
             "                continue",
         ),
-    ),
+    },
+}
+"""The bugs of each file: a name, then texts of the file in turn with what replaces them."""
+
+MUTANTS = [
+    Mutant(name, file, tuple(batched(texts, 2, strict=True)))
+    for file, bugs in BUGS.items()
+    for name, texts in bugs.items()
 ]
 
 
