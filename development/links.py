@@ -39,20 +39,20 @@ def dead(document: Path) -> Iterator[str]:
             continue
         target = document.parent / path if path else document
         if not target.exists():
-            yield _at(document, text, link, f"there is no {path}")
+            yield _at(document, text, link, f"the file {path} does not exist")
         elif anchor and target.suffix == ".md" and anchor not in {_anchor(title) for title in _headings(target)}:
             yield _at(document, text, link, f"{path or 'this page'} has no heading for #{anchor}")
     for named in _SECTION.finditer(text):
         pages = [page for page in (ROOT / named[1], document.parent / named[1]) if page.exists()]
         title = " ".join(named[2].split())
         if not pages:
-            yield _at(document, text, named, f"there is no {named[1]}")
+            yield _at(document, text, named, f"the file {named[1]} does not exist")
         elif title not in _headings(pages[0]):
             yield _at(document, text, named, f'{named[1]} has no section "{title}"')
     if document.name not in _OF_THE_PAST:
         for named in _FILE.finditer(text):
             if not (ROOT / named[1]).exists():
-                yield _at(document, text, named, f"there is no {named[1]}")
+                yield _at(document, text, named, f"the file {named[1]} does not exist")
 
 
 def _at(document: Path, text: str, match: re.Match[str], problem: str) -> str:

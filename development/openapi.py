@@ -46,8 +46,8 @@ type Json = dict[str, Any]
 TARGET = cfn.ROOT / "docs" / "openapi.yaml"
 
 DESCRIPTION = f"""\
-A client sends a message. If the answer comes soon enough, it is in the response. Otherwise the client asks for the
-*task* that the message became. Every accepted task ends as SUCCESS or FAILURE, even after crashes. The messages of a
+A client sends a message. If the answer comes soon enough, it is in the response. Otherwise the client polls the
+*task* of the message. Every accepted task ends as SUCCESS or FAILURE, even after crashes. The messages of a
 session are answered in the order of submission.
 
 **Errors** are [problem documents](https://www.rfc-editor.org/rfc/rfc9457). Their `code` is for programs. Their member
@@ -72,7 +72,7 @@ _BASE64 = "(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9
 # The validator's limit, without the first 9 characters: "https://" and one character of the host.
 _HTTPS_URL = f"{request._HTTPS_URL.removesuffix('*')}{{0,{request.MAX_URL_CHARACTERS - 9}}}"
 
-_DATA_URLS = f"Data URLs may have at most {request.MAX_DATA_URL_CHARACTERS:,} characters, all of a message together."
+_DATA_URLS = f"All data URLs of a message may have {request.MAX_DATA_URL_CHARACTERS:,} characters together."
 
 
 def _pattern(pattern: re.Pattern[str] | str) -> str:
@@ -99,15 +99,15 @@ LIMITS: dict[Any, Json] = {
 }
 
 STATUS_WORDS = {
-    turn.Status.PENDING: "It waits for its first or its next attempt.",
-    turn.Status.STARTED: "A worker answers it.",
-    turn.Status.SUCCESS: "It is answered. Final.",
-    turn.Status.FAILURE: "It will not be answered. Final.",
+    turn.Status.PENDING: "The task waits for its first or next attempt.",
+    turn.Status.STARTED: "A worker is answering the message.",
+    turn.Status.SUCCESS: "The message is answered. Final.",
+    turn.Status.FAILURE: "The message will not be answered. Final.",
 }
 
 REQUEST_WORDS = {
     "message": "The user's message. Only a request with `tool_outputs` may have an empty one, or none.",
-    "session_id": "The conversation to continue, or the name of a new one. Made by the service if absent.",
+    "session_id": "The conversation to continue, or the name of a new one. If absent, the service makes one.",
     "role": f"The role that answers: `{DEFAULT_ROLE}` if absent.",
     "metadata": "Stored and returned with the message. The service does not read it.",
     "stream": "Whether to show the growing answer up to four times a second, instead of once. "
@@ -180,7 +180,8 @@ def schemas() -> Json:
     generated["Timestamp"] |= {"format": "date-time", "description": "UTC, to the millisecond."}
     generated["ErrorCode"] |= {
         "enum": list(turn.FAILURES),
-        "description": f"With the HTTP status of a request that waited.\n\n{_list(_failure_words())}",
+        "description": "The reason why a task failed, with the HTTP status of a request that waited for the task.\n"
+        f"\n{_list(_failure_words())}",
     }
     generated["ProblemDocument"]["properties"]["status"] |= {"minimum": 400, "maximum": 599}
     generated["TaskStatus"]["properties"]["progress"] |= {"minimum": 0, "maximum": 1}
@@ -465,7 +466,10 @@ HEADERS: dict[str, Json] = {
         "schema": {"type": "string"},
         "example": '"tokens";r=87412;t=31022, "messages";r=4;t=3',
     },
-    "WWW-Authenticate": {"description": "From API Gateway.", "schema": {"type": "string"}},
+    "WWW-Authenticate": {
+        "description": "The kind of token that the API needs. Set by API Gateway.",
+        "schema": {"type": "string"},
+    },
 }
 
 PARAMETERS: dict[str, Json] = {
@@ -513,8 +517,8 @@ PARAMETERS: dict[str, Json] = {
     },
     "wait": {
         "in": "query",
-        "description": "Seconds to wait for a final status; more than "
-        f"{status.MAX_WAIT_SECONDS} is taken as {status.MAX_WAIT_SECONDS}.",
+        "description": "The seconds to wait for a final status. A number above "
+        f"{status.MAX_WAIT_SECONDS} counts as {status.MAX_WAIT_SECONDS}.",
         "schema": {"type": "integer", "minimum": 0, "default": 0},
     },
     "after": {
@@ -530,7 +534,7 @@ PARAMETERS: dict[str, Json] = {
     },
     "limit": {
         "in": "query",
-        "description": f"Messages a page; more than {status.MAX_PAGE} is taken as {status.MAX_PAGE}.",
+        "description": f"The messages on a page. A number above {status.MAX_PAGE} counts as {status.MAX_PAGE}.",
         "schema": {"type": "integer", "minimum": 1, "default": 50},
     },
     "day": {
@@ -656,8 +660,8 @@ OPERATIONS: dict[str, Json] = {
         "description": "Then post the image to the `url` of the answer, as `multipart/form-data`: first the "
         "`fields`, then the field `file`. S3 answers 204. If the image does not match the request, it answers 400 or "
         "403 in XML. After that, messages can name the image by its `upload_id`, for at least a week. The uploads of "
-        f"a message may have {media.MAX_UPLOAD_BYTES // 1024**2} MiB together. Keep the answer secret, because it "
-        "allows everyone one upload.",
+        f"a message may have {media.MAX_UPLOAD_BYTES // 1024**2} MiB together. Keep the answer secret, because "
+        "anyone who has it can upload one image.",
         "requestBody": {
             "required": True,
             "content": {
@@ -889,8 +893,8 @@ def document() -> Json:
                     "type": "http",
                     "scheme": "bearer",
                     "bearerFormat": "JWT",
-                    "description": "A token of the stack's issuer. The token's `sub` owns everything that it makes. "
-                    "For all other owners, these things do not exist.",
+                    "description": "A token of the stack's issuer. The token's `sub` owns the tasks and sessions. "
+                    "For all other owners, they do not exist.",
                 }
             },
             "parameters": {name: _parameter(name) for name in PARAMETERS},

@@ -32,7 +32,9 @@ def notes(root: Path = ROOT) -> str:
     wanted = version(root)
     sections = _sections((root / "CHANGELOG.md").read_text())
     if left := sections.get("Unreleased", ("", ""))[1]:
-        raise NotReady(f'CHANGELOG.md has entries under "Unreleased": move them below {wanted}, or wait\n{left}')
+        raise NotReady(
+            f'CHANGELOG.md has entries under "Unreleased": move them below {wanted}, or release later\n{left}'
+        )
     if wanted not in sections:
         raise NotReady(f'CHANGELOG.md has no section "## [{wanted}] - {date.today()}"')
     when, text = sections[wanted]

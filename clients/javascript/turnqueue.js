@@ -512,7 +512,7 @@ export function createClient(options) {
     const left = endsAt - clock.now();
     if (left > 0) return left;
     const members = { code: "client_timeout", taskId, task, retryable: true };
-    throw new TaskTimeoutError("The task is not finished yet.", members);
+    throw new TaskTimeoutError("The task is not finished yet. It continues: ask for it again by its taskId.", members);
   }
 
   async function sleepForTask(taskId, ms, limit) {

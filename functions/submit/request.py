@@ -93,7 +93,7 @@ def _media(value: "list[Media]") -> "list[Media]":
 def _media_too_large() -> PydanticCustomError:
     return PydanticCustomError(
         "media_too_large",
-        "data URLs may have at most {limit} characters, all of a message together",
+        "all data URLs of a message may have {limit} characters together",
         {"limit": MAX_DATA_URL_CHARACTERS},
     )
 

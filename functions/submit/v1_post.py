@@ -200,5 +200,7 @@ class _Call:
         turn = self._referred.get(key) if key else None
         entry = referred(turn, item_id) if turn else None
         if entry is None:
-            raise Problem("item_not_found", f"{param}: there is no such item.", param=param, headers=NO_RETRY)
+            raise Problem(
+                "item_not_found", f"{param}: there is no such item, or it has expired.", param=param, headers=NO_RETRY
+            )
         return entry

@@ -23,8 +23,8 @@ REFUSALS = {
     "invalid_json": Refusal(400, "The body is not valid JSON."),
     "unauthenticated": Refusal(401, "The request needs a bearer token with a `sub` claim of 1 to 255 characters."),
     "no_such_route": Refusal(404, "The API has no such path or method."),
-    "session_not_found": Refusal(404, "There is no such session."),
-    "task_not_found": Refusal(404, "There is no such task."),
+    "session_not_found": Refusal(404, "There is no such session, or it has expired."),
+    "task_not_found": Refusal(404, "There is no such task, or it has expired."),
     "not_failed": Refusal(409, "Only a failed task can be sent again."),
     "body_too_large": Refusal(413, f"The body may have at most {MAX_BODY_BYTES:,} bytes."),
     "request_too_large": Refusal(
@@ -55,10 +55,10 @@ REFUSALS = {
     "unsupported_parameter": Refusal(
         400, "This service does not support a parameter of the request; `error.param` names it."
     ),
-    "conversation_not_found": Refusal(404, "There is no such conversation."),
-    "item_not_found": Refusal(404, "There is no such item."),
+    "conversation_not_found": Refusal(404, "There is no such conversation, or it has expired."),
+    "item_not_found": Refusal(404, "There is no such item, or it has expired."),
     "model_not_found": Refusal(404, "There is no such model."),
-    "response_not_found": Refusal(404, "There is no such response."),
+    "response_not_found": Refusal(404, "There is no such response, or it has expired."),
     "response_in_progress": Refusal(
         409, "The previous response is not final yet. Wait for it, or send both in one conversation."
     ),

@@ -64,11 +64,17 @@ FAILURES = {
     "model_auth": Failure("The model provider refused our key.", 502, False),
     "model_rejected": Failure("The model provider refused the request.", 502, False),
     "output_invalid": Failure("The model's answer had the wrong form. Please try again.", 502, True),
-    "result_too_large": Failure("The model's answer was too large to store.", 502, False),
+    "result_too_large": Failure(
+        "The model's answer was too large to store. Please ask for a shorter answer.", 502, False
+    ),
     "prompt_refused": Failure("The model declined to answer this message.", 422, False),
-    "context_too_long": Failure("The conversation is too long for the model.", 422, False),
-    "media_missing": Failure("An attached image was not uploaded, or it has expired.", 422, False),
-    "media_invalid": Failure("An attached image is too large, or its file is not an image.", 422, False),
+    "context_too_long": Failure("The conversation is too long for the model. Please start a new one.", 422, False),
+    "media_missing": Failure(
+        "An attached image was not uploaded, or it has expired. Please attach it again.", 422, False
+    ),
+    "media_invalid": Failure(
+        "An attached image is too large, or its file is not an image. Please attach another.", 422, False
+    ),
 }
 """Every `error_code` of a failed task."""
 
