@@ -2,7 +2,8 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from tests.faults.faults import LAMBDA_VARIANTS
@@ -31,6 +32,14 @@ class EventSource:
         self._function = function
         self._poll_at = math.inf
         queue.on_change = self.wake
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Meanwhile, take no messages."""
+        self.paused = True
+        yield
+        self.paused = False
+        self.wake()
 
     def wake(self) -> None:
         self._schedule(self._world.now + POLL_SECONDS)

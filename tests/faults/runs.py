@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.faults.clients import Client
 from tests.faults.faults import Call, Variant
 from tests.faults.guarantees import GuaranteeBroken, tell
 from tests.faults.stories import RACES, STORIES, Story
@@ -91,7 +92,7 @@ def play(world: World, story: Story) -> None:
     told: list[bool] = []
 
     def teller() -> None:
-        story.tell(world)
+        story.tell(world, Client(world, "alice"))
         told.append(True)
 
     world.scheduler.spawn("story", teller)

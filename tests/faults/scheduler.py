@@ -41,7 +41,7 @@ class Group:
 
 
 class Actor:
-    def __init__(self, name: str, group: Group | None, body: Callable[[], None]) -> None:
+    def __init__(self, name: str, group: Group | None, body: Callable[[], object]) -> None:
         self.name = name
         self.group = group
         self.body = body
@@ -125,7 +125,7 @@ class Scheduler:
 
     # ---- for everybody
 
-    def spawn(self, name: str, body: Callable[[], None], group: Group | None = None) -> Actor:
+    def spawn(self, name: str, body: Callable[[], object], group: Group | None = None) -> Actor:
         """An actor that begins when the baton comes to it."""
         actor = Actor(name, group, body)
         actor.baton.acquire()
