@@ -5,7 +5,7 @@ import json
 from turnqueue import aws
 from turnqueue.http import Event, Response, unavailable
 
-_SECONDS = 32  # in seconds; longer than the timeouts of the called functions
+_SECONDS = 32  # longer than the timeouts of the called functions
 
 
 class Functions:

@@ -1,6 +1,6 @@
 """Sends streams of the OpenAI API, and a task's events, as one long response at a Function URL. This function only
-reads the turn and its event log. Submit makes the turns. All other requests of the OpenAI API are passed on to submit
-and status, so that a client needs only one URL.
+reads the turn and its event log. The submit function makes the turns. All other requests of the OpenAI API are passed
+on to the functions submit and status, so that a client needs only one URL.
 """
 
 import os
@@ -158,8 +158,8 @@ def _retrieve(event: Event, ends_at: float, response_id: str) -> Response:
 
 
 def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: float) -> Response:
-    """The stream of a turn. If the owner's rate limit for waits is reached, the stream ends after the events so far.
-    Raises an error that occurs before the first piece, so that the client gets an error response."""
+    """The stream of a turn. If the owner's rate limit for waits is reached, the stream sends the present events and
+    ends. Raises an error that occurs before the first piece, so that the client gets an error response."""
     if not turn.final and limiter and not limiter.may_wait(event, turn.key.owner):
         ends_at = time.time()
     pieces = _pieces(stream, states(store, log, turn, after, ends_at))
@@ -167,8 +167,8 @@ def _streamed(event: Event, stream: Stream, turn: Turn, after: int, ends_at: flo
 
 
 def _pieces(stream: Stream, seen: Iterator[State]) -> Iterator[str]:
-    """The body of a stream. A stream that ends too early gets the event of `cut`, because clients would otherwise take
-    its text as the complete answer."""
+    """The body of a stream. If the stream ends too early, `cut` makes its last event. Without this event, clients would
+    take the text as the complete answer."""
     has_begun, told_at = False, time.time()
     turn: Turn | None = None
     try:
@@ -215,6 +215,6 @@ class _TaskStream:
         return as_text(found, pause_ms(turn, self._after or 0, now))
 
     def cut(self, turn: Turn) -> str:
-        """The end of a stream that is cut off: only the time after which the client asks again. The client then resumes
-        the stream, because it has not read `done`."""
+        """Ends a stream before `done`: sends only the time after which the client asks again. The client then resumes
+        the stream."""
         return as_text([], pause_ms(turn, self._after or 0, time.time()))

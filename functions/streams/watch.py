@@ -11,15 +11,15 @@ from turnqueue.store import TurnStore
 from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Status, Turn
 
-# Seconds between two reads. The worker writes a row every 0.25 s at first, and every second after 10 s. A read of the
-# log costs half a read unit.
+# Seconds between two reads. The worker writes a row every 0.25 s at first, and every 0.5 or 1 s after 10 s. A read of
+# the log costs half a read unit.
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
-_GROWTH = 0.05  # a pause is this share of the seconds since the last new row, but not outside the limits above
+_GROWTH = 0.05  # a pause takes this share of the time since the last new row or status, within the limits above
 _LONGEST_WITHOUT_A_LOOK = 2.0
-"""The maximum seconds between two reads of the turn. The turn is read even while new rows come, because a worker that
-has lost the turn can still write rows."""
+"""The maximum number of seconds between two reads of the turn. The turn is read even while new rows come, because a
+worker that has lost the turn can still write rows."""
 
 
 class State(NamedTuple):

@@ -8,8 +8,8 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn
 
 MOST_TURNS = 20
-"""The turn that called the functions must be among this number of the session's last answered turns, because the model
-gets no more turns of history."""
+"""The number of the session's last answered turns that are searched for the function calls. The model gets no older
+turns."""
 
 
 def continue_calls(
@@ -35,8 +35,8 @@ def check_outputs(
     context: Sequence[Mapping[str, Any]], waiting: list[str], param: str, *, numbered: bool = False
 ) -> None:
     """Raises a 400 Problem unless each function call is followed by exactly one result. `waiting`: the ids of earlier
-    calls that still need results. `numbered`: whether entry N of `context` is entry N of the client's `param`, so that
-    an error can name the entry."""
+    calls that still need results. `numbered`: whether entry N of `context` comes from entry N of the client's `param`.
+    If so, an error names the entry."""
     for number, entry in enumerate(context):
         if "output" in entry:
             if entry["call_id"] not in waiting:
@@ -50,8 +50,8 @@ def check_outputs(
 
 
 def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
-    """The newest turn that made one of the `wanted` calls. Includes a turn whose results a later turn has already
-    brought, because a repeated request with an Idempotency-Key must find the same turn again."""
+    """The newest turn that made one of the `wanted` calls. A later turn may already have brought the results of these
+    calls, because a repeated request with an Idempotency-Key must find the same turn again."""
     history = store.history(key, now, limit=MOST_TURNS)
     found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
     if found and found is not history[-1] and found.answered_by is None:

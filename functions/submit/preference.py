@@ -7,7 +7,7 @@ from typing import NamedTuple
 from turnqueue.http import Event, Problem, header, integer, query
 
 MAX_WAIT_SECONDS = 25
-"""The maximum seconds that a request waits. API Gateway gives up after 30 s."""
+"""The maximum number of seconds that a request waits. API Gateway gives up after 30 s."""
 
 # The system that Turnqueue replaces was built with FastAPI, which accepts these texts as booleans in a query.
 _TRUE = frozenset({"true", "1", "yes", "on", "t", "y"})
@@ -36,7 +36,7 @@ def preference(event: Event, *, async_by_default: bool) -> Preference:
         if asked.lower() not in _FALSE:
             raise Problem("invalid_parameter", "async_mode must be true or false.", param="async_mode")
         return Preference(MAX_WAIT_SECONDS if wait is None else wait, None if wait is None else f"wait={wait}")
-    # With respond-async, wait means "asynchronously only if it takes longer" (RFC 7240, section 4.3).
+    # With respond-async, wait=N means: answer asynchronously only after N seconds (RFC 7240, section 4.3).
     if wait is not None:
         return Preference(wait, f"respond-async, wait={wait}" if respond_async else f"wait={wait}")
     if respond_async:

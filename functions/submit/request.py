@@ -189,8 +189,8 @@ class ChatRequest(_Strict):
         return {tool.name for tool in self.tools or ()}
 
     def fingerprint(self) -> str:
-        """A hash that is the same for two bodies with the same meaning. `stream` does not count, because it does not
-        change the answer, and because a client's new version may repeat a request with another `stream`."""
+        """A hash that is the same for two bodies with the same meaning. `stream` is left out, because it does not
+        change the answer. After an update, a client may repeat a request with another `stream`."""
         canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -232,8 +232,8 @@ def require_storable(
     stored: dict[str, Any], names: Mapping[str, str] = MappingProxyType({}), *, status: int | None = None
 ) -> None:
     """Raises a 413 Problem if the request, without its large data URLs, is larger than a turn can store. The problem
-    names the largest field. Raises a Problem with this `status` if a field has a number that JSON cannot express.
-    `names`: the client's names for fields that have another name in the turn."""
+    names the largest field. Raises a Problem, with HTTP status `status`, if a field has a number that JSON cannot
+    express. `names`: the client's names for fields that have another name in the turn."""
     request, _ = moved(stored, "")
     sizes = {}
     for name, value in request.items():

@@ -1,4 +1,4 @@
-"""A request for a turn, parsed from submit's event. Every field is checked before anything is written."""
+"""A request for a turn, parsed from the event of `submit`. Every field is checked before anything is written."""
 
 import re
 from typing import NamedTuple

@@ -1,5 +1,5 @@
 """POST /chat and a failed task's retry: record the turn, queue it, and answer at once or when the turn is final. POST
-/chat/media: sign a form, with which the client uploads an image to S3. A later message names the upload by its id."""
+/chat/media: sign a form with which the client uploads an image to S3. A later message names the upload by its id."""
 
 import os
 import time
@@ -30,8 +30,8 @@ from turnqueue.turn import FAILURES, Key, Status, Turn, new_session_id, new_ulid
 from turnqueue.usage import UsageStore, estimated_tokens
 from turnqueue.wait import single_try_store, wait_until_final
 
-# Each call of AWS is tried at most twice. So a request ends within the function's 29 s, even with an Idempotency-Key,
-# which needs the most calls.
+# Each call to AWS is tried at most twice. So even a request with an Idempotency-Key, which makes more calls than
+# others, ends within the function's 29 s.
 table = os.environ["TURNS_TABLE"]
 guards = os.environ["GUARDS_TABLE"]
 events_table = os.environ["EVENTS_TABLE"]
@@ -109,8 +109,8 @@ def retry(event: Event, ends_at: float) -> Response:
 def _repetition(event: Event) -> Submission:
     old = task_key(event)
     wanted = preference(event, async_by_default=True)
-    # If a user clicks "retry" twice, the second request has the same key, so it makes no second retry. A client that
-    # wants two retries sends two keys. Clients' keys cannot contain a blank, so none of them equals this key.
+    # By default, all retries of a task share a key, so a second click on "retry" makes no second task. A client that
+    # wants two retries sends two keys. Clients' keys have no blank, so none of them equals the default key.
     key_of_client = idempotency_key(event) or f"retry {old.task_id}"
     now = time.time()
     failed = store.read(old, now)
@@ -302,8 +302,8 @@ def _give_back(turn: Turn) -> None:
     same key has recorded it. If that fails, the tokens stay reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # An equal `created_at` means that this call did record the turn: the response of the first put was lost, and
-        # botocore repeated the put.
+        # If another request recorded the turn, its `created_at` differs. It is equal if this call did record the turn:
+        # the response of the first put was lost, and botocore repeated the put.
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:

@@ -31,8 +31,8 @@ from v1_request import Parsed, parse_completions, parse_conversation, parse_resp
 
 MAX_WAIT_SECONDS = 25
 MAX_CANCEL_SECONDS = 5
-"""The maximum seconds that a request waits for the worker of a cancelled turn to stop. A worker notices a cancellation
-within two seconds."""
+"""The maximum number of seconds that a request waits for the worker of a cancelled turn to stop. A worker notices a
+cancellation within two seconds."""
 
 MAX_REFERRED = 100
 """The maximum number of earlier turns whose items one request may name. Each of these turns costs a read."""
@@ -189,8 +189,8 @@ class _Call:
         return turn
 
     def _refer(self, item_id: str, param: str) -> Entry:
-        """The context entry for an item of an earlier response of the caller, to which the request refers by the item's
-        id. Raises a 404 Problem if there is no such item."""
+        """The context entry for `item_id`, which names an item of one of the caller's earlier responses. Raises a 404
+        Problem if there is no such item."""
         key = referred_key(self._owner, item_id)
         if key and key not in self._referred:
             if len(self._referred) == MAX_REFERRED:

@@ -27,9 +27,9 @@ from turnqueue.personas import DEFAULT_ROLE, ROLES
 type Entry = dict[str, Any]
 type Refer = Callable[[str, str], Entry]
 """Finds the context entry of an item. The arguments are the item's id and the name of the parameter that has this id.
-Raises a 404 Problem with this name if there is no such item."""
+If there is no such item, raises a 404 Problem that names the parameter."""
 
-MAX_INSTRUCTIONS = 32_000  # the maximum characters of all instructions
+MAX_INSTRUCTIONS = 32_000  # the maximum number of characters in all instructions together
 
 _Ignored = Annotated[Any, "taken and without effect"]
 

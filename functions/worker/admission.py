@@ -45,7 +45,7 @@ class Permit(NamedTuple):
 
 
 class Admission:
-    """Gives permits for calls of the model `name` at `base_url`, and tells the breakers the result of each call."""
+    """Gives permits for calls to the model `name` at `base_url`, and tells the breakers the result of each call."""
 
     def __init__(self, store: BreakerStore, base_url: str, name: str) -> None:
         self._store = store
@@ -57,8 +57,8 @@ class Admission:
         self._reading = asyncio.Lock()
 
     async def permit(self, *, again: bool) -> Permit | Wait:
-        """A permit for a call now, or the wait before the next request for one. `again`: whether the message was
-        delivered before, which is a sign of trouble. Reads DynamoDB only in times of trouble."""
+        """A permit for a call now, or the wait before the worker asks again. `again`: whether the message was delivered
+        before, which is a sign of trouble. Reads DynamoDB only in times of trouble."""
         now = time.time()
         if again:
             self._trouble_at = now
@@ -90,7 +90,7 @@ class Admission:
 
     def _blocked(self, now: float, probes: Collection[str] = ()) -> Wait | None:
         """The longest wait for an open breaker, or None if no breaker blocks the call. A breaker in `probes` does not
-        block it, because the call probes that breaker."""
+        block the call, because the call is its probe."""
         breakers = {name: self._store.known(name) for name in self._names if name not in probes}
         waits = [
             Wait(breaker.delay(now), self._code(name))
@@ -123,7 +123,7 @@ class Admission:
         self._trouble_at = now
         at_least = min(retry_after or 0.0, MOST_HIDDEN_SECONDS)
         is_rate = code == "model_rate_limited"
-        count("ModelRateLimited", int(is_rate))  # the sample count is the number of all refused calls
+        count("ModelRateLimited", int(is_rate))  # 0 for other refusals, so the sample count is all refusals
         refusing, other = (self._model, self._server) if is_rate else (self._server, self._model)
         if refusing in permit.probes:
             probe = permit.probes[refusing]
@@ -131,7 +131,7 @@ class Admission:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            # a refusal does not count if the server has accepted a later call
+            # a refusal counts only if the server has accepted no later call
             is_counted = self._accepted_at <= permit.asked_at
 
             def refuse(breaker: Breaker) -> Breaker:

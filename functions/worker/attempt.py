@@ -43,7 +43,7 @@ _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
 """How often the worker writes a row of a streamed answer. (2.0, 0.25) means: a row every 0.25 s until 2 s after the
-first text. See `_show` for the time after the last pair."""
+first text. After the last pair, `_show` sets the time."""
 
 # After this number of bytes of new text, a streamed answer gets a row at once. A longer pause would save little,
 # because DynamoDB bills each KB of a row.
@@ -176,8 +176,8 @@ class Attempt:
     # ---- asking the model
 
     async def _wait_for_place(self) -> Decision | None:
-        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away, returns the
-        decision that SQS delivers the message again shortly before the slot."""
+        """Wait for the turn's slot under the model's known rate limit. If the slot is too far away, releases the turn
+        and returns a decision: SQS delivers the message again shortly before the slot."""
         if self._server.pace is None:
             return None
         place = await asyncio.to_thread(self._server.pace.place, self._turn, time.time())
@@ -258,7 +258,7 @@ class Attempt:
     async def _show(self) -> None:
         """Write the growing answer to the event log, row by row, until the guard is cancelled."""
         reply, unit = self._reply, self._services.watch_seconds
-        if not self._turn.request.get("live"):  # without a client that reads the stream, a shorter answer needs no rows
+        if not self._turn.request.get("live"):  # no reader waits for the first word, so a shorter answer needs no rows
             await asyncio.sleep(unit)
         if self._turn.attempt > 1:
             await self._show_now()  # write a first row, because it voids the text of earlier attempts

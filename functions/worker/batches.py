@@ -1,5 +1,5 @@
-"""Sends changes of messages to SQS in batches. No change waits for a batch to fill: while a call runs, later changes
-gather, and they go together in the next call."""
+"""Sends changes of messages to SQS in batches. No change waits for a batch to fill. The changes that come while a call
+runs go together in the next call."""
 
 import asyncio
 from collections.abc import Callable, Mapping

@@ -19,8 +19,8 @@ _NOT_SHOWN = {"type": "text", "text": "[An image was attached here. It is not sh
 _NO_RESULT = "[The user went on without a result of this function.]"
 _RESULT = "[Result of a function that was called earlier] "
 
-# How often a too long history is halved, before it is left out. So a turn needs up to five calls: with all of the
-# history, 1/2, 1/4, 1/8 and none.
+# A history that is too long is halved this number of times, and then left out. So a turn needs up to five calls: with
+# all of the history, 1/2, 1/4, 1/8 and none.
 _HALVINGS = 3
 
 # Seconds that a learned limit is used. Longer conversations are then tried again, because the server may have a larger
@@ -45,7 +45,7 @@ class Exchange(NamedTuple):
 
 
 class Conversation(NamedTuple):
-    """The messages for one call of the model. `earlier`: the earlier exchanges, oldest first. `asked`: the turn's
+    """The messages for one call to the model. `earlier`: the earlier exchanges, oldest first. `asked`: the turn's
     messages, the user's message last. `shortened`: how often `shorter` was called."""
 
     instructions: Message
@@ -256,8 +256,8 @@ def _spoken(persona: Persona, past: Turn) -> str:
     """The text of an earlier answer for the model. The model gets a structured answer as the whole document, so that
     the model can extend the draft.
 
-    A persona with structured answers trusts the documents in its earlier answers. But a user can make another persona
-    repeat any document. So the persona gets the answers of other personas as quotations."""
+    A persona with structured answers trusts the documents in its earlier answers. But a user can make any other persona
+    repeat a document. So `persona` gets the answers of other personas as quotations."""
     result, role = past.result or {}, past.request["role"]
     if persona.output and role != persona.role:
         said = str(result.get("message", ""))

@@ -12,8 +12,8 @@ from turnqueue.media import MAX_UPLOAD_BYTES, MediaUrls, Unusable, Uploads
 from turnqueue.turn import Turn
 
 MAX_EARLIER_UPLOADS = 4
-"""The maximum number of earlier turns' uploads that the model gets again, the latest first. The tokens of an image are
-paid for each time."""
+"""The maximum number of uploads of earlier turns that the model gets again, the latest first. The tokens of an image
+are paid for each time."""
 
 MAX_EARLIER_DATA_URLS = 32
 """The maximum number of data URLs of earlier turns that are read from S3. Each read takes some 30 ms."""
@@ -53,7 +53,7 @@ def load(uploads: Uploads, history: Sequence[Turn], turn: Turn) -> dict[str, str
         for upload_id in _uploaded(turn):
             fetch(upload_id)
         for upload_id in _moved(turn):
-            fetch_moved(upload_id)  # not counted in `left`, because submit already limits the request's data URLs
+            fetch_moved(upload_id)  # not counted in `left`, because `submit` already limits the request's data URLs
     except Unusable as unusable:
         raise ModelError(unusable.code) from unusable
     for upload_id in references(turn.request):
@@ -97,7 +97,7 @@ def _uploaded(turn: Turn) -> list[str]:
 
 
 def _moved(turn: Turn) -> list[str]:
-    """The message's data URLs that submit moved to S3."""
+    """The message's data URLs that `submit` moved to S3."""
     return [item["upload_id"] for item in _media(turn) if "data_url" in item]
 
 

@@ -1,8 +1,8 @@
 """Receives turns from the queue, in addition to those of the worker's event, by one ReceiveMessage call at a time.
 
-If the response of such a call is lost, or if its caller does not wait for it, SQS still hides the messages of the
-response until their visibility timeout ends (github.com/aws/aws-sdk-js/issues/2350). So the worker always waits for the
-response, and repeats a failed call with the same attempt id. SQS then returns the same messages.
+If the response of such a call is lost or not awaited, SQS still hides the response's messages until their visibility
+timeout ends (github.com/aws/aws-sdk-js/issues/2350). So the worker always waits for the response. It repeats a failed
+call with the same attempt id, and SQS then returns the same messages.
 """
 
 import asyncio

@@ -30,8 +30,8 @@ FLUSH_SECONDS = 15.0
 """Seconds between two writes of metrics. An invocation lasts for minutes, and an alarm must not wait for its end."""
 
 _JITTER = 0.7
-"""Workers that start together must not all stop receiving turns together. So each invocation stops at a random moment
-in this last share of its receiving time. With 0.2, new turns waited for a minute (docs/decisions.md)."""
+"""Workers with the same start time must not all stop receiving turns at the same time. So each invocation stops at a
+random moment in this last share of its receiving time. With 0.2, new turns waited for a minute (docs/decisions.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""
@@ -106,9 +106,9 @@ class Invocation:
         return max(self._turns - self._services.room.slots - sum(map(len, self._sessions.values())), 0)
 
     def _begin(self, messages: Sequence[Message]) -> None:
-        """Run the turns of these messages, each after the earlier turns of its session. While messages of a session
-        are hidden, SQS delivers no other messages of it. So a running session gets more messages only if a visibility
-        timeout has ended."""
+        """Run the turns of these messages, each after the earlier turns of its session. While messages of a session are
+        hidden, SQS delivers no other messages of this session. So a running session gets more messages only if a
+        visibility timeout has ended."""
         self._services.leases.hold_messages([message.handle for message in messages])
         for message in messages:
             if (session := self._sessions.get(message.group)) is not None:

@@ -2,7 +2,7 @@
 
 A worker that dies, or pauses for a minute, loses its turns to another worker at the end of the lease. So a dead worker
 delays its sessions by at most a minute, however long an answer takes. The renewals run in a separate thread with
-separate clients, so that up to 40 busy turns cannot delay them.
+separate clients, so that even 40 busy turns cannot delay them.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ class Leases:
         self._due_of_turn: dict[Key, float] = {}
 
     def hold_messages(self, handles: Collection[str]) -> None:
-        """Renew the visibility timeout of these messages until they are dropped. Call it just after SQS has hidden them
-        for LEASE_SECONDS."""
+        """Renew the visibility timeout of these messages until they are dropped. Call this method just after SQS has
+        hidden them for LEASE_SECONDS."""
         self._due_of_message |= dict.fromkeys(handles, time.time() + RENEW_SECONDS)
 
     async def drop_messages(self, handles: Collection[str]) -> None:

@@ -28,14 +28,14 @@ __all__ = ["Answer", "Model", "ModelError", "Reply"]
 # No read timeout, because some models think for minutes before they write. The caller bounds the whole call.
 _TIMEOUT = openai.Timeout(None, connect=5, pool=5)
 
-# All public authorities, loaded once for both models. Loading takes 20 ms of a whole CPU. So it is done at init, which
-# gets a whole CPU; an invocation gets a seventh (github.com/aws/aws-lambda-base-images/issues/154).
+# All public certificate authorities, loaded once for both models. Loading takes 20 ms of a whole CPU. So it is done at
+# init, which gets a whole CPU; an invocation gets a seventh (github.com/aws/aws-lambda-base-images/issues/154).
 _TRUSTED = httpx2.create_ssl_context()
 
 
 class Model:
     """`key`: an async function that returns the API key; fresh=True bypasses its cache. `prices`: the price of each
-    model, by its name. `history_tokens`: the maximum tokens of history, by estimate, that the model gets with a
+    model, by its name. `history_tokens`: the maximum number of history tokens (estimated) that the model gets with a
     message."""
 
     def __init__(self, base_url: str, name: str, key: Any, prices: Mapping[str, Price], history_tokens: int) -> None:

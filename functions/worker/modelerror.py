@@ -1,4 +1,4 @@
-"""The reasons why a call of the model gave no answer."""
+"""The reasons why a call to the model gave no answer."""
 
 from turnqueue.turn import FAILURES
 
@@ -7,8 +7,8 @@ class ModelError(Exception):
     """The model gave no answer.
 
     `code`: one of turnqueue.turn.FAILURES. `retry_after`: seconds that the provider asks to wait, or None. `refused`:
-    whether the server refused the call before any token. Then the cause is the server and not the turn. `request_id`:
-    the provider's id for the call, at most 100 printable ASCII characters, or None.
+    whether the server refused the call before any token, so that the server is the cause and not the turn.
+    `request_id`: the provider's id for the call, at most 100 printable ASCII characters, or None.
     """
 
     def __init__(

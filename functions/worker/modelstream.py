@@ -21,19 +21,19 @@ from refusals import refusal
 from reply import Reply
 
 MAX_REPLY_BYTES = 64 * 1024 * 1024
-"""The maximum bytes of a response. A chunk of one token has about 350 bytes. So 100,000 tokens of thoughts and text
-need about half of the limit."""
+"""The maximum number of bytes in a response. A chunk of one token has about 350 bytes. So 100,000 tokens of thoughts
+and text need about half of the limit."""
 
 MAX_EVENT_BYTES = 512 * 1024
-"""The maximum bytes of one event. The largest stored answer fits into one event, even if all its characters are
-escaped."""
+"""The maximum number of bytes in one event. The largest stored answer fits into one event, even if all its characters
+are escaped."""
 
 MAX_COMPLETION_BYTES = 2 * 1024 * 1024
-"""The maximum bytes of a completion in one JSON document, thoughts included."""
+"""The maximum number of bytes in a completion in one JSON document, thoughts included."""
 
 # Seconds that a stream is still read after its finish reason, because a server can then send the usage. After the
-# usage, or after [DONE], it is read for _END_SECONDS. If the HTTP body ends in this time, the next call can use the
-# same connection.
+# usage, or after [DONE], the stream is read for _END_SECONDS. If the HTTP body ends in this time, the next call can use
+# the same connection.
 _USAGE_SECONDS = 3.0
 _END_SECONDS = 0.1
 
@@ -93,7 +93,7 @@ class _Reading:
         return self._done or self._reason is not None
 
     def growing(self) -> bool:
-        """Whether the first text has come and more can follow. Only then may `paced` hold pieces of the stream back."""
+        """Whether the first text has come and more can follow. `paced` may hold pieces back only while this is true."""
         return self._reply.first_token_ms is not None and not self.over
 
     def reason(self) -> str:
@@ -102,7 +102,8 @@ class _Reading:
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:
-        """Read an event. Returns the seconds for which the stream is still read, None while the answer continues."""
+        """Read an event. Returns the seconds for which to read the rest of the stream, None while the answer
+        continues."""
         data = event.data
         if self._done or not data or data.isspace():
             return None

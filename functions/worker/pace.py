@@ -1,4 +1,4 @@
-"""Spaces the calls of a model by its known rate limit, `ModelRequestsPerMinute`. Each call reserves a slot: a time at
+"""Spaces the calls to a model by its known rate limit, `ModelRequestsPerMinute`. Each call reserves a slot: a time at
 which it may start, up to a minute ahead. All workers share one item of the guards table, which holds the next free slot
 (GCRA, as for owners' limits). A reservation takes one conditional write, or two if other calls already wait. DynamoDB
 accepts about 1,000 writes a second to one item, so this works up to about 30,000 calls a minute.
@@ -15,7 +15,7 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""The maximum seconds from a reservation to its slot, because no message is hidden for longer."""
+"""The maximum number of seconds from a reservation to its slot, because no message is hidden for longer."""
 
 
 class Place(NamedTuple):
@@ -27,7 +27,7 @@ class Place(NamedTuple):
 
 
 class Pace:
-    """Paces the calls of the model `name`."""
+    """Paces the calls to the model `name`."""
 
     def __init__(self, limiter: RateLimiter, name: str, per_minute: int) -> None:
         self._limiter = limiter
@@ -39,7 +39,7 @@ class Pace:
 
         If the table does not answer, the call may be made now; the provider refuses a call that comes too early, and
         the turn then waits. If all slots of the next minute are taken, the turn asks again after a random 30 to 60 s.
-        Not sooner, because the next free slot is only enough for one of the waiting turns."""
+        Asking sooner would not help, because each free slot is only enough for one of the waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

@@ -42,8 +42,8 @@ class _Reads:
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # After a piece was passed on at once, hold the next piece back until SECONDS have passed. The read
-                # after that brings all bytes that arrived in the meantime.
+                # In SECONDS, only one piece is passed on at once. The next piece waits until SECONDS have passed, and
+                # the read after it takes all bytes that arrived during the wait.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

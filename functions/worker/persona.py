@@ -35,7 +35,7 @@ class Persona(NamedTuple):
 
 @cache
 def persona(role: str) -> Persona:
-    """The persona of a role. Raises FileNotFoundError for an unknown role (submit accepts only known ones)."""
+    """The persona of a role. Raises FileNotFoundError for an unknown role (`submit` accepts only known ones)."""
     definition = tomllib.loads((FOLDER / f"{role}.toml").read_text("utf-8"))
     return Persona(
         role=role,

@@ -14,7 +14,7 @@ import httpx2
 from modelerror import ModelError
 
 MAX_ERROR_BYTES = 64 * 1024
-"""The maximum bytes that are read of an error's body. Large providers send less than 4 KB."""
+"""The maximum number of bytes that are read of an error's body. Large providers send less than 4 KB."""
 
 _BODY_SECONDS = 5.0
 _MATCHED_CHARACTERS = 4000
@@ -148,7 +148,7 @@ RULES = (
                "notfounderror unsupported_parameter unsupported_value invalid_value unknown_parameter "
                "unprocessable_entity validation_error failed_precondition not_implemented"),
         _phrases(r"model .{0,80}(does not exist|not found)", r"unknown model", r"unsupported (parameter|value)",
-                 # llama.cpp and Ollama report an image for a model without vision as a server error.
+                 # If a model without vision gets an image, llama.cpp and Ollama send a server error.
                  r"image input is not supported", r"required for image input", r"unsupported content part type"),
     ),
     # All other errors are temporary too: 5xx, and errors that give no reason.
@@ -206,14 +206,14 @@ def parsed(body: bytes) -> object:
 
 def _said(status: int | None, error: object) -> _Said:
     """An error in the form of OpenAI ({"error": {...}}), vLLM ({"object": "error", ...}), FastAPI ({"detail": ...}),
-    Google (a list of one) or Ollama ({"error": "text"})."""
+    Google ([{"error": {...}}]) or Ollama ({"error": "text"})."""
     if isinstance(error, list) and error:
         error = error[0]
     outer = error if isinstance(error, Mapping) else {}
     inner = outer.get("error") or outer.get("detail") or error
     if isinstance(inner, str):
         details: Mapping[str, Any] = {**outer, "message": inner}
-    elif isinstance(inner, list):  # FastAPI sends one error for each field; leave out the input that it quotes
+    elif isinstance(inner, list):  # FastAPI sends one error for each field; leave out the quoted input
         details = {"message": " ".join(_field_error(each) for each in inner[:10] if isinstance(each, Mapping))}
     else:
         details = inner if isinstance(inner, Mapping) else {}

@@ -60,21 +60,21 @@ class Reply:
         self._grown = asyncio.Event()
 
     def asked(self, prompt_tokens: int) -> None:
-        """Call this when a call of the model begins. The time to the first token is measured from here.
-        `prompt_tokens`: an estimate."""
+        """Record that a call to the model begins. The time to the first token is measured from here. `prompt_tokens`:
+        an estimate."""
         self.headers_at = None
         self._prompt_tokens = prompt_tokens
         self._reported = {}
         self._asked_at = self.last_progress_at = time.time()
 
     def accepted(self) -> None:
-        """Call this when the server has accepted the call with a 2xx status."""
+        """Record that the server has accepted the call with a 2xx status."""
         self.headers_at = time.time()
         if self.on_headers:
             self.on_headers()
 
     def turned_away(self) -> None:
-        """Call this when the server has refused the call. The call then counts as one that used no tokens."""
+        """Record that the server has refused the call. A refused call uses no tokens."""
         self._prompt_tokens = 0
         self._reported = {}
 
@@ -125,7 +125,7 @@ class Reply:
         ]
 
     def ended(self) -> None:
-        """Call this when the answer is complete. Characters that could have been the beginning of a tag then count as
+        """Record that the answer is complete. Characters that could have been the beginning of a tag then count as
         text."""
         self._append(self._thoughts.rest())
 

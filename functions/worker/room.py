@@ -33,8 +33,8 @@ class Room:
 
     @asynccontextmanager
     async def for_images(self) -> AsyncIterator[Callable[[int], None]]:
-        """Reserve memory for the images of one turn during the block. The block gets a function, which it calls with
-        the size of the images in bytes as soon as it knows the size. Until then MAX_UPLOAD_BYTES are reserved."""
+        """Reserve memory for the images of one turn during the block. The block calls the yielded function with the
+        size of the images in bytes, as soon as the size is known. Until then MAX_UPLOAD_BYTES are reserved."""
         while self._held + MAX_UPLOAD_BYTES > BYTES:
             self._freed.clear()
             await self._freed.wait()

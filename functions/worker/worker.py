@@ -39,7 +39,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     keys, breakers = ModelKeys(attempts=4), BreakerStore(guards)
     prices, history_tokens = parse_prices(environment["MODEL_PRICES"]), int(environment["HISTORY_TOKENS"])
     usage = UsageStore(guards, attempts=1)
-    # A row is tried once, because the next row also contains the text of a lost row.
+    # Each call is tried once, because the next row also contains the text of a lost row.
     log = EventLog(environment["EVENTS_TABLE"], attempts=1)
     per_minute = int(environment["MODEL_REQUESTS_PER_MINUTE"])
     polled = TurnQueue(queue, attempts=1, read_timeout=READ_SECONDS)
@@ -63,7 +63,8 @@ async def build(environment: Mapping[str, str]) -> Worker:
         fallback = server(base_url, name, secret, 0)
     return Worker(
         Services(
-            # Each call is tried four times, because an answer that is not recorded must be paid for again.
+            # Each call is tried up to four times: if an answer is not recorded, the next attempt must pay for another
+            # one.
             store=TurnStore(turns, attempts=4, usage=usage),
             usage=usage,
             replies=KeptReplies(guards, attempts=1),

@@ -1,8 +1,9 @@
-"""Moves large data URLs out of the turn's item, because DynamoDB bills each write of a turn by the item's size. submit
-stores the image of a large data URL in the media bucket (turnqueue/media.py), and a reference in the turn: {type,
-upload_id, data_url: {characters, sha256}}. No client can send the `upload_id` of a reference, because it is no ULID.
+"""Moves large data URLs out of the turn's item, because DynamoDB bills each write of a turn by the item's size. The
+function `submit` stores the image of a large data URL in the media bucket (turnqueue/media.py), and a reference in the
+turn: {type, upload_id, data_url: {characters, sha256}}. No client can send the `upload_id` of a reference, because it
+is no ULID.
 
-A reference also has the form of an upload. So a worker of an earlier version, which knows only uploads, finds the
+A reference also has the form of an upload. So a worker of an earlier version, which knows only uploads, can read the
 image.
 """
 
@@ -14,12 +15,12 @@ type Item = dict[str, Any]
 type Request = dict[str, Any]
 
 MAX_INLINE_CHARACTERS = 4096
-"""The maximum characters of a data URL that stays in the turn's item. A data URL of this size costs about the same in
-both places: 4 write units in each of four writes of the item, or a PUT and a few GETs in S3."""
+"""The maximum number of characters in a data URL that stays in the turn's item. A data URL of this size costs about the
+same in the item (4 write units in each of four writes) as in S3 (a PUT and a few GETs)."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
-"""The maximum characters of data URLs that one response reads from S3. If the first message alone has more, the
-response ends after this message. A response of Lambda has at most 6 MB."""
+"""The maximum number of characters in data URLs that one response reads from S3. If the first message alone has more,
+the response ends after this message. A response of Lambda has at most 6 MB."""
 
 MAX_SHOWN = 40
 """The maximum number of data URLs that one response reads from S3, at about 30 ms each. If the first message alone has
@@ -69,8 +70,8 @@ def references(request: Request) -> list[str]:
 
 
 def own_references(request: Request, turn: str) -> list[str]:
-    """The `upload_id`s of the references to images that came with this turn. A retry refers to the images of the failed
-    turn."""
+    """The `upload_id`s of the references to images that came with this turn. A retry has none: its references name the
+    images of the failed turn."""
     return [upload_id for upload_id in references(request) if upload_id.startswith(f"{_FOLDER}{turn}/")]
 
 

@@ -38,8 +38,8 @@ class _Descriptions(Loader):
         return [name for name in os.listdir(SHIPPED) if "." not in name]
 
     def is_builtin_path(self, path: str) -> bool:
-        # botocore treats an endpoints.json from another folder as a user override. Then botocore ignores the services'
-        # own rules, and FIPS, dual-stack and a few partitions get wrong addresses.
+        # botocore treats an endpoints.json outside its own folder as a user override. Then botocore ignores the
+        # services' own rules, and FIPS, dual-stack and a few partitions get wrong addresses.
         return path.startswith(str(SHIPPED)) or bool(super().is_builtin_path(path))
 
 
@@ -84,8 +84,8 @@ if SHIPPED.exists():
         _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
         _session.register("needs-retry", _authorities.widen)
 
-# Makes one client at a time, because a botocore session cannot make two at once. Without the lock, turns that start
-# together would also make one client each.
+# Makes one client at a time, because a botocore session cannot make two at once. Without the lock, concurrent callers
+# would also make one client each.
 _making = Lock()
 
 

@@ -33,7 +33,7 @@ class Callers:
 
     def claims(self, authorization: str, *, by_key: bool = True) -> dict[str, str] | None:
         """The claims of the caller whose request has this Authorization header: a bearer token, or an API key if
-        `by_key`. None if the header has no valid token or key. Raises as `Tokens.claims` does, and botocore's
+        `by_key`. None if the header has no valid token or key. Raises the errors of `Tokens.claims`, and botocore's
         ClientError or BotoCoreError.
         """
         scheme, _, secret = authorization.partition(" ")

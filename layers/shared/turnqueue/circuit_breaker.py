@@ -31,8 +31,8 @@ OUTAGE_REFUSALS = 2
 
 RATE_REFUSALS = 4
 RATE_SPAN_SECONDS = 3.0
-"""The model's breaker opens after RATE_REFUSALS 429s, with no answer between them, over at least RATE_SPAN_SECONDS. A
-provider at its limit still answers some calls, and an open breaker would block those too."""
+"""The model's breaker opens after RATE_REFUSALS refusals (429) with no answer between them, if the first is at least
+RATE_SPAN_SECONDS old. A provider at its limit still answers some calls, and an open breaker would block those too."""
 
 WINDOW_SECONDS = 60.0
 """Refusals count for this number of seconds from the first one. 60, because two attempts of one turn are at most 60 s
@@ -61,8 +61,8 @@ PROBE_LEASE_SECONDS = 15.0
 worker dies, another call may probe when this lease is over."""
 
 MOST_HIDDEN_SECONDS = 60.0
-"""A message is hidden for at most this number of seconds at once, so that a cancelled turn frees its session within a
-minute."""
+"""Each time, the worker hides a message for at most this number of seconds. So a cancelled turn frees its session
+within a minute."""
 
 _KEPT_SECONDS = 86_400  # the table deletes a breaker a day after its last change; each probe is a change
 _WATCHED_SECONDS = 5.0  # functions that call no model read the breakers again after this number of seconds
@@ -84,7 +84,7 @@ class Breaker(NamedTuple):
     open_until      the end of the period, or of the running probe's lease; 0 if the breaker is closed
     since           the time at which the trouble began
     closed_at       the time at which the breaker closed last
-    call_interval   the learned seconds between two calls, as of `slowed_at`
+    call_interval   the learned interval in seconds between two calls, as of `slowed_at`
     slowed_at       the time of the last 429 that changed `call_interval`
     """
 
@@ -103,8 +103,9 @@ class Breaker(NamedTuple):
         return State.OPEN if now < self.open_until else State.HALF_OPEN
 
     def refused(self, now: float, most: int, span: float = 0.0, at_least: float = 0.0) -> "Breaker":
-        """The breaker after a call that it allowed was refused. It opens at the refusal number `most`, if the first
-        refusal is at least `span` seconds old. `at_least`: the seconds that the provider asks the workers to wait."""
+        """The breaker after a refusal of a call that it had allowed. The breaker opens at refusal number `most`, if the
+        first refusal is at least `span` seconds old. `at_least`: the seconds that the provider asks the workers to
+        wait."""
         if self.open_until:
             return self
         is_counted = now < self.counted_until
@@ -116,7 +117,8 @@ class Breaker(NamedTuple):
         return self._replace(refusals=refusals, counted_until=counted_until)
 
     def pace(self, now: float) -> float:
-        """The learned seconds from one call to the next, over the calls of all workers. 0 if no limit is known."""
+        """The learned interval in seconds between two calls, counted over all workers together. 0 if no limit is
+        known."""
         interval: float = self.call_interval * FASTER ** max(now - self.slowed_at, 0.0)
         return interval if interval >= _SHORTEST_INTERVAL_SECONDS else 0.0
 
@@ -173,12 +175,12 @@ class Breaker(NamedTuple):
         of the time that the trouble has lasted. Without the random part, all blocked turns would come back at once."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
-        # If the limit cuts the time, the time stays random. Otherwise all these turns would come back at once.
+        # A time above the limit becomes another random time. Otherwise all these turns would come back at once.
         return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds until SQS delivers a turn again that got no slot. No slot stays empty in the meantime, because other
+    """The seconds until SQS again delivers a turn that got no slot. No slot stays empty in the meantime, because other
     turns take them."""
     return 5.0 + 15.0 * draw()
 
@@ -225,7 +227,7 @@ class BreakerStore:
 
     @cached_property
     def _client(self) -> Any:
-        # Made at the first use, because submit and status often need no breaker.
+        # Made at the first use, because the functions submit and status often need no breaker.
         return aws.client("dynamodb", attempts=1, read_timeout=1)
 
     def known(self, name: str) -> Breaker:
@@ -241,8 +243,8 @@ class BreakerStore:
             return self.known(name)
 
     def change(self, name: str, step: Callable[[Breaker], Breaker]) -> Change | None:
-        """Change the breaker by `step`: a read and a conditional write. None if `step` changed nothing, or if the table
-        did not take the change."""
+        """Change the breaker by `step`: a read and a conditional write. None if `step` changed nothing, or if the
+        change was not stored."""
         try:
             for _ in range(_TRIES):
                 before = self._read(name, consistent=True)

@@ -8,7 +8,8 @@ from typing import NamedTuple
 from turnqueue.turn import MAX_REQUEST_BYTES
 
 MAX_BODY_BYTES = 512 * 1024
-"""The maximum bytes of a request's body. This is more than 32,000 escaped characters and 200 KB of media need."""
+"""The maximum number of bytes in a request's body. This is more than 32,000 escaped characters and 200 KB of media
+need."""
 
 
 class Refusal(NamedTuple):

@@ -165,8 +165,8 @@ class Growing:
 
     def _take(self, there: Event) -> None:
         """Continue after `there`, the row that has the next number now. Usually this attempt has just written it. If an
-        earlier attempt wrote it, the next row must void its text. If a later attempt wrote it, this worker has lost the
-        turn. Raises Superseded."""
+        earlier attempt wrote it, the next row must void the text of that attempt. If a later attempt wrote it, this
+        worker has lost the turn. Raises Superseded."""
         if there.attempt > self._turn.attempt:
             raise Superseded
         self._next += 1

@@ -20,8 +20,8 @@ Event = dict[str, Any]
 Response = dict[str, Any]
 
 MAX_OWNER_CHARACTERS = 255
-"""The maximum characters of an owner's id, the claim `sub` (OpenID Connect Core, section 2). The id is also a part of
-the turn's key, which has at most 2,048 bytes."""
+"""The maximum number of characters in an owner's id, the claim `sub` (OpenID Connect Core, section 2). The id is also a
+part of the turn's key, which has at most 2,048 bytes."""
 
 _ERROR_TYPES = {401: "authentication_error", 404: "not_found_error", 409: "conflict_error", 429: "rate_limit_error"}
 

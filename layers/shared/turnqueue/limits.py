@@ -37,7 +37,7 @@ class Limit(NamedTuple):
 
 
 def parse_limits(text: str) -> dict[str, Limit]:
-    """Parse the limits of groups, as in "default:20/5/100000,pro:100/20": messages a minute, messages at once, and
+    """Parse the limits of groups, as in "default:20/5/100000,pro:100/20": messages a minute, messages in a burst, and
     tokens a day. An empty text means no limits. Raises a ValueError that names the wrong part. The group "default" is
     required, so that every owner has limits.
     """
@@ -84,9 +84,9 @@ class Limiter:
     def of(cls, limits: str, group_claim: str, guards: str) -> "Limiter | None":
         """The limiter for the parameter OwnerLimits, with the guards table of that name; None without limits.
 
-        The limiter tries each call of DynamoDB once, for at most a second. If DynamoDB does not answer, a message or an
-        upload gets a 503, because a limiter that accepts every request does not stop a flood. Raises ValueError as
-        `parse_limits` does.
+        The limiter tries each call to DynamoDB once, for at most a second. If DynamoDB does not answer, a message or an
+        upload gets a 503, because a limiter that accepts every request does not stop a flood. Raises the ValueError of
+        `parse_limits`.
         """
         if not (parsed := parse_limits(limits)):
             return None

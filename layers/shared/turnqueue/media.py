@@ -1,5 +1,5 @@
 """Images in S3: uploads, and the large data URLs of messages (turnqueue/attachments.py). The client uploads with a form
-that submit has signed, and the worker reads the image. No function lists the bucket. The key of an image contains
+that `submit` has signed, and the worker reads the image. No function lists the bucket. The key of an image contains
 neither the owner's id nor a file name."""
 
 import base64
@@ -14,8 +14,8 @@ from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024
-"""The maximum bytes of one image, and of all uploads together that the model gets with a message. Ten concurrent turns,
-each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
+"""The maximum number of bytes in one image, and of all uploads together that the model gets with a message. Ten
+concurrent turns, each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
 
 UPLOAD_SECONDS = 300
 """Seconds for which a form can be used. The form ends earlier if the signing credentials expire."""

@@ -8,15 +8,15 @@ from turnqueue import aws
 from turnqueue.turn import SESSION_ID, Key, is_ulid, is_utf8
 
 _MAX_KEY_BYTES = 2048
-"""The maximum bytes of a partition key in DynamoDB. DynamoDB would refuse a longer key in every attempt, and that would
-look like an outage of AWS."""
+"""The maximum number of bytes in a partition key in DynamoDB. DynamoDB would refuse a longer key in every attempt, and
+that would look like an outage of AWS."""
 
 
 MOST_AT_ONCE = 10
-"""The maximum number of messages in one call of SQS."""
+"""The maximum number of messages in one call to SQS."""
 
 _DELETE_TRIES = 2
-"""SQS can delete a part of a batch and fail for the rest. botocore repeats no call that succeeded in part."""
+"""SQS can delete a part of a batch and fail for the rest. botocore does not repeat such a call."""
 
 
 class Malformed(Exception):

@@ -17,7 +17,7 @@ from turnqueue.turn import guard_key
 
 
 class Rate(NamedTuple):
-    """A rate: the requests a minute, and the requests that may come at once after a pause."""
+    """A rate: the number of requests a minute, and the number of requests that may come together after a pause."""
 
     per_minute: float
     burst: int
@@ -34,8 +34,8 @@ class Rate(NamedTuple):
 
 class Grant(NamedTuple):
     """The decision about a request. `wait`: 0 if the request is allowed, otherwise the seconds until a request would be
-    allowed. `left`: the number of requests that may follow at once. `full_after`: seconds until the whole burst is
-    allowed again."""
+    allowed. `left`: the number of requests that may follow without a wait. `full_after`: seconds until the whole burst
+    is allowed again."""
 
     wait: float
     left: int
@@ -52,7 +52,7 @@ class RateLimiter:
 
     def take(self, owner: str, rate: Rate, now: float, *, kind: str = "rate") -> Grant:
         """Count a request of the owner against the limit of this kind, if `rate` allows the request. This takes one
-        write. It takes two writes if the request comes sooner than the even rate allows, but within the burst."""
+        write, or two if the request comes sooner than the even rate allows, but within the burst."""
         latest = now + (rate.burst - 1) * rate.interval
         steps = {":interval": rate.interval, ":expires_at": int(latest + rate.interval) + 60}
         key = guard_key(kind, owner)

@@ -1,5 +1,5 @@
 """The JSON documents of the HTTP API, for example a turn as a task. They keep all members of the system that Turnqueue
-replaces, and have more. mypy checks that the functions send these types. docs/openapi.yaml is generated from these
+replaces, and add others. mypy checks that the functions send these types. docs/openapi.yaml is generated from these
 types and their docstrings."""
 
 from datetime import UTC, datetime
@@ -349,8 +349,9 @@ def task_status(turn: Turn, now: float, waiting: Waiting | None = None) -> TaskS
 
 
 def poll_after_ms(turn: Turn, now: float, next_try_at: float | None = None) -> int:
-    """The milliseconds until the client should poll again. Most tasks are short, so the time is short for a young task.
-    It grows up to 5 s in the first minute. It grows up to 15 s during a longer wait, or before the turn's next attempt.
+    """The milliseconds until the client should poll again. They grow with the task's age, because most tasks are short:
+    from 0.5 to 5 s in the first minute, and later to 15 s. If the turn's next attempt is later than that, the client
+    polls at the time of this attempt, but at most 15 s from now.
     """
     age = now - turn.created_at
     usual = min(max(age / 4, 0.5), 5.0) if age < 60 else min(age / 12, 15.0)

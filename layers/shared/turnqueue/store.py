@@ -83,8 +83,8 @@ class TurnStore:
         """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if botocore
         repeated a put that had succeeded, because its response was lost.
 
-        If the turn has the results of another turn's function calls, the same transaction marks the calling turn. So
-        no second turn can bring these results, unless the first has failed. Raises AlreadyAnswered.
+        If the turn has the results of another turn's function calls, the same transaction marks the calling turn. So no
+        second turn can bring these results, unless the turn that brought them has failed. Raises AlreadyAnswered.
         """
         if answered := turn.request.get("answers"):
             return self._create_answer(turn, turn.key._replace(turn=answered))
@@ -187,8 +187,8 @@ class TurnStore:
 
     def history(self, key: Key, now: float, *, limit: int, previous: str | None = None) -> list[Turn]:
         """The last `limit` successful turns before this turn in its session, the oldest first. `previous`: the ULID of
-        the turn that this turn continues. If it is given, only that turn and the turns that it continues count. Usually
-        this takes one Query, and up to three if some turns do not count. Reads at most 3 x `limit` turns."""
+        the turn that this turn continues. With `previous`, the result has only that turn and the turns that it
+        continues. Usually one Query is enough. At most three Queries read up to 3 x `limit` turns."""
         found: list[Turn] = []
         start: dict[str, Any] = {}
         for _ in range(_MAX_HISTORY_PAGES):
@@ -322,7 +322,7 @@ class TurnStore:
     ) -> None:
         """End this attempt, so that the next delivery can claim the turn. `is_refund`: the attempt does not count.
         `refusal`: the error code, if the model's server refused the call. Raises Refused if another worker has the
-        turn, or if a client asked to cancel it. In the second case, the worker ends the turn at once."""
+        turn. Also raises Refused if a client asked to cancel the turn; the worker then ends the turn at once."""
         changes: dict[str, Any] = {"status": Status.PENDING}
         if next_try_at is not None:
             changes["next_try_at"] = next_try_at
@@ -449,8 +449,8 @@ class TurnStore:
         returns: str = "NONE",
     ) -> dict[str, Any] | None:
         """One conditional UpdateItem. `condition`: #name stands for the attribute `name`, and :name for the entry
-        `name` of `values`. `copy`: {attribute: source}; the attribute gets the old number of the source, or 0 if there
-        was no source."""
+        `name` of `values`. `copy`: {attribute: source}; the attribute gets the old value of the source, or 0 if the
+        source had none."""
         add, set_if_absent = add or {}, set_if_absent or {}
         changes = [f"#{name} = :set_{name}" for name in set_]
         changes += [f"#{name} = if_not_exists(#{name}, :set_{name})" for name in set_if_absent]
@@ -482,9 +482,9 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """The turns of one conversation among `turns`, both newest first. The conversation ends with the turn `previous`,
-    or with the newest successful turn if `previous` is None. Each turn continues the turn that its request names, or
-    else the next older successful turn. Also returns `previous` for the next older page."""
+    """Select the turns of one conversation from `turns`. The arguments and the result are newest first. The newest turn
+    of the conversation is `previous`, or the newest successful turn if `previous` is None. Each turn continues the turn
+    that its request names, or else the next older successful turn. Also returns `previous` for the next older page."""
     found = []
     for turn in turns:
         if turn.key.turn == previous or (previous is None and turn.status is Status.SUCCESS):

@@ -1,6 +1,6 @@
 """Logs and metrics, in JSON lines. Each line also carries the metrics counted before it, in the Embedded Metric Format
-(EMF). So submit and the worker each write only one line for a chat. Metrics that no log line has carried get a separate
-line.
+(EMF). So `submit` and the worker each write only one line for a chat. Metrics that no log line has carried get a
+separate line.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
 `FIELDS`. The metrics have only the dimension `service`, because each value of another dimension would make one more

@@ -168,9 +168,9 @@ class Turn(NamedTuple):
     - `request`: {message, role, media?, metadata?, stream?}. A request with functions, or of the OpenAI API, can also
       have `tools`, `tool_choice`, `options` and `context` (turnqueue/v1/items.py).
     - `request.answers`: the ULID of the turn whose function calls have their results in this request.
-    - `request.previous`: the ULID of the turn that this turn continues, if the client named it. This and the next
-      members come only from the OpenAI API: `instructions`, `format`, `live` (the streams function sends the answer),
-      and `v1`, the members that the response repeats.
+    - Only a `request` of the OpenAI API can have: `previous` (the ULID of the turn that this turn continues, if the
+      client named it), `instructions`, `format`, `live` (the streams function sends the answer), and `v1` (the members
+      that the response repeats).
     - `result`: {message, data, draft, tool_calls?}.
     - `usage`: {model, prompt_tokens, completion_tokens, cached_tokens, ...}.
     - `attempt`: counts the claims, and is the fencing token. The worker that claimed attempt n may write only while
@@ -217,7 +217,7 @@ class Turn(NamedTuple):
     retry_of: str | None = None
     reserved_tokens: int = 0
     answered_by: str | None = None  # the ULID of the turn that brought the results of this turn's function calls
-    begins_session: bool = False  # whether submit made the turn's session, so that no earlier turn exists
+    begins_session: bool = False  # whether `submit` made the turn's session, so that no earlier turn exists
     deleted: bool = False  # whether the owner deleted the turn: its texts are gone, and readers find no turn
 
     @classmethod

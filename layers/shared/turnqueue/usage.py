@@ -1,12 +1,12 @@
 """The usage of each owner on a day (UTC). One item of the guards table has the sums of all attempts.
 
-A limit of tokens must also count queued messages, but nobody knows their tokens yet. So submit reserves an estimate. At
-the end of the turn, the used tokens replace the estimate. The attribute `charged_tokens` is the sum of the used and the
-reserved tokens. One conditional write compares this sum with the limit and adds the estimate.
+A limit of tokens must also count queued messages, but nobody knows their tokens yet. So `submit` reserves an estimate.
+At the end of the turn, the used tokens replace the estimate. The attribute `charged_tokens` is the sum of the used and
+the reserved tokens. One conditional write compares this sum with the limit and adds the estimate.
 
 After a crash or a failed write, the sum is wrong until the end of the day, but by a bounded number of tokens:
 
-- submit dies after the reservation, before it records the turn: one estimate stays reserved.
+- `submit` dies after the reservation, before it records the turn: one estimate stays reserved.
 - The turn is final, but its usage is not added: its estimate stays reserved, and the usage of its last attempt is
   missing.
 - The worker is killed in an attempt: the next claim adds an estimate for the lost attempt.
@@ -26,7 +26,7 @@ from turnqueue import aws
 from turnqueue.turn import Turn, guard_key
 
 RETENTION_DAYS = 40
-"""Days for which the usage of a day is kept: until the 9th of a month, the whole previous month can be read."""
+"""Days for which the usage of a day is kept. So the whole previous month can be read until the 9th of a month."""
 
 COUNTS = ("answers", "prompt_tokens", "completion_tokens", "cached_tokens", "estimated_tokens")
 
@@ -42,7 +42,7 @@ TOKENS_OF_AN_ANSWER = 2000
 ends."""
 
 _MOST_TOKENS = 10**9
-_MOST_DOLLARS = 10_000.0  # the maximum dollars of one attempt; a greater number is a mistake
+_MOST_DOLLARS = 10_000.0  # the maximum cost of one attempt; a greater number is a mistake
 _COST = "cost_micros"  # millionths of a dollar, because whole numbers add up exactly
 _CHARGED = "charged_tokens"
 
@@ -54,7 +54,7 @@ def day_of(now: float) -> str:
 
 def estimated_tokens(request: Mapping[str, Any], history_tokens: int = 0) -> int:
     """The estimated tokens of a turn with this request {message, media?, …}, answer included. `history_tokens`: the
-    maximum tokens of history that the model gets."""
+    maximum number of history tokens that the model gets."""
     said = request["message"] + request.get("instructions", "")
     prompt = len(said.encode("utf-8", "surrogatepass")) // BYTES_OF_A_TOKEN + 1
     prompt += TOKENS_OF_AN_IMAGE * len(request.get("media") or ())
@@ -134,9 +134,9 @@ class UsageStore:
         """Add the usage of an attempt: {prompt_tokens, completion_tokens, cached_tokens, cost_usd, estimated}, each
         optional.
 
-        `is_final`: the turn needs no further attempt, so its reservation ends. Call it once for each attempt, because a
-        second call counts twice. A malformed count counts as 0, and no sum decreases. This takes one write, or two if
-        the reservation was made on an earlier day.
+        `is_final`: whether the turn needs no further attempt, so that its reservation ends. Call this method once for
+        each attempt, because a second call would add the usage again. A malformed count counts as 0, so that it cannot
+        lower the day's usage. This takes one write, or two if the reservation was made on an earlier day.
         """
         reserved = turn.reserved_tokens if is_final else 0
         today, day = day_of(now), day_of(turn.created_at)

@@ -13,9 +13,9 @@ from turnqueue.usage import UsageStore
 
 _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 1.0
-# A pause between two reads is 0.1 s plus 6 % of the time so far, at most 1 s, so a wait of 25 s takes 50 reads. On
-# average, a reader sees a change half a pause late. Fewer reads would cost more, because the function would run longer
-# after the change: 0.25 s of the function (256 MB) cost 13 times as much as a usual read (half a read unit).
+# A pause between two reads is 0.1 s plus 6 % of the time so far, at most 1 s. So a wait of 25 s takes 50 reads, and
+# sees the change half a pause late on average. Longer pauses would cost more than they save: 0.25 s of the function
+# (256 MB) cost as much as 13 reads (half a read unit each).
 _GROWTH = 1.06
 # A wait of this number of seconds is unusual, so the circuit breakers are then read. Usually a turn begins within 0.1
 # s.

@@ -1,5 +1,5 @@
-"""The personas, one TOML file a role. Submit accepts their names, status lists them, and the worker follows them.
-bundle/personas.py defines the content of a file, and checks the files at the build."""
+"""The personas, one TOML file a role. The function `submit` accepts their names, `status` lists them, and the worker
+follows them. bundle/personas.py defines the content of a file, and checks the files at the build."""
 
 import hashlib
 from functools import cache

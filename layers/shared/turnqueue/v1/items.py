@@ -2,7 +2,7 @@
 
 A request's `context` has everything before its message, as a list of entries in order: {role, text, media?} for a
 message, {call_id, name, arguments} for a function call, {call_id, output} for its result. An item's id contains the
-task's id, so one read of that task finds an item to which a request refers.
+task's id, so one read of that task finds the item.
 """
 
 import re
