@@ -231,9 +231,9 @@ class Attempt:
         return self._services.first_token_seconds if self._services.fallback else 0
 
     async def _asked(self, server: Server, asked: Persona, history: Sequence[Turn], silence: float) -> Answer:
-        """Ask a model and return its answer. Raises ModelError if the call fails or takes too long, Refused if a client
-        cancels the turn or another worker has it, and _Silent after `silence` seconds without text or thoughts (0: no
-        limit). Closes the model's stream before it raises.
+        """Ask a model and return its answer. Raises ModelError if the call fails or takes too long. Raises Refused if a
+        client cancels the turn, or if another worker has it. Raises _Silent after `silence` seconds without text or
+        thoughts (0: no limit). Closes the model's stream before it raises.
         """
         guards = [self._show(), self._give_up_when_cancelled(), self._give_up_when_lost()]
         guards.append(self._settle_when_accepted(server.admission, self._permit, silence))

@@ -33,7 +33,7 @@ class Exchange(NamedTuple):
 
     Servers refuse a function call without its result, and a result without its call. So a turn that calls functions,
     and the next turn with the results, become one exchange. If the next turn does not have exactly these results, each
-    call gets a note as its result, and the next turn's results become text of the user."""
+    call gets a note as its result. The next turn's results then become text of the user."""
 
     messages: tuple[Message, ...]
     tokens: int
@@ -156,7 +156,7 @@ def _append(exchanges: list[Exchange], exchange: Exchange | None) -> None:
 
 
 def _brings_results(exchanges: Sequence[Exchange], messages: Sequence[Message]) -> bool:
-    """Whether `messages` begin with the results of all calls of the last exchange, and of no other calls."""
+    """Whether `messages` begin with exactly the results of the last exchange's calls."""
     calls = exchanges[-1].messages[-1].get("tool_calls", ()) if exchanges else ()
     results = itertools.takewhile(_is_result, messages)
     return bool(calls) and {call["id"] for call in calls} == {result["tool_call_id"] for result in results}

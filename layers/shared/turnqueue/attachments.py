@@ -15,8 +15,8 @@ type Item = dict[str, Any]
 type Request = dict[str, Any]
 
 MAX_INLINE_CHARACTERS = 4096
-"""The maximum number of characters in a data URL that stays in the turn's item. A data URL of this size costs about the
-same in the item (4 write units in each of four writes) as in S3 (a PUT and a few GETs)."""
+"""The maximum number of characters in a data URL that stays in the turn's item. For a data URL of this size, the item
+(4 write units in each of four writes) costs about as much as S3 (a PUT and a few GETs)."""
 
 MAX_SHOWN_CHARACTERS = 1_000_000
 """The maximum number of characters in data URLs that one response reads from S3. If the first message alone has more,

@@ -171,8 +171,8 @@ class Breaker(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds until SQS delivers a blocked turn again: the rest of the period, and a random part of up to half
-        of the time that the trouble has lasted. Without the random part, all blocked turns would come back at once."""
+        """The seconds until SQS delivers a blocked turn again: the rest of the period, plus a random time, which can be
+        longer if the trouble has lasted longer. Without the random time, all blocked turns would come back at once."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
         # A time above the limit becomes another random time. Otherwise all these turns would come back at once.

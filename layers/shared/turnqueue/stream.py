@@ -69,8 +69,8 @@ def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
 
 def pause_ms(turn: Turn, reached: int, now: float) -> int:
     """The milliseconds until the client should ask again: about the time between two rows that the worker writes.
-    `reached`: the number of the last row that the client has. The age of a streamed answer follows from this number,
-    because the worker writes 8 rows in the first 2 s, and 24 in the first 10 s (worker/attempt.py)."""
+    `reached`: the number of the last row that the client has. A streamed answer has 8 rows after 2 s, and 24 after 10 s
+    (worker/attempt.py), so this number tells the answer's age."""
     if turn.status is Status.PENDING:
         age = now - turn.queued_at
         return 300 if age < 1 else int(min(max(age / 5, 1.0), 5.0) * 1000)
