@@ -1,7 +1,7 @@
-"""Selects the data of botocore that the layer ships: the descriptions of the called AWS services, cut to the called
-operations, and the certificates of the authorities that sign AWS's certificates.
+"""Selects the data of botocore that the layer ships: descriptions of the AWS services, but only of operations that the
+functions call, and certificates of the authorities that AWS uses.
 
-Lambda has botocore, which reads descriptions of about 400 services and trusts all public authorities. The build fails
+The botocore in Lambda reads descriptions of about 400 services and trusts all public authorities. The build fails
 if this selection no longer fits botocore's files.
 """
 
@@ -33,7 +33,7 @@ AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Tec
 
 
 def cut(botocore: Path, into: Path) -> None:
-    """Copy the parts of an installed botocore's data that layers/shared/turnqueue/aws.py needs into a new folder."""
+    """Copy data of an installed botocore into a new folder: only the data that layers/shared/turnqueue/aws.py needs."""
     into.mkdir()
     for service, operations in OPERATIONS.items():
         cut_service(botocore / "data" / service, into / service, operations.split())

@@ -36,15 +36,16 @@ GLIBC_MINORS = range(34, 16, -1)
 # The folders of the bundles in Lambda. The bytecode gets these paths, so that tracebacks name the files there.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
-# Files of packages that no function needs. tests/build imports every handler without these files, and tests/e2e runs
-# it. The build fails if one of the files no longer exists.
+# Files of packages that no function needs. Without these files, tests/build imports every handler, and tests/e2e runs
+# every handler. The build fails if one of the files no longer exists.
 UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # The worker calls only Chat Completions. Its modules import `openai.types.responses`, so that folder stays.
+    # The worker needs only Chat Completions. Keep `openai.types.responses`, because modules of Chat Completions import
+    # it.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks
@@ -104,7 +105,7 @@ def packages(requirements: str, architecture: str, root: str) -> Path:
 
 
 def botocore_data(requirements: str) -> Path:
-    """The folder with aws_data.py's selection of botocore's data, of the version that `requirements` pins."""
+    """The folder with the data that aws_data.py selects from botocore. `requirements` pins botocore's version."""
 
     def make(new: Path) -> None:
         with tempfile.TemporaryDirectory() as scratch:
@@ -115,8 +116,8 @@ def botocore_data(requirements: str) -> Path:
 
 
 def made(make: Callable[[Path], None], *parts: str) -> Path:
-    """The folder that `make` fills. It is used again until one of `parts`, the Python version or this builder changes.
-    Its files are read-only."""
+    """The folder that `make` fills, with read-only files. Later builds use this folder too, until one of `parts`, the
+    Python version or this builder changes."""
     key = hashlib.sha256()
     code = [Path(module).read_text() for module in (__file__, aws_data.__file__, lazy_types.__file__)]
     for part in (*parts, sys.version, *code):

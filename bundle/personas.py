@@ -1,5 +1,5 @@
-"""Checks personas: `python bundle/personas.py` checks those of this repository, `python bundle/personas.py FOLDER`
-those in a folder.
+"""Checks personas: `python bundle/personas.py` checks the personas of this repository, `python bundle/personas.py
+FOLDER` the personas in a folder.
 
 An error names the file, the key or the line, and the allowed values. The exit code is 1 if anything is wrong. `sam
 build` also runs this file, so it needs only Python.

@@ -34,8 +34,8 @@ def template() -> dict[str, Any]:
 
 
 def resolved(value: Any, document: dict[str, Any]) -> Any:
-    """A copy of the value, in which each `!FindInMap` is replaced by its result, and each parameter in it by its
-    default."""
+    """A copy of the value. Each `!FindInMap` is replaced by its result, which is found with the defaults of the
+    parameters."""
     if isinstance(value, list):
         return [resolved(each, document) for each in value]
     if not isinstance(value, dict):

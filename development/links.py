@@ -2,7 +2,7 @@
 one.
 
 It knows `[text](path#heading)`; names of sections such as `docs/operations.md`, "Deploy"; and names of files such as
-`events/submit.json`. It does not check links to other sites, because those can be down.
+`events/submit.json`. It does not check links to other sites, because other sites can be down.
 """
 
 import re

@@ -217,7 +217,7 @@ def _describe(schema: Json, words: dict[str, str]) -> None:
 
 
 def _docstrings(document: type) -> dict[str, str]:
-    """The docstrings of a TypedDict's members, inherited ones included."""
+    """The docstrings of a TypedDict's members, including inherited members."""
     found: dict[str, str] = {}
     for base in types.get_original_bases(document):
         if hasattr(base, "__total__"):
@@ -565,7 +565,7 @@ def _parameter(name: str) -> Json:
 
 
 def _success(words: str, schema: str, examples: Any, *headers: tuple[str, Json]) -> Json:
-    """A response that is not a problem. `examples`: one, or several by name."""
+    """A response that is not a problem. `examples`: one example, or a dict of examples by name."""
     named = isinstance(examples, dict) and all(name.isupper() for name in examples)
     shown: Json = (
         {"examples": {name: {"value": value} for name, value in examples.items()}} if named else {"example": examples}

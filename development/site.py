@@ -1,5 +1,4 @@
-"""A hook of MkDocs. It puts every document under the path that the document has in the repository, so that links
-between documents work."""
+"""A hook of MkDocs. Every document keeps its path in the repository, so that links between documents work."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files

@@ -55,7 +55,8 @@ def _invoke(function: str, event: Path, folder: Path) -> int:
 
 
 def _start(command: str) -> int:
-    # Set a handler for SIGINT too. If a script started this program in the background, the shell made it ignore SIGINT.
+    # Set a handler for SIGINT too. If a script started this program in the background, the shell made this program
+    # ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # keep ignoring it if nohup started this program

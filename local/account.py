@@ -70,14 +70,14 @@ class Account:
         return make(service, endpoint_url=self.endpoint_url, config=config)
 
     def as_role(self, arn: str) -> "Account":
-        """The account with the rights of the role `arn`. Its credentials are renewed before they expire."""
+        """The account, used with the rights of the role `arn`. The credentials are renewed before they expire."""
         parameters = {"RoleArn": arn, "RoleSessionName": "local"}
         refresh = create_assume_role_refresher(self.client("sts"), parameters)
         return Account(self.endpoint_url, DeferredRefreshableCredentials(refresh, "assume-role"))
 
     def variables(self, role: str | None = None) -> dict[str, str]:
-        """The environment variables that make a child process's AWS SDK use only this account: as root, or with the
-        role of this ARN for an hour."""
+        """The environment variables that make a child process's AWS SDK use only this account. `role`: the ARN of a
+        role, whose rights the process has for an hour. None for root."""
         keys = {"AWS_ACCESS_KEY_ID": ROOT_KEY, "AWS_SECRET_ACCESS_KEY": ROOT_KEY}
         if role:
             answer = self.client("sts").assume_role(RoleArn=role, RoleSessionName="local")["Credentials"]

@@ -18,7 +18,7 @@ class Unexpected(Exception):
 
 
 class Client:
-    """A client of the API as `owner`. It prints its requests."""
+    """A client that calls the API as `owner`, and prints the requests."""
 
     def __init__(self, stack: LocalStack, owner: str, progress: Progress) -> None:
         self._address = urlsplit(stack.api_url).netloc

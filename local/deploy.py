@@ -85,7 +85,7 @@ class Sam:
     def _run(self, arguments: list[str], variables: Mapping[str, str], tell: Callable[[str], None]) -> None:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
         environment = inherited | {
-            # the build needs a python3.13 in PATH, and this process is one
+            # the build needs a python3.13 in PATH: use the Python of this process
             "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
             "SAM_CLI_TELEMETRY": "0",
             "AWS_CONFIG_FILE": os.devnull,

@@ -38,13 +38,13 @@ def variables(stack: LocalStack) -> dict[str, str]:
 
 
 def shouted(name: str) -> str:
-    """makes TURNS_TABLE_NAME of TurnsTableName"""
+    """The name in capitals: "TurnsTableName" becomes "TURNS_TABLE_NAME"."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).upper()
 
 
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
-    """During the block, the folder of the stack has two files: `env`, to be sourced or read as a dotenv file, and
+    """During the block, the folder of the stack has two files: `env`, for a shell or as a dotenv file, and
     `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes both files. It also deletes the
     folder `events`, because the example events in it name turns that end with the stack."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"

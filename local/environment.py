@@ -26,7 +26,7 @@ from local.processes import Processes
 _API = "/2018-06-01/runtime"
 _SECONDS_TO_INIT = 60
 """The maximum seconds of an init. AWS allows 10 s and gives a CPU to every environment. This limit is longer, because
-dozens of environments can start at once on two cores here."""
+dozens of environments can start together on two cores here."""
 
 
 THROTTLED = "TooManyRequestsException"

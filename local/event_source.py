@@ -1,10 +1,10 @@
 """The event source mapping: receives messages from a queue, gives them to a function in batches, and deletes the
 handled messages.
 
-MiniStack's event source takes one batch at a time from a FIFO queue. This one runs several invocations at the same
-time, as on AWS. The queue keeps the order within a message group: while a message of the group is in flight, the queue
-delivers no other message of the group. A message that is not deleted is delivered again after its visibility timeout,
-or moves to the dead-letter queue by the queue's redrive policy.
+MiniStack's event source takes one batch at a time from a FIFO queue. This event source runs several invocations at the
+same time, as on AWS. The queue keeps the order within a message group: while a message of the group is in flight, the
+queue delivers no other message of the group. A message that is not deleted is delivered again after its visibility
+timeout, or moves to the dead-letter queue by the queue's redrive policy.
 
 The function can also call ReceiveMessage. Stopping the event source does not stop these calls.
 """

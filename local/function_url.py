@@ -1,5 +1,6 @@
-"""Serves the URL of a function that streams its responses, as Lambda does. It handles CORS, makes the event, and sends
-the head of the response, and then the body while the function writes it. Callers need no signature."""
+"""Serves the URL of a function that streams its responses, as Lambda does. It handles CORS and makes the event. It
+sends the head of the response first, and then each piece of the body when the function has written the piece. Callers
+need no signature."""
 
 import base64
 import json

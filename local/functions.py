@@ -121,7 +121,7 @@ def _deployed_layer(lambda_client: Any, arn: str, store: CodeStore) -> Path:
 
 
 def hand_over(lambda_client: Any, function: Function, url: str) -> None:
-    """Make MiniStack forward all invocations of the function to `url`, also the invocations by API Gateway. The
+    """Make MiniStack forward all invocations of the function to `url`, including those by API Gateway. The
     function's aliases then point to a new version that has this setting."""
     lambda_client.update_function_configuration(
         FunctionName=function.name, Environment={"Variables": {**function.variables, PROXY_URL: url}}

@@ -37,7 +37,7 @@ def _matches(key: str, method: str, path: str) -> bool:
 
 
 def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
-    """The event as on AWS, which leaves absent members out. MiniStack writes null for them."""
+    """The event without the members that are null. MiniStack writes null where AWS leaves the member out."""
     return {name: value for name, value in event.items() if value is not None}
 
 

@@ -44,7 +44,8 @@ class Guard:
     it."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
-        """Why the request is refused, as a text for people. None if it is accepted. `target` is its path and query."""
+        """Why the request is refused, as a text for people. None if it is accepted. `target`: the request's path and
+        query."""
         fields: dict[str, list[str]] = {}
         for name, value in headers:
             fields.setdefault(name.lower(), []).append(value)

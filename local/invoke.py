@@ -112,8 +112,8 @@ def _gateway() -> str:
 
 @contextlib.contextmanager
 def relay(address: str, port: int) -> Iterator[None]:
-    """Relays connections to `port` of `address` to the same port of loopback, where the stack listens. Raises OSError
-    if the address is not this machine's."""
+    """Accepts connections at `address` and `port`, and relays them to the stack, which listens at the same port of
+    loopback. Raises OSError if the address is not this machine's."""
     with socket.create_server((address, port)) as server:
         threading.Thread(target=_accept, args=(server, port), daemon=True).start()
         yield
@@ -151,8 +151,8 @@ def declaring_endpoint(template: dict[str, object]) -> dict[str, object]:
 
 
 def sam_command(sam: Path, label: str, template: Path, folder: Path, gateway: str | None) -> Sequence[str]:
-    """The command of `sam local invoke`. `gateway`: this machine's address in the container's network, or None if
-    Docker already knows this machine by its name."""
+    """The command of `sam local invoke`. `gateway`: this machine's address in the container's network. None with Docker
+    Desktop, where containers already know the address."""
     command = [str(sam), "local", "invoke", label, "--template", str(template), "--event", str(folder / "event.json")]
     command += ["--env-vars", str(folder / "functions.json")]
     command += ["--parameter-overrides", f"Architecture={architecture()}"]

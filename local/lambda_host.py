@@ -47,8 +47,9 @@ class LambdaHost:
         logs: Path,
         max_environments: int = MAX_ENVIRONMENTS,
     ) -> None:
-        """`aws` returns the variables that select the account for a function's AWS SDK. Each environment gets new ones,
-        because they are valid for only an hour. A function's output goes to `logs`/<label>.log."""
+        """`aws` returns the variables that select the account for a function's AWS SDK. The host calls `aws` for each
+        new environment, because the credentials in the variables are valid for only an hour. A function's output goes
+        to `logs`/<label>.log."""
         self._processes = processes
         self._python = runtime_python
         self._aws = aws

@@ -1,5 +1,5 @@
-"""Small HTTP servers on 127.0.0.1. A server calls a function with each request and sends the response that it returns.
-Each connection has its thread. A guard checks each request first."""
+"""Small HTTP servers on 127.0.0.1. For each request, a server calls a function, and sends the response that the
+function returns. Each connection has a separate thread. A guard checks each request first."""
 
 import contextlib
 import http.client
@@ -57,7 +57,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """An HTTP response. If `body` is an iterator, each of its pieces is sent at once, as a chunk."""
+    """An HTTP response. If `body` is an iterator, each of its pieces is sent immediately, as a chunk."""
 
     status: int
     body: bytes | Iterable[bytes] = b""
@@ -67,7 +67,7 @@ class Response:
 type Handle = Callable[[Request], Response]
 
 NO_PAGES = Guard()
-"""The guard of a server that no other page may call: it accepts programs and the server's own pages."""
+"""A guard that accepts programs and the server's own pages, and refuses all other pages."""
 
 # Maximum seconds that a forwarded request takes: more than the 30 s after which API Gateway ends a request.
 _SECONDS_TO_FORWARD = 60
@@ -109,8 +109,8 @@ def free_port(wished: int) -> int:
 
 
 class LoopbackServer:
-    """A server that answers with `handle` the requests that `guard` accepts, from construction until close. Port 0
-    selects a free port. Raises OSError if the port is in use."""
+    """A server that runs from construction until close. `guard` checks each request, and `handle` answers the accepted
+    requests. Port 0 selects a free port. Raises OSError if the port is in use."""
 
     def __init__(self, handle: Handle, port: int = 0, *, guard: Guard = NO_PAGES) -> None:
         self._server = _Server((HOST, port), _handler(handle, guard))
@@ -130,7 +130,7 @@ class LoopbackServer:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    request_queue_size = 512  # with the default of 5, the system resets connections when hundreds arrive at once
+    request_queue_size = 512  # with the default of 5, the system resets connections when hundreds arrive together
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Print nothing: clients that leave or are killed are normal here."""

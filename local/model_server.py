@@ -55,7 +55,7 @@ REFUSED_KEY = "bad-key"
 CALLS_KEPT = 1000
 QUOTE_LENGTH = 80
 WORDS_PER_CHUNK = 8  # the words in a chunk of a fast stream
-# chunks a second in a slow stream: they show progress, and cost little with hundreds of streams at once
+# chunks a second in a slow stream: they show progress, and cost little with hundreds of streams at a time
 CHUNKS_PER_SECOND = 20
 DEEPEST_OBJECT = 8  # at this depth, a recursive schema gets null instead of a further object
 
@@ -370,8 +370,8 @@ class Form:
     """Fills in a JSON schema with values from the user's messages. A newer message overrides an older one."""
 
     def __init__(self, schema: JsonObject, said: list[str], *, guess: bool = False) -> None:
-        """`guess`: if the messages do not mention a field, fill a number with the last number in them, and a string
-        with the newest message."""
+        """With `guess`, a field that no message mentions gets a value too: a number gets the last number in the
+        messages, and a string the newest message."""
         self.schema = schema
         self.said = said
         self.guess = guess
@@ -612,8 +612,8 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate limit allows a call now. If no calls came for two seconds, it allows the calls
-        of these two seconds at once."""
+        """Whether the rate limit allows a call now. After two seconds without calls, the calls of these two seconds may
+        come together."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:

@@ -33,8 +33,7 @@ class Process:
 
     @property
     def output(self) -> IO[bytes]:
-        """The process's standard output, until `wait`. Use it only if the process was started with `log=None` or
-        `announces`."""
+        """The standard output of a process that was started with `log=None` or `announces`. `wait` closes it."""
         assert self._popen.stdout is not None, "its output goes to a log"
         return self._popen.stdout
 
@@ -72,7 +71,7 @@ class Process:
 
 
 class Processes:
-    """Starts processes, and ends those that still run at close. A context manager."""
+    """A context manager that starts processes. Its end kills the processes that still run."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()

@@ -73,8 +73,8 @@ def _action(request: Request) -> str:
 
 
 def _action_of_s3(request: Request) -> str | None:
-    """The operation of an S3 call, by its method and path. None for other services. A posted form has no
-    Authorization header that names its service, but only S3 accepts forms."""
+    """The operation of an S3 call, by its method and path. None for other services. The header Authorization names the
+    service. A posted form does not have this header, but only S3 accepts forms."""
     if request.method == "POST" and request.headers.get("Content-Type", "").startswith("multipart/form-data"):
         return "s3:PutObject"
     operations = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}

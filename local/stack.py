@@ -40,7 +40,7 @@ OWNERS = ("alice", "bob")
 TOKEN_SECONDS = 12 * 3600
 """The tokens last for a working day. Their signing key ends with the stack."""
 POLLER = "'s event source"
-"""The recorder's name for the event source of a function ends with this: "WorkerFunction's event source"."""
+"""The end of the name under which the recorder lists an event source: "WorkerFunction's event source"."""
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,8 @@ class LocalStack:
         # Start the console's server first, because MiniStack's guard needs the console's origin.
         self.console = serve_console(lambda: self.api_url, self.tokens, self._port("the console"))
         self._open.callback(self.console.close)
-        # Open the thread pool before the processes, so that it closes after them: its thread waits for a process.
+        # Open the thread pool before the processes, so that the pool closes after the processes: the pool's thread
+        # waits for a process.
         pool = self._open.enter_context(ThreadPoolExecutor(1))
         processes = self._open.enter_context(Processes())
         sam = Sam(processes, tools.sam, root=ROOT, log=self.logs / "sam.log")

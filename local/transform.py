@@ -137,9 +137,9 @@ def _resolve_as_aws_does(resolver: Any) -> None:
     """Change three things in the SAM CLI's copy of AWS::LanguageExtensions, so that it works as on AWS.
 
     - Sub: the SAM CLI drops the Fn::Sub of a text that names a resource. AWS keeps the Fn::Sub.
-    - ToJsonString: the SAM CLI writes {"Ref": …} into the JSON as text. AWS writes a Fn::Sub. For both, see
+    - ToJsonString: the SAM CLI writes {"Ref": …} into the JSON as text. AWS writes a Fn::Sub. For these two points, see
       github.com/aws-cloudformation/cfn-language-discussion/issues/103.
-    - Condition: the SAM CLI treats 0 and "0" as equal. This module treats them as different, as AWS perhaps does.
+    - Condition: the SAM CLI treats 0 and "0" as equal. This module treats them as different, because AWS may do so.
     """
     from samcli.lib.cfn_language_extensions import resolvers
 

@@ -26,7 +26,7 @@ class ApiFailed(CommandFailed):
 
 @dataclass(frozen=True)
 class Answer:
-    """`document`: the JSON object in the body. It is empty if the body is not a JSON object."""
+    """`document`: the JSON object in the body, or {} if the body is not a JSON object."""
 
     status: int
     headers: httpx.Headers

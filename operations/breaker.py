@@ -1,7 +1,7 @@
 """The circuit breakers of a stack's models: `python -m operations breaker show|open|close`.
 
-An open breaker blocks calls, so turns wait in the queue. A worker that sees no trouble does not read the breakers. It
-notices a change after the model's server refuses a call, or when SQS delivers a message again.
+An open breaker blocks calls, so turns wait in the queue. A worker reads the breakers only after the model's server
+refuses a call, or when SQS delivers a message again. Until then, the worker does not notice a change.
 """
 
 import os

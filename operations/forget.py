@@ -46,8 +46,8 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete the guards before the turns, because `forget` finds some guards only by the owner's turns. After a run
-        # that deleted only the turns, the next run could not find these guards.
+        # Delete the guards before the turns, because `forget` finds some guards only by the owner's turns. Otherwise, a
+        # run that ends after the turns would leave guards that no later run finds.
         with stack.guards.batch_writer() as batch:
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
@@ -107,8 +107,8 @@ def _rows(stack: Stack, owner: str, reads: Reads) -> list[dict[str, Any]]:
 
 
 def _is_one_of(value: object, names: set[str]) -> bool:
-    """Whether the value is one of these texts. Check the type first, because an attribute of a malformed item can be a
-    list, which no set can contain."""
+    """Whether the value is one of these texts. Check the type first: a malformed item can have a list here, and `in`
+    fails for a list."""
     return isinstance(value, str) and value in names
 
 

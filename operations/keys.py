@@ -37,8 +37,8 @@ class Listed(NamedTuple):
 
 
 def create(stack: Stack, owner: str, *, label: str = "", group: str = "", seconds: float | None = None) -> Made:
-    """Make a key for `owner`. It works for `seconds`, or until it is revoked if `seconds` is None. `group`: the owner's
-    group in OwnerLimits."""
+    """Make a key for `owner`. The key works for `seconds`; if `seconds` is None, until an operator revokes the key.
+    `group`: the owner's group in OwnerLimits."""
     key, now = API_KEY_PREFIX + secrets.token_urlsafe(32), int(time.time())
     item: dict[str, Any] = {"guard": api_key_guard(key), "owner": owner, "created_at": now}
     item |= {name: value for name, value in (("label", label), ("group", group)) if value}

@@ -115,8 +115,9 @@ class _Seen:
     lease_until: Decimal | None = None  # set only for a STARTED turn
     finished_at: Decimal | None = None  # set only for a FAILURE
     error_code: str | None = None  # set only for a FAILURE
-    # Whether a worker has put the turn back since its last replay, because the model's server refused the call or the
-    # rate limit left no place for it. `last_attempt - attempt` does not show this, because both have grown equally.
+    # Whether a worker has put the turn back since the last replay, because the model's server refused the call or the
+    # rate limit left no place for the call. `last_attempt - attempt` does not show this, because these two numbers grow
+    # together.
     has_waited: bool = False
 
     @classmethod
@@ -192,8 +193,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        # Inconsistent reads cost half, so the scan uses them. If a found turn has changed meanwhile, the condition of
-        # the write fails.
+        # The scan uses eventually consistent reads, because they cost half. If a found turn has changed meanwhile, the
+        # condition of the write fails.
         "ConsistentRead": bool(places),
     }
     if not places:

@@ -14,7 +14,7 @@ NOT_CACHED = {"Cache-Control": "no-store"}
 the test would not reach worker and model."""
 
 _PAUSE_SECONDS = 0.2
-"""Seconds between polls. A poll can return at once, because the API may refuse to wait."""
+"""Seconds between polls. Without a pause, polls would follow each other too fast while the API refuses to wait."""
 
 
 class SmokeFailed(CommandFailed):

@@ -65,7 +65,7 @@ class Verification:
         }
 
     def until(self, found: Callable[[], bool]) -> bool:
-        """Call `found` until it returns true, for at most `patience` seconds. Returns whether it did."""
+        """Call `found` until it returns true, for at most `patience` seconds. Returns whether `found` returned true."""
         end = time.monotonic() + self.patience
         while not found():
             if time.monotonic() > end:
@@ -178,7 +178,7 @@ def check_alarms(v: Verification) -> Failures:
 
 
 def _own_dimensions(alarm: dict[str, Any]) -> list[dict[str, str]]:
-    """The dimensions of each metric of the namespace Turnqueue that the alarm watches."""
+    """The dimensions of each metric that the alarm watches in the namespace Turnqueue."""
     metrics = [each["MetricStat"]["Metric"] for each in alarm.get("Metrics", []) if "MetricStat" in each] or [alarm]
     return [
         {dimension["Name"]: dimension["Value"] for dimension in metric.get("Dimensions", [])}
@@ -306,13 +306,13 @@ def check_idempotency(v: Verification) -> Failures:
 
 
 def check_order(v: Verification) -> Failures:
-    """Check that a session's three messages, sent at once, are answered in order."""
+    """Send three messages of a session together, and check that they are answered in order."""
     session = f"verify-{uuid.uuid4().hex}"
     submitted = [v.submit(f"{MESSAGE} {number}", session_id=session) for number in (1, 2, 3)]
     tasks = [answered(v.api, task_id) for task_id in submitted]
     v.task_ids += submitted
     for earlier, later in itertools.pairwise(tasks):
-        if not str(earlier["finished_at"]) <= str(later["started_at"]):  # times in RFC 3339 in UTC sort as text
+        if not str(earlier["finished_at"]) <= str(later["started_at"]):  # RFC 3339 times in UTC can be compared as text
             yield f"{later['task_id']} began before {earlier['task_id']} of its session had ended"
     page = v.api.expect(200, "GET", f"/chat/session/{session}")
     listed = [turn.get("task_id") for turn in page.document.get("turns", [])]

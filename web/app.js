@@ -67,7 +67,7 @@ function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);
   const known = SESSION_ID.test(id);
-  // Forget the shown conversation if it has no messages, because the list does not have it.
+  // Forget the shown conversation if it has no messages, because the list of conversations leaves it out.
   if (current && !current.turns.length && current.id !== id) close(current);
   current = conversation(known ? id : newId(), { fresh: !known });
   composer.open(known ? id : "", conversations.get(id)?.role ?? "general");
@@ -156,7 +156,7 @@ function connect() {
     settings.open();
     return;
   }
-  // Send the messages that an earlier page could not send, and watch the tasks that were unfinished then.
+  // Send the messages in the outbox, and watch the unfinished tasks.
   const unfinished = tasks.unfinishedSessions.filter((id) => conversations.get(id));
   const begun = [...outbox.all.map(({ request }) => request.session_id), ...unfinished];
   for (const id of begun) conversation(id);
@@ -210,7 +210,7 @@ $("new").addEventListener("click", () => {
 });
 addEventListener("hashchange", navigate);
 addEventListener("beforeunload", (event) => {
-  // Ask before the page closes, if an unsent message would be lost because the browser stores nothing.
+  // Ask before the page closes, if the browser could not store an unsent message.
   if ([...opened.values()].some(({ fragile }) => fragile)) event.preventDefault();
 });
 conversations.addEventListener("change", showConversations);

@@ -70,7 +70,7 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // Show the next turn again too, because this turn can be the reason why the next one waits. The draft of this turn
+    // Show the next turn again too, because the next turn can be waiting for this turn. The draft of this turn
     // also decides which members of the next turn's draft are marked as new.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
@@ -223,7 +223,7 @@ class TurnView {
     this.more.setAttribute("aria-expanded", String(shown));
   }
 
-  /** Show or hide a button, and keep the focus when it disappears. */
+  /** Show or hide a button. If the button has the focus and disappears, the message field gets the focus. */
   #offer(button, offered) {
     const focused = document.activeElement === button;
     button.hidden = !offered;

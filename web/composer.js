@@ -68,7 +68,7 @@ export class Composer {
     this.#id = id;
   }
 
-  /** Offer these roles, and the chosen role if they lack it. */
+  /** Offer these roles, and always the chosen role. */
   offer(roles) {
     const chosen = $("role").value;
     $("role").replaceChildren(...roles.map((role) => h("option", {}, role)));
@@ -152,7 +152,7 @@ export class Composer {
     const { clipboardData } = event;
     const files = [...(clipboardData?.files ?? [])];
     const text = clipboardData?.getData("text/plain").trim() ?? "";
-    // But do not ignore a file if the text is only its name: file managers copy both.
+    // But do not ignore a file if the text is only its name: file managers copy the file and its name.
     if (!files.length || (text && !files.some(({ name }) => text.includes(name)))) return;
     event.preventDefault();
     this.#attach(files);
@@ -197,8 +197,8 @@ export class Composer {
   }
 
   /**
-   * Remove a file from the message, and show the reason. Does nothing if the message was already sent: its turn then
-   * shows an error.
+   * Remove a file from the message, and show the reason. Does nothing if the message was already sent, because the
+   * message's turn then shows an error.
    */
   #detach(file, reason = "") {
     if (!this.#files.includes(file)) return;

@@ -54,7 +54,7 @@ export class Connection extends EventTarget {
     return this.#own ? String(claims(this.#own.token).sub ?? "someone") : this.#as;
   }
 
-  /** The key under which this browser stores data of this owner at this API. */
+  /** The key under which this browser stores the owner's data. Each pair of API and owner has a separate key. */
   get scope() {
     return `${this.apiUrl} ${this.owner}`;
   }
@@ -89,7 +89,7 @@ export class Connection extends EventTarget {
     this.#readRoles();
   }
 
-  /** The method `call` of the client. It also reports a failure in `health`. */
+  /** Wraps a method of the client: if `call` fails, `health` shows this. */
   #watched(call) {
     return async (...options) => {
       try {

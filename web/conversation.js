@@ -171,7 +171,7 @@ export class Conversation extends EventTarget {
   /**
    * Submit a turn after the earlier turns, because the API keeps the order in which it accepts them. The images are
    * prepared as soon as `after` settles, even if earlier turns are not submitted yet. With `mayBeSent`, another tab may
-   * be sending the message. In this case, submit the turn only if no other tab does.
+   * be sending the message. In this case, submit the turn only if the outbox still has the message.
    */
   #send(turn, { after, mayBeSent = false } = {}) {
     const { signal } = this.#closed;
@@ -224,7 +224,7 @@ export class Conversation extends EventTarget {
   #accepted(turn, taskId, sentAt) {
     this.#conversations.touch(this.id); // tells other tabs to read the new turn
     if (this.turns.some((each) => each.taskId === taskId)) {
-      this.discard(turn); // a read of the history has already added this turn
+      this.discard(turn); // the page has already read this turn from the history
       return;
     }
     turn.accepted(taskId, sentAt);

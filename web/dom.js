@@ -12,7 +12,7 @@ export function h(tag, attributes = {}, ...children) {
   return filled(document.createElement(tag), attributes, children);
 }
 
-/** A new SVG element. Its attributes are as for an HTML element: true makes an empty one, false and null make none. */
+/** A new SVG element. The attributes are as in h(). */
 export function svg(tag, attributes = {}, ...children) {
   return filled(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children);
 }
@@ -34,8 +34,8 @@ export function factList(facts) {
 }
 
 /**
- * Show the text in the element. If it is shown already, change nothing, because a screen reader would read the text
- * again.
+ * Show the text in the element. If the element has this text already, change nothing, because a screen reader would
+ * read the text again.
  */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

@@ -25,7 +25,9 @@ const LONGEST_BEGINNING = 12; // the number of first bytes that are read
 // The object URLs by which the page shows files and uploads: the API does not return uploads.
 const shown = new Map();
 
-/** The URL at which the page shows a file or an item of `media`; null for an upload of an earlier page. */
+/**
+ * The URL at which the page shows a file or an item of `media`. Null for an upload whose file the page does not have.
+ */
 export function sourceOf(image) {
   if (image instanceof Blob && !shown.has(image)) shown.set(image, URL.createObjectURL(image));
   return image.url ?? shown.get(image) ?? shown.get(image.upload_id) ?? null;

@@ -84,7 +84,7 @@ export class Markdown {
     try {
       if (!this.#plain) blocks = rendered(unfinished ? remend(text.trimEnd(), CLOSED) : text);
     } catch {
-      this.#plain = true; // the parser fails if the text is nested too deep
+      this.#plain = true; // the parser fails if the text is nested too deeply
     }
     if (!blocks || blocks.length > MOST_BLOCKS) blocks = [`<p>${escaped(text)}</p>`];
     blocks.forEach((html, index) => {
@@ -105,7 +105,7 @@ export class Markdown {
   }
 }
 
-/** The HTML of each block of the text, not sanitized yet. Null if the text is nested too deep. */
+/** The HTML of each block of the text, not sanitized yet. Null if the text is nested too deeply. */
 function rendered(text) {
   if (DEEP.test(text)) return null;
   const tokens = new BoundedLexer(marked.defaults).lex(text);
@@ -162,7 +162,7 @@ function patch(element, source) {
   for (const node of before.slice(after.length)) node.remove();
 }
 
-/** Change only the differing end, so that a selection before it stays. */
+/** Change only the differing end, so that a selection before this end stays. */
 function setData(node, data) {
   let same = 0;
   while (same < data.length && data[same] === node.data[same]) same++;

@@ -11,7 +11,7 @@ const STORE = "images";
 
 export class Outbox {
   #key;
-  // the images of this page's messages, by their keys, because the database can lack room for them
+  // the images by their messages' keys, in memory because the browser's database can be full
   #unkept = new Map();
 
   constructor(scope) {
@@ -31,8 +31,8 @@ export class Outbox {
   }
 
   /**
-   * Store a message. Resolves to whether it survives a reload. `images` has the form that keepImages() takes, or is
-   * null.
+   * Store a message. Resolves to true if a reload does not lose the message. `images` has the form that keepImages()
+   * takes, or is null.
    */
   async add(entry, images) {
     const kept = everywhere.set(this.#key, [...this.all.filter(({ key }) => key !== entry.key), entry]);

@@ -16,8 +16,8 @@ export function pause(ms, { signal, target }) {
 }
 
 /**
- * Do `work` while this tab holds the lock of this name, so that no other tab does. If the browser has no locks, do
- * `work` at once.
+ * Wait for the lock `name`, do `work`, and release the lock. Only one tab can hold the lock. If the browser has no
+ * locks, do `work` immediately.
  */
 export async function alone(name, signal, work) {
   if (!navigator.locks) return work();

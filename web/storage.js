@@ -1,6 +1,6 @@
 /**
- * Stores values as JSON: in localStorage for all tabs, in sessionStorage for this tab. If the browser forbids both or
- * has no room, values last as long as the page.
+ * Stores values as JSON: in localStorage for all tabs, in sessionStorage for this tab. If the browser forbids these
+ * stores or has no room, values last until the page closes.
  */
 
 const PREFIX = "turnqueue:";
@@ -25,7 +25,7 @@ class Store {
     }
   }
 
-  /** Store the value. Returns whether it outlasts the page. */
+  /** Store the value. Returns false if the value lasts only until the page closes. */
   set(key, value) {
     const text = JSON.stringify(value);
     try {

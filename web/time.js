@@ -1,7 +1,7 @@
 /** The server's time, estimated from tasks, because the clock of this device can be wrong. */
 
-// The smallest found difference of the clocks in ms. The network's delay makes each difference too large,
-// so the smallest is the best.
+// The smallest measured difference of the clocks in ms. The network's delay makes each difference too large, so the
+// smallest is the best.
 let shortest = null;
 
 /** The milliseconds by which the server's clock is ahead of this device's. */

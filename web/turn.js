@@ -37,7 +37,7 @@ export class Turn extends EventTarget {
   error = null;
   /** Whether the user has asked to cancel the turn, and the turn is not final yet. */
   cancelling = false;
-  /** When the turn was submitted, in ms by this device's clock. Null if an earlier page submitted the turn. */
+  /** When the turn was submitted, in ms by this device's clock. Null if this page did not submit the turn. */
   sentAt = null;
   /** The server's time in ms at which the first text came. Null if this page did not see the text come. */
   firstSeen = null;

@@ -1,6 +1,6 @@
 /**
- * Makes the CommonJS module of turnqueue.js and of the parser that it imports, and its declarations. npm runs this
- * script before it packs.
+ * Makes turnqueue.cjs, a CommonJS module with turnqueue.js and the parser that turnqueue.js imports. Copies the
+ * declarations for this module. npm runs this script before it packs.
  */
 
 import fs from "node:fs";

@@ -83,7 +83,7 @@ interface RequestMembers {
 export interface RateLimit {
   /** The name of the limit: "messages", "uploads" or "tokens". */
   policy: string;
-  /** The quota: the requests that may come at once, or the tokens that may be used in `window_seconds`. */
+  /** The quota: the requests that may come together, or the tokens that may be used in `window_seconds`. */
   quota: number | null;
   /** The unit of the quota: "requests" or "tokens". */
   unit: string;
@@ -282,7 +282,7 @@ export interface Progress {
  */
 export type StreamEvent =
   /**
-   * The state of the answer: the first event, unless the stream began with `after`. It comes again if an operator has
+   * The state of the answer: the first event of a stream without `after`. Another snapshot comes if an operator has
    * replayed the task.
    */
   | { type: "snapshot"; id: number | null; task: TaskStatus; attempt: number; text: string }
@@ -406,7 +406,9 @@ export interface Client {
    * another type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
-  /** Cancel a task. If a worker is answering the task, the task becomes FAILURE only a moment later. So poll it. */
+  /**
+   * Cancel a task. If a worker is answering the task, the task becomes FAILURE only a moment later. So poll the task.
+   */
   cancel(taskId: string, options?: CallOptions): Promise<Result<TaskStatus>>;
   /**
    * Send the message of a failed task again, as a new task. Within 24 hours all retries of a task get the same new
@@ -477,7 +479,7 @@ export class TurnqueueError extends Error {
 
 /**
  * The API refused the request. A 401 by API Gateway can lack CORS headers, so that a browser hides it. If /health then
- * answers, the client takes the hidden response for a 401 and uses the code `unauthorized`.
+ * answers, the client assumes that the hidden response was a 401, and uses the code `unauthorized`.
  */
 export class ApiError extends TurnqueueError {
   status: number;

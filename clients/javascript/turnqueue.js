@@ -31,14 +31,14 @@ const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
 const HELD_SLACK_MS = 10_000; // a long poll's answer can come this much later than the end of its wait
-const EVENTS_TIMEOUT_MS = 10_000; // short, because the API returns the present events at once
+const EVENTS_TIMEOUT_MS = 10_000; // short, because the API returns the present events without a wait
 // A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
 const QUEUED_MS = 60_000;
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
 const OWN_POLL_MS = 1_000; // the pause between polls, if the response names none
 const JITTER = 0.2;
-const SLACK_MS = 30_000; // how long after its deadline a task can still be open
+const SLACK_MS = 30_000; // a task can still be open for this time after its deadline
 const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the longest wait for a task whose deadline is not known
 const LAST_LOOK_MS = 1_000; // the time for one last poll when the caller's time is over
 const LONGEST_TIMER_MS = 2 ** 31 - 1; // a longer setTimeout fires at once
@@ -140,9 +140,9 @@ function bounded(work, { signal, timeoutMs = Infinity }) {
 
 /**
  * A client of the API at `baseUrl`, an absolute URL. `token` is the bearer token, or a function that returns the token
- * or a promise of it. The client calls the function before every request. The client calls `refreshToken` once when the
- * API refuses the token. `attempts` is the maximum number of tries of a request. `wait` is the seconds of a long
- * poll. `clock` is for tests.
+ * or a promise. The client calls the function before every request. The client calls `refreshToken` once when the API
+ * refuses the token. `attempts` is the maximum number of tries of a request. `wait` is the seconds of a long poll.
+ * `clock` is for tests.
  */
 export function createClient(options) {
   const { baseUrl, token, refreshToken } = options ?? {};
@@ -295,7 +295,7 @@ export function createClient(options) {
     return true;
   }
 
-  /** A random pause of at least `ms`, so that clients with the same pause do not all ask at once. */
+  /** A random pause of at least `ms`, so that clients with the same pause do not all ask at the same time. */
   function spread(ms) {
     return ms * (1 + JITTER * clock.random());
   }
@@ -409,8 +409,8 @@ export function createClient(options) {
       if (isFinal(task)) return outcome(task);
       endsAt = giveUpAt(task, began, limit);
       const left = timeLeft(taskId, task, endsAt);
-      // The long poll returned early, perhaps because the caller has reached the rate limit for waits. So use short
-      // polls from now on, because each request to wait costs the API a write.
+      // The long poll returned early, perhaps because the caller has reached the rate limit for long polls. So use
+      // short polls from now on, because each long poll costs the API a write.
       if (clock.now() - asked < seconds * 500) longest = 0;
       pause = pace(task, answer.headers);
       const rest = seconds ? pause - (clock.now() - asked) : pause;
@@ -470,7 +470,9 @@ export function createClient(options) {
     }
   }
 
-  /** The events of a task if the API has no events: the client makes them from polls of the task. They have no ids. */
+  /**
+   * The events of a task, made from polls of the task, for an API without the route /events. The events have no ids.
+   */
   async function* looksOf(taskId, limit) {
     const began = clock.now();
     let endsAt = giveUpAt(null, began, limit);
@@ -540,7 +542,7 @@ export function createClient(options) {
       });
     },
 
-    /** Send a message. Resolves when the API has accepted it, to {task_id, session_id, status, …}. */
+    /** Send a message. Resolves to {task_id, session_id, status, …} when the API has accepted the message. */
     submit(request, options = {}) {
       return withKey(options, async (idempotencyKey) => {
         const sent = { asyncMode: true, idempotencyKey, cacheControl: options.cacheControl };
@@ -573,7 +575,7 @@ export function createClient(options) {
      */
     upload,
 
-    /** Cancel a task. Resolves to the task. If a worker is answering it, it is not FAILURE yet. */
+    /** Cancel a task. Resolves to the task, which is not FAILURE yet if a worker is answering it. */
     async cancel(taskId, options = {}) {
       return result(await aboutTask(taskId, { method: "POST", action: "/cancel", limit: limitOf(options) }));
     },
@@ -671,7 +673,8 @@ function rateLimit(headers) {
 }
 
 /**
- * The parameters of each item of a header field that is a structured list, `"name";a=1;b="c", …`, by the item's name.
+ * Parses a header field that is a structured list: `"name";a=1;b="c", …`. Returns the items' parameters by the items'
+ * names.
  */
 function items(field) {
   const found = new Map();
@@ -712,8 +715,8 @@ function textAfter(text, event) {
 }
 
 /**
- * Reads {events, pauseMs} from a response with Server-Sent Events, or from another response in JSON. If the body is
- * cut, this returns the complete events. The next request reads the other events.
+ * Reads {events, pauseMs} from a response: Server-Sent Events or JSON. If the body is cut, this returns the complete
+ * events. The next request reads the other events.
  */
 async function readEvents(response) {
   const events = [];
