@@ -44,8 +44,7 @@ UNUSED = {
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # The worker needs only Chat Completions. Keep `openai.types.responses`, because modules of Chat Completions import
-    # it.
+    # The worker needs only Chat Completions. Keep `openai.types.responses`: modules of Chat Completions import this.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks

@@ -16,7 +16,7 @@ CONTAINERS_NAME_OF_THIS_MACHINE = "host.docker.internal"
 
 
 class NotRunning(Exception):
-    """`make run` does not serve, so its file is missing."""
+    """`make run` is not serving, so the file `env` is missing."""
 
 
 def variables(stack: LocalStack) -> dict[str, str]:

@@ -105,7 +105,7 @@ class Fault(TypedDict, total=False):
 
     times: int  # the number of calls to which the commands apply; later calls succeed
     latency: float  # the seconds that the whole answer takes
-    hang: float  # seconds of silence before everything else
+    hang: float  # seconds of silence before the server does anything else
     status: int  # the status of an HTTP error that the server sends instead of an answer
     code: str  # the error's code, such as context_length_exceeded or insufficient_quota
     window: int  # the maximum tokens of a prompt; a longer prompt is refused

@@ -103,8 +103,8 @@ function lifeOf(turn) {
   const started = task.started_at && Date.parse(task.started_at);
   const finished = task.finished_at && Date.parse(task.finished_at);
   const end = Math.max(finished ?? time.now(), created, started ?? 0);
-  // The API reports how long the last attempt took to its first text, but not when it began. So use this time only for
-  // a first attempt.
+  // `first_token_ms` counts from the start of the last attempt. The API reports the start of the first attempt only, so
+  // use this number only for that attempt.
   const told = task.attempt === 1 && Number.isFinite(task.usage?.first_token_ms);
   const first = started && told ? started + task.usage.first_token_ms : turn.firstSeen;
 
