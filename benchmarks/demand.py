@@ -153,7 +153,7 @@ def chat() -> Chat:
 
 
 class Limit(NamedTuple):
-    """`each`: the use of one chat a second. `turn`: the setting that raises the limit."""
+    """`each`: the amount that one chat a second needs. `turn`: the setting that raises the limit."""
 
     name: str
     each: float
@@ -177,7 +177,7 @@ def limits() -> list[Limit]:
             "model: tokens a minute in tier 5", 60 * TOKENS, 150_000_000, "ask the provider, or use several providers"
         ),
         Limit("`WorkerConcurrency`, default", worker, WORKERS, "`WorkerConcurrency`"),
-        Limit("`WorkerConcurrency`, most", worker, 1000, "use a second stack, or provisioned pollers"),
+        Limit("`WorkerConcurrency`, maximum", worker, 1000, "use a second stack, or provisioned pollers"),
         Limit("Lambda's concurrency, new account", one.environment_seconds, 10, "Service Quotas"),
         Limit("Lambda's concurrency", one.environment_seconds, 1000, "Service Quotas"),
         Limit(
@@ -259,7 +259,7 @@ def binding_rows() -> list[list[str]]:
     ]
 
 
-BINDING_HEAD = ["limit", "use of one chat a second", "limit is", "reached at chats/s", "what to change"]
+BINDING_HEAD = ["limit", "needed for 1 chat a second", "limit is", "reached at chats/s", "what to change"]
 
 
 def main() -> None:

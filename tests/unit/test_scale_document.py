@@ -62,7 +62,7 @@ def test_what_is_computed_is_deployed() -> None:
     parameters = TEMPLATE["Parameters"]
 
     assert parameters["WorkerConcurrency"]["Default"] == demand.WORKERS == limits["`WorkerConcurrency`, default"]
-    assert parameters["WorkerConcurrency"]["MaxValue"] == limits["`WorkerConcurrency`, most"]
+    assert parameters["WorkerConcurrency"]["MaxValue"] == limits["`WorkerConcurrency`, maximum"]
     assert parameters["ApiRequestsPerSecond"]["Default"] == limits["`ApiRequestsPerSecond`, default"]
     assert parameters["TurnsPerWorker"]["Default"] == f"{demand.SLOTS}"
     assert TEMPLATE["Globals"]["Function"]["MemorySize"] == demand.MEMORY
