@@ -111,11 +111,11 @@ BUGS: dict[str, dict[str, tuple[str, ...]]] = {
             "        self._settle(turn, now)\n        return turn\n",
             "        return turn\n",
         ),
-        "a cancellation writes no row that the worker would see": (
+        "a cancellation of a running turn writes no row to the event log": (
             "                if self._log:\n                    self._log.ask_to_cancel(turn, now)\n",
             "",
         ),
-        "two requests bring the results of the same functions": (
+        "two requests can send results for the same function calls": (
             "OR #answered_by IN (:turn, :earlier))",
             "OR #answered_by <> :turn OR #answered_by <> :earlier)",
         ),
@@ -155,7 +155,7 @@ async def _flush_until""",
             "await self._change_visibility(messages, seconds)",
             "await self._change_visibility(messages, LEASE_SECONDS)",
         ),
-        "the later turns of a returned turn's session stay hidden until their lease ends": (
+        "if a turn is returned, the later messages of its session stay hidden": (
             "await self._give_back(session, decision.seconds)",
             "await self._give_back([message], decision.seconds)",
         ),
@@ -167,7 +167,7 @@ async def _flush_until""",
                 if poll.done():
                     self._begin(poll.result())""",
         ),
-        "the worker reports messages as failed that it received itself": (
+        "the worker's report of failed messages includes messages that it received itself": (
             "        return [message.id for message in batch if message.id in self._unfinished]",
             "        return sorted(self._unfinished)",
         ),
@@ -192,37 +192,37 @@ async def _flush_until""",
         ),
     },
     "functions/submit/submit.py": {
-        "submit answers before it sends the message": (
+        "`submit` answers before it sends the message": (
             "def submit(",
             "_unsent: list[Key] = []\n\n\ndef submit(",
             "        return turn if turn.final else _queue_or_close(turn), False",
             "        for earlier in _unsent:\n            queue.send(earlier)\n        _unsent[:] = [turn.key]\n        return turn, False",
         ),
-        "submit ignores a failed send": (
+        "`submit` ignores a failed send": (
             "    except (BotoCoreError, ClientError) as error:\n        try:\n            store.fail",
             "    except (BotoCoreError, ClientError) as error:\n        return turn\n        try:\n            store.fail",
         ),
-        "submit answers 202 although the send failed, if the request has a key": (
+        "`submit` answers 202 although the send failed, if the request has a key": (
             "        # The turn stays PENDING, because another",
             "        return turn, False\n        # The turn stays PENDING, because another",
         ),
-        "submit reserves the Idempotency-Key after it records the turn": (
+        "`submit` reserves the Idempotency-Key after it records the turn": (
             "    bound = keys.reserve(",
             "    store.create(turn)\n    queue.send(turn.key)\n    bound = keys.reserve(",
         ),
-        "a repeated submit does not queue a PENDING turn again": (
+        "`submit` does not queue the PENDING turn of a repeated request again": (
             "        if earlier and earlier.status is not Status.PENDING:",
             "        if earlier:",
         ),
-        "submit does not compare the body with that of the Idempotency-Key": (
+        "`submit` does not compare a request with the first one of the same Idempotency-Key": (
             "        if bound.fingerprint != wanted.fingerprint:",
             "        if not bound.fingerprint:",
         ),
-        "submit takes the owner from the body": (
+        "`submit` takes the owner from the body": (
             "    key = Key(session_key(caller,",
             '    caller = (request.metadata or {}).get("owner", caller)\n    key = Key(session_key(caller,',
         ),
-        "submit logs the prompt": (
+        "`submit` logs the prompt": (
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "wait": wait})',
             'logger.info("task submitted", extra={"task_id": turn.key.task_id, "code": turn.request["message"]})',
         ),
@@ -239,7 +239,7 @@ async def _flush_until""",
     except (BotoCoreError, ClientError) as error:
         try:""",
         ),
-        "submit answers a sync request with 504 when the wait ends": (
+        "`submit` answers a sync request with 504 when the wait ends": (
             '        count("SyncWaitTimedOut")',
             '        count("SyncWaitTimedOut")\n        raise Problem("unavailable", "The task was not finished in time.", status=504)',
         ),
@@ -247,7 +247,7 @@ async def _flush_until""",
             "    if allowed.keeps and begins:",
             "    if allowed.keeps:",
         ),
-        "submit returns a cached reply, but the turn is recorded without the reply": (
+        "`submit` returns a cached reply, but the turn is recorded without the reply": (
             "        if store.create(replied):",
             "        if store.create(replied) or replied:",
         ),
@@ -255,11 +255,11 @@ async def _flush_until""",
             'or f"retry {old.task_id}"',
             'or f"retry {old.task_id} {time.time()}"',
         ),
-        "submit marks later turns as the first turn of their session": (
+        "`submit` marks later turns as the first turn of their session": (
             "    begins = request.session_id is None",
             "    begins = not request.session_id or not key_of_client",
         ),
-        "submit reserves no tokens": (
+        "`submit` reserves no tokens": (
             "turn = turn._replace(begins_session=begins, reserved_tokens=tokens)",
             "turn = turn._replace(begins_session=begins)",
         ),
@@ -324,7 +324,7 @@ async def _flush_until""",
         ),
     },
     "layers/shared/turnqueue/http.py": {
-        "submit takes the owner from a header of the client": (
+        "`submit` takes the owner from a header of the client": (
             '    sub = _claims(event).get("sub", "")',
             '    sub = event["headers"].get("x-owner") or _claims(event).get("sub", "")',
         ),
@@ -402,7 +402,7 @@ async def _flush_until""",
         ),
     },
     "layers/shared/turnqueue/turn.py": {
-        "an overdue task reports `deadline_exceeded` although its model refused it": (
+        "an overdue task reports `deadline_exceeded` and not the model's refusal": (
             'return self.last_refusal or "deadline_exceeded"',
             'return "deadline_exceeded"',
         ),
@@ -418,7 +418,10 @@ async def _flush_until""",
         ),
     },
     "functions/worker/pace.py": {
-        "a turn does not wait for its slot under a known rate": ("max(grant.full_after - self._rate.interval, 0)", "0"),
+        "with `ModelRequestsPerMinute`, a turn does not wait for its slot": (
+            "max(grant.full_after - self._rate.interval, 0)",
+            "0",
+        ),
     },
     "layers/shared/turnqueue/usage.py": {
         "the end of a turn subtracts its reservation twice": (
@@ -429,7 +432,7 @@ async def _flush_until""",
             'charge = counts["prompt_tokens"] + counts["completion_tokens"] - reserved',
             'charge = counts["prompt_tokens"] - reserved',
         ),
-        "submit ignores the quota of tokens": ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
+        "`submit` ignores the quota of tokens": ('OR {_CHARGED} < :quota"', 'OR NOT {_CHARGED} = :quota"'),
     },
     "layers/shared/turnqueue/media.py": {
         "an image counts as missing although S3 only failed": (
@@ -451,7 +454,7 @@ async def _flush_until""",
             "= (last.n + 1, True) if last",
             "= (last.n + 1, False) if last",
         ),
-        "the worker does not check which row of the log has the number": (
+        "the worker does not notice that another row has the same number": (
             "self._take(self._log.put(self._turn.key, event, now))",
             "self._log.put(self._turn.key, event, now)\n            self._take(event)",
         ),
@@ -478,7 +481,7 @@ async def _flush_until""",
 """,
             "",
         ),
-        "the events about void text differ after the end of the answer": (
+        "the events about void text change when the turn ends": (
             """            yield from self._close(turn, "incomplete")
 
     def _close""",
@@ -490,7 +493,7 @@ async def _flush_until""",
         ),
     },
     "functions/submit/continuation.py": {
-        "submit takes results of functions that a lost attempt has asked for": (
+        "`submit` accepts a result for a function call that no answer contains": (
             '                raise _mismatch(where, "has a result, but no function call waits for it")',
             "                continue",
         ),

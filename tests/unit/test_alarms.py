@@ -44,12 +44,12 @@ WHEN = {
     "StuckDeadLetterAlarm": Rings("Maximum", 5 * DEAD_LETTER_VISIBILITY, "older than 15 minutes", points=5, of=5),
     # A third of the time until a task's deadline.
     "OldestMessageAlarm": Rings(
-        "Maximum", DEADLINE_SECONDS / 3, "for 5 to 7 minutes; 8 minutes remain", points=3, of=3
+        "Maximum", DEADLINE_SECONDS / 3, "for 5 to 7 minutes. At least 8 minutes remain", points=3, of=3
     ),
-    "FailureRateAlarm": often(1 / 10, "In three of the last five minutes, one task in ten or more failed", "Average"),
+    "FailureRateAlarm": often(1 / 10, "In three of the last five minutes, at least one task in ten failed", "Average"),
     "WorkerThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for a worker"),
-    "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for submit"),
-    "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for status"),
+    "SubmitThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for `submit`"),
+    "StatusThrottleAlarm": often(1, "In three of the last five minutes, Lambda had no concurrency left for `status`"),
     "ModelBreakerAlarm": often(1, "In 3 of the last 5 minutes"),
     # 20 s before the worker gives up on the model.
     "WorkerDurationAlarm": Rings(

@@ -90,4 +90,4 @@ def test_the_costs_are_those_of_what_is_there() -> None:
     assert f"${sum(float(together) for *_, together in rows):.2f}" in costs
     titles = {widget["properties"]["title"] for widget in rules.widgets(template)}
     shown = {(*metric[1:3], str(metric.dimensions)) for metric in rules.watched(template) if metric.where in titles}
-    assert f"(Turnqueue's shows {len(shown)})" in " ".join(costs.split())
+    assert f"(Turnqueue's dashboard shows {len(shown)})" in " ".join(costs.split())
