@@ -64,12 +64,6 @@ class Scheduling(LoadScopeScheduling):  # type: ignore[misc]
         return nodeid.partition("::")[0] if folder == "hostile" else nodeid
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """The processes of `-n auto`: one more than cores, because the tests of a browser or a stack often wait."""
-    return (os.process_cpu_count() or 1) + 1
-
-
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
     return Scheduling(config, log)
 

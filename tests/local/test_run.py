@@ -125,7 +125,7 @@ def test_the_event_of_a_message_names_a_turn_that_waits(
 
 def test_make_invoke_says_what_is_wrong(run: Run) -> None:
     for function, event, message in [
-        ("nothing", "events/submit.json", "FUNCTION: there is no nothing. There are AuthorizerFunction, "),
+        ("nothing", "events/submit.json", "FUNCTION: no function has the name nothing. The functions are Auth"),
         ("submit", "events/nothing.json", "No such file"),
         ("worker", "Makefile", "EVENT: "),
     ]:
