@@ -26,9 +26,8 @@ OPERATIONS = {
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# The authorities that sign the certificates of AWS's endpoints today: Amazon (with its own roots and those of
-# Starfield, which it bought) and DigiCert. layers/shared/turnqueue/aws.py says why a new connection tries only their
-# certificates first.
+# The authorities that sign the certificates of AWS's endpoints today: Amazon, which also uses the roots of Starfield,
+# and DigiCert. layers/shared/turnqueue/aws.py says why a new connection tries only their certificates first.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
@@ -47,7 +46,7 @@ def cut(botocore: Path, into: Path) -> None:
 
 
 def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
-    """Copy a service's newest description, cut to these operations and their shapes, and its endpoints."""
+    """Copy the endpoints of a service, and its newest description, cut to these operations and their shapes."""
     newest = max(path for path in data.iterdir() if path.is_dir())
     description = read_json(newest, "service-2")
     if gone := [name for name in operations if name not in description["operations"]]:

@@ -8,8 +8,9 @@ architecture this builder ships:
   changes the files' times.
 
 SAM gives the artefacts' folder in ARTIFACTS_DIR and a copy of CodeUri (ContentUri) as the working directory. SAM does
-not give the architecture: the template's ContextPath selects arm64/Makefile or x86_64/Makefile, which passes it. The
-unpacked and compiled wheels stay in .aws-sam/bundles, so a build without changes only links them.
+not give the architecture: the template's ContextPath selects arm64/Makefile or x86_64/Makefile, and this Makefile
+passes the architecture. The unpacked and compiled wheels stay in .aws-sam/bundles, so a build without changes only
+links them.
 """
 
 import compileall

@@ -2,7 +2,8 @@
 nowhere else.
 
 `python -m development.release` prints the notes of the next release. If the changelog has no dated section for the
-version, or has entries under "Unreleased", it prints the reason and ends with 1. `--version` prints only the version.
+version, or has entries under "Unreleased", the command prints the reason and ends with 1. `--version` prints only the
+version.
 
 This file needs only Python, because the release workflow installs nothing.
 """

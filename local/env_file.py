@@ -45,8 +45,8 @@ def shouted(name: str) -> str:
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
     """During the block, the folder of the stack has two files: `env`, for a shell or as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes both files. It also deletes the
-    folder `events`, because the example events in it name turns that end with the stack."""
+    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes these files. It also deletes the
+    folder `events`, because its example events name turns that end with the stack."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):

@@ -46,7 +46,7 @@ class Result:
 
 
 class NotInvoked(Exception):
-    """The environment ended before it took the invocation, so the function did not begin it."""
+    """The environment ended before the function began the invocation."""
 
 
 class InitFailed(Exception):

@@ -88,8 +88,8 @@ def _unpack(archive: Path, target: Path) -> None:
 
 
 def deployed_function(lambda_client: Any, name: str, store: CodeStore) -> Function:
-    """The function `name`, with its code and its layers unpacked. Raises botocore's ClientError if it does not
-    exist."""
+    """The function `name`, with its code and its layers unpacked. Raises botocore's ClientError if the function does
+    not exist."""
     answer = lambda_client.get_function(FunctionName=name)
     configuration = answer["Configuration"]
     # Convert values to text, as on AWS. MiniStack keeps the default of a Number parameter as a number, which boto3 does

@@ -94,7 +94,7 @@ def _in_container(label: str, payload: str, folder: Path, variables: Mapping[str
             for port in ports:
                 relays.enter_context(relay(str(gateway), port))
         # With Docker Desktop, the address belongs to Docker's virtual machine. Docker Desktop forwards connections to
-        # this machine itself, so it needs no relay.
+        # this machine itself, so no relay is needed.
         except OSError:
             gateway = None
         command = sam_command(find_tools().sam, label, template, folder, gateway)

@@ -27,9 +27,9 @@ def repair(account: Account, stack_name: str) -> None:
 
 
 def repair_cors(account: Account, api_id: str) -> None:
-    """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores it under the template's
-    names (AllowOrigins), but MiniStack's API Gateway reads other names (allowOrigins). So without
-    this repair, every preflight would be refused."""
+    """Give the API the CORS configuration of the template. MiniStack's CloudFormation stores the configuration under
+    the template's names (AllowOrigins), but MiniStack's API Gateway reads other names (allowOrigins). So without this
+    repair, every preflight would be refused."""
     client = account.client("apigatewayv2")
     stored: dict[str, Any] = {}
 

@@ -1,7 +1,7 @@
 /**
  * Shows an answer in Markdown while it grows. marked makes HTML from the Markdown, and DOMPurify allows only text
- * elements. HTML in the answer is shown as text, and an image as a link, because loading it would tell its server that
- * the answer was read.
+ * elements. HTML in the answer is shown as text, and an image as a link, because loading the image would tell the
+ * image's server that somebody reads the answer.
  */
 
 import { announce, copied, h } from "./dom.js";
