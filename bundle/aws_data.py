@@ -1,5 +1,5 @@
-"""Selects the data of botocore that the layer ships: descriptions of the AWS services, but only of operations that the
-functions call, and certificates of the authorities that AWS uses.
+"""Selects the data of botocore that the layer ships: the descriptions of the AWS operations that the functions call,
+and the certificates of the authorities that AWS uses.
 
 The botocore in Lambda reads descriptions of about 400 services and trusts all public authorities. The build fails
 if this selection no longer fits botocore's files.
@@ -26,8 +26,8 @@ OPERATIONS = {
 }
 OTHER_DATA = "_retry.json partitions.json sdk-default-configuration.json"
 
-# The authorities that sign the certificates of AWS's endpoints today: Amazon, which also uses the roots of Starfield,
-# and DigiCert. layers/shared/turnqueue/aws.py says why a new connection tries only their certificates first.
+# The authorities that sign the certificates of AWS's endpoints today: DigiCert and Amazon, which also uses the roots of
+# Starfield. layers/shared/turnqueue/aws.py says why a new connection tries only their certificates first.
 AUTHORITIES = re.compile(r"# Subject: .*\bO=(?:Amazon|DigiCert Inc|Starfield Technologies)")
 
 
@@ -46,7 +46,7 @@ def cut(botocore: Path, into: Path) -> None:
 
 
 def cut_service(data: Path, into: Path, operations: Sequence[str]) -> None:
-    """Copy the endpoints of a service, and its newest description, cut to these operations and their shapes."""
+    """Copy the endpoints of a service. Of its newest description, copy only these operations and their shapes."""
     newest = max(path for path in data.iterdir() if path.is_dir())
     description = read_json(newest, "service-2")
     if gone := [name for name in operations if name not in description["operations"]]:

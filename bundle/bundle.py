@@ -29,23 +29,23 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 from bundle import aws_data, lazy_types
 
-# The platforms of the wheels: the machine's name by Lambda's architecture, and the minor versions of glibc. Lambda's
-# python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
+# The platforms of the wheels: the machine's name for each of Lambda's architectures, and the minor versions of glibc.
+# Lambda's python3.13 runs on Amazon Linux 2023, whose glibc is 2.34.
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
-# The folders of the bundles in Lambda. The bytecode gets these paths, so that tracebacks name the files there.
+# The folders of the bundles in Lambda. The bytecode contains these paths, because tracebacks show them.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
-# Files of packages that no function needs. Without these files, tests/build imports every handler, and tests/e2e runs
-# every handler. The build fails if one of the files no longer exists.
+# Files of packages that no function needs. tests/build imports every handler without these files, and tests/e2e runs
+# every handler without them. The build fails if one of the files no longer exists.
 UNUSED = {
     "aws_lambda_powertools": """
         event_handler utilities/auth_alpha utilities/batch utilities/circuit_breaker utilities/data_classes
         utilities/data_masking utilities/feature_flags utilities/idempotency utilities/kafka utilities/parser
         utilities/parameters utilities/streaming utilities/validation
     """,
-    # The worker needs only Chat Completions. Keep `openai.types.responses`: modules of Chat Completions import this.
+    # The worker needs only Chat Completions. Keep `openai.types.responses`: modules of Chat Completions import it.
     "openai": """
         types/admin types/audio types/beta types/containers types/conversations types/evals types/fine_tuning
         types/live types/realtime types/safety types/skills types/uploads types/vector_stores types/webhooks
@@ -136,7 +136,7 @@ def made(make: Callable[[Path], None], *parts: str) -> Path:
             try:
                 new.rename(done)
             except OSError:
-                if not done.exists():  # if it exists, another build has made it meanwhile
+                if not done.exists():  # otherwise, another build has just made it
                     raise
     return done
 

@@ -1,5 +1,5 @@
 """Makes openai's type packages import a module only when one of its names is first used (PEP 562). As shipped, the
-__init__.py of each package imports all modules of the package, 700 in all.
+__init__.py of each package imports all modules of the package. The packages have 700 modules.
 
 If an __init__.py does more than import names, the build fails, because such code would run late or never.
 """

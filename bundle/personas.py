@@ -55,7 +55,7 @@ def problems(folder: Path) -> Iterator[str]:
             definition = tomllib.loads(path.read_text("utf-8"))
         except UnicodeDecodeError as error:
             yield f"{path.name}: must be UTF-8; byte {error.start} is not"
-        except tomllib.TOMLDecodeError as error:  # the text of the error names line and column
+        except tomllib.TOMLDecodeError as error:  # the text of the error has the line and the column
             yield f"{path.name}: must be TOML. {error}"
         else:
             yield from (f"{path.name}: {problem}" for problem in _problems(definition))

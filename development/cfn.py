@@ -107,7 +107,7 @@ def statements(properties: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def target(reference: dict[str, Any]) -> str:
-    """The logical id that `!Ref X`, `!Ref X.Alias`, `!GetAtt X.Y` or `!Sub ${X.Y}/…` names."""
+    """The logical id X in `!Ref X`, `!Ref X.Alias`, `!GetAtt X.Y` or `!Sub ${X.Y}/…`."""
     if "Fn::Sub" in reference:
         return str(reference["Fn::Sub"]).removeprefix("${").partition(".")[0]
     name: str = reference["Ref"] if "Ref" in reference else reference["Fn::GetAtt"]

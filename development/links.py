@@ -21,7 +21,7 @@ _FILE = re.compile(
 )
 _IGNORED = re.compile(r"(^|/)(\.(?!github/)|node_modules/)")
 _OF_THE_PAST = ("CHANGELOG.md", "results.md")
-"""Pages about the past may name deleted files."""
+"""Pages about the past may refer to deleted files."""
 
 
 def documents() -> list[Path]:

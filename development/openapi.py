@@ -232,7 +232,7 @@ def _docstrings(document: type) -> dict[str, str]:
 
 
 def _failure_words() -> dict[str, str]:
-    """The meaning of each error code, and the status of a request that waited for the task."""
+    """The meaning of each error code, and the HTTP status of a request that waited for the failed task."""
     return {
         code: f"({failure.http_status}{', retryable' if failure.retryable else ''}) {failure.text}"
         for code, failure in turn.FAILURES.items()

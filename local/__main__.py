@@ -59,7 +59,7 @@ def _start(command: str) -> int:
     # ignore SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # keep ignoring it if nohup started this program
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup makes a program ignore SIGHUP; keep this
         signal.signal(signal.SIGHUP, _end)
     progress = Progress()
     started = time.monotonic()

@@ -21,8 +21,8 @@ _TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".
 
 
 def serve_console(api_url: Callable[[], str], tokens: Callable[[], dict[str, str]], port: int = 0) -> LoopbackServer:
-    """Serve the console on `port`. GET /config.json gives the page the API's URL and a token for each owner. The answer
-    is 503 while the URL is empty. Raises OSError if the port is in use."""
+    """Serve the console on `port`. The page gets the API's URL and a token for each owner from /config.json. That
+    answer is 503 while the URL is empty. Raises OSError if the port is in use."""
 
     def answer(request: Request) -> Response:
         path = unquote(urlsplit(request.target).path)

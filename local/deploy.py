@@ -1,5 +1,5 @@
-"""Builds and deploys the project's template with `sam build` and `sam deploy`, like a user, but to the emulated
-account. It cannot reach a real account, because SAM does not get the AWS settings of the caller's shell."""
+"""Builds the project's template with `sam build`, and deploys it to the emulated account with `sam deploy`. The
+deployment cannot reach a real account, because SAM does not get the AWS settings of the caller's shell."""
 
 import contextlib
 import json
@@ -24,7 +24,7 @@ class DeployFailed(Exception):
 
 
 def architecture() -> str:
-    """Lambda's name for this machine's architecture, because the functions run on this machine."""
+    """This machine's architecture, as Lambda calls it. The functions run on this machine."""
     return "arm64" if platform.machine().lower() in ("arm64", "aarch64") else "x86_64"
 
 

@@ -21,7 +21,7 @@ class EmulatorFailed(Exception):
 
 
 class Emulator:
-    """A running MiniStack. Its state is in memory and ends with the process."""
+    """A running MiniStack. Its state is only in memory."""
 
     def __init__(
         self,
@@ -58,8 +58,8 @@ class Emulator:
             "AWS_SECRET_ACCESS_KEY": ROOT_KEY,
             # The default quota of an AWS account. MiniStack would choose a value for this machine.
             "LAMBDA_ACCOUNT_CONCURRENCY": "1000",
-            # Do not start two of MiniStack's servers. Nothing here needs them, and they would listen on all network
-            # interfaces.
+            # Do not start MiniStack's servers for IoT and SFTP. Nothing here needs them, and they would listen on all
+            # network interfaces.
             "IOT_MTLS_ENABLED": "0",
             "SFTP_ENABLED": "0",
             # Without this variable, MiniStack would remove Docker containers that an earlier run left.

@@ -1,4 +1,5 @@
-"""The files that `make run` writes below .local for other programs while it serves: addresses, tokens and names."""
+"""The files that `make run` keeps below .local while it serves. Other programs read addresses, tokens and names from
+them."""
 
 import contextlib
 import json

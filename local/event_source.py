@@ -154,9 +154,9 @@ class EventSource:
 
 
 def failed_ids(payload: bytes, ids: Iterable[str]) -> set[str]:
-    """The messages of a batch that the function did not handle, by AWS's rules. If the response is empty or null, or
-    names no failures, all messages succeeded. If the response is malformed, or names an unknown message, all messages
-    failed."""
+    """The ids of a batch's messages that the function did not handle, by AWS's rules. If the response is empty or null,
+    or names no failures, all messages succeeded. If the response is malformed, or names an unknown message, all
+    messages failed."""
     everything = set(ids)
     try:
         response = json.loads(payload or b"null")

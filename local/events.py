@@ -1,7 +1,8 @@
 """Replaces the turn in an example event of events/ by a turn that exists.
 
 This module makes the turn in the table but sends no message, so no worker takes the turn before the event is used. Call
-env_file.lead_here before you import this module, because the functions' store finds the account by the environment.
+env_file.lead_here before you import this module, because the functions' store finds the account from environment
+variables.
 """
 
 import json
@@ -13,7 +14,7 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn, new_session_id, new_ulid, session_key
 
 NAMED = Key("alice#session_123", "01KANEC0X00000000000000000")
-"""The turn that the example events name."""
+"""The turn to which the example events refer."""
 
 
 def with_turn(text: str, variables: dict[str, str]) -> str:

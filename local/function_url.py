@@ -60,7 +60,7 @@ def _invoked(host: LambdaHost, function: str, request: Request, allowed: Mapping
 
 
 def _pieces(told: "queue.SimpleQueue[bytes | Result]", rest: bytes) -> Iterator[bytes]:
-    """The pieces of the body. If the function fails before the end, raises ConnectionError, which cuts the
+    """The pieces of the body. If the function fails before the end, raises ConnectionError, which breaks the
     connection."""
     if rest:
         yield rest

@@ -41,7 +41,7 @@ class Function:
 
 
 class CodeStore:
-    """Unpacks deployed code. Each different archive is unpacked once, into a separate folder below `folder`."""
+    """Unpacks deployed code. Each archive is unpacked only once, into a separate folder below `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -62,7 +62,7 @@ class CodeStore:
             try:
                 Path(scratch, "code").rename(target)
             except OSError:
-                if not target.exists():  # if it exists, another stack has made it meanwhile
+                if not target.exists():  # otherwise, another stack has just made it
                     raise
         return target
 

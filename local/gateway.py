@@ -43,8 +43,8 @@ def as_on_aws(event: dict[str, Any]) -> dict[str, Any]:
 
 def answer(invoke: Callable[[], Result]) -> Iterator[bytes]:
     """Yields the response of the function that `invoke` runs, in payload format 2.0, or API Gateway's response if the
-    function fails. Yields a blank each second until then, because MiniStack would answer 502 if no byte came for a
-    while."""
+    function fails. Yields a blank each second before the response, because MiniStack would answer 502 if no byte came
+    for a while."""
     future: concurrent.futures.Future[Result] = concurrent.futures.Future()
     threading.Thread(target=_run, args=(invoke, future), name="invocation", daemon=True).start()
     give_up_at = time.monotonic() + SECONDS_TO_ANSWER

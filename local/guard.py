@@ -36,12 +36,13 @@ class Guard:
     """The rules by which one server accepts requests."""
 
     any_origin: bool = False
-    """Whether pages of every origin may call. True for the API and the function URL, whose CORS rules decide this."""
+    """Whether the guard accepts pages of every origin. True for the API and the function URL, because their CORS rules
+    tell the browser which origins may call."""
     upload_origins: frozenset[str] = frozenset()
     """The origins of pages that may post a form to S3."""
     pass_: str | None = field(default=None, repr=False)
-    """The secret of PASS_HEADER. A request that has it is accepted, because another local server has already checked
-    it."""
+    """The secret of PASS_HEADER. A request with the secret is accepted, because another local server has already
+    checked it."""
 
     def refusal(self, method: str, target: str, headers: Headers) -> str | None:
         """Why the request is refused, as a text for people. None if it is accepted. `target`: the request's path and
@@ -88,7 +89,7 @@ def _name(host: str) -> str:
 
 def _is_upload(method: str, target: str, fields: dict[str, list[str]]) -> bool:
     """Whether the request posts a form to a bucket. S3 checks the form's signature. The target must have no query,
-    because a query would name another operation."""
+    because a query would select another operation."""
     content_types = fields.get("content-type", [])
     bucket = target.strip("/")
     return (

@@ -20,8 +20,8 @@ from local.loopback import LoopbackServer, Request, Response
 from local.processes import Processes
 
 MAX_ENVIRONMENTS = 40
-"""The default of `max_environments`. Each environment takes about 60 MB. On AWS, hundreds of requests that wait for
-their answer have hundreds of environments. Here they wait for a free environment."""
+"""The default of `max_environments`. Each environment takes about 60 MB. On AWS, each waiting request has an
+environment, even if hundreds wait. Here, further requests wait for a free environment."""
 
 _SECONDS_IDLE = 120
 _SECONDS_OF_A_LIFE = 40 * 60
@@ -215,7 +215,7 @@ class _Pool:
                     self._idle.append(environment)
                 else:
                     self._all.discard(environment)
-            # The environments at the beginning have been idle longest.
+            # The environments at the beginning of the list have been idle longest.
             while self._idle and self._idle[0].idle_since < time.monotonic() - _SECONDS_IDLE:
                 old = self._idle.pop(0)
                 self._all.discard(old)

@@ -1,5 +1,5 @@
-"""Small HTTP servers on 127.0.0.1. For each request, a server calls a function, and sends the response that the
-function returns. Each connection has a separate thread. A guard checks each request first."""
+"""Small HTTP servers on 127.0.0.1. For each request, a server calls its handler, and sends the response that the
+handler returns. Each connection has a separate thread. A guard checks each request first."""
 
 import contextlib
 import http.client
@@ -101,7 +101,7 @@ def _of_the_message(headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]
 
 
 def free_port(wished: int) -> int:
-    """The port `wished`, or another free port if it is in use."""
+    """The port `wished`, or a free port if `wished` is in use."""
     for port in (wished, 0):
         with contextlib.suppress(OSError), socket.create_server((HOST, port)) as probe:
             return int(probe.getsockname()[1])
@@ -120,7 +120,7 @@ class LoopbackServer:
         threading.Thread(target=self._server.serve_forever, name=f"server {self.port}", daemon=True).start()
 
     def close(self) -> None:
-        """Stop accepting connections, without waiting. Open connections end with the process."""
+        """Stop accepting connections, without waiting. Open connections last until the process ends."""
         threading.Thread(target=self._close, daemon=True).start()
 
     def _close(self) -> None:

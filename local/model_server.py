@@ -5,7 +5,7 @@ shows that the model got the whole conversation.
 
 Commands in the last user message change the answer (`Fault` has all of them):
 
-- [[status=429 retry_after=3 times=2]] refuses the first two calls with this message.
+- [[status=429 retry_after=3 times=2]] refuses the first two calls that end with this user message.
 - [[drip=0.5 tokens=40]] [[cut=5 times=1]] are two commands, each with a separate `times`.
 - [[latency=2 echo=any text]] answers with the text of `echo`, which ends at the brackets.
 
@@ -233,8 +233,7 @@ def images_of(message: JsonObject) -> list[str]:
 
 
 def image_of(url: str) -> str:
-    """A description of an image: an https URL unchanged; of a data URL the type, the number of bytes and their
-    SHA-256."""
+    """A description of an image: an https URL unchanged, or for a data URL its type, number of bytes and SHA-256."""
     head, _, data = url.partition(";base64,")
     if not head.startswith("data:"):
         return url
@@ -496,8 +495,8 @@ def make_answer(ask: Ask, fault: Fault) -> Answer:
 
 
 def calls(ask: Ask, number: int) -> Iterator[JsonObject]:
-    """Yield `number` function calls, with the functions of the request in turn. Each call has a new id, as with OpenAI,
-    even if the request was sent before."""
+    """Yield `number` function calls, which use the request's functions in turn. As with OpenAI, each call has a new id,
+    even if the same request was sent before."""
     for index in range(number):
         function = ask.tools[index % len(ask.tools)]
         schema = function.get("parameters") or {"type": "object"}
@@ -612,8 +611,7 @@ class StandIn:
         return fault
 
     def granted(self, per_minute: int) -> bool:
-        """Whether the rate limit allows a call now. After two seconds without calls, the calls of these two seconds may
-        come together."""
+        """Whether the rate limit allows a call now. Unused calls of the last two seconds may come in a burst."""
         now, interval = time.monotonic(), 60 / per_minute
         due = max(self.next_grant, now - 2)
         if due > now:
@@ -674,8 +672,8 @@ async def json_body(request: Request) -> JsonObject:
 
 
 class ChatCompletions:
-    """Answers POST /v1/chat/completions. It is plain ASGI, so that it notices when the client leaves, and can break off
-    the body."""
+    """Answers POST /v1/chat/completions. It is plain ASGI, so that it notices when the client leaves, and can stop in
+    the middle of the body."""
 
     def __init__(self, stand_in: StandIn) -> None:
         self.stand_in = stand_in
@@ -763,7 +761,7 @@ def completion(ask: Ask, answer: Answer) -> JsonObject:
 async def stream(
     ask: Ask, answer: Answer, fault: Fault, latency: float, send: Send, steps: asyncio.Semaphore | None
 ) -> None:
-    # split a JSON document after each member too
+    # split after commas too, because a JSON document has no white space between its members
     words = re.findall(r"^\s+|[^\s,]*,\s*|[^\s,]+\s*", answer.text)
     words_per_chunk = WORDS_PER_CHUNK
     if "step" in fault:

@@ -57,7 +57,7 @@ END = (chunk(reason="stop"), counted(), DONE)
 
 
 def refusing(name: str, message: str) -> Callable[[str, JsonObject], OddReply]:
-    """Replies of a server that refuses every request with the field `name`, and answers all other requests."""
+    """Replies of a server that refuses every request that has the field `name`, and answers all other requests."""
 
     def reply(text: str, asked: JsonObject) -> OddReply:
         return error(message, 400, param=name) if name in asked else stream(chunk(text), *END)

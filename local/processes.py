@@ -1,6 +1,6 @@
 """Starts child processes that end when this process ends, even if this process is killed. Each child leads a process
-group, so that its children end with it. Ctrl-C in a terminal reaches only this process, which then ends the children in
-order."""
+group, so that the child's children end too. Ctrl-C in a terminal reaches only this process, which then ends the
+children in order."""
 
 import contextlib
 import fcntl

@@ -38,7 +38,7 @@ EMULATOR_PORT = 4566
 OWNERS = ("alice", "bob")
 """The owners for whom the console has tokens."""
 TOKEN_SECONDS = 12 * 3600
-"""The tokens last for a working day. Their signing key ends with the stack."""
+"""The tokens last for a working day. Their signing key exists only until the stack stops."""
 POLLER = "'s event source"
 """The end of the name under which the recorder lists an event source: "WorkerFunction's event source"."""
 
@@ -63,8 +63,8 @@ def model_of_the_shell() -> Model | None:
 
 
 class LocalStack:
-    """All of Turnqueue between start and stop, as a context manager. All its processes end with this process, even if
-    it is killed.
+    """All of Turnqueue between start and stop, as a context manager. All its processes end when this process ends, even
+    if this process is killed.
 
     These members are set by the start: `api_url`; `stream_url`, which is empty without StreamFunction; `outputs` of the
     CloudFormation stack; `model`; `issuer`; `console`, the server of the console's page; `host`, the Lambda service;
@@ -103,8 +103,8 @@ class LocalStack:
     ) -> None:
         """`state` is the folder for logs and unpacked code. If a port is in use, a free one replaces it. `parameters`
         override the parameters of the template that this module sets. `model` replaces the stand-in, and `fallback` is
-        the fallback model. `record` records the functions' calls by a proxy, which makes them slower. `watch` brings
-        the functions' log lines and metrics to the account's CloudWatch."""
+        the fallback model. `record` records the functions' calls by a proxy, which makes the calls slower. `watch`
+        brings the functions' log lines and metrics to the account's CloudWatch."""
         self._state = state
         self._ports = {"the API": api_port, "the console": console_port, "MiniStack": emulator_port}
         self._ports |= {"the streams": stream_port}

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 class ToolMissing(Exception):
-    """A tool is not installed. The message names it, and the command that installs it."""
+    """A tool is not installed. The message names the tool and the command that installs it."""
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ def run(python: Path, jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Run jobs and return their outcomes. A job has `template` (a template, or the path of its YAML), `parameters`, and
     `until`, which selects the members of its outcome:
 
-    - "extended": `extended`, the template after AWS::LanguageExtensions, and `effective`, the same without the
+    - "extended": `extended`, the template after AWS::LanguageExtensions, and `effective`, the same template without the
       resources and outputs whose conditions are false.
     - "transformed": `transformed`, the template after both transforms, also without these resources and outputs.
     - "linted": in addition `problems`, the findings of cfn-lint, and `create_only`: for each type of resource, the

@@ -260,7 +260,8 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _api(options: argparse.Namespace, stack: Stack) -> Api:
-    """The stack's API, called with the token in API_TOKEN. Without it, the user in API_USER signs in to get a token."""
+    """The stack's API, called with the token in API_TOKEN. Without API_TOKEN, the user in API_USER signs in to get a
+    token."""
     token, user = os.environ.get("API_TOKEN", ""), os.environ.get("API_USER", "")
     if not token and not user:
         raise SmokeFailed("set API_TOKEN, or API_USER and API_PASSWORD")

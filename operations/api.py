@@ -33,7 +33,7 @@ class Answer:
     document: dict[str, Any]
 
     def text(self, name: str) -> str:
-        """A member of the document, which must be text. Raises ApiFailed if it is not."""
+        """A member of the document. Raises ApiFailed if the member is not text."""
         value = self.document.get(name)
         if not isinstance(value, str):
             raise ApiFailed(f"the answer has no string `{name}`")

@@ -40,7 +40,7 @@ def show(stack: Stack, say: Callable[[str], object]) -> None:
 
 
 def move(stack: Stack, seconds: float | None, say: Callable[[str], object]) -> None:
-    """Block the calls of all servers for `seconds`. With None, allow all calls: close every breaker."""
+    """Block the calls to all models' servers for `seconds`. With None, allow all calls: close every breaker."""
     store, now = store_of(stack), time.time()
     for name, title in breakers(stack.parameters).items():
         if seconds is None:

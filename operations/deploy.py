@@ -9,8 +9,8 @@ from operations import CommandFailed
 ROOT = Path(__file__).parents[1]
 
 TRAFFIC_SHIFTS = ("AllAtOnce",)
-"""The values that `--traffic-shift` allows. CodeDeploy refuses a deployment while an alarm of the stack is in ALARM.
-With AllAtOnce, CloudFormation deploys without CodeDeploy."""
+"""The values that `--traffic-shift` allows. With AllAtOnce, CloudFormation deploys without CodeDeploy, which refuses a
+deployment while an alarm of the stack is in ALARM."""
 
 
 class NotDeployed(CommandFailed):

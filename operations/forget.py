@@ -35,7 +35,7 @@ class Forgotten:
 
 
 def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
-    """Delete the turns of `owner` with their event logs and guards, the counts of usage, and the uploads.
+    """Delete the owner's turns, event logs, guards, usage counts and uploads.
 
     Items that are written during the run can remain, so repeat the run until it finds no items.
     """
@@ -46,8 +46,8 @@ def forget(stack: Stack, owner: str, *, dry_run: bool = False) -> Forgotten:
     found.uploads = _uploads(stack, owner)
     found.units = reads.units
     if not dry_run:
-        # Delete the guards before the turns, because `forget` finds some guards only by the owner's turns. Otherwise, a
-        # run that ends after the turns would leave guards that no later run finds.
+        # Delete the guards before the turns. `forget` finds some guards only by the owner's turns. So if the command
+        # dies between the two steps, the next run still finds these guards.
         with stack.guards.batch_writer() as batch:
             for guard in found.guards:
                 batch.delete_item(Key={"guard": guard})
@@ -113,7 +113,8 @@ def _is_one_of(value: object, names: set[str]) -> bool:
 
 
 def _guards(stack: Stack, owner: str, task_ids: set[str], reads: Reads) -> list[str]:
-    """The guards that name the owner or one of the tasks, and the guards whose keys begin with a hash of the owner."""
+    """The guards that contain the owner or one of the tasks, and the guards whose keys begin with a hash of the
+    owner."""
     items = reads.items(
         stack.guards.scan,
         ProjectionExpression="#guard, #task_id, #owner",

@@ -8,7 +8,7 @@ from turnqueue.turn import Key
 type Item = dict[str, Any]
 
 _LATEST = 10**11
-"""Seconds since the epoch: the year 5138. Greater numbers are not times."""
+"""The maximum for a time in seconds since the epoch: the year 5138."""
 
 
 class Malformed(Exception):

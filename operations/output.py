@@ -13,7 +13,7 @@ def printable(value: object) -> str:
     """The text of `value` on one line, without characters that could control a terminal.
 
     Control characters, line breaks, and characters that are invisible or turn the direction of text become Python's
-    escapes. Long texts are cut.
+    escapes. Long texts are shortened.
     """
     text = str(value)
     shown = text[:_MAX_CHARACTERS] + ("…" if len(text) > _MAX_CHARACTERS else "")

@@ -103,7 +103,7 @@ class Replayed:
 
 @dataclass(frozen=True)
 class _Seen:
-    """The attributes of an unanswered turn that a replay needs, under the names that they have in the table."""
+    """The attributes that a replay needs of an unanswered turn, under the names that they have in the table."""
 
     key: Key
     status: Status
@@ -193,8 +193,8 @@ def _candidates(stack: Stack, wanted: Wanted, reads: Reads) -> Iterator[Item]:
         "FilterExpression": _filter(wanted),
         "ProjectionExpression": ", ".join(f"#{name}" for name in _ATTRIBUTES),
         "ExpressionAttributeNames": {f"#{name}": name for name in _ATTRIBUTES},
-        # The scan uses eventually consistent reads, because they cost half. If a found turn has changed meanwhile, the
-        # condition of the write fails.
+        # The scan uses eventually consistent reads, because they cost half as much as consistent reads. If a turn has
+        # changed since the scan, the condition of the write fails.
         "ConsistentRead": bool(places),
     }
     if not places:

@@ -14,7 +14,7 @@ NOT_CACHED = {"Cache-Control": "no-store"}
 the test would not reach worker and model."""
 
 _PAUSE_SECONDS = 0.2
-"""Seconds between polls. Without a pause, polls would follow each other too fast while the API refuses to wait."""
+"""Seconds between polls. The pause limits the rate of polls when the API answers long polls at once."""
 
 
 class SmokeFailed(CommandFailed):

@@ -62,7 +62,7 @@ function conversation(id, { fresh = false } = {}) {
   return it;
 }
 
-/** Show the conversation that the address names, or a new one. */
+/** Show the conversation whose id is in the address, or a new conversation. */
 function navigate() {
   if (!connection.complete) return;
   const id = location.hash.slice(1);

@@ -70,8 +70,8 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // Show the next turn again too, because the next turn can be waiting for this turn. The draft of this turn
-    // also decides which members of the next turn's draft are marked as new.
+    // Show the next turn again too. It can be waiting for this turn. It also marks the members of its draft that this
+    // turn's draft does not have.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();
   }

@@ -87,7 +87,7 @@ export class Composer {
     field.focus();
     field.setSelectionRange(0, 0);
     const text = field.value ? `${message}\n` : message;
-    // insertText, because the user can undo it, unlike a new `value`
+    // insertText, because the user can undo it, unlike a change of `value`
     if (!document.execCommand("insertText", false, text)) field.setRangeText(text, 0, 0, "end");
     if (role) this.role = role;
     if (files.length) this.#attach(files);
@@ -95,7 +95,7 @@ export class Composer {
   }
 
   /**
-   * Enter sends the message. Shift and Enter, or Enter on a screen keyboard, begins a line. Control or Command with
+   * Enter sends the message. Shift and Enter, or Enter on a screen keyboard, begins a new line. Control or Command with
    * Enter always sends.
    */
   #key(event) {

@@ -79,7 +79,7 @@ export class Connection extends EventTarget {
     const client = createClient({
       baseUrl: this.apiUrl,
       token: () => (this.#own ? this.#own.token : this.#config.tokens[this.#as]),
-      // Read config.json again, because the stack was restarted, or the token has expired after 12 hours.
+      // Perhaps the stack was restarted, or the token has expired after 12 hours. So read config.json again.
       refreshToken: async () => (this.#config &&= (await readConfig()) ?? this.#config),
       fetch: (url, init) => this.#fetch(url, init),
     });

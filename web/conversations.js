@@ -1,5 +1,5 @@
 /**
- * The conversations of an owner that this browser knows, because the API has no list of them.
+ * An owner's conversations that this browser knows. The API has no list of conversations.
  */
 
 import { everywhere, whenChangedElsewhere } from "./storage.js";

@@ -1,4 +1,4 @@
-/** Draws the figures: tasks by state, time in queue and time to answer. */
+/** Draws the charts: tasks by state, time in queue and time to answer. */
 
 import { $, h, setText, svg } from "./dom.js";
 import { kindOf, percentile } from "./tasks.js";
@@ -6,7 +6,7 @@ import { duration, KINDS } from "./words.js";
 
 const WIDTH = 320;
 const HEIGHT = 64;
-const SHOWN = 40; // a chart has bars for this number of tasks, the newest ones
+const SHOWN = 40; // a chart has one bar for each of the newest tasks, up to this number
 const LEFT = 40; // room for the labels of the vertical axis
 const BELOW = 14; // room for the labels of the horizontal axis
 const BAR = (WIDTH - LEFT) / SHOWN;

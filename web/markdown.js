@@ -11,7 +11,7 @@ import remend from "./vendor/remend.js";
 
 // characters: in a longer text, some patterns take too long (quadratic time, 0.3 s for this length), so show it plain
 const LONGEST_INLINE = 10_000;
-const MOST_BLOCKS = 2000; // the parser needs 0.5 s for this number of blocks
+const MOST_BLOCKS = 2000; // the maximum number of blocks, for which the parser needs 0.5 s
 // a nesting of 100 levels: the parser would copy the text for each level
 const DEEP = /^(?:[ \t]*(?:>|[-*+][ \t]|\d{1,9}[.)][ \t])){100}/m;
 const SLOW_MS = 200; // ms: an answer that takes longer becomes plain text, so that it cannot block the page

@@ -1,5 +1,5 @@
 /**
- * The tasks of an owner that this browser has seen. The figures are drawn from them.
+ * An owner's tasks that this browser has seen. The page's charts show these tasks.
  *
  * Each task is stored as {id, status, code, created, started, finished, deadline, attempt}, with times in ms by the
  * server's clock. No text of a message or an answer is stored.

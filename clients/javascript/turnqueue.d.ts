@@ -54,8 +54,8 @@ export interface MessageRequest extends RequestMembers {
 export interface ToolOutputsRequest extends RequestMembers {
   message?: string | undefined;
   /**
-   * One result for each of the `tool_calls` of one answer in the conversation `session_id`. The API accepts the results
-   * only once.
+   * One result for each of an answer's `tool_calls`. The answer is in the conversation `session_id`. The API accepts
+   * the results only once.
    */
   tool_outputs: readonly ToolOutput[];
 }
@@ -170,7 +170,7 @@ interface UnfinishedTask extends TaskMembers {
   poll_after_ms: number;
 }
 
-/** The task waits for its first attempt or for a later one. */
+/** The task waits for its first or next attempt. */
 export interface PendingTask extends UnfinishedTask {
   status: "PENDING";
 }
@@ -367,7 +367,7 @@ export interface ClientOptions {
   uploadTimeoutMs?: number | undefined;
   /**
    * The seconds of one long poll, 0 to 20; 20 by default. A long poll is billed as Lambda time and occupies a Lambda
-   * execution. With 0 the client uses short polls at the API's pace. An answer then shows up to 6 s late, or 18 s if
+   * execution. With 0 the client uses short polls at the API's pace. An answer then appears up to 6 s late, or 18 s if
    * the answer takes longer than a minute.
    */
   wait?: number | undefined;
@@ -401,9 +401,9 @@ export interface Client {
   /** The task in its present state. With `wait` (seconds, up to 20) it resolves when the task is final or the wait ends. */
   task(taskId: string, options?: CallOptions & { wait?: number | undefined }): Promise<Result<TaskStatus>>;
   /**
-   * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to the object that names the image in a message's
-   * `media`. Rejects with UploadError if S3 refuses the image, and with ApiError if the API refuses it (too large,
-   * another type).
+   * Upload an image: PNG, JPEG, GIF or WebP, up to 2 MiB. Resolves to the object to put into a message's `media`.
+   * Rejects with UploadError if S3 refuses the image, and with ApiError if the API refuses it (too large, another
+   * type).
    */
   upload(file: Blob, options?: CallOptions): Promise<Result<ImageUpload>>;
   /**

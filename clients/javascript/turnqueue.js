@@ -22,7 +22,7 @@ import { createParser } from "./vendor/eventsource-parser/parse.js";
 const ATTEMPTS = 7; // tries, which take 15 to 30 s with the pauses between them
 const REQUEST_TIMEOUT_MS = 40_000; // more than the 30 s after which API Gateway gives up
 const UPLOAD_TIMEOUT_MS = 120_000; // enough for 2 MB at 140 kbit/s
-const PROBE_TIMEOUT_MS = 5_000; // /health reads no table, but its cold start takes about 1 s
+const PROBE_TIMEOUT_MS = 5_000; // enough: /health reads no table, and its cold start takes about 1 s
 const FIRST_BACKOFF_MS = 500;
 const LONGEST_BACKOFF_MS = 15_000;
 // If the server asks for a longer pause, the call fails and the caller decides. Only a poll of a known task waits
@@ -30,13 +30,13 @@ const LONGEST_BACKOFF_MS = 15_000;
 const LONGEST_RETRY_AFTER_MS = 60_000;
 
 const WAIT_SECONDS = 20; // the longest wait that the API allows
-const HELD_SLACK_MS = 10_000; // a long poll's answer can come this much later than the end of its wait
+const HELD_SLACK_MS = 10_000; // the answer to a long poll can come this long after the end of the poll's wait
 const EVENTS_TIMEOUT_MS = 10_000; // short, because the API returns the present events without a wait
-// A task that is queued for longer gets short polls, because each long poll keeps a Lambda busy.
+// After this time in the queue, a task gets short polls, because each long poll keeps a Lambda busy.
 const QUEUED_MS = 60_000;
 const SHORTEST_POLL_MS = 100;
 const LONGEST_POLL_MS = 30_000;
-const OWN_POLL_MS = 1_000; // the pause between polls, if the response names none
+const OWN_POLL_MS = 1_000; // the pause between polls, if the response does not have one
 const JITTER = 0.2;
 const SLACK_MS = 30_000; // a task can still be open for this time after its deadline
 const LONGEST_TASK_MS = 12 * 3_600_000 + SLACK_MS; // the longest wait for a task whose deadline is not known
@@ -157,7 +157,7 @@ export function createClient(options) {
     throw new TypeError("refreshToken needs `token` to be a function: it is called again for the new token.");
   }
   const origin = globalThis.location?.origin;
-  // A browser hides responses only of another origin.
+  // A browser hides only responses of another origin.
   const crossOrigin = origin !== undefined && origin !== new URL(root).origin;
   let refreshing = null;
 
@@ -362,7 +362,7 @@ export function createClient(options) {
     });
   }
 
-  /** Send a request about a task: get the task, or its `action`, which is /cancel, /retry or /events. */
+  /** Send a request about a task: get the task, or call its `action`, which is /cancel, /retry or /events. */
   function aboutTask(taskId, { method = "GET", action = "", wait, ...request }) {
     const path = `/chat/task/${encodeURIComponent(taskId)}${action}`;
     return send(method, path, { query: { wait }, ...request }).catch((error) => {
@@ -402,7 +402,7 @@ export function createClient(options) {
         limit: { ...limit, endsAt },
         persist: task !== null,
       });
-      // A proxy may cut long requests, or no Lambda may be free. So use short polls from now on.
+      // Perhaps a proxy breaks long requests, or no Lambda is free. So use short polls from now on.
       if (answer.failures) longest = 0;
       task = answer.data;
       onProgress?.(progressOf(task));
@@ -570,8 +570,8 @@ export function createClient(options) {
     },
 
     /**
-     * Upload an image, a Blob or File. Resolves to {type, upload_id}, which the `media` of messages can name for a
-     * week.
+     * Upload an image, a Blob or File. Resolves to {type, upload_id}. For a week, the `media` of messages can contain
+     * this object.
      */
     upload,
 
@@ -715,8 +715,8 @@ function textAfter(text, event) {
 }
 
 /**
- * Reads {events, pauseMs} from a response: Server-Sent Events or JSON. If the body is cut, this returns the complete
- * events. The next request reads the other events.
+ * Reads {events, pauseMs} from a response: Server-Sent Events or JSON. If the body ends too early, this returns the
+ * complete events, and the next request reads the other events.
  */
 async function readEvents(response) {
   const events = [];
