@@ -20,6 +20,6 @@ callers = Callers(
 
 @observed
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """The authorizer's response, in the simple format of HTTP APIs. `context` has the caller's claims."""
+    """The authorizer's response, in the simple format of HTTP APIs. Its member `context` has the caller's claims."""
     claims = callers.claims(str((event.get("headers") or {}).get("authorization", "")))
     return {"isAuthorized": claims is not None, "context": claims or {}}

@@ -37,8 +37,8 @@ def close(record: dict[str, Any]) -> bool:
     try:
         store.fail(key, "worker_lost", time.time())
     except Refused as refused:
-        # If the turn is unfinished, a worker holds it and may still answer it. So SQS delivers the dead letter again
-        # later.
+        # If the turn is unfinished, a worker still holds the turn and may answer it. So SQS delivers the dead letter
+        # again later.
         return refused.current is None or refused.current.final
     except (BotoCoreError, ClientError) as error:
         logger.error("dead letter not closed", extra={"task_id": key.task_id, "error": error_name(error)})

@@ -49,8 +49,8 @@ limiter = Limiter.of(os.environ["OWNER_LIMITS"], os.environ["LIMIT_GROUP_CLAIM"]
 MAX_WAIT_SECONDS = 20
 MAX_PAGE = 100
 USUAL_WAIT_SECONDS = 2.0
-"""If a turn has waited longer than this number of seconds, a client's poll also looks up the reason. Earlier polls cost
-only one read."""
+"""If a turn has waited longer than this number of seconds, a client's poll also looks up the reason. Polls before that
+cost only one read."""
 
 
 @observed
@@ -89,7 +89,8 @@ def events(event: Event) -> Response:
     """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 if the client has
     already read the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows first and the turn second. If this turn is unfinished, all its rows were written before its end.
+    # Read the rows before the turn. If the turn is still unfinished after that, all these rows were written before its
+    # end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)
     if turn is None:
@@ -97,8 +98,7 @@ def events(event: Event) -> Response:
     if after == END:
         if turn.final:
             return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-        # An operator has replayed the task after the client has read `done`. So the client starts again with a
-        # snapshot.
+        # An operator replayed the task after the client had read `done`. So the client starts again with a snapshot.
         after, rows = None, log.after(key, 0)
     if turn.final:
         found = [done(task_status(_with_text_so_far(turn), now))]

@@ -18,7 +18,7 @@ from turnqueue.v1.streams import ResponseStream, Row, respond_stream, shows_grow
 
 MAX_PAGE = 100
 MAX_TURNS = 500
-"""A list of a conversation's items covers at most this number of turns. Each page of the list reads them all."""
+"""A list of a conversation's items covers at most this number of turns. Each page of the list reads all these turns."""
 
 
 class Desk(NamedTuple):

@@ -1,4 +1,4 @@
-"""A runtime client for Lambda that can stream responses, because AWS's client for Python cannot. When AWS's client can,
+"""A runtime client for Lambda that can stream responses; AWS's client for Python cannot. When AWS's client can stream,
 delete this file, `wrapper` and AWS_LAMBDA_EXEC_WRAPPER in the template (github.com/aws/aws-lambda-roadmap/issues/39).
 
 The protocol is in docs.aws.amazon.com/lambda/latest/dg/runtimes-custom.html. The handler returns an iterator: first the

@@ -109,7 +109,7 @@ def _events(event: Event, ends_at: float) -> Response:
         raise no_such_task()
     if after == END and turn.final:
         return {"statusCode": 204, "headers": {"Cache-Control": "no-store"}, "body": ""}
-    # An operator has replayed the task after the client has read the last event. So the client starts again with a
+    # An operator replayed the task after the client had read the last event. So the client starts again with a
     # snapshot.
     after = None if after == END else after
     return _streamed(event, _TaskStream(after), turn, after or 0, ends_at)

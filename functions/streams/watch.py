@@ -11,12 +11,12 @@ from turnqueue.store import TurnStore
 from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Status, Turn
 
-# Seconds between two reads. The worker writes a row every 0.25 s at first, and every 0.5 or 1 s after 10 s. A read of
-# the log costs half a read unit.
+# Seconds between two reads. The worker writes a row every 0.25 s at first, and later every 0.5 or 1 s. A read of the
+# log costs half a read unit.
 _SHORTEST_PAUSE, _LATER_PAUSE = 0.1, 0.2
 _SECONDS_UNTIL_LATER = 10.0
 _LONGEST_PAUSE = 1.0
-_GROWTH = 0.05  # a pause takes this share of the time since the last new row or status, within the limits above
+_GROWTH = 0.05  # a pause is this share of the time since the last new row or status, within the limits above
 _LONGEST_WITHOUT_A_LOOK = 2.0
 """The maximum number of seconds between two reads of the turn. The turn is read even while new rows come, because a
 worker that has lost the turn can still write rows."""
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 def states(store: TurnStore, log: EventLog, turn: Turn, after: int, ends_at: float) -> Iterator[State]:
-    """Yields the state of a turn after each read, until the turn is final or until `ends_at`, and at least once.
+    """Yields the state of a turn after each read, and at least once. Stops when the turn is final, or at `ends_at`.
     `after`: the last known row. Raises botocore's ClientError or BotoCoreError if the first read fails. A later read
     that fails is tried again.
     """

@@ -8,7 +8,7 @@ from turnqueue.store import TurnStore
 from turnqueue.turn import Key, Turn
 
 MOST_TURNS = 20
-"""The number of the session's last answered turns that are searched for the function calls. The model gets no older
+"""Only this number of the session's last answered turns is searched for the function calls. The model gets no older
 turns."""
 
 
@@ -50,8 +50,8 @@ def check_outputs(
 
 
 def _calling(store: TurnStore, key: Key, wanted: set[str], now: float, param: str) -> Turn | None:
-    """The newest turn that made one of the `wanted` calls. A later turn may already have brought the results of these
-    calls, because a repeated request with an Idempotency-Key must find the same turn again."""
+    """The newest turn that made one of the `wanted` calls. The turn may already have the results of its calls: a
+    repeated request with an Idempotency-Key must find the same turn as the first request."""
     history = store.history(key, now, limit=MOST_TURNS)
     found = next((turn for turn in reversed(history) if wanted & set(call_ids(turn))), None)
     if found and found is not history[-1] and found.answered_by is None:

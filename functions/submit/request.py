@@ -32,7 +32,7 @@ _OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls", "tool_outputs")
 
 # Compiled with the first message that has media, because most messages have no media.
 _DATA_URL = r"data:image/(?:png|jpeg|gif|webp);base64,(.+)"
-_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # A URL with https, only visible ASCII (RFC 3986), and a host.
+_HTTPS_URL = r'https://[!-"$-.0->@-~][!-~]*'  # An https URL with a host, in visible ASCII only (RFC 3986).
 
 
 def _session_id(value: str) -> str:
@@ -190,7 +190,7 @@ class ChatRequest(_Strict):
 
     def fingerprint(self) -> str:
         """A hash that is the same for two bodies with the same meaning. `stream` is left out, because it does not
-        change the answer. After an update, a client may repeat a request with another `stream`."""
+        change the answer. An updated client may repeat a request with another `stream`."""
         canonical = json.dumps(self.model_dump(exclude_none=True, exclude={"stream"}), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 

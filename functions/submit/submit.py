@@ -302,8 +302,8 @@ def _give_back(turn: Turn) -> None:
     same key has recorded it. If that fails, the tokens stay reserved until the end of the day."""
     try:
         there = store.read(turn.key, turn.created_at)
-        # If another request recorded the turn, its `created_at` differs. It is equal if this call did record the turn:
-        # the response of the first put was lost, and botocore repeated the put.
+        # If another request recorded the turn, its `created_at` differs. An equal `created_at` means that this call
+        # recorded the turn: the response of the first put was lost, and botocore repeated the put.
         if there is None or there.created_at != turn.created_at:
             usage.release(turn)
     except (BotoCoreError, ClientError) as error:

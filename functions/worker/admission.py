@@ -30,7 +30,7 @@ READ_SECONDS = 1.0
 """In times of trouble, the breakers are read again if the last read is at least this number of seconds old."""
 
 TROUBLE_SECONDS = 120.0
-"""The trouble is over after this number of seconds without a sign of it: twice the longest period of a breaker."""
+"""The trouble is over if its last sign is this number of seconds old: twice the longest period of a breaker."""
 
 PROBE_SECONDS = 10.0
 """A probe counts as accepted if the server does not refuse it within this number of seconds."""
@@ -90,7 +90,7 @@ class Admission:
 
     def _blocked(self, now: float, probes: Collection[str] = ()) -> Wait | None:
         """The longest wait for an open breaker, or None if no breaker blocks the call. A breaker in `probes` does not
-        block the call, because the call is its probe."""
+        block the call, because the call probes this breaker."""
         breakers = {name: self._store.known(name) for name in self._names if name not in probes}
         waits = [
             Wait(breaker.delay(now), self._code(name))
@@ -101,7 +101,7 @@ class Admission:
 
     def _probe(self, now: float) -> Permit | Wait:
         """A permit that probes each half-open breaker. If another worker already probes one of them, a wait instead. If
-        the table does not answer, a permit without a probe, because no turn waits for the table."""
+        the table does not answer, a permit without a probe, so that no turn waits for the table."""
         probes: dict[str, float] = {}
         for name in self._names:
             is_half_open = self._store.known(name).state(now) is State.HALF_OPEN
@@ -117,13 +117,13 @@ class Admission:
         return "model_rate_limited" if name == self._model else "model_unavailable"
 
     def refused(self, permit: Permit, code: str, retry_after: float | None) -> None:
-        """Tell the breakers that the server refused the call before any token. `code`: a key of FAILURES.
+        """Tell the breakers that the server refused the call before it sent any token. `code`: a key of FAILURES.
         `retry_after`: the seconds that the server asks the worker to wait, if any."""
         now = time.time()
         self._trouble_at = now
         at_least = min(retry_after or 0.0, MOST_HIDDEN_SECONDS)
         is_rate = code == "model_rate_limited"
-        count("ModelRateLimited", int(is_rate))  # 0 for other refusals, so the sample count is all refusals
+        count("ModelRateLimited", int(is_rate))  # 0 for other refusals: the sample count counts them too
         refusing, other = (self._model, self._server) if is_rate else (self._server, self._model)
         if refusing in permit.probes:
             probe = permit.probes[refusing]
@@ -131,7 +131,7 @@ class Admission:
             report_opened(self._store.change(refusing, again), code)
         else:
             most, span = (RATE_REFUSALS, RATE_SPAN_SECONDS) if is_rate else (OUTAGE_REFUSALS, 0.0)
-            # a refusal counts only if the server has accepted no later call
+            # a refusal counts only if the server has accepted no call that was made after the refused call
             is_counted = self._accepted_at <= permit.asked_at
 
             def refuse(breaker: Breaker) -> Breaker:
@@ -141,8 +141,8 @@ class Admission:
             if is_counted or is_rate:
                 report_opened(self._store.change(refusing, refuse), code)
         if is_rate and other in permit.probes:
-            # A server that sends 429 is up, so the server's breaker closes. The reverse does not hold: a server that is
-            # down tells nothing about the model's limit.
+            # A server that sends 429 is up, so the server's breaker closes. But a refusal in an outage does not close
+            # the model's breaker: a server that is down tells nothing about the model's limit.
             self._settle(other, permit.probes[other], now)
 
     def _settle(self, name: str, probe: float, now: float) -> None:

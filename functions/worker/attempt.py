@@ -43,15 +43,15 @@ _NOT_STORABLE = ("ValidationException", "SerializationException")
 
 _PACE_OF_A_STREAM = ((2.0, 0.25), (10.0, 0.5))
 """How often the worker writes a row of a streamed answer. (2.0, 0.25) means: a row every 0.25 s until 2 s after the
-first text. After the last pair, `_show` sets the time."""
+first text. For later rows, `_show` chooses the time between two rows."""
 
-# After this number of bytes of new text, a streamed answer gets a row at once. A longer pause would save little,
-# because DynamoDB bills each KB of a row.
+# After this number of bytes of new text, a streamed answer gets a row at once. A longer pause between rows would save
+# little, because DynamoDB bills each KB of a row.
 _ROW_BYTES = 1024
 
 _SHORT_PAUSE_SECONDS = 2.0  # if the turn's slot begins within this number of seconds, the worker waits for it
-# If the slot begins later, SQS delivers the turn again this number of seconds before the slot. The margin is needed,
-# because SQS takes only whole seconds, and they are rounded up.
+# If the worker does not wait for the slot, SQS delivers the turn again this number of seconds before the slot. The
+# margin is needed, because SQS takes only whole seconds, and they are rounded up.
 _EARLY_SECONDS = 1.0
 
 
@@ -282,7 +282,7 @@ class Attempt:
         """Write the text that the log does not have yet. Even if this method is cancelled, it waits for the end of the
         write, so that no row is written after the turn's end."""
         reply, turn = self._reply, self._turn
-        text = reply.readable().rstrip("\ufffd")  # If the text ends within a character, leave out this character.
+        text = reply.readable().rstrip("\ufffd")  # If the text ends inside a character, leave out this character.
         writing = asyncio.create_task(asyncio.to_thread(self._growing.show, text, reply.progress(), time.time()))
         try:
             await asyncio.shield(writing)
@@ -365,7 +365,7 @@ class Attempt:
             logger.error("answer cannot be stored", extra={"task_id": turn.key.task_id, "error": error_name(error)})
             return await self._fail("internal_error")
         await self._settle(answer.usage, is_final=True, answers=1)
-        if self._is_first:  # do not cache answers of the fallback model
+        if self._is_first:  # only answers of the first model are cached
             await self._keep_reply()
         return DONE
 

@@ -50,9 +50,9 @@ class Call(NamedTuple):
 class Chunk(NamedTuple):
     """`content`: text of the answer. `thoughts`: text that the model does not address to the user.
 
-    `finish_reason`: a reason of OpenAI's, BROKEN_OFF, or None. An unknown reason becomes None. `usage`: {prompt_tokens,
-    completion_tokens, cached_tokens}, each as the server sent it, null included. As a rule only the last chunk has
-    `usage`. `error`: the server's error in any form, or None.
+    `finish_reason`: one that OpenAI defines, BROKEN_OFF, or None. An unknown reason becomes None. `usage`:
+    {prompt_tokens, completion_tokens, cached_tokens}, each as the server sent it, null included. As a rule only the
+    last chunk has `usage`. `error`: the server's error in any form, or None.
     """
 
     model: str

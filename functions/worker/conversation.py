@@ -113,7 +113,7 @@ class Window:
 
     def answered(self, conversation: Conversation, now: float) -> None:
         """Learn from the answer to `conversation`. If `conversation` was shortened, its size becomes the limit, because
-        the server has refused a longer one."""
+        the server has refused a longer conversation."""
         if conversation.shortened:
             self._tokens, self._known_until = conversation.tokens, now + _REMEMBERED_SECONDS
 

@@ -106,7 +106,7 @@ def backoff(tries: int, asked_for: float, draw: Callable[[], float] = random.ran
 
 def refusal_backoff(refusals: int, asked_for: float, draw: Callable[[], float] = random.random) -> float:
     """The back-off in seconds after a refusal: it starts at 2, doubles with each refusal, and is at least `asked_for`.
-    A random addition of up to 50 % separates turns that were refused together. More than 60 s become a random 48 to 60
-    s."""
+    A random addition of up to 50 % separates turns that were refused together. If the sum is more than 60 s, the
+    back-off is a random 48 to 60 s."""
     wait = max(2.0 ** min(refusals, 10), asked_for) * (1 + draw() / 2)
     return wait if wait < MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS * (1 - draw() / 5)

@@ -21,7 +21,7 @@ MAX_EARLIER_DATA_URLS = 32
 
 @asynccontextmanager
 async def loaded(room: Room, uploads: Uploads, history: Sequence[Turn], turn: Turn) -> AsyncIterator[dict[str, str]]:
-    """The result of `load`. The memory of the images stays reserved until the block ends."""
+    """The result of `load`. The memory of the images stays reserved until the `with` block ends."""
     if not any(_uploaded(each) or references(each.request) for each in (*history, turn)):
         yield {}
         return

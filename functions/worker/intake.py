@@ -26,7 +26,7 @@ READ_SECONDS = POLL_SECONDS + 3.0
 # turn by 0.1 s on average.
 _PAUSE_SECONDS = 0.2
 _PAUSE_AFTER_TROUBLE_SECONDS = 1.0
-_REPEATS = 2  # a failed receive is repeated at least this number of times, even if no turn runs any more
+_REPEATS = 2  # even if no turn runs any more, a failed receive is repeated up to this number of times
 
 
 class Intake:
@@ -46,7 +46,7 @@ class Intake:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the last receive must be repeated, because it failed and SQS may have hidden messages for it."""
+        """Whether the last receive must be repeated: it failed, and SQS may have hidden messages for it."""
         return 0 < self._failures <= _REPEATS
 
     async def poll(self, most: int) -> list[Message]:

@@ -31,7 +31,8 @@ FLUSH_SECONDS = 15.0
 
 _JITTER = 0.7
 """Workers with the same start time must not all stop receiving turns at the same time. So each invocation stops at a
-random moment in this last share of its receiving time. With 0.2, new turns waited for a minute (docs/decisions.md)."""
+random moment in the last part of its receiving time. This number is that part's share of the time. With 0.2, new turns
+waited for a minute (docs/decisions.md)."""
 
 type Record = dict[str, Any]
 """A message as Lambda's event source passes it."""

@@ -88,7 +88,7 @@ class Leases:
             return
         loop = asyncio.get_running_loop()
         kept, lost, hidden = await loop.run_in_executor(self._thread, self._renew_now, turns, messages)
-        # Do not add turns and messages again that were dropped during the renewal.
+        # Turns and messages that were dropped during the renewal must not be added again.
         self._due_of_turn |= {turn.key: now + RENEW_SECONDS for turn in kept if turn.key in self._turns}
         self._due_of_message |= {handle: now + RENEW_SECONDS for handle in hidden if handle in self._due_of_message}
         for turn, refused in lost:

@@ -98,7 +98,7 @@ class _Reading:
 
     def reason(self) -> str:
         if not self.over:
-            raise ModelError("model_unavailable", refused=not self._reply.begun)  # the answer was cut before its end
+            raise ModelError("model_unavailable", refused=not self._reply.begun)  # the answer broke off before its end
         return self._reason or "stop"
 
     def take_event(self, event: httpx2.ServerSentEvent) -> float | None:

@@ -15,7 +15,7 @@ from turnqueue.telemetry import error_name, logger
 from turnqueue.turn import Turn
 
 AHEAD_SECONDS = 60.0
-"""The maximum number of seconds from a reservation to its slot, because no message is hidden for longer."""
+"""The maximum number of seconds from a reservation to its slot: no message is hidden for a longer time."""
 
 
 class Place(NamedTuple):
@@ -39,7 +39,7 @@ class Pace:
 
         If the table does not answer, the call may be made now; the provider refuses a call that comes too early, and
         the turn then waits. If all slots of the next minute are taken, the turn asks again after a random 30 to 60 s.
-        Asking sooner would not help, because each free slot is only enough for one of the waiting turns."""
+        Asking sooner would not help, because each slot serves only one of the many waiting turns."""
         if turn.place_at is not None and turn.place_at > now - AHEAD_SECONDS:
             return Place(turn.place_at, is_taken=True)
         try:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 
 SECONDS = 0.1
 """Seconds for which a piece of the body can be held back. The worker writes the text to the event log less often than
-that, so no reader waits longer."""
+that, so this delays no reader."""
 
 
 @asynccontextmanager
@@ -42,8 +42,8 @@ class _Reads:
                     self._buffer += piece
                     continue
                 self._buffer += piece
-                # In SECONDS, only one piece is passed on at once. The next piece waits until SECONDS have passed, and
-                # the read after it takes all bytes that arrived during the wait.
+                # After a piece that is passed on at once, the next piece waits until SECONDS have passed. The read
+                # after that takes all bytes that arrived during the wait.
                 if self._slow():
                     if (left := next_at - now()) > 0:
                         await asyncio.sleep(left)

@@ -155,7 +155,7 @@ RULES = (
     Rule("model_unavailable", phrases=""),
 )
 # fmt: on
-"""The first rule that fits counts. tests/unit/test_refusals.py has a row for each known error of a provider."""
+"""The first rule that fits decides. tests/unit/test_refusals.py has a row for each known error of a provider."""
 
 PASSING = ("model_rate_limited", "model_unavailable")
 

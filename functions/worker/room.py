@@ -16,7 +16,7 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""Images of this number of bytes take the place of one turn: the worker then takes one turn less."""
+"""For images of this number of bytes, the worker takes one turn less."""
 
 
 class Room:

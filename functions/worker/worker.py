@@ -64,7 +64,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
     return Worker(
         Services(
             # Each call is tried up to four times: if an answer is not recorded, the next attempt must pay for another
-            # one.
+            # answer.
             store=TurnStore(turns, attempts=4, usage=usage),
             usage=usage,
             replies=KeptReplies(guards, attempts=1),
@@ -90,7 +90,7 @@ async def build(environment: Mapping[str, str]) -> Worker:
 # One loop for the life of the process, because a client's connections belong to the loop that made them.
 runner = asyncio.Runner()
 # boto blocks, so it runs in threads. 20 threads are enough for 40 turns, because a call takes about 10 ms, and a turn
-# makes one a second.
+# makes one call a second.
 runner.get_loop().set_default_executor(ThreadPoolExecutor(20))
 worker = runner.run(build(os.environ))
 

@@ -1,7 +1,7 @@
 """Moves large data URLs out of the turn's item, because DynamoDB bills each write of a turn by the item's size. The
 function `submit` stores the image of a large data URL in the media bucket (turnqueue/media.py), and a reference in the
-turn: {type, upload_id, data_url: {characters, sha256}}. No client can send the `upload_id` of a reference, because it
-is no ULID.
+turn: {type, upload_id, data_url: {characters, sha256}}. The `upload_id` of a reference is no ULID, so no client can
+send it.
 
 A reference also has the form of an upload. So a worker of an earlier version, which knows only uploads, can read the
 image.

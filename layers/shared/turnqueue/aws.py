@@ -31,8 +31,8 @@ code runs from the repository."""
 
 
 class _Descriptions(Loader):
-    """Loads our trimmed service models. Otherwise botocore would list all 400 models to find one. Everything else comes
-    from botocore."""
+    """Loads our trimmed service models. Otherwise botocore would list all 400 service models to find one. Everything
+    else comes from botocore."""
 
     def list_available_services(self, type_name: str) -> list[str]:
         return [name for name in os.listdir(SHIPPED) if "." not in name]
@@ -46,7 +46,7 @@ class _Descriptions(Loader):
 class Authorities(os.PathLike[str]):
     """The file of certificate authorities that botocore loads for each new connection
     (github.com/urllib3/urllib3/issues/3623). At first this is `few`: the authorities that sign for AWS today. `every`
-    has all public authorities, and takes eight times the CPU.
+    has all public authorities, and takes eight times the CPU of `few`.
 
     If AWS changes to another authority, the connection fails before botocore sends the request. Then botocore tries
     again with `every`, and all later connections use `every` too.
@@ -84,8 +84,8 @@ if SHIPPED.exists():
         _authorities = Authorities(str(SHIPPED / "authorities.pem"), DEFAULT_CA_BUNDLE)
         _session.register("needs-retry", _authorities.widen)
 
-# Makes one client at a time, because a botocore session cannot make two at once. Without the lock, concurrent callers
-# would also make one client each.
+# Only one client is made at a time, because a botocore session cannot make two clients at once. Without the lock,
+# concurrent callers would also make one client each.
 _making = Lock()
 
 

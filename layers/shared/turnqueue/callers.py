@@ -24,7 +24,7 @@ _KEYS_KEPT_SECONDS = 2 * 3600
 
 class Callers:
     """Finds the callers of requests. `group_claim`: the name of the claim for the owner's group. The group of an API
-    key is returned under this name too. Empty if the stack uses no groups."""
+    key is returned under this name too. `group_claim` is empty if the stack uses no groups."""
 
     def __init__(self, keys: ApiKeys, tokens: "Tokens", group_claim: str) -> None:
         self._keys = keys

@@ -35,14 +35,14 @@ RATE_SPAN_SECONDS = 3.0
 RATE_SPAN_SECONDS old. A provider at its limit still answers some calls, and an open breaker would block those too."""
 
 WINDOW_SECONDS = 60.0
-"""Refusals count for this number of seconds from the first one. 60, because two attempts of one turn are at most 60 s
-apart."""
+"""Refusals are counted for this number of seconds after the first refusal. It is 60, because two attempts of one turn
+are at most 60 s apart."""
 
 SHORTEST_PERIOD_SECONDS = 5.0
 LONGEST_PERIOD_SECONDS = 60.0
 _PERIOD_GROWTH = 1.5
-"""Each period is this number of times as long as the one before. If the periods doubled, the first probe after an
-outage of a minute could come 40 s late."""
+"""The length of each period, divided by the length of the period before it. If the periods doubled, the first probe
+after an outage of a minute could come 40 s late."""
 
 SLOWER, FASTER = 1.07, 0.97
 """The interval between two calls is multiplied by SLOWER after a 429, and by FASTER after each second without a 429.
@@ -61,12 +61,12 @@ PROBE_LEASE_SECONDS = 15.0
 worker dies, another call may probe when this lease is over."""
 
 MOST_HIDDEN_SECONDS = 60.0
-"""Each time, the worker hides a message for at most this number of seconds. So a cancelled turn frees its session
-within a minute."""
+"""The worker hides a message for at most this number of seconds at a time. So a cancelled turn frees its session within
+a minute."""
 
 _KEPT_SECONDS = 86_400  # the table deletes a breaker a day after its last change; each probe is a change
 _WATCHED_SECONDS = 5.0  # functions that call no model read the breakers again after this number of seconds
-_TRIES = 3  # the tries of a change; a try fails if another worker changes the breaker at the same time
+_TRIES = 3  # the maximum number of tries; a try fails if another worker changes the breaker at the same time
 
 
 class State(StrEnum):
@@ -131,13 +131,13 @@ class Breaker(NamedTuple):
         return self._replace(call_interval=round(min(interval, _LONGEST_INTERVAL_SECONDS), 6), slowed_at=_millis(now))
 
     def answered(self, now: float) -> "Breaker":
-        """The breaker after an answer. The count of refusals begins again at 0. An answer to an older call does not
-        close an open breaker."""
+        """The breaker after an answer. The count of refusals begins again at 0. An open breaker does not change,
+        because only a probe can close it."""
         return self if self.open_until or not self.refusals else self._replace(refusals=0, counted_until=0.0)
 
     def probed(self, now: float) -> "Breaker":
-        """The breaker with a running probe, or the same breaker if no call may probe now. `open_until` is then the end
-        of the probe's lease, and identifies the probe."""
+        """The breaker with a running probe: `open_until` is the end of the probe's lease, and identifies the probe. The
+        unchanged breaker if no call may probe now."""
         if self.state(now) is not State.HALF_OPEN:
             return self
         return self._replace(open_until=_millis(now + PROBE_LEASE_SECONDS))
@@ -171,17 +171,19 @@ class Breaker(NamedTuple):
         )
 
     def delay(self, now: float, draw: Callable[[], float] = random.random) -> float:
-        """The seconds until SQS delivers a blocked turn again: the rest of the period, plus a random time, which can be
-        longer if the trouble has lasted longer. Without the random time, all blocked turns would come back at once."""
+        """The seconds until SQS delivers a blocked turn again: the rest of the period, plus a random time. The maximum
+        of this random time grows while the trouble lasts. Without the random time, all blocked turns would come back at
+        once."""
         spread = min(max((now - self.since) / 2, SHORTEST_PERIOD_SECONDS), MOST_HIDDEN_SECONDS / 2)
         wait = max(self.open_until - now, 0.0) + draw() * spread
-        # A time above the limit becomes another random time. Otherwise all these turns would come back at once.
+        # A time above the limit is replaced by a random time below the limit. If the limit replaced it, all these turns
+        # would come back at once.
         return wait if wait <= MOST_HIDDEN_SECONDS else MOST_HIDDEN_SECONDS - draw() * spread
 
 
 def no_place(draw: Callable[[], float] = random.random) -> float:
-    """The seconds until SQS again delivers a turn that got no slot. No slot stays empty in the meantime, because other
-    turns take them."""
+    """The seconds until SQS again delivers a turn that got no slot. In the meantime, other turns take the slots, so no
+    slot stays empty."""
     return 5.0 + 15.0 * draw()
 
 
@@ -310,7 +312,8 @@ class BreakerStore:
 
 
 class ModelBreakers:
-    """Tells functions that call no model whether calls are blocked. Reads the breakers at most every 5 s.
+    """Reads whether calls to the models are blocked, for functions that call no model. Reads the breakers at most every
+    5 s.
 
     `variables`: MODEL_BASE_URL, MODEL_NAME, FALLBACK_MODEL_NAME and FALLBACK_BASE_URL, as the template gives them.
     """

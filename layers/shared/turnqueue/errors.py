@@ -8,12 +8,13 @@ from typing import NamedTuple
 from turnqueue.turn import MAX_REQUEST_BYTES
 
 MAX_BODY_BYTES = 512 * 1024
-"""The maximum number of bytes in a request's body. This is more than 32,000 escaped characters and 200 KB of media
-need."""
+"""The maximum number of bytes in a request's body. A body with 32,000 escaped characters and 200 KB of media is
+smaller."""
 
 
 class Refusal(NamedTuple):
-    """A refusal of a request. `meaning`: the detail for the user, unless the raising code has a more exact one."""
+    """A refusal of a request. `meaning`: the detail for the user, unless the code that raises the refusal gives a more
+    exact detail."""
 
     status: int
     meaning: str

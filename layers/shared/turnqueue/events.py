@@ -1,8 +1,9 @@
 """The event log: the text of a growing answer, one small row per piece, for any number of readers.
 
 The rows of a turn have numbers from 1 without gaps, and a worker puts a row only if its number is free. So a worker
-that has lost its turn cannot add a row: the next attempt has already put a row with that number. No row says that the
-answer is complete. Only the turn says so. Row 0 is the request to cancel the turn, and readers do not see it.
+that has lost its turn can add no row after the first row of the next attempt: the number of its next row is taken. No
+row says that the answer is complete. Only the turn says so. Row 0 is the request to cancel the turn, and readers do not
+see it.
 """
 
 from collections.abc import Collection, Iterable
@@ -99,14 +100,14 @@ class EventLog:
         return answer
 
     def delete(self, key: Key) -> None:
-        """Delete all rows of a turn, one by one, because this is rare. A worker that has lost the turn can still add a
-        row, but no reader gets that row."""
+        """Delete all rows of a turn, one by one, because deletions are rare. A worker that has lost the turn can still
+        add a row, but no reader gets that row."""
         for n in (0, *(event.n for event in self.after(key, 0))):
             self._client.delete_item(TableName=self._table, Key={"task": {"S": _task(key)}, "n": {"N": str(n)}})
 
     def ask_to_cancel(self, turn: Turn, now: float) -> None:
-        """Write row 0. The worker of this attempt reads this row within 2 s, and then checks the turn for a
-        cancellation."""
+        """Write row 0 for the turn's present attempt. The worker reads this row within 2 s, and then checks the turn
+        for a cancellation."""
         self._client.put_item(
             TableName=self._table,
             Item={
@@ -145,14 +146,15 @@ class Growing:
 
     def show(self, text: str, progress: float, now: float) -> None:
         """Append the part of `text` that the log lacks. `text` is the whole readable text of this attempt so far. If
-        the log shows another text, a row first voids that text. Raises Superseded."""
+        the log shows a different text, a row first voids that text. Raises Superseded."""
         if not self._next:
             last = self._log.last(self._turn.key)
             self._next, self._is_void = (last.n + 1, True) if last else (1, False)
         attempt = self._turn.attempt
         while True:
-            # Void the shown text if neither text begins with the other. A shorter `text` is no reason to void it: the
-            # end of `text` is only unreadable for a moment (half a character, or half a JSON escape).
+            # Void the shown text if neither text begins with the other. A `text` that is shorter than the shown text is
+            # no reason to void it: the end of `text` is only unreadable for a moment (half a character, or half a JSON
+            # escape).
             if not text.startswith(self._text) and not self._text.startswith(text):
                 self._is_void = True
             if self._is_void:

@@ -14,8 +14,9 @@ from turnqueue import aws
 from turnqueue.turn import new_ulid, upload_key
 
 MAX_UPLOAD_BYTES = 2 * 1024 * 1024
-"""The maximum number of bytes in one image, and of all uploads together that the model gets with a message. Ten
-concurrent turns, each with several copies of an image, fit into the worker's 256 MB (docs/operations.md, "Uploads")."""
+"""The maximum number of bytes in one image. Also the maximum for all uploads together that the model gets with a
+message. Ten concurrent turns, each with several copies of an image, fit into the worker's 256 MB (docs/operations.md,
+"Uploads")."""
 
 UPLOAD_SECONDS = 300
 """Seconds for which a form can be used. The form ends earlier if the signing credentials expire."""
@@ -46,7 +47,7 @@ class MediaUrls:
     them.
 
     `text`: "https" for all URLs, "off" for no URL, or hosts separated by commas, as in "cdn.example.com,*.example.org",
-    where `*` stands for any subdomain. Raises ValueError for another text.
+    where `*` stands for any subdomain. Raises ValueError for any other text.
     """
 
     def __init__(self, text: str) -> None:
@@ -130,7 +131,7 @@ class Uploads:
         return Form(upload_id, signed["url"], signed["fields"], expires_at, size or MAX_UPLOAD_BYTES)
 
     def read(self, owner: str, upload_id: str, max_bytes: int) -> Image:
-        """The image, with the type that its first bytes show, because an uploader can declare a JPEG as a PNG.
+        """The image. An uploader can declare a JPEG as a PNG, so the first bytes decide the type.
 
         Raises Unusable if the image does not exist, is larger than `max_bytes`, or has a type that is not in IMAGES.
         """

@@ -98,7 +98,7 @@ class TurnQueue:
 
     def change_visibility(self, seconds_by_handle: Mapping[str, int]) -> None:
         """Make up to 10 received messages visible again. `seconds_by_handle`: for each receipt handle, the seconds from
-        now (0 to 43,200). If SQS refuses a handle because it is too old, its message stays as it is."""
+        now (0 to 43,200). If SQS refuses a handle that is too old, the handle's message stays as it is."""
         self._client.change_message_visibility_batch(
             QueueUrl=self._url,
             Entries=[

@@ -65,9 +65,9 @@ class Usage(TypedDict):
     estimated: bool | None
     """Whether a count is an estimate from bytes, because the model's server reported none."""
     finish_reason: str
-    """The server's reason for the end of the answer: `stop`, or `length` if the answer was cut."""
+    """The server's reason for the end of the answer: `stop`, or `length` if the answer was cut at its token limit."""
     first_token_ms: int | None
-    """Milliseconds from the call of the model to its first text. Null if served from the cache."""
+    """Milliseconds from the call of the model to its first text. Null if the answer is from the cache."""
     attempts: int | None
     """The number of attempts that the answer took."""
     queue_ms: int | None
@@ -81,7 +81,7 @@ class Usage(TypedDict):
     persona_version: str | None
     """The version of the role's file. It changes when the file changes."""
     cached: bool
-    """Served from the cache. No model was called, and the token counts are 0."""
+    """Whether the answer is from the cache. If so, no model was called, and the token counts are 0."""
 
 
 class TaskStatus(TypedDict):
@@ -220,7 +220,7 @@ class UsageDay(TypedDict):
     reserved_tokens: int
     """Tokens reserved for unanswered messages, if the caller has a token limit. The number is an estimate."""
     cost_usd: float | None
-    """Estimated cost in dollars, by the deployer's prices. Null if no model of an attempt has a price."""
+    """Estimated cost in dollars, by the deployer's prices. Null if none of the called models has a price."""
 
 
 class Health(TypedDict):

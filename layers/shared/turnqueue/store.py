@@ -80,8 +80,8 @@ class TurnStore:
         self._client = aws.client("dynamodb", attempts=attempts, read_timeout=read_timeout)
 
     def create(self, turn: Turn) -> bool:
-        """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if botocore
-        repeated a put that had succeeded, because its response was lost.
+        """Record a turn unless it exists. Returns whether this call recorded it. Also returns False if this call's put
+        succeeded, but botocore repeated it because the response was lost.
 
         If the turn has the results of another turn's function calls, the same transaction marks the calling turn. So no
         second turn can bring these results, unless the turn that brought them has failed. Raises AlreadyAnswered.
@@ -154,7 +154,7 @@ class TurnStore:
         return self.close_overdue(turn, now)
 
     def close_overdue(self, turn: Turn, now: float) -> Turn:
-        """The turn, after this method has made it FAILURE if it is unfinished past its deadline."""
+        """The turn. If the turn is unfinished past its deadline, this method first makes it FAILURE."""
         if not turn.overdue(now):
             return turn
         try:
@@ -380,8 +380,8 @@ class TurnStore:
             logger.warning("usage not added", extra={"task_id": turn.key.task_id, "error": error_name(error)})
 
     def cancel(self, key: Key, now: float) -> Turn:
-        """Cancel the turn. If no worker holds it, it ends at once. Otherwise this method marks the turn, and puts row 0
-        into the log, which the worker reads. Returns the turn after these writes; a final turn is unchanged. Raises
+        """Cancel the turn. If no worker holds the turn, it ends at once. Otherwise this method marks the turn, and puts
+        row 0 into the log for the worker. Returns the turn after these writes; a final turn is unchanged. Raises
         Refused if the turn does not exist."""
         while True:  # The loop repeats if a worker claims the turn, or returns it to the queue, between the two writes.
             try:
@@ -482,8 +482,8 @@ class TurnStore:
 
 
 def _continued(turns: list[Turn], previous: str | None) -> tuple[list[Turn], str | None]:
-    """Select the turns of one conversation from `turns`. The arguments and the result are newest first. The newest turn
-    of the conversation is `previous`, or the newest successful turn if `previous` is None. Each turn continues the turn
+    """Select the turns of one conversation from `turns`. `turns` and the result are newest first. The newest turn of
+    the conversation is `previous`, or the newest successful turn if `previous` is None. Each turn continues the turn
     that its request names, or else the next older successful turn. Also returns `previous` for the next older page."""
     found = []
     for turn in turns:

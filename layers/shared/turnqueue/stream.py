@@ -50,8 +50,8 @@ def snapshot(turn: Turn, rows: Sequence[Row], task: TaskStatus) -> StreamEvent:
 
 
 def news(rows: Sequence[Row], left: int | None = None) -> list[StreamEvent]:
-    """The events for a client that has read all rows before `rows`. `left`: after this number of characters of text, no
-    further row is added; None for no limit."""
+    """The events for a client that has read all rows before `rows`. `left`: rows are included until their text has this
+    number of characters; None for no limit."""
     found: list[StreamEvent] = []
     for row in rows:
         if left is not None:

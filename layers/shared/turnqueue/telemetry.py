@@ -1,5 +1,5 @@
-"""Logs and metrics, in JSON lines. Each line also carries the metrics counted before it, in the Embedded Metric Format
-(EMF). So `submit` and the worker each write only one line for a chat. Metrics that no log line has carried get a
+"""Logs and metrics, in JSON lines. Each log line also carries the metrics counted before it, in the Embedded Metric
+Format (EMF). So `submit` and the worker each write only one line for a chat. Metrics that no log line has carried get a
 separate line.
 
 No line holds a prompt, an answer or a key: only ids, sizes, codes and durations. A line has only the fields of
@@ -79,7 +79,7 @@ def _line(fields: dict[str, Any]) -> str:
     return json.dumps(allowed | _taken(), separators=(",", ":"), default=lambda value: type(value).__name__)
 
 
-# RFC 3339. Lambda treats a line with another time format as INFO, so filters by level would be wrong.
+# RFC 3339. Lambda treats a log line with another time format as INFO, so filters by level would be wrong.
 logger = Logger(json_serializer=_line, use_rfc3339=True)
 _metrics = Metrics()
 # Guards the lists of values in Powertools, because Powertools extends a list without a lock, and the worker's turns end
@@ -143,7 +143,7 @@ def report_finished(turn: Turn, provider_request_id: str | None = None) -> None:
 
 
 def flush() -> None:
-    """Write a line with the metrics that are not in a line yet."""
+    """Write a log line with the metrics that are in no log line yet."""
     if taken := _taken():
         sys.stdout.write(json.dumps(taken, separators=(",", ":")) + "\n")
 

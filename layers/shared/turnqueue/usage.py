@@ -38,8 +38,8 @@ TOKENS_OF_AN_IMAGE = 1000
 """The tokens of an image: about the highest number that an OpenAI model counts."""
 
 TOKENS_OF_AN_ANSWER = 2000
-"""Tokens reserved for an answer. Most answers have fewer. A longer answer counts with its real number of tokens when it
-ends."""
+"""Tokens reserved for an answer. Most answers have fewer. An answer with more tokens counts with its real number when
+it ends."""
 
 _MOST_TOKENS = 10**9
 _MOST_DOLLARS = 10_000.0  # the maximum cost of one attempt; a greater number is a mistake

@@ -1,7 +1,7 @@
 """A turn as a stream of server-sent events: the events of the Responses API, or the chunks of Chat Completions.
 
 The events are computed from the turn's states and from the rows of its event log. The events and their numbers do not
-depend on the times at which a reader looks. So a disconnected reader can resume after any number, at any time, and no
+depend on the times at which a reader looks. So a disconnected reader can resume after any event, at any time, and no
 counter is stored.
 """
 
@@ -53,7 +53,7 @@ def shows_growth(turn: Turn) -> bool:
 
 def respond_stream(stream: Stream, turn: Turn, rows: Sequence[Row], headers: dict[str, str]) -> Response:
     """The whole stream in one response. `rows`: the whole log of the turn. If the turn is not final, the stream ends
-    with an error, because clients take a stream without an error for a complete answer."""
+    with an error. Without the error, clients would take the text as the complete answer."""
     body = stream.told(turn, rows)
     if not stream.is_over:
         body += stream.cut(turn)
