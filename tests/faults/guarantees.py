@@ -30,7 +30,7 @@ GUARANTEES = {
     10: "a sync request never loses its result",
     11: "an owner's usage of a day counts every token and stays within its quota",
     12: "all readers of a growing answer get the same events, and none after its end",
-    13: "the functions that an answer asks for are answered once, by results of exactly these calls",
+    13: "the function calls of an answer get their results once: one for each call, and no others",
 }
 
 FINAL = ("SUCCESS", "FAILURE")

@@ -19,8 +19,8 @@ POLL_SECONDS = 0.01
 class EventSource:
     """Takes batches of up to 10 messages, of one group or several, and hands each to an invocation.
 
-    What the function answers for is deleted. What it reports as failed, or all if it fails as a whole or answers
-    nonsense, stays in the queue until its visibility runs out.
+    The event source deletes the messages that the function does not report as failed. If the function fails as a whole,
+    or returns nonsense, all messages count as failed. A failed message is visible again when its visibility timeout ends.
     """
 
     def __init__(self, world: "World", queue: FifoQueue, function: str, concurrency: int) -> None:

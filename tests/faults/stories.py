@@ -21,14 +21,14 @@ class Story:
     name: str
     tell: Tell
     ends: dict[str, frozenset[str]]
-    """How the turn of a marker may end when one call goes wrong: SUCCESS, or the error codes that it may have. So a single
-    fault may not cost an accepted task, unless the story itself is about its end."""
+    """The allowed ends of the turn with each marker when one call fails: SUCCESS, or error codes. So a single fault may
+    cost no accepted task, unless the story itself is about the task's end."""
     seconds: float = 10.0
-    """How long the longest turn takes when nothing goes wrong. A single fault may add a lease to it."""
+    """The seconds of the longest turn without a fault. A single fault may add a lease to them."""
     at_most: dict[str, float] = field(default_factory=dict)
-    """How long some turns take at most when nothing goes wrong but with the others."""
+    """The maximum seconds of some turns in a run without a fault."""
     calls: int | None = None
-    """How often the model is called at most when nothing goes wrong but in the story itself."""
+    """The maximum number of calls to the model without a fault."""
     after: float = 0.0
     """The second from which on calls are made to fail; the others are like those of another story."""
 
