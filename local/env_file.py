@@ -46,8 +46,8 @@ def shouted(name: str) -> str:
 @contextlib.contextmanager
 def left(stack: LocalStack) -> Iterator[None]:
     """During the block, the folder of the stack has two files: `env`, for a shell or as a dotenv file, and
-    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes these files. It also deletes the
-    folder `events`, because its example events name turns that end with the stack."""
+    `functions.json`, for `sam local invoke --env-vars`. The end of the block deletes these files, and the folder
+    `events`: its example events contain ids of turns that exist only while the stack runs."""
     env, functions = stack.folder / "env", stack.folder / "functions.json"
     lines = [f"{name}={shlex.quote(value)}\n" for name, value in variables(stack).items()]
     for file, text in ((env, "".join(lines)), (functions, json.dumps(_for_containers(stack), indent=2))):

@@ -22,8 +22,8 @@ _TEXT = ("application/json", "text/", "application/x-www-form-urlencoded")
 
 
 def serve_url(host: LambdaHost, function: str, cors: Mapping[str, Any], port: int) -> LoopbackServer:
-    """Serve the function to pages of every origin. The function's CORS rules decide which origins may call. `cors`: as
-    GetFunctionUrlConfig returns it. Raises OSError if the port is taken."""
+    """Serve the function at a URL on `port`. Only the function's CORS rules decide which pages may call it, as on AWS.
+    `cors`: the rules as GetFunctionUrlConfig returns them. Raises OSError if the port is taken."""
 
     def answer(request: Request) -> Response:
         allowed = _cors(cors, request)

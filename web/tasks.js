@@ -74,7 +74,7 @@ function noted(task) {
   };
 }
 
-/** The state that the figures show for a task. */
+/** The state of a task, as the page counts and shows it. */
 export function kindOf({ status, code }) {
   if (status === "SUCCESS") return "done";
   if (status === "FAILURE") return code === "cancelled" ? "cancelled" : "failed";

@@ -258,7 +258,8 @@ class Attempt:
     async def _show(self) -> None:
         """Write the growing answer to the event log, row by row, until the guard is cancelled."""
         reply, unit = self._reply, self._services.watch_seconds
-        if not self._turn.request.get("live"):  # no reader waits for the first word, so a shorter answer needs no rows
+        if not self._turn.request.get("live"):
+            # No reader waits for the first word. If the answer ends within this time, it needs no rows.
             await asyncio.sleep(unit)
         if self._turn.attempt > 1:
             await self._show_now()  # write a first row, because it voids the text of earlier attempts

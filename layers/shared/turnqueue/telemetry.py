@@ -88,7 +88,7 @@ _lock = threading.Lock()
 
 
 def count(name: Metric, value: int = 1) -> None:
-    """Add a value to a metric. The next line has all values that the metric got since the last line."""
+    """Add a value to a metric. The next log line carries all values that were added since the last log line."""
     with _lock:
         _metrics.add_metric(name, MetricUnit.Count, value)
 
