@@ -834,8 +834,8 @@ LINKS: dict[str, Json] = {
 def paths() -> Json:
     """Every route of template.yaml with the operation that its function performs.
 
-    Leaves out the preflights of browsers, and the OpenAI API, which OpenAI documents. The route $default accepts a slash
-    after /chat. It is left out too, because tools refuse two paths for one operation.
+    Leaves out the preflights of browsers, and the OpenAI API, which OpenAI documents. The route $default accepts a
+    slash after /chat. It is left out too, because tools refuse two paths for one operation.
     """
     described: Json = {}
     for route in cfn.resources("AWS::ApiGatewayV2::Route").values():
