@@ -34,7 +34,7 @@ from bundle import aws_data, lazy_types
 MACHINES = {"arm64": "aarch64", "x86_64": "x86_64"}
 GLIBC_MINORS = range(34, 16, -1)
 
-# The folders of the bundles in Lambda. The bytecode contains these paths, because tracebacks show them.
+# The folders of the bundles in Lambda. The build writes these paths into the bytecode, so that tracebacks show them.
 FUNCTION_ROOT, LAYER_ROOT = "/var/task", "/opt/python"
 
 # Files of packages that no function needs. tests/build imports every handler without these files, and tests/e2e runs

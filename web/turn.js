@@ -4,15 +4,15 @@
  * The states of a turn, and the calls that change them:
  *
  * - preparing: the page reads and uploads the images. uploaded() → sending, failed() → unsent.
- * - sending: the page submits the turn, or waits until the turn before it is submitted. accepted() → accepted, failed()
+ * - sending: the page submits the turn, or waits until the previous turn has been submitted. accepted() → accepted, failed()
  *   → unsent.
  * - unsent: the API does not have the turn. resend() → preparing or sending.
  * - accepted: the API has the turn, and the page watches its task. see() → accepted or final, lost() → lost.
  * - lost: the API has the turn, but the page cannot read its task. see() → accepted or final.
  * - final: the turn is answered, failed or cancelled.
  *
- * The other calls change no state. Each change sends the event "change". A call that FROM does not allow in a state
- * throws.
+ * The other calls change no state. Each change sends the event "change". FROM lists the states in which a call is
+ * allowed. In another state the call throws.
  */
 
 import * as time from "./time.js";

@@ -373,7 +373,7 @@ export function createClient(options) {
 
   /**
    * Wait for the answer of a task. `accepted` is the API's 202 for the task, or null. Each long poll ends when the task
-   * is final, or after `wait` seconds. With onProgress, a long poll ends after the usual pause between two polls.
+   * is final, or after `wait` seconds. With onProgress, it lasts at most as long as the pause between two polls.
    */
   async function watch(taskId, { onProgress, onDelta, wait }, limit, accepted = null) {
     if (onDelta) return grown(taskId, { onProgress, onDelta }, limit);

@@ -89,7 +89,7 @@ def events(event: Event) -> Response:
     """Answers at once with the new events of a growing answer, and the time to ask again. Answers 204 if the client has
     already read the end."""
     key, after, now = task_key(event), cursor(event), time.time()
-    # Read the rows before the turn. If the turn is still unfinished after that, all these rows were written before its
+    # Read the rows first, and the turn second. If the turn is unfinished then, all these rows were written before its
     # end.
     rows = [] if after == END else log.after(key, after or 0)
     turn = store.read(key, now)

@@ -369,8 +369,8 @@ class TurnStore:
         return turn
 
     def _settle(self, turn: Turn, now: float) -> None:
-        """End the reservation of a turn that ended without a worker. If its worker was killed, also add an estimate for
-        the lost attempt. If the write fails, the reservation stays until the end of the day."""
+        """End the reservation of a turn that no worker has finished. If a worker was killed during the turn, also add
+        an estimate for the lost attempt. If the write fails, the reservation stays until the end of the day."""
         is_lost = turn.error_code == "worker_lost" and turn.attempt > 0
         if self._usage is None or not (is_lost or turn.reserved_tokens):
             return
