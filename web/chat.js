@@ -70,7 +70,7 @@ export class Chat {
     const index = turns.indexOf(turn);
     const said = view.show(turns[index - 1] ?? null);
     if (said && !loading) announce(said);
-    // Show the next turn again too. It can be waiting for this turn. It also marks the members of its draft that this
+    // Also show the next turn again, because it can be waiting for this turn. And its draft marks the members that this
     // turn's draft does not have.
     this.#views.get(turns[index + 1])?.show(turn);
     this.#tick();

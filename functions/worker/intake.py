@@ -46,7 +46,7 @@ class Intake:
 
     @property
     def is_owed(self) -> bool:
-        """Whether the last receive must be repeated: it failed, and SQS may have hidden messages for it."""
+        """Whether the last receive must be repeated. It failed, but perhaps SQS has already hidden messages for it."""
         return 0 < self._failures <= _REPEATS
 
     async def poll(self, most: int) -> list[Message]:

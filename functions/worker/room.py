@@ -16,7 +16,7 @@ from turnqueue.media import MAX_UPLOAD_BYTES
 BYTES = 10 * MAX_UPLOAD_BYTES
 
 BYTES_OF_A_SLOT = MAX_UPLOAD_BYTES // 4
-"""For images of this number of bytes, the worker takes one turn less."""
+"""The worker takes one turn less for each time that its images fill this number of bytes."""
 
 
 class Room:

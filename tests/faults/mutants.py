@@ -481,7 +481,7 @@ async def _flush_until""",
 """,
             "",
         ),
-        "the events about void text change when the turn ends": (
+        "the events of a turn with void text change when the turn ends": (
             """            yield from self._close(turn, "incomplete")
 
     def _close""",

@@ -47,7 +47,7 @@ class KeptReplies:
         return aws.client("dynamodb", attempts=self._attempts, read_timeout=self._read_timeout)
 
     def keep(self, reply: str, key: Key, seconds: int, now: float) -> None:
-        """Cache the reply of the turn `key`. For `seconds`, this turn answers requests whose cache key is `reply`."""
+        """Cache the answer of the turn `key` for `seconds`. `reply`: the cache key of requests that get this answer."""
         self._client.update_item(
             TableName=self._table,
             Key={"guard": {"S": reply}},

@@ -232,7 +232,7 @@ class TurnStore:
                 set_={"status": Status.STARTED, "lease_until": lease_until, "claim_id": claim_id},
                 add={"attempt": 1},
                 set_if_absent={"started_at": now},
-                # Only the lease of a killed worker is copied, because the end of an attempt removes `lease_until`.
+                # The attribute exists only if a worker was killed, because an attempt that ends removes it.
                 copy={"lost_lease": "lease_until"},
                 remove=("progress", "partial", "next_try_at"),
                 condition=f"{_UNHELD} AND {_BUDGETED} AND #deadline_at > :now",
