@@ -157,7 +157,8 @@ def sending_forbidden(stack: LocalStack) -> Iterator[None]:
 
 
 OF_AN_OUTAGE = {"FallbackUsed", "BreakerOpened", "TaskDeferred", "TaskPaced"}
-"""There is none in this run. tests/e2e/test_fallback.py and tests/unit/test_circuit_breaker.py look for them."""
+"""Metrics that only an outage writes, and this run has no outage. tests/e2e/test_fallback.py and
+tests/unit/test_circuit_breaker.py look for them."""
 
 
 def test_what_is_watched_of_ours_is_what_is_emitted(watched: set[Metric], run: Run) -> None:

@@ -314,7 +314,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "AWS::Serverless::Function": {"AutoPublishAliasAllProperties": True, "FunctionName": None, "Policies": None},
     "AWS::Serverless::LayerVersion": {"LayerName": None, "PublishLambdaVersion": True},
 }
-"""What every resource of a type has, by the path in its properties; ANY: whatever it is; None: what it must not have.
+"""The required setting at each path in the properties of a resource, by the resource's type. ANY: the path exists, with
+any value. None: the path must not exist.
 
 Nothing has a name, so an account can hold many stacks, and CloudFormation can replace a resource. Everything that can
 be encrypted is encrypted by the deployer's key, if there is one.
@@ -322,7 +323,7 @@ be encrypted is encrypted by the deployer's key, if there is one.
 
 
 def at(value: Any, path: str) -> Any:
-    """What the path leads to, or None."""
+    """The value at the path, or None if the path does not exist."""
     for name in path.split("/"):
         if isinstance(value, list):
             value = dict(enumerate(value)).get(int(name))

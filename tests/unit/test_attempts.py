@@ -264,7 +264,7 @@ def test_a_secret_of_which_nobody_can_tell_the_key_is_a_clear_error(
 
 
 def ask_together(worker: Parts, *, fresh: bool = False) -> Any:
-    """What ten who ask for the key at once learn: the key, or an error."""
+    """The results of ten concurrent requests for the key: each is the key or an error."""
 
     async def ask() -> list[Any]:
         asked = (worker.keys.get("model-key", fresh=fresh) for _ in range(10))

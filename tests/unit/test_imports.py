@@ -172,7 +172,7 @@ def test_the_environment_is_read_by_handlers_only_and_never_with_a_default() -> 
     assert "os.environ.get" not in readers.pop("functions/streams/runtime_client.py")
     assert set(readers) == {f"functions/{function}/{function}.py" for function in FUNCTIONS}
     for text in readers.values():
-        # What is handed on is read in one place, and never with a default.
+        # A function may pass its whole environment on. The receiver reads each variable without a default.
         text = re.sub(r"\b(build|Model\w+)\(([^()]+, )?os\.environ\)", "", text)
         assert len(re.findall(r"\benviron\b", text)) == text.count('os.environ["')
         assert "getenv" not in text

@@ -41,7 +41,7 @@ def asked(authorizer: ModuleType, authorization: str | None) -> Any:
 
 
 def claims(authorizer: ModuleType, secret: str) -> Any:
-    """What a key or token says of its owner. None if it is refused."""
+    """The claims about the owner of a key or token. None if the authorizer refuses the key or token."""
     answer = asked(authorizer, f"Bearer {secret}")
     assert answer["isAuthorized"] is bool(answer["context"])
     return answer["context"] or None

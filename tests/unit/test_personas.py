@@ -74,7 +74,7 @@ REFUSED: dict[str, tuple[str | bytes, str]] = {
     "no instructions": ("", f"instructions: {NO_TEXT} 16000 characters"),
     "blank instructions": ('instructions = " "', f"instructions: {NO_TEXT} 16000 characters"),
     "long instructions": (f'instructions = "{"x" * 16_001}"', f"instructions: {NO_TEXT} 16000 characters, not 16001"),
-    "a key that is none": (
+    "an unknown key": (
         f'{GOOD}colour = "red"',
         "colour: is not a known key; the known keys are: instructions, model, ",
     ),

@@ -26,7 +26,7 @@ class Operator:
         self.table_events = stack.turns.meta.client.meta.events
 
     def lost(self, message: str = "hello", *, attempts: int = 0, code: str = "worker_lost", **request: Any) -> str:
-        """A task that is a FAILURE, after so many attempts that died."""
+        """Queue a task and make it fail after this number of attempts whose workers died. Returns its id."""
         task_id = self._account.queued(message, **request)
         for record in self._account.receive():
             self._account.sqs.delete_message(QueueUrl=STACK_OUTPUTS["QueueUrl"], ReceiptHandle=record["receiptHandle"])

@@ -138,7 +138,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str | None, str]] = {
     "a data URL that is SVG": ({"media": [image("data:image/svg+xml;base64,AAAA")]}, "media.0.url", "image/png"),
     "a data URL without base64": ({"media": [image("data:image/png,AAAA")]}, "media.0.url", "base64"),
     "a data URL of nothing": ({"media": [image(PNG)]}, "media.0.url", "base64"),
-    "base64 that is none": ({"media": [image(PNG + "A*AA")]}, "media.0.url", "not valid base64"),
+    "a character outside base64": ({"media": [image(PNG + "A*AA")]}, "media.0.url", "not valid base64"),
     "base64 that is cut": ({"media": [image(PNG + "AAAAA")]}, "media.0.url", "not valid base64"),
     "base64 with a line end": ({"media": [image(PNG + "AAAA\n")]}, "media.0.url", "not valid base64"),
     "a data URL of more than 200,000": ({"media": [image(data_url(200_004))]}, "media.0.url", "200000 characters"),

@@ -498,7 +498,7 @@ def test_what_a_chat_is_measured_by(account: Account, printed: Printed) -> None:
 
 
 def test_the_share_of_failures_is_the_average_of_the_failed(account: Account, printed: Printed) -> None:
-    """A cancelled task is none of either."""
+    """A cancelled task counts neither as a success nor as a failure."""
     for message in ("hello", "[[refuse]]", "hello", "hello"):
         account.queued(message)
     account.cancel(account.queued())
